@@ -1,0 +1,34 @@
+# Thin names for the commands in README.md and .ci/run. Everything needs only Python 3.11 or newer.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test test-slow test-learning check clean
+
+demo: .venv/ready
+	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite
+	$(BIN)/barlow evaluate runs/demo
+	@echo "results: runs/demo/evaluation/results.json   views: runs/demo/views.png   encoder: runs/demo/encoder"
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+test-learning: .venv/ready
+	$(BIN)/python -m pytest -m learning
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# uv finds local wheels by UV_FIND_LINKS; compiled bytecode halves every later start of torch.
+.venv/ready: requirements.txt constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q uv
+	UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode -r requirements.txt
+	touch .venv/ready
+
+clean:
+	rm -rf .venv runs

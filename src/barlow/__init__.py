@@ -1,0 +1,41 @@
+"""barlow: self-supervised image representations by redundancy reduction.
+
+The public names are imported when first used, so that ``import barlow`` and the command line's help stay instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from barlow import torchvision_guard
+
+if TYPE_CHECKING:
+    from barlow.evaluation import evaluate as evaluate
+    from barlow.nets.encoders import load_encoder as load_encoder
+    from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
+    from barlow.objectives.vicreg import VICReg as VICReg
+    from barlow.objectives.w_mse import WMSE as WMSE
+    from barlow.train import pretrain as pretrain
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BarlowTwins": "barlow.objectives.barlow_twins",
+    "VICReg": "barlow.objectives.vicreg",
+    "WMSE": "barlow.objectives.w_mse",
+    "evaluate": "barlow.evaluation",
+    "load_encoder": "barlow.nets.encoders",
+    "pretrain": "barlow.train",
+}
+__all__ = ["WMSE", "BarlowTwins", "VICReg", "__version__", "evaluate", "load_encoder", "pretrain"]
+
+torchvision_guard.install()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'barlow' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,346 @@
+"""The command line: `barlow pretrain`, `barlow evaluate`, `barlow list`. Parses, calls, prints; nothing else."""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+USAGE_EXIT = 2
+FAILED_EXIT = 1
+INTERRUPTED_EXIT = 75
+"""EX_TEMPFAIL: schedulers read it as "run me again"."""
+
+EPILOG = """\
+Any key of the recipe can be set by its dotted name, and wins over the file:
+  --objective.redundancy 0.01  --optim.lr_per_256 1e-3  --views.0.1.p 0
+`barlow pretrain FOLDER --print-recipe` shows them all.
+"""
+
+
+_RECIPE_FLAGS = (
+    "objective",
+    "encoder",
+    "epochs",
+    "steps",
+    "minutes",
+    "batch_size",
+    "image_size",
+    "seed",
+    "init",
+    "workers",
+    "device",
+    "precision",
+    "max_bad",
+)
+"""Short flags that stand for keys of the recipe."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_EXIT, f"barlow: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="barlow",
+        description="Self-supervised image representations by redundancy reduction: Barlow Twins, VICReg, W-MSE.",
+        epilog="Start with:  barlow pretrain FOLDER --out runs/mine",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    pretrain = verbs.add_parser(
+        "pretrain",
+        help="train an encoder on images without labels",
+        description="Trains an encoder on images without labels. FOLDER: one or several folders,\n"
+        "nested or flat, or the name of a set (barlow list datasets).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    pretrain.add_argument("data", nargs="*", metavar="FOLDER", help="images; not needed with --resume")
+    pretrain.add_argument(
+        "-c", "--recipe", default="small_barlow_twins", metavar="NAME|FILE", help="default: %(default)s"
+    )
+    pretrain.add_argument("-o", "--out", metavar="DIR", help="run folder; default: runs/DATA-OBJECTIVE")
+    budget = pretrain.add_argument_group("budget (one of these; default: the recipe's)")
+    budget.add_argument("--epochs", type=float, metavar="N")
+    budget.add_argument("--steps", type=int, metavar="N")
+    budget.add_argument("--minutes", type=float, metavar="N", help="turned into steps before the first one")
+    common = pretrain.add_argument_group("common")
+    common.add_argument("--objective", metavar="KIND", help="a kind (barlow list objectives); takes its small recipe")
+    common.add_argument("--encoder", metavar="NAME", help="any timm name (barlow list encoders)")
+    common.add_argument("--init", metavar="FROM", help="start from timm:NAME, a run folder, or a .safetensors file")
+    common.add_argument("-b", "--batch-size", type=int, metavar="N")
+    common.add_argument("--image-size", type=int, metavar="PX", help="side of the views")
+    common.add_argument("--seed", type=int, metavar="N")
+    common.add_argument("-j", "--workers", type=int, metavar="N", help="does not change the result")
+    common.add_argument("--device", metavar="cpu|cuda|mps")
+    common.add_argument("--precision", choices=("bf16", "float32", "auto"))
+    common.add_argument("--max-bad", type=float, metavar="SHARE", help="unreadable images allowed (recipe: 0.01)")
+    folder = pretrain.add_argument_group("run folder")
+    folder.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    folder.add_argument("--print-recipe", action="store_true", help="print the recipe with its changes, and stop")
+    _debug(pretrain)
+
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="measure a run's encoder with labelled images",
+        description="Embeds labelled images once and measures the encoder by kNN and logistic regression, beside raw "
+        "pixels and the untrained network. Labels are the names of the sub-folders.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("run", metavar="RUN", help="run folder")
+    evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
+    evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
+    evaluate.add_argument("--probes", nargs="+", metavar="KIND", help="default: all")
+    evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
+    evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
+    evaluate.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
+    _debug(evaluate)
+
+    listing = verbs.add_parser(
+        "list",
+        help="what there is to choose from",
+        description="Lists what there is to choose from.",
+        allow_abbrev=False,
+    )
+    listing.add_argument("what", nargs="?", choices=("recipes", "objectives", "encoders", "datasets"))
+    listing.add_argument("pattern", nargs="?", help="encoders only: search all of timm's names, as in 'resnet*'")
+    _debug(listing)
+    return parser
+
+
+def _debug(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words for argparse, and the recipe's dotted keys: `--a.b value`, `--a.b=value` or `a.b=value`, in YAML."""
+    import yaml
+
+    plain: list[str] = []
+    changes: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        key = name.removeprefix("--")
+        dotted = "." in key and key.replace(".", "").replace("_", "").replace("-", "").isalnum()
+        if not (dotted and (equals or name.startswith("--"))):
+            plain.append(word)
+            continue
+        if not equals:
+            if not rest:
+                raise ValueError(f"{name} needs a value")
+            value = rest.pop(0)
+        try:
+            changes[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name}: {value!r} is not a value in YAML's notation") from error
+    return plain, changes
+
+
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    """One line for a word that no flag takes, naming the nearest flag."""
+    import difflib
+
+    flags = [option for action in parser._actions for option in action.option_strings]
+    close = difflib.get_close_matches(word.partition("=")[0], flags, n=1, cutoff=0.5)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown flag {word!r}{meant}"
+
+
+def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    verb: argparse.ArgumentParser = action.choices[name]
+    return verb
+
+
+def _tell(line: str) -> None:
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # takes the place of the live line, which has no end yet
+    print(start + line, file=sys.stderr, flush=True)
+
+
+def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    if arguments.objective is None and "objective.kind" in changes:
+        arguments.objective = changes.pop("objective.kind")
+    if arguments.print_recipe:
+        return _print_recipe(arguments, changes)
+    from pathlib import Path
+
+    from barlow.train import Interrupted, pretrain
+
+    out = arguments.out
+    if out is None:
+        if arguments.resume:
+            raise ValueError("--resume needs --out, the run folder to go on with")
+        if not arguments.data:
+            raise ValueError("no images are named; give a folder, or the name of a set (barlow list datasets)")
+        name = Path(arguments.data[0]).resolve().name if len(arguments.data) == 1 else "images"
+        out = Path("runs") / f"{name}-{arguments.objective or Path(arguments.recipe).stem.removeprefix('small_')}"
+    try:
+        result = pretrain(
+            arguments.data or None,
+            out,
+            recipe=arguments.recipe,
+            **{name: getattr(arguments, name) for name in _RECIPE_FLAGS},
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            overrides=changes,
+            tell=_tell,
+        )
+    except Interrupted as stopped:
+        _tell(f"barlow: {stopped}")
+        return INTERRUPTED_EXIT
+    run = result.run_folder
+    print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
+    print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
+    print(f"next     barlow evaluate {run} --train LABELLED/train --test LABELLED/test")
+    return 0
+
+
+def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    from barlow import recipe
+    from barlow.train import chosen_recipe
+
+    flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+    chosen = chosen_recipe(arguments.data or None, recipe=arguments.recipe, overrides=changes, **flags)
+    print(recipe.as_yaml(chosen), end="")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from barlow.evaluation import evaluate
+
+    evaluation = evaluate(
+        arguments.run,
+        train=arguments.train,
+        test=arguments.test,
+        probes=arguments.probes,
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        max_bad=arguments.max_bad,
+        tell=_tell,
+    )
+    print(evaluation.table())
+    print(f"results  {evaluation.path}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    if arguments.pattern and arguments.what != "encoders":
+        raise ValueError(f"a pattern goes with `barlow list encoders` only; given {arguments.pattern!r}")
+    if arguments.pattern:
+        from barlow.nets.encoders import list_encoders
+
+        found = list_encoders(arguments.pattern)
+        if not found:
+            raise ValueError(f"no timm encoder is called {arguments.pattern!r}; try a pattern such as 'resnet*'")
+        print("\n".join(found))
+        return 0
+    wanted = [arguments.what] if arguments.what else ["recipes", "objectives", "encoders", "datasets"]
+    for what in wanted:
+        if len(wanted) > 1:
+            print(f"{what}:")
+        indent = "  " if len(wanted) > 1 else ""
+        entries = _ENTRIES[what]()
+        width = max(len(name) for name in entries)
+        for name, about in entries.items():
+            gap = " " * (width + 2)
+            print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
+        if what == "encoders":
+            print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
+    return 0
+
+
+def _recipe_entries() -> dict[str, str]:
+    from importlib import resources
+
+    folder = resources.files("barlow") / "recipes"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".yaml"): f.read_text(encoding="utf-8").split("\n")[0].lstrip("# ") for f in files}
+
+
+def _objective_entries() -> dict[str, str]:
+    """The first line of each objective's file, without importing it (it imports torch)."""
+    import ast
+    from importlib import resources
+
+    from barlow import objectives
+
+    entries = {}
+    for kind in objectives.kinds():
+        text = (resources.files("barlow") / "objectives" / f"{kind}.py").read_text(encoding="utf-8")
+        entries[kind] = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    return entries
+
+
+def _encoder_entries() -> dict[str, str]:
+    from barlow.nets.tested import TESTED
+
+    return dict(TESTED)
+
+
+def _dataset_entries() -> dict[str, str]:
+    from barlow.data.names import NAMED
+
+    return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED}
+
+
+_ENTRIES = {
+    "recipes": _recipe_entries,
+    "objectives": _objective_entries,
+    "encoders": _encoder_entries,
+    "datasets": _dataset_entries,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; every error is one line and an exit code that is not 0."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    try:
+        words, changes = _split(words)
+    except ValueError as error:
+        parser.error(str(error))
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        verb = _verb(parser, arguments.verb) if arguments.verb else parser
+        verb.error(_unknown(rest[0], verb))
+    if arguments.version:
+        from barlow import __version__
+
+        print(f"barlow {__version__}")
+        return 0
+    if arguments.verb is None:
+        parser.print_help()
+        return 0
+    try:
+        if arguments.verb == "pretrain":
+            return _pretrain(arguments, changes)
+        if changes:
+            raise ValueError(f"--{next(iter(changes))} is a recipe's key; only `barlow pretrain` takes those")
+        return _evaluate(arguments) if arguments.verb == "evaluate" else _list(arguments)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        _tell("barlow: stopped at once; what was committed before is kept")
+        return 130
+    except Exception as error:
+        if arguments.debug:
+            raise
+        expected = isinstance(error, ValueError | OSError | RuntimeError)
+        text = " ".join(str(error).split()) or type(error).__name__
+        hint = "" if expected else f" [{type(error).__name__}; --debug shows where]"
+        _tell(f"barlow: {text}{hint}")
+        return FAILED_EXIT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

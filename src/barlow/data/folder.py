@@ -1,0 +1,263 @@
+"""Folders of images: which files count, in what order, and what their sub-folders say."""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from barlow.data import decoding
+from barlow.data.decoding import Array, Header, UnreadableImage
+
+READ_EXTENSIONS = frozenset(
+    {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"}
+)
+# Images all the same: tried, and listed with the reason when they cannot be read.
+_FOREIGN_EXTENSIONS = frozenset(
+    """psd psb jp2 j2k jpf jpx jpc jxl avif heic heif ico icns cur tga pcx dcx ppm pgm pbm pnm pfm qoi dds blp sgi rgb
+    rgba bw ras sun xbm xpm exr hdr fits fit im msp fli flc eps ps svg pcd ftc ftu gbr cr2 cr3 nef arw dng orf rw2 raf
+    """.split()  # noqa: SIM905
+)
+IMAGE_EXTENSIONS = READ_EXTENSIONS | _FOREIGN_EXTENSIONS
+"""Files with these endings (in any case) are candidates; all others are only counted."""
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
+
+
+class FolderSource:
+    """The images below one or several folders, recursively, sorted by relative path.
+
+    An image's id is its position in the listing: the folders in the order given, within each the relative paths sorted
+    as bytes. Hidden files and folders are ignored. Links are followed, every folder and file once (by device and
+    inode), real ones before linked ones; nothing but regular files is ever opened.
+
+    Labels are the first path component below the folder given, if every image lies in one of at least two of them and
+    they do not look like splits (train, val, test).
+    """
+
+    def __init__(
+        self, folders: Sequence[str | os.PathLike[str]], *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS
+    ) -> None:
+        if not folders:
+            raise ValueError("no folder given: give at least one folder of images")
+        self.name = ", ".join(printable(folder) for folder in folders)
+        self.channels = channels
+        self.max_pixels = max_pixels
+        self.notes: dict[str, object] = {}
+        self._roots = [os.fsencode(folder) for folder in folders]
+        for root in self._roots:
+            _check_folder(root)
+        listing = _Listing(self._roots)
+        if not listing.files:
+            raise ValueError(_nothing_found(self._roots, listing))
+        # One byte string with offsets: a list of a million paths would cost ten times as much, in every worker.
+        self._paths = b"".join(path for _, path, _ in listing.files)
+        self._ends = np.cumsum([len(path) for _, path, _ in listing.files])
+        self._root_of = np.array([root for root, _, _ in listing.files], np.int32)
+        self._bytes = np.array([size for _, _, size in listing.files], np.int64)
+        self.labels, self.classes = self._read_labels()
+        for note, count in listing.notes.items():
+            self.notes[note] = count
+        if listing.others:
+            self.notes["other files, not images, by extension"] = dict(sorted(listing.others.items()))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def relative_path(self, index: int) -> bytes:
+        """The path below its folder, as the bytes the file system uses."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index}: the ids of {self.name} are 0 to {len(self) - 1}")
+        return self._paths[self._ends[index - 1] if index else 0 : self._ends[index]]
+
+    def locate(self, index: int) -> str:
+        """The relative path (with its folder in front where there are several), as a Python path string.
+
+        Names that are not UTF-8 keep their bytes as surrogates (`os.fsdecode`); `printable` makes them fit to show.
+        """
+        path = self.relative_path(index)
+        return os.fsdecode(path if len(self._roots) == 1 else os.path.join(self._roots[self._root_of[index]], path))
+
+    def extension(self, index: int) -> str:
+        """The file name's ending in lower case, without the dot."""
+        return _extension(self.relative_path(index))
+
+    def read(self, index: int, min_side: int = 0) -> Array:
+        """Decodes the image; see `barlow.data.decoding` for the convention."""
+        return self.read_with_header(index, min_side)[0]
+
+    def read_with_header(self, index: int, min_side: int = 0) -> tuple[Array, Header]:
+        """The pixels, and what the file's header says."""
+        return decoding.decode_with_header(
+            self._read_bytes(index), channels=self.channels, max_pixels=self.max_pixels, min_side=min_side
+        )
+
+    def header(self, index: int) -> Header:
+        """What the file's header says, without decoding its pixels."""
+        try:
+            with os.fdopen(self._open(index), "rb") as file:
+                return decoding.read_header(file, max_pixels=self.max_pixels)
+        except OSError as error:
+            raise UnreadableImage(_system_reason(error)) from None
+
+    def fingerprint(self) -> str:
+        """SHA-256 over relative paths and file sizes: tells whether a folder is still the one a run has seen."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            digest.update(b"%d\0%s\0%d\n" % (self._root_of[index], self.relative_path(index), self._bytes[index]))
+        return digest.hexdigest()
+
+    def _read_bytes(self, index: int) -> bytes:
+        try:
+            with os.fdopen(self._open(index), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                # Sixteen bytes a pixel is float RGBA, uncompressed: nothing larger can pass the pixel limit.
+                if size > 16 * self.max_pixels + 2**20:
+                    raise UnreadableImage(f"a file of {size:,} bytes for at most {self.max_pixels:,} pixels")
+                return file.read()
+        except OSError as error:
+            raise UnreadableImage(_system_reason(error)) from None
+
+    def _open(self, index: int) -> int:
+        path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
+        # Without O_NONBLOCK, opening a pipe that has taken the file's place would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise UnreadableImage("no longer a regular file")
+        return descriptor
+
+    def _read_labels(self) -> tuple[np.ndarray | None, list[str] | None]:
+        firsts = []
+        for index in range(len(self)):
+            first, separator, _ = self.relative_path(index).partition(os.sep.encode())
+            if not separator:
+                return None, None
+            firsts.append(os.fsdecode(first))
+        classes = sorted(set(firsts))
+        if len(classes) < 2:
+            return None, None
+        if {name.lower() for name in classes} <= _SPLITS:
+            self.notes["no labels"] = f"the sub-folders {', '.join(classes)} look like splits, not classes"
+            return None, None
+        position = {name: k for k, name in enumerate(classes)}
+        return np.array([position[name] for name in firsts], np.int64), classes
+
+
+def printable(path: str | bytes | os.PathLike[str]) -> str:
+    """A path fit to print or to store as UTF-8: control characters and bytes that are not UTF-8 become escapes."""
+    text = os.fsdecode(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+class _Listing:
+    """All regular files below the roots: candidates as (root, relative path, bytes), others counted."""
+
+    def __init__(self, roots: Iterable[bytes]) -> None:
+        self.files: list[tuple[int, bytes, int]] = []
+        self.others: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self._folders: set[tuple[int, int]] = set()
+        self._inodes: set[tuple[int, int]] = set()
+        for number, root in enumerate(roots):
+            found: list[tuple[bytes, int]] = []
+            # Real folders and files first, so that a link never decides under which name an image is known.
+            links: list[tuple[bytes, os.stat_result]] = []
+            self._walk(root, b"", found, links)
+            while links:
+                links.sort(key=lambda link: link[0], reverse=True)
+                relative, status = links.pop()
+                if stat.S_ISDIR(status.st_mode):
+                    self._walk(root, relative, found, links)
+                elif (status.st_dev, status.st_ino) in self._inodes:
+                    self.notes["links to files already listed"] += 1
+                else:
+                    self._add(relative, status, found)
+            self.files.extend((number, path, size) for path, size in sorted(found))
+
+    def _walk(
+        self, root: bytes, start: bytes, found: list[tuple[bytes, int]], links: list[tuple[bytes, os.stat_result]]
+    ) -> None:
+        pending = [start]
+        while pending:
+            folder = pending.pop()
+            absolute = os.path.join(root, folder)
+            try:
+                status = os.stat(absolute)
+                if (status.st_dev, status.st_ino) in self._folders:
+                    self.notes["links to folders already visited"] += 1
+                    continue
+                self._folders.add((status.st_dev, status.st_ino))
+                entries = sorted(_entries(absolute), key=lambda entry: entry.name)
+            except OSError as error:
+                self.notes[f"folders that cannot be opened ({_system_reason(error)})"] += 1
+                continue
+            for entry in entries:
+                if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
+                    self.notes["hidden files and folders"] += 1
+                    continue
+                relative = os.path.join(folder, entry.name)
+                try:
+                    status = entry.stat()
+                except OSError:
+                    self.notes["links that lead nowhere"] += 1
+                    continue
+                if entry.is_symlink():
+                    if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+                        links.append((relative, status))
+                elif stat.S_ISDIR(status.st_mode):
+                    pending.append(relative)
+                elif stat.S_ISREG(status.st_mode):
+                    self._add(relative, status, found)
+                if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+                    self.notes["pipes, sockets and devices"] += 1
+
+    def _add(self, relative: bytes, status: os.stat_result, found: list[tuple[bytes, int]]) -> None:
+        extension = _extension(relative)
+        if extension in IMAGE_EXTENSIONS:
+            self._inodes.add((status.st_dev, status.st_ino))
+            found.append((relative, status.st_size))
+        else:
+            self.others[extension or "(none)"] += 1
+
+
+def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        yield from entries
+
+
+def _extension(path: bytes) -> str:
+    return printable(os.path.splitext(path)[1][1:].lower())
+
+
+def _system_reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__  # without the path: it stands beside the reason
+
+
+def _check_folder(root: bytes) -> None:
+    shown = printable(root)
+    if os.path.isdir(root):
+        return
+    if os.path.exists(root):
+        raise ValueError(f"{shown} is a file, not a folder: give the folder that holds the images")
+    known = Path(os.fsdecode(root))
+    while known != known.parent and not known.is_dir():
+        known = known.parent
+    raise ValueError(f"no folder {shown} ({printable(known)} is the last part that exists): check the path")
+
+
+def _nothing_found(roots: list[bytes], listing: _Listing) -> str:
+    shown = ", ".join(printable(root) for root in roots)
+    seen = ", ".join(f"{count} .{kind}" for kind, count in listing.others.most_common(3))
+    hint = f"; found only {seen}" if seen else ""
+    try:
+        above = [entry for entry in _entries(os.path.dirname(os.path.abspath(roots[0]))) if entry.is_file()]
+    except OSError:
+        above = []
+    if any(_extension(entry.name) in IMAGE_EXTENSIONS for entry in above):
+        hint += "; there are images one level up"
+    return f"no images in {shown} (looked for .jpg .jpeg .png .webp .bmp .gif .tif .tiff, sub-folders included){hint}"

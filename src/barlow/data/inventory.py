@@ -1,0 +1,246 @@
+"""What can be read, known before training starts."""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barlow.data.decoding import Array, Header, UnreadableImage
+from barlow.data.folder import FolderSource, printable
+from barlow.data.sources import Source
+from barlow.views.keys import permutation
+
+SAMPLE = 1_000
+"""Images decoded in full when not all are: finds with 95 % probability a fault of one image in 330."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The images of a source that can be read, and the list of those that cannot.
+
+    `ids` are positions in the source's listing, and stay what they are when a file is skipped. `sizes` are the (height,
+    width) of the images that were looked at: all of a folder, a sample of other sources. `decoded` tells how many were
+    decoded in full, `multiframe` of how many only the first frame is used. `grey` says that no colour was met.
+    """
+
+    name: str
+    candidates: int
+    ids: NDArray[np.int64]
+    skipped: list[tuple[int, str, str]]
+    sizes: NDArray[np.int64]
+    decoded: int
+    bad_fraction: float
+    multiframe: int
+    grey: bool
+    fingerprint: str
+    extensions: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def median_size(self) -> tuple[int, int]:
+        """Median height and median width."""
+        height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
+        return int(height), int(width)
+
+    def check(self, max_bad: float) -> None:
+        """Stops a run that would silently train on less than the user thinks.
+
+        Raises:
+            ValueError: more than the fraction `max_bad` cannot be read, or no image can.
+        """
+        if len(self.ids) and self.bad_fraction <= max_bad:
+            return
+        examples = "; ".join(f"{printable(where)}: {reason}" for _, where, reason in self.skipped[:1])
+        found = f"{len(self.skipped)} of {self.candidates} images of {self.name} cannot be read"
+        if not len(self.ids):
+            raise ValueError(f"{found} ({examples}): give a folder with readable images")
+        estimate = "" if self.decoded >= self.candidates else f", estimated from {self.decoded} decoded in full"
+        raise ValueError(
+            f"{found} ({100 * self.bad_fraction:.2g} %{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %), "
+            f"such as {examples}; remove them, or skip them with --max-bad {_above(self.bad_fraction):g}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For data.json: plain types, every string fit for UTF-8."""
+        return {
+            "name": self.name,
+            "candidates": self.candidates,
+            "usable": len(self.ids),
+            "skipped": [
+                {"id": i, "where": printable(where), "reason": printable(reason)} for i, where, reason in self.skipped
+            ],
+            "first_frame_only": self.multiframe,
+            "decoded_before_training": self.decoded,
+            "grey": self.grey,
+            "median_height": self.median_size[0],
+            "median_width": self.median_size[1],
+            "extensions": self.extensions,
+            "classes": {printable(name): count for name, count in self.classes.items()},
+            "fingerprint": self.fingerprint,
+            "notes": self.notes,
+        }
+
+
+def scan(
+    source: Source, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
+) -> Inventory:
+    """Looks at every file's header and decodes a sample in full, for sets that are streamed (see `memory.hold` else).
+
+    Args:
+        source: what to look at; of sources that are not files, only the sample is read.
+        sample: how many images to decode in full; None decodes all.
+        max_bad: if given, `Inventory.check` is applied.
+        workers: threads that decode.
+        seed: chooses the sample.
+    """
+    with without_library_noise():
+        inventory = _scan(source, sample, workers, seed)
+    if max_bad is not None:
+        inventory.check(max_bad)
+    return inventory
+
+
+def _scan(source: Source, sample: int | None, workers: int, seed: int) -> Inventory:
+    take = Taking(source)
+    count = len(source)
+    if isinstance(source, FolderSource):
+        for index, header, reason in in_threads(_attempt(source.header), range(count), workers):
+            if header is None:
+                take.bad(index, reason)
+            else:
+                take.header(index, header)
+    bad_headers = len(take.skipped)
+    chosen = np.arange(count) if sample is None or sample >= count else np.sort(permutation(seed, 0, count)[:sample])
+    seen = set(take.skipped)
+    decoded = [int(index) for index in chosen if int(index) not in seen]
+    for index, image, reason in in_threads(_attempt(source.read), decoded, workers):
+        if image is None:
+            take.bad(index, reason)
+        else:
+            take.image(image)
+            if not isinstance(source, FolderSource):
+                take.sizes[index] = image.shape[:2]
+    # Headers are known of all, pixels of a sample: the sample's fraction stands for the rest.
+    fraction = min(1.0, bad_headers / count + (len(take.skipped) - bad_headers) / max(len(decoded), 1))
+    return take.inventory(len(decoded) + (bad_headers if len(decoded) + bad_headers == count else 0), fraction)
+
+
+class Taking:
+    """An inventory while it is being taken; not shared between threads."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.skipped: dict[int, str] = {}
+        self.sizes = np.zeros((len(source), 2), np.int64)
+        self.multiframe: set[int] = set()
+        self.grey = True
+
+    def bad(self, index: int, reason: str) -> None:
+        self.skipped[index] = reason
+
+    def header(self, index: int, header: Header) -> None:
+        self.sizes[index] = header.height, header.width
+        if header.multiframe:
+            self.multiframe.add(index)
+
+    def image(self, image: Array) -> None:
+        if self.grey and image.shape[2] == 3:
+            self.grey = bool((image[:, :, :1] == image[:, :, 1:]).all())
+
+    def inventory(self, decoded: int, bad_fraction: float) -> Inventory:
+        source, count = self.source, len(self.source)
+        usable = np.ones(count, bool)
+        usable[list(self.skipped)] = False
+        extensions: Counter[str] = Counter()
+        notes: dict[str, object] = {}
+        if isinstance(source, FolderSource):
+            extensions.update(source.extension(index) for index in range(count))
+            notes = dict(source.notes)
+            fingerprint = source.fingerprint()
+        else:
+            fingerprint = hashlib.sha256(f"{source.name}\n{count}".encode("utf-8", "backslashreplace")).hexdigest()
+        classes: dict[str, int] = {}
+        if source.labels is not None and source.classes is not None:
+            labels = np.asarray(source.labels)[usable]
+            counts = np.bincount(labels, minlength=len(source.classes)) if labels.ndim == 1 else labels.sum(axis=0)
+            classes = {name: int(k) for name, k in zip(source.classes, counts, strict=True)}
+        return Inventory(
+            name=source.name,
+            candidates=count,
+            ids=np.flatnonzero(usable),
+            skipped=[(index, source.locate(index), self.skipped[index]) for index in sorted(self.skipped)],
+            sizes=self.sizes[usable & (self.sizes[:, 0] > 0)],
+            decoded=decoded,
+            bad_fraction=bad_fraction,
+            multiframe=len(self.multiframe - self.skipped.keys()),
+            grey=self.grey,
+            fingerprint=fingerprint,
+            extensions=dict(extensions.most_common()),
+            classes=classes,
+            notes=notes,
+        )
+
+
+@contextlib.contextmanager
+def without_library_noise() -> Iterator[None]:
+    """Keeps libtiff's remarks on odd files, which go straight to the process's error stream, off the user's screen.
+
+    What is wrong with a file is reported by us, once. Nothing of ours is written while this lasts.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """`map` in threads, in order, with few results waiting: the decoders release Python's lock."""
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    rest = iter(items)
+    chunks = iter(lambda: list(islice(rest, 16)), [])
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        waiting = [pool.submit(lambda c: [function(i) for i in c], chunk) for chunk in islice(chunks, 2 * workers)]
+        try:
+            while waiting:
+                done = waiting.pop(0).result()
+                for chunk in islice(chunks, 1):
+                    waiting.append(pool.submit(lambda c: [function(i) for i in c], chunk))
+                yield from done
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _attempt(read: Callable[[int], R]) -> Callable[[int], tuple[int, R | None, str]]:
+    def attempt(index: int) -> tuple[int, R | None, str]:
+        try:
+            return index, read(index), ""
+        except UnreadableImage as error:
+            return index, None, error.reason
+
+    return attempt
+
+
+def _above(fraction: float) -> float:
+    return min(1.0, float(np.ceil(fraction * 100 + 1e-9)) / 100)

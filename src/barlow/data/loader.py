@@ -1,0 +1,276 @@
+"""Batches of views: from memory, or from files through workers. Step s is the same whichever steps came before it."""
+
+import math
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from barlow.data.decoding import Array, UnreadableImage
+from barlow.data.folder import printable
+from barlow.data.sources import Source
+from barlow.types import Ids, Images, Pixels
+from barlow.views.keys import hashed, permutation
+
+ATTEMPTS = 100
+"""Replacements tried for one image: with 1 % of bad files a hundred in a row do not happen by chance."""
+WINDOW = 1_000
+"""Recent samples in which failures are counted (a wave: the disk is gone)."""
+REPLACEMENT = 3
+"""First word of the keys of replacements; `barlow.views.keys` uses 1 and 2."""
+
+
+class Pipeline(Protocol):
+    """What the loaders need of `barlow.views.pipeline.ViewPipeline`."""
+
+    def from_memory(
+        self, pixels: Pixels, sizes: Int64[Tensor, "n 2"], ids: Ids, seed: int, epoch: int
+    ) -> list[Images]: ...
+
+    def crop_one(self, image: Array, id: int, seed: int, epoch: int) -> list[Array]: ...
+
+    def finish(self, crops: list[Pixels], ids: Ids, seed: int, epoch: int) -> list[Images]: ...
+
+
+@dataclass
+class Batch:
+    """One step's input. `replaced` lists (id that failed, id taken instead, reason); `ids` has those taken."""
+
+    step: int
+    epoch: int
+    ids: Ids
+    views: list[Images]
+    replaced: list[tuple[int, int, str]]
+
+
+class _Order:
+    """Which rows make up step s: a keyed permutation per epoch, its last short batch dropped."""
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch size {batch_size}: at least 1")
+        if count < batch_size:
+            works = f"use --batch-size {2 ** (count.bit_length() - 1)}" if count else "give at least one"
+            raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.steps_per_epoch = count // batch_size
+        self._epoch, self._rows = -1, np.empty(0, np.int64)
+
+    def epoch(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._rows = epoch, np.asarray(permutation(self.seed, epoch, self.count), np.int64)
+        return self._rows[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+class MemoryLoader:
+    """Batches from a set held in memory; the whole pipeline runs batched on the device.
+
+    Args:
+        pixels: the images, in the order of `ids`; moved to the device once.
+        sizes: original (height, width) of each.
+        ids: their positions in the source.
+        pipeline: makes the views.
+        batch_size: images per step.
+        seed: of the order and of every draw.
+        device: where the views are made.
+
+    Raises:
+        ValueError: fewer images than a batch.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        sizes: Int64[Tensor, "n 2"],
+        ids: Ids,
+        pipeline: Pipeline,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._order = _Order(len(pixels), batch_size, seed)
+        self.steps_per_epoch = self._order.steps_per_epoch
+        self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
+        self.pixels = pixels.to(self.device)
+        self.sizes, self.ids, self.pipeline = sizes, ids, pipeline
+
+    def stream(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the steps start, start + 1, …, stop − 1."""
+        for step in range(start, stop):
+            rows = torch.from_numpy(self._order.rows(step))
+            epoch, ids = self._order.epoch(step), self.ids[rows]
+            images = self.pixels[rows.to(self.device)]
+            yield Batch(
+                step, epoch, ids, self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch), []
+            )
+
+
+@dataclass
+class _Sample:
+    id: int
+    crops: list[Array]  # empty: no replacement was readable either
+    failures: list[tuple[int, str]]
+
+
+@dataclass
+class _Crops:
+    ids: Ids
+    views: list[Pixels]
+    replaced: list[tuple[int, int, str]]
+    failed: list[int]  # ids whose replacements all failed
+
+
+class StreamingLoader:
+    """Batches from files: workers read, decode and crop; the rest of the pipeline runs batched in this process.
+
+    A file that cannot be read any more is replaced by a pure function of (seed, epoch, id, attempt), and reported. The
+    replacement is drawn with its own id: its row is the image exactly as it appears elsewhere in the epoch (in the same
+    batch, two rows may then be equal). Nothing depends on the number of workers.
+
+    Args:
+        source: where the images are read.
+        ids: positions in it of the usable images.
+        pipeline: makes the views.
+        batch_size: images per step.
+        seed: of the order and of every draw.
+        workers: processes that read; 0 reads in this one.
+        device: where the views are finished.
+        min_side: JPEGs may be decoded at a fraction of their size with at least this shorter side; 0 decodes in full.
+        max_bad: the run stops when clearly more than this fraction of the last 1,000 samples had to be replaced.
+
+    Raises:
+        ValueError: fewer images than a batch; while streaming, too many files that fail.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ids: Ids | NDArray[np.int64],
+        pipeline: Pipeline,
+        batch_size: int,
+        seed: int,
+        workers: int = 2,
+        device: torch.device | str = "cpu",
+        *,
+        min_side: int = 0,
+        max_bad: float = 0.01,
+    ) -> None:
+        usable = np.ascontiguousarray(np.asarray(ids, np.int64))
+        self._order = _Order(len(usable), batch_size, seed)
+        self.steps_per_epoch = self._order.steps_per_epoch
+        self.source, self.pipeline, self.ids = source, pipeline, usable
+        self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
+        self.workers, self.max_bad = workers, max_bad
+        self._crops = _CropDataset(source, usable, pipeline, seed, min_side)
+        self._recent: deque[bool] = deque(maxlen=WINDOW)
+
+    def stream(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator."""
+        loader = DataLoader(
+            self._crops,
+            batch_sampler=_Requests(self._order, self.ids, start, stop),
+            num_workers=self.workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            pin_memory=False,
+            # Without it, DataLoader would take a number from torch's global generator.
+            generator=torch.Generator().manual_seed(0),
+        )
+        for step, crops in enumerate(loader, start):
+            self._watch(crops)
+            epoch = self._order.epoch(step)
+            moved = [view.to(self.device, non_blocking=True) for view in crops.views]
+            views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
+            yield Batch(step, epoch, crops.ids, views, crops.replaced)
+
+    def _watch(self, crops: _Crops) -> None:
+        bad = {failed for failed, _, _ in crops.replaced}
+        self._recent.extend(k < len(bad) for k in range(self.batch_size))
+        wave, allowed = sum(self._recent), self.max_bad * WINDOW
+        # Four standard deviations more: a long run would otherwise end by chance on a set just under the limit.
+        if not crops.failed and wave <= allowed + 4 * math.sqrt(allowed):
+            return
+        examples = "; ".join(f"{printable(self.source.locate(i))}: {why}" for i, _, why in crops.replaced[:3])
+        found = (
+            f"{ATTEMPTS} images in a row cannot be read any more"
+            if crops.failed
+            else f"{wave} of the last {len(self._recent)} images cannot be read any more (--max-bad {self.max_bad:g})"
+        )
+        raise ValueError(f"{found}: {examples}; is the disk mounted? Afterwards go on with --resume")
+
+
+Request = tuple[int, int]
+
+
+class _Requests:
+    """The (id, epoch) of every sample of the steps asked for: DataLoader's batch sampler."""
+
+    def __init__(self, order: _Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
+        self._order, self._ids, self._start, self._stop = order, ids, start, stop
+
+    def __len__(self) -> int:
+        return max(self._stop - self._start, 0)
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        for step in range(self._start, self._stop):
+            epoch = self._order.epoch(step)
+            yield [(int(id), epoch) for id in self._ids[self._order.rows(step)]]
+
+
+class _CropDataset(Dataset[_Sample]):
+    """Reads one image and crops its views; runs in the workers."""
+
+    def __init__(self, source: Source, ids: NDArray[np.int64], pipeline: Pipeline, seed: int, min_side: int) -> None:
+        self._source, self._ids, self._pipeline = source, ids, pipeline
+        self._seed, self._min_side = seed, min_side
+
+    def __getitem__(self, request: Request) -> _Sample:
+        wanted, epoch = request
+        id, failures = wanted, []
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                image = self._source.read(id, self._min_side)
+            except UnreadableImage as error:
+                failures.append((id, error.reason))
+                id = int(self._ids[replacement(self._seed, epoch, wanted, attempt, len(self._ids))])
+                continue
+            return _Sample(id, self._pipeline.crop_one(image.transpose(2, 0, 1), id, self._seed, epoch), failures)
+        return _Sample(wanted, [], failures)
+
+
+def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
+    """Which of `count` usable images stands in for one that failed: a keyed hash, so the same in every run."""
+    return int(hashed((REPLACEMENT, seed, epoch, attempt), np.array([id]))[0] % np.uint64(count))
+
+
+def _collate(samples: Sequence[_Sample]) -> _Crops:
+    whole = [sample for sample in samples if sample.crops]
+    views = [
+        torch.from_numpy(np.stack([sample.crops[k] for sample in whole]))
+        for k in range(len(whole[0].crops) if whole else 0)
+    ]
+    return _Crops(
+        torch.tensor([sample.id for sample in samples], dtype=torch.int64),
+        views,
+        [(failed, sample.id, reason) for sample in samples for failed, reason in sample.failures],
+        [sample.id for sample in samples if not sample.crops],
+    )
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the main process, which saves and then ends the workers
+    torch.set_num_threads(1)

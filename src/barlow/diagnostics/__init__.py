@@ -1,0 +1,5 @@
+"""Is it working, without labels: statistics of a batch of features or embeddings, and what they should be."""
+
+from barlow.diagnostics.collapse import concerns, embedding_statistics, healthy_ranges
+
+__all__ = ["concerns", "embedding_statistics", "healthy_ranges"]

@@ -1,0 +1,137 @@
+"""Collapse, seen in one batch: all images at one point, or all in a few directions, or many features dead."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from barlow.linalg import center, effective_rank, standardize
+
+# The statistics cost the square of the rows and of the columns: enough of both for two digits, at tens of milliseconds.
+_ROWS = 512
+_COLUMNS = 512
+
+# A feature this small beside the typical one is no part of the representation (rounding of bfloat16 is 4e-3).
+_DEAD = 1e-3
+
+
+@torch.no_grad()
+def embedding_statistics(z: Float[Tensor, "n d"]) -> dict[str, float]:
+    """Measures how far the rows of one view's features or embeddings spread, whatever their scale.
+
+    - ``std``: mean over features of the standard deviation over rows, after each row is scaled to length √d. 1 for
+      centred isotropic rows, 0 when all rows point the same way. Scaling the rows makes it comparable between
+      objectives: Barlow Twins and W-MSE leave the scale of the embedding free, so its raw spread says nothing.
+    - ``dead``: share of features whose standard deviation is below 1/1000 of the root mean square of all.
+    - ``effective_rank``: number of directions that the centred rows spread over (exp of the entropy of singular
+      values).
+    - ``mean_abs_correlation``: mean of |corr(i, j)| over pairs of different living features; 0 for a single one that
+      lives.
+
+    Source: std: SimSiam (arXiv 2011.10566) section 4.1; effective rank: RankMe (arXiv 2210.02885).
+    Deviation: RankMe reads uncentred rows of a whole data set; here they are centred, so that a common offset is no
+        direction, and are one training batch, whose size bounds the rank. SimSiam's 1/√d becomes 1.
+
+    Args:
+        z: two rows or more of one view. Above 512 rows the first 512 are read (a training batch is in random order);
+            above 512 features the correlations are those of 512 evenly spaced ones.
+    """
+    if z.ndim != 2 or len(z) < 2 or z.shape[1] == 0 or not z.is_floating_point():
+        raise ValueError(f"statistics need a float matrix of two rows or more, got {z.dtype} of shape {tuple(z.shape)}")
+    with torch.autocast(z.device.type, enabled=False):
+        x = z[:_ROWS].detach().float()
+        x = x.cpu() if x.device.type == "mps" else x  # no float64 and no eigenvalues there
+        if not bool(x.isfinite().all()):
+            return dict.fromkeys(("std", "dead", "effective_rank", "mean_abs_correlation"), math.nan)
+        x = x / x.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)  # lest squares overflow or vanish
+        directions = torch.nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1])
+        x = center(x)
+        spread = x.square().mean(dim=0).sqrt()
+        alive = spread > _DEAD * spread.square().mean().sqrt()
+        statistics = {
+            "std": center(directions).square().mean(dim=0).sqrt().mean(),
+            "dead": 1 - alive.float().mean(),
+            "effective_rank": effective_rank(x.double()),
+            "mean_abs_correlation": _mean_abs_correlation(x[:, alive]),
+        }
+        return dict(zip(statistics, torch.stack([s.double() for s in statistics.values()]).tolist(), strict=True))
+
+
+def _mean_abs_correlation(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    n, d = x.shape
+    if d < 2:
+        return x.new_zeros(())
+    if d > _COLUMNS:
+        x = x[:, torch.linspace(0, d - 1, _COLUMNS, device=x.device).long()]
+        d = _COLUMNS
+    scaled = standardize(x / x.abs().amax(dim=0)).x  # squares of very small features would be 0
+    correlation = scaled.T @ scaled / n
+    return (correlation.abs().sum() - correlation.diagonal().abs().sum()) / (d * (d - 1))
+
+
+def healthy_ranges(n: int, d: int) -> dict[str, tuple[float, float]]:
+    """What each statistic of `embedding_statistics` should lie between, for a batch of n rows and d features.
+
+    - ``std`` ≥ 0.25. With rows of length √d, mean variance = 1 - mean cosine between two rows, so std ≤ √(1 -
+      cosine): under 0.25 two images lie on average within about 20 degrees. At most 1, by the same identity.
+    - ``dead`` ≤ 0.1. A tenth of the width; a choice.
+    - ``effective_rank`` ≤ min(n - 1, d), the rank of n centred rows. At least a tenth of it: a choice, below what
+      isotropic noise gives (0.8 or more of the bound). No less than 1.5 where two directions are possible.
+    - ``mean_abs_correlation`` ≤ √(2/π(n-1)) + 0.25, at most 0.9, and 1 below four rows. The first part is chance: the
+      correlation of n independent Gaussian pairs has variance 1/(n-1), and its absolute value the mean √(2/π(n-1)).
+      The second stands for dependence: features correlated by r have d / (1 + (d-1) r²) independent directions
+      (participation ratio of the correlation matrix), so that r = 0.25 leaves at most 16 however wide the embedding.
+
+    They hold for encoder features and for embeddings, some epochs after the start; an untrained network may lie
+    outside.
+    """
+    n = min(n, _ROWS)
+    bound = max(min(n - 1, d), 1)
+    chance = math.sqrt(2 / (math.pi * max(n - 1, 1)))
+    return {
+        "std": (0.25, 1.0),
+        "dead": (0.0, 0.1),
+        "effective_rank": (min(max(0.1 * bound, 1.5), 0.75 * bound), float(bound)),
+        "mean_abs_correlation": (0.0, min(chance + 0.25, 0.9) if n > 3 else 1.0),
+    }
+
+
+def concerns(statistics: Mapping[str, float], n: int, d: int) -> list[str]:
+    """One plain line for each way in which a batch's statistics are out of their healthy range; empty when all is well.
+
+    Args:
+        statistics: of `embedding_statistics`; what is not there is not judged.
+        n: rows of the batch.
+        d: width of the embedding.
+    """
+    if any(math.isnan(value) for value in statistics.values()):
+        return ["the representation holds NaN or infinity: lower the learning rate or train in float32"]
+    ranges = healthy_ranges(n, d)
+
+    def low(name: str) -> bool:
+        return statistics.get(name, math.inf) < ranges[name][0]
+
+    def high(name: str) -> bool:
+        return statistics.get(name, -math.inf) > ranges[name][1]
+
+    if low("std"):
+        return [
+            f"collapse: all images give nearly the same output (std {statistics['std']:.3g}, healthy above "
+            f"{ranges['std'][0]:g})"
+        ]
+    found = []
+    if low("effective_rank"):
+        found.append(
+            f"dimensional collapse: {statistics['effective_rank']:.1f} of {ranges['effective_rank'][1]:.0f} possible "
+            f"directions in use (healthy above {ranges['effective_rank'][0]:.1f})"
+        )
+    if high("mean_abs_correlation"):
+        found.append(
+            f"redundant features: mean |correlation| {statistics['mean_abs_correlation']:.2f} "
+            f"(healthy below {ranges['mean_abs_correlation'][1]:.2f})"
+        )
+    if high("dead"):
+        found.append(f"dead features: {statistics['dead']:.0%} do not vary (healthy below {ranges['dead'][1]:.0%})")
+    return found

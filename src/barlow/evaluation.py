@@ -1,0 +1,297 @@
+"""How good a run's encoder is, measured with labelled images, beside raw pixels and the untrained network."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from barlow import storage
+from barlow.data.decoding import UnreadableImage
+from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.names import NAMED
+from barlow.data.sources import Source, open_source
+from barlow.distributed import choose_device
+from barlow.nets.encoders import build_encoder, load_encoder
+from barlow.nets.norms import recalibrated
+from barlow.nets.preprocessing import Preprocessing
+from barlow.probes import FeatureSet, Score, leaks
+from barlow.probes.baselines import RawPixels
+from barlow.probes.features import content_key, embed, load_features, save_features, weights_hash
+from barlow.probes.report import PIXELS, UNTRAINED, Results, as_json, evaluate_features, render
+from barlow.run import Run, available_cores, available_memory, load_recipe_text
+from barlow.views.keys import permutation
+
+Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+SHARE_OF_MEMORY = 0.25
+"""Centre views that need less than this share of the free memory are held; others are decoded for each network."""
+
+RECALIBRATION_BATCHES = 16
+"""Batches that the untrained network's batch norm is measured on: 4,096 images at the usual batch."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one evaluation."""
+
+    results: Results
+    """By set of features (encoder, pixels, untrained, untrained_recalibrated), then by probe."""
+    report: dict[str, Any]
+    """What stands in evaluation/results.json."""
+    path: Path
+
+    @property
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """`scores["encoder"]["knn.top1"].value`."""
+        return {
+            name: {
+                f"{kind}.{metric}": score
+                for kind, outcome in outcomes.items()
+                for metric, score in outcome.metrics.items()
+            }
+            for name, outcomes in self.results.items()
+        }
+
+    def table(self) -> str:
+        """The numbers as text of at most 80 columns."""
+        return render(self.results)
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    train: Data | None = None,
+    test: Data | None = None,
+    *,
+    probes: Sequence[str] | None = None,
+    baselines: bool = True,
+    batch_size: int = 256,
+    device: str = "auto",
+    max_bad: float = 0.01,
+    encoder: nn.Module | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measures a run's encoder: features of one centre view, computed once, read by every probe.
+
+    Whatever a probe chooses, it chooses on a part of `train`; `test` is used for the final number only.
+
+    Args:
+        run: the run folder.
+        train: labelled images that the probes learn from (labels are names of sub-folders), or a set's name. By default
+            the run's own set, where that has labels and a test split.
+        test: labelled images that the number is about.
+        probes: kinds; all by default.
+        baselines: measure raw pixels and the untrained network as well. Without them a number says little.
+        batch_size: images per forward pass; it does not change the numbers but for rounding.
+        device: cpu, cuda, mps or auto.
+        max_bad: share of unreadable images allowed.
+        encoder: for a run whose encoder was given in Python: a module of the same class, to be filled.
+        tell: receives one-line messages.
+
+    Returns:
+        The numbers; they are also in evaluation/results.json.
+
+    Raises:
+        ValueError: no run, no encoder, no labels, different classes; one line says what to do.
+    """
+    say = tell or (lambda line: None)
+    evaluate_features({}, probes)  # an unknown probe is refused before the hours of embedding
+    if batch_size < 1:
+        raise ValueError(f"--batch-size {batch_size}: at least 1")
+    folder = Run.open(run)
+    network = load_encoder(folder.path, encoder)
+    preprocessing: Preprocessing = network.preprocessing  # type: ignore[assignment]
+    train, test = _default_sets(folder, train, test)
+    target = choose_device(device)
+    learn = _labelled(train, "train", preprocessing, max_bad)
+    measured = _labelled(test, "test", preprocessing, max_bad)
+    labels = _common_labels(learn, measured)
+    notes = [learn.skipped_note(), measured.skipped_note(), leaks.overlap(learn.hashes, measured.hashes).warning]
+    if unseen := leaks.unseen_classes(*labels):
+        notes.append(f"{len(unseen)} classes of the test images have no training image; those count as errors")
+    warnings = [note for note in notes if note]
+    for line in warnings:
+        say(line)
+
+    sets: dict[str, tuple[FeatureSet, FeatureSet]] = {}
+    compared = _networks(network, folder, learn, batch_size) if baselines else [("encoder", network)]
+    for name, net in compared:
+        say(f"embedding {len(learn.ids) + len(measured.ids)} images: {name}")
+        sets[name] = (
+            _features(folder, net, learn, labels[0], batch_size, target),
+            _features(folder, net, measured, labels[1], batch_size, target),
+        )
+    say("probing")
+    results = evaluate_features(sets, probes)
+    path = folder.path / "evaluation" / "results.json"
+    report = _report(results, learn, measured, preprocessing, warnings, weights_hash(network), path)
+    storage.write_json(path, report)
+    return Evaluation(results, report, path)
+
+
+def _default_sets(run: Run, train: Data | None, test: Data | None) -> tuple[Data, Data]:
+    if train is not None and test is not None:
+        return train, test
+    sources = load_recipe_text(run.path / "recipe.yaml")["data"]["sources"]
+    name = str(sources[0]).partition(":")[0] if len(sources) == 1 else ""
+    if name not in NAMED:
+        missing = " and ".join(flag for flag, given in (("--train", train), ("--test", test)) if given is None)
+        raise ValueError(
+            f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "
+            "give two folders with a sub-folder of images for each class"
+        )
+    return train or f"{name}:train", test or f"{name}:test"
+
+
+@dataclass
+class _Labelled:
+    """A labelled set as the networks see it: its centre views, in memory or decoded again when asked for."""
+
+    source: Source
+    preprocessing: Preprocessing
+    ids: np.ndarray
+    skipped: list[tuple[str, str]]
+    hashes: list[str]
+    held: np.ndarray | None
+    fingerprint: str
+
+    def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Tensor]:
+        """Normalised batches, in the order of `ids`, or of these rows of it."""
+        rows = np.arange(len(self.ids)) if rows is None else rows
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            if self.held is not None:
+                pixels = self.held[batch]
+            else:
+                chosen = [int(i) for i in self.ids[batch]]
+                read = in_threads(lambda i: self.preprocessing.centre(self.source.read(i)), chosen, available_cores())
+                pixels = np.stack(list(read))
+            yield (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+    def skipped_note(self) -> str | None:
+        """One line about images that could not be read."""
+        if not self.skipped:
+            return None
+        where, reason = self.skipped[0]
+        return f"{len(self.skipped)} images of {self.source.name} cannot be read and are left out ({where}: {reason})"
+
+
+def _labelled(spec: Data, split: str, preprocessing: Preprocessing, max_bad: float) -> _Labelled:
+    source = open_source(spec, split=split, channels=preprocessing.channels)
+    if source.labels is None or source.classes is None:
+        raise ValueError(
+            f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
+            f"({source.name}/CLASS/image.jpg)"
+        )
+    size, count = preprocessing.size, len(source)
+    needed = count * size * size * preprocessing.channels
+    fits = needed <= SHARE_OF_MEMORY * available_memory()
+    held = np.empty((count, size, size, preprocessing.channels), np.uint8) if fits else None
+
+    def take(index: int) -> tuple[int, str, str]:
+        try:
+            view = preprocessing.centre(source.read(index))
+        except UnreadableImage as error:
+            return index, "", error.reason
+        if held is not None:
+            held[index] = view
+        return index, leaks.pixel_hash(view), ""
+
+    with without_library_noise():
+        taken = list(in_threads(take, range(count), available_cores()))
+    skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
+    if len(skipped) > max_bad * count or len(skipped) == count:
+        allow = min(1.0, np.ceil(100 * len(skipped) / count) / 100)
+        raise ValueError(
+            f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read "
+            f"({skipped[0][0]}: {skipped[0][1]}); remove them, or allow them with --max-bad {allow:g}"
+        )
+    ids = np.array([index for index, digest, _ in taken if digest], np.int64)
+    hashes = [digest for _, digest, _ in taken if digest]
+    if held is not None and skipped:
+        held = held[ids]
+    return _Labelled(source, preprocessing, ids, skipped, hashes, held, leaks.fingerprint(hashes))
+
+
+def _common_labels(train: _Labelled, test: _Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of both sets, in the numbering of the training set's classes (folders number theirs alphabetically)."""
+    ours, theirs = train.source.classes or [], test.source.classes or []
+    labels = [np.asarray(s.source.labels)[s.ids] for s in (train, test)]
+    if ours == theirs:
+        return labels[0], labels[1]
+    foreign = [name for name in theirs if name not in ours]
+    if foreign or labels[1].ndim > 1:
+        raise ValueError(
+            f"--test has classes that --train has not ({', '.join((foreign or theirs)[:5])}); --train has "
+            f"{', '.join(ours[:5])}{', …' if len(ours) > 5 else ''}: name the sub-folders alike"
+        )
+    return labels[0], np.array([ours.index(theirs[k]) for k in labels[1]], np.int64)
+
+
+def _networks(network: nn.Module, run: Run, train: _Labelled, batch_size: int) -> Iterator[tuple[str, nn.Module]]:
+    """The encoder and what it is compared with: raw pixels, and the same network before training, two ways."""
+    yield "encoder", network
+    yield PIXELS, RawPixels()
+    config = storage.read_json(run.path / "encoder" / "config.json")
+    if config["kind"] == "custom":  # it cannot be rebuilt, so neither can its untrained twin
+        return
+    keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
+    fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
+    yield UNTRAINED[0], fresh
+    # In a random order: folders are listed class by class, and statistics of one class at a time are a poor baseline.
+    rows = permutation(0, 0, len(train.ids))[: RECALIBRATION_BATCHES * batch_size]
+    yield UNTRAINED[1], recalibrated(fresh.cpu(), train.views(batch_size, rows))
+
+
+def _features(
+    run: Run, network: nn.Module, images: _Labelled, labels: np.ndarray, batch_size: int, device: torch.device
+) -> FeatureSet:
+    """From the cache in the run folder, or computed and put there."""
+    folder = run.path / "evaluation" / "features"
+    key = content_key(
+        encoder=f"{type(network).__name__} {weights_hash(network)}",
+        source=images.fingerprint,
+        preprocessing=images.preprocessing.as_dict(),
+    )
+    cached = load_features(folder, key)
+    if cached is not None and len(cached) == len(images.ids):
+        return FeatureSet(cached.features, labels, images.ids)
+    features = FeatureSet(embed(network, images.views(batch_size), device), labels, images.ids)
+    if not isinstance(network, RawPixels):  # pixels are cheaper to read again than to store
+        save_features(folder, key, features)
+    return features
+
+
+def _report(
+    results: Results,
+    train: _Labelled,
+    test: _Labelled,
+    preprocessing: Preprocessing,
+    warnings: list[str],
+    encoder_hash: str,
+    path: Path,
+) -> dict[str, Any]:
+    earlier = storage.read_json(path) if path.exists() else {}
+    sets: Mapping[str, _Labelled] = {"train": train, "test": test}
+    return {
+        **as_json(results),
+        "images": {
+            name: {
+                "source": s.source.name,
+                "count": len(s.ids),
+                "skipped": [{"where": where, "reason": reason} for where, reason in s.skipped],
+                "fingerprint": s.fingerprint,
+            }
+            for name, s in sets.items()
+        },
+        "classes": list(train.source.classes or []),
+        "preprocessing": preprocessing.as_dict(),
+        "encoder_sha256": encoder_hash,
+        "warnings": warnings,
+        "times_measured": earlier.get("times_measured", 0) + 1,
+    }

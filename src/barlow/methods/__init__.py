@@ -1,0 +1,1 @@
+"""Methods: which networks see which views, and which of their outputs an objective compares."""

@@ -1,0 +1,1 @@
+"""Networks: encoders (images to features) and projectors (features to embeddings)."""

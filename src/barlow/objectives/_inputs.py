@@ -1,0 +1,47 @@
+"""What every objective asks of its inputs, checked once, at the boundary."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+
+import torch
+
+from barlow.types import Embedding
+
+
+@contextmanager
+def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
+    """The views checked and in float32 (float64 if one of them is), with autocast off for the body.
+
+    Half precision overflows and loses the small differences that these losses are made of (sums of squares over d²
+    entries). The backward pass is the caller's: like any, it belongs outside autocast, which would halve its products.
+
+    Raises:
+        ValueError: fewer than two views, or views that are not float matrices of one shape with two rows or more.
+    """
+    if len(views) < 2:
+        raise ValueError(f"an objective compares two views or more, got {len(views)}: call it as objective(za, zb)")
+    first = views[0]
+    for z in views:
+        if not z.is_floating_point():
+            raise ValueError(f"embeddings are floating point, got {z.dtype}: convert them with .float()")
+        if z.ndim != 2 or z.shape[1] == 0:
+            raise ValueError(f"embeddings are (n, d) matrices, got shape {tuple(z.shape)}: flatten all but the rows")
+        if z.shape != first.shape:
+            raise ValueError(
+                f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
+                "comes from image i, and all come from one projector width"
+            )
+    if len(first) < 2:
+        raise ValueError(f"statistics over a batch need two rows or more, got {len(first)}: use a larger batch")
+    dtype = reduce(torch.promote_types, (z.dtype for z in views), torch.float32)
+    with torch.autocast(first.device.type, enabled=False):
+        yield [z.to(dtype) for z in views]
+
+
+def check_non_negative(**values: float) -> None:
+    """Raises ValueError for a hyper-parameter that is negative, infinite or NaN."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}: give a finite number of 0 or more")

@@ -1,0 +1,84 @@
+"""VICReg: views agree, every feature keeps its variance, features do not covary."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from barlow.linalg import covariance_energies
+from barlow.objectives._inputs import check_non_negative, full_precision
+from barlow.types import Embedding, Terms
+
+__all__ = ["VICReg"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VICReg:
+    """Views should agree while each keeps a standard deviation in every feature and no covariance between features.
+
+    loss = invariance · mean over rows and features of (zₐ - z_b)²
+         + variance · (v(zₐ) + v(z_b)) / 2,  v(z) = mean over features of max(0, gamma - √(var + eps))
+         + covariance · (c(zₐ) + c(z_b)),    c(z) = Σᵢ Σ_{j≠i} covᵢⱼ² / d.
+
+    Terms: ``invariance``, ``variance`` and ``covariance``, each weighted.
+
+    Source: Bardes, Ponce, LeCun, VICReg (arXiv 2105.04906), section 4; facebookresearch/vicreg at 4e12602,
+        main_vicreg.py.
+    Convention: that of the released code: invariance a mean over rows *and* features, variance averaged over the views,
+        covariance summed over them, unbiased variance and covariance (divisor n - 1). The paper's Algorithm 1 weighs
+        the variance twice as much (variance=50 here), its equations 5-6 the invariance d times as much. Variance and
+        covariance are unchanged by a shift of either view, the invariance only by a shift of all. Where n ≤ d the
+        covariance comes from n × n Gram matrices: same value, same gradient.
+    Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
+        mean over all pairs, each view's variance and covariance computed once.
+
+    Args:
+        invariance: weight of the distance (λ in the paper), 0 or more.
+        variance: weight of the hinge on the standard deviations (μ), 0 or more.
+        covariance: weight of the covariances (ν), 0 or more.
+        gamma: standard deviation below which a feature is pushed to vary more, above 0.
+        eps: added to each variance, 0 or more.
+
+    Raises:
+        ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices with n ≥ 2; a constant
+            feature with eps = 0 (the root has no gradient there).
+
+    Example:
+        >>> z = torch.zeros(4, 3)
+        >>> {name: round(term.item(), 4) for name, term in VICReg()(z, z).items()}  # collapsed
+        {'invariance': 0.0, 'variance': 24.75, 'covariance': 0.0}
+    """
+
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    gamma: float = 1.0
+    eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_non_negative(
+            invariance=self.invariance,
+            variance=self.variance,
+            covariance=self.covariance,
+            gamma=self.gamma,
+            eps=self.eps,
+        )
+        if self.gamma == 0:
+            raise ValueError("gamma is 0: give the standard deviation that features should keep (1 in the paper)")
+
+    def __call__(self, *z: Embedding) -> Terms:
+        with full_precision(z) as views:
+            distances = [(za - zb).square().mean() for za, zb in combinations(views, 2)]
+            hinges, energies = zip(*map(self._spread, views), strict=True)
+            return {
+                "invariance": self.invariance * torch.stack(distances).mean(),
+                "variance": self.variance * torch.stack(hinges).mean(),
+                # A pair's covariance is the sum over its two views; every view is in equally many pairs.
+                "covariance": self.covariance * 2 * torch.stack(energies).mean(),
+            }
+
+    def _spread(self, z: Embedding) -> tuple[torch.Tensor, torch.Tensor]:
+        variance, off_diagonal = covariance_energies(z)
+        if self.eps == 0 and bool((variance == 0).any()):
+            raise ValueError("a feature is constant over the batch and eps is 0: use eps > 0 (1e-4 in the paper)")
+        return (self.gamma - (variance + self.eps).sqrt()).relu().mean(), off_diagonal / z.shape[1]

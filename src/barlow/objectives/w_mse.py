@@ -1,0 +1,117 @@
+"""W-MSE: the distance between two views after each has been whitened."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from barlow.linalg import whiten
+from barlow.objectives._inputs import full_precision
+from barlow.types import Embedding, Terms
+
+__all__ = ["WMSE"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WMSE:
+    """Views should point the same way once whitening has given every direction of the embedding the same variance.
+
+    Each slice of k rows of each view is whitened apart: w = L⁻¹ (z - mean), L Lᵀ = (1 - shrinkage) Σ + shrinkage I;
+    loss = mean over rows of 2 - 2 cos(wₐ, w_b).
+
+    Terms: ``distance``, between 0 (equal views) and 4; about 2 for unrelated views.
+
+    Source: Ermolov et al., Whitening for Self-Supervised Representation Learning (arXiv 2007.06346), section 3;
+        htdt/self-supervised at d9662c8, methods/w_mse.py, methods/whitening.py, methods/norm_mse.py.
+    Convention: that of the authors' code: Cholesky whitening, divisor k - 1, each view and each slice apart,
+        gradients to all views and through the covariance, mean over rows, pairs of views and slicings. Unchanged by a
+        shift of each view and by lower-triangular maps with a positive diagonal; a permutation of the features
+        changes it. Whitened in float64 (float32 on devices without it): the factor of a nearly singular covariance
+        doubles the digits that are lost.
+    Deviation: the first slicing takes contiguous rows and further ones fixed permutations that depend on (n, slicing)
+        alone, the same for every view, where the authors draw new ones each step; batches come shuffled. The paper's
+        formula whitens over all views together; as in the code, each view is whitened on its own. A row that whitens
+        to 0 has no direction: its cosine is 0, without gradient.
+
+    Args:
+        slice_rows: rows whitened together (k), dividing n; above d unless there is shrinkage. None: 2 d, the authors'
+            rule.
+        shrinkage: weight of the identity in the covariance, in [0, 1). 0 in the paper; 1e-4 or more where the embedding
+            loses a direction or a slice has few rows.
+        slicings: number of ways in which the rows are sliced, 1 or more; the loss is their mean. With one slice for the
+            whole batch all are the same.
+
+    Raises:
+        ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices; n not a multiple of
+            the slice; a slice of k ≤ d rows, or a collapsed embedding, without shrinkage (`SingularCovarianceError`).
+
+    Example:
+        >>> z = torch.tensor([[0.0], [1.0], [3.0], [4.0]])
+        >>> WMSE()(z, 2 * z + 1)["distance"].item()
+        0.0
+    """
+
+    slice_rows: int | None = None
+    shrinkage: float = 0.0
+    slicings: int = 1
+
+    def __post_init__(self) -> None:
+        if self.slice_rows is not None and self.slice_rows < 2:
+            raise ValueError(f"slice_rows is {self.slice_rows}: give 2 rows or more, or None for twice the width")
+        if not 0 <= self.shrinkage < 1:
+            raise ValueError(f"shrinkage is {self.shrinkage}: give a number in [0, 1); 1 would not whiten at all")
+        if self.slicings < 1:
+            raise ValueError(f"slicings is {self.slicings}: give 1 or more")
+
+    def __call__(self, *z: Embedding) -> Terms:
+        with full_precision(z) as views:
+            n, d = views[0].shape
+            k = self._rows(n, d)
+            stacked = torch.stack([view.to(_precision(view)) for view in views])
+            rows = torch.stack([_row_order(n, slicing) for slicing in range(self.slicings)]).to(stacked.device)
+            slices = stacked[:, rows].unflatten(2, (n // k, k))  # (view, slicing, slice, row in slice, feature)
+            whitened = torch.nn.functional.normalize(whiten(slices, self.shrinkage), dim=-1)
+            distances = [_squared_distance(wa, wb).mean() for wa, wb in combinations(whitened, 2)]
+            return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
+
+    def _rows(self, n: int, d: int) -> int:
+        k = 2 * d if self.slice_rows is None else self.slice_rows
+        chosen = f"2 x width {d}" if self.slice_rows is None else "slice_rows"
+        if k <= d and self.shrinkage == 0:
+            raise ValueError(
+                f"a slice of {k} rows ({chosen}) cannot whiten {d} features: set slice_rows above {d} (the authors use "
+                f"2 x {d} = {2 * d}), or use a narrower projector, or shrinkage > 0"
+            )
+        if n < k:
+            raise ValueError(
+                f"a batch of {n} rows is smaller than one slice of {k} ({chosen}): use a batch of {k}, or a projector "
+                f"of {max(n // 2, 1)} features or fewer, or a slice_rows that divides the batch"
+            )
+        if n % k:
+            raise ValueError(
+                f"a batch of {n} rows does not divide into slices of {k} ({chosen}): use a batch of {n // k * k} or "
+                f"{(n // k + 1) * k}, or another slice_rows"
+            )
+        return k
+
+
+def _precision(z: Tensor) -> torch.dtype:
+    return torch.float32 if z.device.type == "mps" else torch.float64
+
+
+def _row_order(n: int, slicing: int) -> Int64[Tensor, "n"]:
+    """The rows in the order in which they are cut into slices: a function of n and the slicing's number only."""
+    if slicing == 0:
+        return torch.arange(n)
+    # Raw output of a bit generator, because numpy keeps that stream across versions, but not that of `permutation`.
+    draws = np.random.PCG64([n, slicing]).random_raw(n)
+    return torch.from_numpy(np.argsort(draws, kind="stable"))
+
+
+def _squared_distance(ua: Float[Tensor, "*rows d"], ub: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
+    """2 - 2 cos between unit vectors, as ‖uₐ - u_b‖²: the same number, without cancellation where they nearly agree."""
+    undirected = (ua == 0).all(dim=-1) | (ub == 0).all(dim=-1)
+    return torch.where(undirected, 2.0, (ua - ub).square().sum(dim=-1))

@@ -1,0 +1,185 @@
+"""torch's optimizers over named parameters, and their state as named tensors."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_KINDS: dict[str, type[torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+}
+
+_MACHINE = ("foreach", "fused", "capturable", "differentiable")
+"""How a step is computed, not what: chosen for the device at hand, so no part of the state."""
+
+Parameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
+
+
+def build_optimizer(
+    parameters: Parameters,
+    kind: str,
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    exclude_1d: bool = True,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    fused: bool | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW, Adam or SGD over the parameters that want a gradient.
+
+    There are two parameter groups, `matrices` and `vectors` (parameters of one dimension: biases and the scales and
+    shifts of norms). Each has an `lr_scale`, 1 unless changed: the rate of a group is the run's rate times its scale.
+
+    Convention: AdamW's decay is decoupled; Adam's and SGD's is L2 added to the gradient. W-MSE's released code uses
+    Adam with L2 on every parameter: `kind="adam", exclude_1d=False`.
+
+    Args:
+        parameters: a module, or names with parameters. Names are the state's keys.
+        kind: adamw, adam or sgd.
+        lr: rate at the peak of the schedule.
+        weight_decay: as the kind means it.
+        exclude_1d: parameters of one dimension get no weight decay (Barlow Twins, VICReg).
+        momentum: SGD's.
+        betas, eps: Adam's and AdamW's.
+        fused: one kernel for a whole step; None leaves the choice to torch. The fused kernels address memory directly,
+            so each gradient must be laid out as its parameter is (autograd's are).
+
+    Raises:
+        ValueError: unknown kind, or nothing to train.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"unknown optimizer {kind!r}; allowed: {', '.join(_KINDS)}")
+    named = [(name, p) for name, p in _named(parameters).items() if p.requires_grad]
+    if not named:
+        raise ValueError("no parameter wants a gradient; there is nothing to train")
+    groups: list[dict[str, Any]] = [
+        {"params": [(n, p) for n, p in named if p.ndim != 1], "name": "matrices", "weight_decay": weight_decay},
+        {
+            "params": [(n, p) for n, p in named if p.ndim == 1],
+            "name": "vectors",
+            "weight_decay": 0.0 if exclude_1d else weight_decay,
+        },
+    ]
+    groups = [group | {"lr_scale": 1.0} for group in groups if group["params"]]
+    options = {"momentum": momentum} if kind == "sgd" else {"betas": tuple(betas), "eps": eps}
+    return _KINDS[kind](groups, lr=lr, fused=fused, **options)  # type: ignore[call-arg]
+
+
+def _named(parameters: Parameters) -> dict[str, nn.Parameter]:
+    return dict(parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer, parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's state: tensors under `PARAMETER/SLOT`, and all else as plain JSON values.
+
+    The tensors are the live ones, not copies: write them before the next step.
+
+    Raises:
+        ValueError: the optimizer holds a parameter that has no name in `parameters`.
+    """
+    names = _names_by_parameter(optimizer, parameters)
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for parameter, slots in optimizer.state.items():
+        name = names[parameter]
+        for slot, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}/{slot}"] = value.detach()
+            else:
+                rest.setdefault(name, {})[slot] = value
+    groups = [
+        {key: value for key, value in group.items() if key not in ("params", "param_names", *_MACHINE)}
+        | {"parameters": [names[p] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    return tensors, {
+        "class": type(optimizer).__name__,
+        "groups": groups,
+        "slots": {names[parameter]: sorted(slots) for parameter, slots in optimizer.state.items()},
+        "state": rest,
+    }
+
+
+def load_state(
+    optimizer: torch.optim.Optimizer,
+    parameters: Parameters,
+    tensors: Mapping[str, Tensor],
+    scalars: Mapping[str, Any],
+) -> None:
+    """Puts a state from `state_tensors` back, bit for bit; nothing is changed unless all of it fits.
+
+    Raises:
+        ValueError: another kind of optimizer, other parameters or groups, or a tensor of another shape.
+    """
+    names = _names_by_parameter(optimizer, parameters)
+    if scalars["class"] != type(optimizer).__name__:
+        raise ValueError(
+            f"the state is of {scalars['class']}, the optimizer is {type(optimizer).__name__}; build the same kind"
+        )
+    stored_groups = scalars["groups"]
+    here = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
+    stored = [list(group["parameters"]) for group in stored_groups]
+    if here != stored:
+        missing = sorted({n for g in here for n in g} - {n for g in stored for n in g})
+        unexpected = sorted({n for g in stored for n in g} - {n for g in here for n in g})
+        raise ValueError(
+            "the state is of other parameters: "
+            + (
+                _listed("without state", missing) + _listed("unknown here", unexpected)
+                or "the same names, grouped or ordered otherwise"
+            )
+        )
+    by_name = {name: parameter for parameter, name in names.items()}
+    slots: dict[str, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        name, _, slot = key.rpartition("/")
+        if name not in by_name:
+            raise ValueError(f"optimizer state {key!r} is of no parameter here")
+        slots.setdefault(name, {})[slot] = _laid_out(tensor, by_name[name], key)
+    for name, values in scalars["state"].items():
+        if name not in by_name:
+            raise ValueError(f"optimizer state of {name!r} is of no parameter here")
+        slots.setdefault(name, {}).update(values)
+    promised = {name: set(slot_names) for name, slot_names in scalars["slots"].items()}
+    if wrong := [name for name in by_name if promised.get(name, set()) != set(slots.get(name, {}))]:
+        raise ValueError(
+            f"the optimizer state of {len(wrong)} parameters is not whole, of {wrong[0]} first: "
+            f"{sorted(slots.get(wrong[0], {}))} instead of {sorted(promised.get(wrong[0], set()))}; "
+            "the file may be damaged"
+        )
+    index = {name: i for i, name in enumerate(n for group in here for n in group)}
+    groups = []
+    for group, kept in zip(optimizer.param_groups, stored_groups, strict=True):
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if key != "parameters"}
+        machine = {key: group[key] for key in _MACHINE if key in group}
+        order = [names[p] for p in group["params"]]
+        groups.append(values | machine | {"params": [index[n] for n in order], "param_names": order})
+    optimizer.load_state_dict({"state": {index[n]: s for n, s in slots.items()}, "param_groups": groups})
+
+
+def _laid_out(tensor: Tensor, parameter: nn.Parameter, key: str) -> Tensor:
+    """A copy with the parameter's strides: fused kernels read state and parameter in the same order of memory."""
+    if tensor.ndim == 0:
+        return tensor.clone()
+    if tensor.shape != parameter.shape:
+        raise ValueError(
+            f"optimizer state {key!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}"
+        )
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def _names_by_parameter(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[Any, str]:
+    names: dict[Any, str] = {parameter: name for name, parameter in _named(parameters).items()}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if unnamed := [tuple(p.shape) for p in held if p not in names]:
+        raise ValueError(f"the optimizer holds {len(unnamed)} parameters without a name here, of shapes {unnamed[:3]}")
+    return {p: names[p] for p in held}
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); " if names else ""

@@ -1,0 +1,37 @@
+"""Evaluation of frozen features: (train features, test features) → {metric: value with interval}."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from barlow.probes.features import FeatureSet
+from barlow.probes.intervals import Score
+from barlow.probes.knn import EuclideanKNN, WeightedKNN
+from barlow.probes.logistic import Logistic
+from barlow.probes.metrics import Predicted, measure
+from barlow.types import Features
+
+__all__ = ["PROBES", "FeatureSet", "Predicted", "Probe", "Score", "measure"]
+
+
+class Probe(Protocol):
+    """A way of reading features: a frozen dataclass, constructible without arguments.
+
+    Contract (tests/contracts/test_probes.py checks all in PROBES):
+      1. `predict` does not get the test labels, so nothing can be fitted to them; whatever is chosen is chosen on a
+         part of `train`;
+      2. calling the probe is `measure(predict(train, test.features), test.labels)`;
+      3. a test row's scores depend on that row and `train` only; equal inputs give equal scores;
+      4. one class in `train` is a ValueError; several labels an image are accepted.
+    """
+
+    def predict(self, train: FeatureSet, test: Features) -> Predicted: ...
+
+    def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]: ...
+
+
+PROBES: Mapping[str, type[Probe]] = {
+    "knn": WeightedKNN,
+    "knn5_euclidean": EuclideanKNN,
+    "logistic": Logistic,
+}
+"""Every probe by its kind."""

@@ -1,0 +1,163 @@
+"""Features: the encoder's output on one centre view of each image, computed once and kept.
+
+The encoder is evaluated, not the projector: the projector is thrown away after pretraining.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from barlow import storage
+from barlow.types import Features
+
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of labelled images: all that a probe sees.
+
+    Args:
+        features: (N, f) finite float32, on the CPU or a device.
+        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image.
+        ids: (N,) which images of the source these are.
+    """
+
+    features: Features
+    labels: np.ndarray
+    ids: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or not self.features.is_floating_point():
+            raise ValueError(
+                f"features have shape {tuple(self.features.shape)} and type {self.features.dtype}; give one row of "
+                "floats per image"
+            )
+        n = len(self.features)
+        if n == 0:
+            raise ValueError("no features: the set is empty; give at least one labelled image")
+        if len(self.labels) != n or len(self.ids) != n or self.labels.ndim not in (1, 2):
+            raise ValueError(
+                f"{n} rows of features, labels of shape {self.labels.shape} and {len(self.ids)} ids; "
+                "give one label (or one row of labels) and one id per row"
+            )
+        if self.labels.dtype.kind not in "iub" or self.labels.min(initial=0) < 0:
+            raise ValueError(
+                f"labels of type {self.labels.dtype} with minimum {self.labels.min(initial=0)}; they are class numbers "
+                "from 0, or zeros and ones: leave unlabelled images out"
+            )
+        if self.labels.ndim == 2 and self.labels.max(initial=0) > 1:
+            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {self.labels.max()}")
+        if not bool(torch.isfinite(self.features).all()):
+            bad = int((~torch.isfinite(self.features).all(dim=1)).sum())
+            raise ValueError(
+                f"the features of {bad} of {n} images are not finite; the encoder has diverged: choose an earlier "
+                "checkpoint or train with a lower rate"
+            )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+
+def embed(
+    encoder: nn.Module, images: Iterable[Tensor], device: torch.device | str = "cpu", precision: str = "float32"
+) -> Features:
+    """Passes batches through an encoder and returns its outputs, float32, on the CPU, in the order given.
+
+    The encoder is in eval mode meanwhile (every part gets its own mode back) and is moved to `device`.
+
+    Args:
+        encoder: images to features, (n, c, h, w) to (n, f).
+        images: normalised float batches, of any sizes n.
+        device: where to compute.
+        precision: "float32", or "bf16" for autocast: faster where the hardware has it, but the numbers move by a few
+            tenths of a point; published numbers are float32.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
+    device = torch.device(device)
+    encoder.to(device)
+    rows = []
+    with _eval_mode(encoder), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
+        for batch in images:
+            f = encoder(batch.to(device, memory_format=torch.channels_last))
+            if f.ndim != 2:
+                raise ValueError(
+                    f"the encoder returns shape {tuple(f.shape)} for {len(batch)} images; a probe needs (n, features): "
+                    "pool over positions first (timm: num_classes=0)"
+                )
+            rows.append(f.float().cpu())
+    if not rows:
+        raise ValueError("no images to embed; give at least one batch")
+    return torch.cat(rows)
+
+
+@contextlib.contextmanager
+def _eval_mode(encoder: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in encoder.modules()}
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():  # not train(): that would also wake the parts a user had frozen
+            module.training = training
+
+
+def weights_hash(encoder: nn.Module) -> str:
+    """SHA-256 of an encoder's tensors: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def content_key(*, encoder: str, source: str, preprocessing: Mapping[str, object]) -> str:
+    """Names features by what they were computed from, so that a cache can never answer for something else.
+
+    Args:
+        encoder: `weights_hash`, with the architecture's name where the weights alone do not fix the function.
+        source: fingerprint of the images (`leaks.fingerprint`).
+        preprocessing: everything else: size, crop ratio, mean, std, precision.
+    """
+    content = json.dumps({"encoder": encoder, "source": source, "preprocessing": dict(preprocessing)}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def save_features(folder: Path, key: str, features: FeatureSet, metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes features to FOLDER/KEY.safetensors."""
+    path = Path(folder) / f"{key[:32]}.safetensors"
+    tensors = {
+        "features": features.features,
+        "labels": torch.from_numpy(features.labels.astype(np.int64)),
+        "ids": torch.from_numpy(features.ids.astype(np.int64)),
+    }
+    storage.write_tensors(path, tensors, {**(metadata or {}), "key": key})
+    return path
+
+
+def load_features(folder: Path, key: str) -> FeatureSet | None:
+    """Reads what `save_features` wrote under this key; None if there is nothing.
+
+    Raises:
+        ValueError: the file is there but damaged.
+    """
+    path = Path(folder) / f"{key[:32]}.safetensors"
+    if not path.exists():
+        return None
+    tensors = storage.read_tensors(path)
+    if missing := {"features", "labels", "ids"} - tensors.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; remove it, and the features are computed again")
+    return FeatureSet(tensors["features"], tensors["labels"].numpy(), tensors["ids"].numpy())

@@ -1,0 +1,164 @@
+"""Nearest neighbours: an image is what the training images most like it are. Nothing is fitted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from barlow.probes.features import FeatureSet
+from barlow.probes.intervals import Score
+from barlow.probes.metrics import Predicted, measure
+from barlow.types import Features
+
+BLOCK = 2**24
+"""Distances held at a time: 64 MiB of float32."""
+
+
+def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """Squared Euclidean distances to, and positions of, the k training rows nearest to each test row, nearest first.
+
+    Exact: every pair is compared. Both sets are centred on the training mean first, which changes no distance and keeps
+    ‖a‖² − 2ab + ‖b‖² from cancelling where all features are alike but for a common offset.
+    """
+    offset = train.mean(dim=0, dtype=torch.float64).to(train.dtype)
+    b = train - offset
+    b2 = b.square().sum(dim=1)
+    block = max(16, BLOCK // len(b))
+    distances, positions = [], []
+    for rows in test.split(block):
+        a = rows - offset
+        d, i = torch.addmm(b2, a, b.T, alpha=-2).topk(k, dim=1, largest=False)
+        distances.append((d + a.square().sum(dim=1, keepdim=True)).clamp(min=0))
+        positions.append(i)
+    return torch.cat(distances), torch.cat(positions)
+
+
+def most_similar(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """Cosines to, and positions of, the k training rows most similar to each test row, most similar first.
+
+    On the unit sphere cos = 1 − distance² / 2, so this is `nearest` there, and as exact for features that all point
+    nearly the same way. A row of zeros has no direction: it gets a coordinate of its own, and cosine 0 with everything
+    else.
+    """
+    (a, a_lost), (b, b_lost) = _directions(test), _directions(train)
+    if bool(a_lost.any()) or bool(b_lost.any()):
+        a = torch.cat([a, torch.zeros_like(a_lost), a_lost], dim=1)
+        b = torch.cat([b, b_lost, torch.zeros_like(b_lost)], dim=1)
+    distances, positions = nearest(b, a, k)
+    return 1 - distances / 2, positions
+
+
+def _directions(rows: Features) -> tuple[Features, Float[Tensor, "n 1"]]:
+    """Rows at unit length, and a column that is 1 for those which have none."""
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    lost = largest == 0
+    rows = rows / largest.masked_fill(lost, 1)  # so that squares neither overflow nor vanish
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64).to(rows.dtype)
+    return rows / length.masked_fill(lost, 1), lost.to(rows.dtype)
+
+
+def votes(
+    weights: Float[Tensor, "m k"], positions: Int64[Tensor, "m k"], labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Adds up what the neighbours say: each test row's shares of the vote, and the class of each column.
+
+    For several labels an image the share is that of the neighbours that have the label, and there are no classes.
+    """
+    weights = weights.double().cpu()
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    chosen = positions.cpu().numpy()
+    if labels.ndim == 2:
+        rows = [
+            torch.einsum("mk,mkc->mc", w, torch.from_numpy(labels[i].astype(np.float64)))
+            for w, i in zip(weights.split(1024), np.split(chosen, range(1024, len(chosen), 1024)), strict=True)
+        ]
+        return torch.cat(rows).numpy(), None
+    classes, columns = np.unique(labels, return_inverse=True)
+    share = torch.zeros(len(chosen), len(classes), dtype=torch.float64)
+    share.scatter_add_(1, torch.from_numpy(columns[chosen]), weights)
+    return share.numpy(), classes.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class WeightedKNN:
+    """The k training images of highest cosine vote for their class, each with weight exp(cos / temperature).
+
+    Source: Z. Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (CVPR 2018),
+    section 3.4, with temperature 0.07; k = 20 as in later self-supervised work (the paper has 200, for ImageNet).
+    Convention: features scaled to unit length, not centred; of classes with equal votes the smallest number. Several
+    labels an
+    image: the weighted share of neighbours with each label.
+
+    Args:
+        k: neighbours; all of them where there are fewer training images.
+        temperature: of the vote, above 0; a small one listens to the nearest only.
+    """
+
+    k: int = 20
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or not self.temperature > 0:
+            raise ValueError(
+                f"k {self.k} and temperature {self.temperature}; use k of at least 1 and a temperature above 0"
+            )
+
+    def predict(self, train: FeatureSet, test: Features) -> Predicted:
+        check(train, test)
+        k = min(self.k, len(train))
+        cosines, positions = most_similar(train.features, test.to(train.features), k)
+        # Relative to the best: the shares are the same and nothing overflows at a small temperature.
+        weights = ((cosines - cosines[:, :1]).double() / self.temperature).exp()
+        shares, classes = votes(weights, positions, train.labels)
+        return Predicted(shares, classes, {"k": k, "temperature": self.temperature, "distance": "cosine"})
+
+    def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]:
+        return measure(self.predict(train, test.features), test.labels)
+
+
+@dataclass(frozen=True)
+class EuclideanKNN:
+    """The k training images at the smallest Euclidean distance vote for their class, each with weight 1.
+
+    Source: the released evaluation of W-MSE (Ermolov et al., ICML 2021), with k = 5, on features as they are.
+    Convention: of classes with equal votes the smallest number. Several labels an image: the share of neighbours with
+    each label.
+
+    Args:
+        k: neighbours; all of them where there are fewer training images.
+    """
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}; use at least 1")
+
+    def predict(self, train: FeatureSet, test: Features) -> Predicted:
+        check(train, test)
+        k = min(self.k, len(train))
+        distances, positions = nearest(train.features, test.to(train.features), k)
+        shares, classes = votes(torch.ones_like(distances), positions, train.labels)
+        return Predicted(shares, classes, {"k": k, "distance": "euclidean"})
+
+    def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]:
+        return measure(self.predict(train, test.features), test.labels)
+
+
+def check(train: FeatureSet, test: Features) -> None:
+    """What every probe asks of its training set, before any work is done."""
+    if test.ndim != 2 or test.shape[1] != train.features.shape[1]:
+        raise ValueError(
+            f"training features are {train.features.shape[1]} wide and test features have shape {tuple(test.shape)}; "
+            "embed both with the same encoder"
+        )
+    if train.several_labels:
+        return
+    classes = np.unique(train.labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"every one of the {len(train)} training images has the class {classes[0]}; a probe needs at least two "
+            "classes: give a folder with one sub-folder per class"
+        )

@@ -1,0 +1,102 @@
+"""What a probe predicted, and how right it was."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from barlow.probes.intervals import Score, bootstrap, wilson
+
+TOP_FIVE_FROM = 10
+"""Number of classes from which top-5 says something: below it, half of all guesses would be right."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Scores of test images, made without knowing their labels.
+
+    Args:
+        scores: one row per test image, one column per class (or label): probabilities or shares of votes, in [0, 1].
+        classes: the class number of each column, ascending; None for several labels an image.
+        notes: what the probe chose on the way (k, regularisation strength, whether it converged), for the record.
+    """
+
+    scores: Float64[np.ndarray, "n k"]
+    classes: Int64[np.ndarray, "k"] | None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The class with the highest score of each image; of equal ones, the smallest number."""
+        if self.classes is None:
+            raise ValueError("with several labels an image there is no single prediction; read the scores")
+        return self.classes[self.scores.argmax(axis=1)]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The score of the prediction."""
+        return self.scores.max(axis=1)
+
+
+def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
+    """Compares predictions with the test labels.
+
+    Convention: `top1`, and from ten classes up `top5`, with Wilson's interval; for several labels an image `map`, the
+    macro mean average precision, with a bootstrap interval. In top-5 a class counts only with a score above 0: a class
+    that got no vote was not among the answers. A test image of a class that the training set lacks is an error of the
+    probe, not left out.
+    """
+    n = len(labels)
+    if predicted.classes is None:
+        return {"map": _mean_average_precision(predicted.scores, labels)}
+    columns = np.searchsorted(predicted.classes, labels).clip(max=len(predicted.classes) - 1)
+    known = predicted.classes[columns] == labels
+    hits = {"top1": int((predicted.predictions == labels).sum())}
+    if len(predicted.classes) >= TOP_FIVE_FROM:
+        five = np.argsort(-predicted.scores, axis=1, kind="stable")[:, :5]
+        among = (five == columns[:, None]).any(axis=1)
+        hits["top5"] = int((among & known & (predicted.scores[np.arange(n), columns] > 0)).sum())
+    return {name: wilson(count, n) for name, count in hits.items()}
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Average precision of a ranking: the sum over thresholds of the recall gained times the precision there.
+
+    Convention: no interpolation; equal scores are one threshold, so that their order cannot matter. (scikit-learn's
+    `average_precision_score` has the same; VOC 2007's eleven points differ.)
+
+    Args:
+        scores: (n,) one score per image.
+        positive: (n,) whether the image has the label.
+        counts: (b, n) how often each image is counted, in b resamples; once each if not given.
+
+    Returns:
+        (b,) average precisions; not-a-number where no image is positive.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    weight = np.ones((1, len(scores))) if counts is None else counts[:, order].astype(np.float64)
+    seen = np.cumsum(weight, axis=1)[:, ends]
+    found = np.cumsum(weight * positive[order], axis=1)[:, ends]
+    gained = np.diff(found, axis=1, prepend=0.0)
+    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    total = found[:, -1]
+    return np.divide((gained * precision).sum(axis=1), total, out=np.full_like(total, np.nan), where=total > 0)
+
+
+def macro_average_precision(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """The mean of average precision over the labels that at least one (drawn) image has."""
+    each = np.stack([average_precision(s, p, counts) for s, p in zip(scores.T, labels.T, strict=True)])
+    there = ~np.isnan(each)
+    total = np.where(there, each, 0.0).sum(axis=0)
+    return np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
+
+
+def _mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> Score:
+    value = float(macro_average_precision(scores, labels)[0])
+    if np.isnan(value):
+        raise ValueError("no test image has any label, so average precision is undefined; check the test labels")
+    low, high = bootstrap(lambda counts: macro_average_precision(scores, labels, counts), len(labels))
+    return Score(value, min(low, value), max(high, value), len(labels))

@@ -1,0 +1,146 @@
+"""Random numbers as a function: the same (seed, epoch, sample id, view, op, draw) gives the same number, always.
+
+There is no state, so nothing that happens to a run (another number of workers, another batch, a resumption, a sample
+that was skipped) can shift a draw. Nearby arguments give unrelated numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+WORD = 1 << 64
+
+# Source: SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", section 5): the odd
+# integer nearest 2**64 / golden ratio, and the finaliser with the shifts and multipliers of Stafford's variant 13.
+GOLDEN = 0x9E3779B97F4A7C15
+MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+SHIFTS = (30, 27, 31)
+
+# First word of every chain, so that the same (seed, epoch) never gives the views and the sample order the same numbers.
+VIEWS = 1
+ORDER = 2
+
+MANTISSA = 53  # bits of a float64: the most a uniform number in [0, 1) can hold evenly spaced
+
+
+def _mixed(word: int) -> int:
+    word = ((word ^ (word >> SHIFTS[0])) * MULTIPLIERS[0]) % WORD
+    word = ((word ^ (word >> SHIFTS[1])) * MULTIPLIERS[1]) % WORD
+    return word ^ (word >> SHIFTS[2])
+
+
+def _mixed_array(words: np.ndarray) -> np.ndarray:
+    words = (words ^ (words >> np.uint64(SHIFTS[0]))) * np.uint64(MULTIPLIERS[0])
+    words = (words ^ (words >> np.uint64(SHIFTS[1]))) * np.uint64(MULTIPLIERS[1])
+    return words ^ (words >> np.uint64(SHIFTS[2]))
+
+
+def hashed(words: Sequence[int], ids: np.ndarray) -> np.ndarray:
+    """Hashes a prefix of words followed by each id to 64 evenly spread bits.
+
+    A chain: every word is added to the state (after a step by the golden constant, so that zeros move it too) and mixed
+    in; the ids come last and are mixed twice, so for one prefix different ids never collide.
+
+    Args:
+        words: the prefix; integers from 0 to 2**64 - 1. The first should name the purpose (this module uses 1 and 2),
+            so that two uses of one seed share no numbers.
+        ids: (..., n) integers, not negative.
+
+    Returns:
+        uint64 of the shape of ``ids``.
+
+    Raises:
+        ValueError: if a word does not fit, or ids are not integers or negative.
+    """
+    return _mixed_array(_mixed_array(_as_words(ids) + np.uint64(_chain(words))))
+
+
+def _chain(words: Sequence[int]) -> int:
+    state = 0
+    for word in words:
+        state = _mixed((state + GOLDEN + checked(word)) % WORD)
+    return (state + GOLDEN) % WORD
+
+
+def checked(word: int, name: str = "seed, epoch, view, op and draw") -> int:
+    """Returns the word if it fits 64 bits without a sign, and raises ValueError if not: it would wrap onto another."""
+    if isinstance(word, bool) or not isinstance(word, int | np.integer):
+        raise ValueError(f"{name}: got {word!r}; give an integer from 0 to 2**64 - 1.")
+    if not 0 <= int(word) < WORD:
+        raise ValueError(f"{name}: got {word}; give an integer from 0 to 2**64 - 1.")
+    return int(word)
+
+
+def _as_words(ids: np.ndarray) -> np.ndarray:
+    ids = np.asarray(ids)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids: got {ids.dtype}; give integers (positions in the sorted listing).")
+    if np.issubdtype(ids.dtype, np.signedinteger) and ids.size and ids.min() < 0:
+        raise ValueError(f"ids: got {ids.min()}; give integers from 0 on (positions in the sorted listing).")
+    return ids.astype(np.uint64)
+
+
+def _as_uniform(bits: np.ndarray) -> np.ndarray:
+    return (bits >> np.uint64(64 - MANTISSA)) * 2.0**-MANTISSA
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """What the draws of a batch depend on, and nothing else.
+
+    Args:
+        seed: of the run, 0 to 2**64 - 1.
+        epoch: passes over the data so far.
+        ids: (n,) sample ids, not negative.
+        view: which view of the image is made.
+        op: position of the op in the view's list.
+
+    Raises:
+        ValueError: if one of them is not an integer, or is negative or too large.
+    """
+
+    seed: int
+    epoch: int
+    ids: np.ndarray
+    view: int
+    op: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "epoch", "view", "op"):
+            checked(getattr(self, name), name)
+        object.__setattr__(self, "ids", _as_words(self.ids))
+        if self.ids.ndim != 1:
+            raise ValueError(f"ids: got shape {self.ids.shape}; give one id per sample, shape (n,).")
+
+    def uniform(self, draw: int) -> np.ndarray:
+        """Draw number ``draw`` of each sample: (n,) float64 in [0, 1)."""
+        return _as_uniform(hashed((VIEWS, self.seed, self.epoch, self.view, self.op, draw), self.ids))
+
+    def uniforms(self, first: int, count: int) -> np.ndarray:
+        """Draws ``first`` to ``first + count - 1`` of each sample at once: (count, n), rows as from ``uniform``."""
+        chains = [_chain((VIEWS, self.seed, self.epoch, self.view, self.op, first + k)) for k in range(count)]
+        states = self.ids[None, :] + np.array(chains, dtype=np.uint64)[:, None]
+        return _as_uniform(_mixed_array(_mixed_array(states)))
+
+    def for_op(self, op: int) -> "Keys":
+        """The keys of the same samples and view for the op at another position."""
+        return replace(self, op=op)
+
+    def rows(self, start: int, stop: int) -> "Keys":
+        """The keys of samples ``start`` to ``stop - 1`` of the batch."""
+        return replace(self, ids=self.ids[start:stop])
+
+
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order in which the n samples are seen in an epoch: (n,) int64, a function of the arguments alone.
+
+    Sorts the samples by a keyed 64-bit hash; the hash is one-to-one in the sample, so there are no ties.
+
+    Raises:
+        ValueError: if n is negative, or seed or epoch do not fit.
+    """
+    if n < 0:
+        raise ValueError(f"n: got {n}; give the number of samples, 0 or more.")
+    order = hashed((ORDER, checked(seed, "seed"), checked(epoch, "epoch")), np.arange(n))
+    return np.argsort(order, kind="stable").astype(np.int64)

@@ -1,0 +1,174 @@
+"""Makes the views of a batch: all at once from memory, or the crop in a worker and the rest batched.
+
+Both ways draw from the same table of keys, so they make the same views; their pixels differ by rounding (a worker's
+crop is rounded to 8 bits to cross the process boundary).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from barlow.types import Images, Pixels
+from barlow.views.keys import Keys
+from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images
+
+# Elements of float images worked on at a time on a CPU: 4 MiB, so that the passes over them stay in the cache. What a
+# sample becomes does not depend on its batch, so this changes the speed and nothing else.
+CHUNK = 1 << 20
+
+
+class ViewPipeline:
+    """Turns images into two or more normalised views of one size.
+
+    Args:
+        views: the ops of each view in order, with exactly one RandomResizedCrop each. Ops before the crop see the whole
+            image (W-MSE's order). The position of an op in its list is part of its key.
+        mean: per channel, of images in [0, 1]; normalisation comes last in every view.
+        std: per channel.
+
+    Raises:
+        ValueError: if there are fewer than two views, one has no crop or several, sizes differ, or a view normalises.
+    """
+
+    def __init__(self, views: Sequence[Sequence[Op]], mean: Sequence[float], std: Sequence[float]):
+        self.views: tuple[tuple[Op, ...], ...] = tuple(tuple(ops) for ops in views)
+        if len(self.views) < 2:
+            raise ValueError(f"views: got {len(self.views)}; give two or more: the objectives compare views.")
+        self.normalize = Normalize(tuple(mean), tuple(std))
+        self._crops = [self._crop_position(number, ops) for number, ops in enumerate(self.views)]
+        sizes = [self._crop(view).size for view in range(len(self.views))]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"views: got crops of sizes {sizes}; give all views the same size.")
+        self.size: int = sizes[0]
+
+    @staticmethod
+    def _crop_position(number: int, ops: tuple[Op, ...]) -> int:
+        positions = [i for i, op in enumerate(ops) if isinstance(op, RandomResizedCrop)]
+        if len(positions) != 1:
+            raise ValueError(f"view {number + 1}: got {len(positions)} random_resized_crop ops; give exactly one.")
+        if any(isinstance(op, Normalize) for op in ops):
+            raise ValueError(
+                f"view {number + 1}: got a normalize op; leave it out: mean and std are applied last anyway."
+            )
+        return positions[0]
+
+    def _crop(self, view: int) -> RandomResizedCrop:
+        crop = self.views[view][self._crops[view]]
+        assert isinstance(crop, RandomResizedCrop)
+        return crop
+
+    def from_memory(
+        self, pixels: Pixels, sizes: np.ndarray | Tensor | None, ids: np.ndarray | Tensor, seed: int, epoch: int
+    ) -> list[Images]:
+        """Makes all views of images held decoded at one size, on the device they are on.
+
+        Args:
+            pixels: the images, uint8.
+            sizes: (n, 2) original height and width of each; None if they are held as they were.
+            ids: (n,) sample ids.
+            seed: of the run.
+            epoch: of the batch.
+        """
+        _check_uint8("pixels", pixels.dtype, torch.uint8)
+        ids = _on_host(ids)
+        original = np.tile([pixels.shape[2:]], (len(pixels), 1)) if sizes is None else _on_host(sizes)
+        if original.shape != (len(pixels), 2) or ids.shape != (len(pixels),):
+            raise ValueError(
+                f"got {len(pixels)} images, sizes {original.shape}, ids {ids.shape}; give sizes (n, 2) and ids (n,)."
+            )
+        largest = pixels.shape[1] * max(pixels.shape[2] * pixels.shape[3], self.size**2)
+        out = []
+        for view, ops in enumerate(self.views):
+            keys = Keys(seed, epoch, ids, view)
+            parts = []
+            for rows in self._chunks(len(pixels), largest, pixels.device):
+                x = as_images(pixels[rows])
+                for position, op in enumerate(ops):
+                    key = keys.rows(rows.start, rows.stop).for_op(position)
+                    x = op(x, key, original[rows]) if isinstance(op, RandomResizedCrop) else op(x, key)
+                parts.append(self.normalize(x))
+            out.append(_joined(parts))
+        return out
+
+    def crop_one(
+        self, image: UInt8[np.ndarray, "c h w"], id: int, seed: int, epoch: int
+    ) -> list[UInt8[np.ndarray, "c s s"]]:
+        """Makes the first part of each view of one image of any size: the ops up to and including the crop.
+
+        Args:
+            image: uint8; its layout in memory may be that of (h, w, c).
+            id: of the sample.
+            seed: of the run.
+            epoch: of the sample's batch.
+        """
+        _check_uint8("image", image.dtype, np.dtype(np.uint8))
+        out = []
+        for view, ops in enumerate(self.views):
+            keys = Keys(seed, epoch, np.array([id]), view)
+            crop, position = self._crop(view), self._crops[view]
+            box = crop.boxes(np.array([image.shape[1]]), np.array([image.shape[2]]), keys.for_op(position))
+            if position == 0:
+                out.append(crop.resample_one(image, box[0]))
+                continue
+            x = as_images(torch.from_numpy(np.array(image))[None])
+            for before, op in enumerate(ops[:position]):
+                x = op(x, keys.for_op(before))
+            out.append(as_pixels(crop.resample(x, box))[0].numpy())
+        return out
+
+    def finish(
+        self, crops: Sequence[Pixels], ids: np.ndarray | Tensor, seed: int, epoch: int
+    ) -> list[Float[Tensor, "n c s s"]]:
+        """Makes the rest of each view, batched: the ops after the crop, and normalisation.
+
+        Args:
+            crops: per view the results of ``crop_one``, stacked; on the device to work on.
+            ids: (n,) sample ids.
+            seed: of the run.
+            epoch: of the batch.
+        """
+        if len(crops) != len(self.views):
+            raise ValueError(f"crops: got {len(crops)} views; give {len(self.views)}, as crop_one returns them.")
+        ids = _on_host(ids)
+        out = []
+        for view, (pixels, ops) in enumerate(zip(crops, self.views, strict=True)):
+            _check_uint8("crops", pixels.dtype, torch.uint8)
+            if ids.shape != (len(pixels),):
+                raise ValueError(
+                    f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
+                )
+            keys = Keys(seed, epoch, ids, view)
+            parts = []
+            for rows in self._chunks(len(pixels), pixels[0].numel() if len(pixels) else 1, pixels.device):
+                x = as_images(pixels[rows])
+                for position in range(self._crops[view] + 1, len(ops)):
+                    x = ops[position](x, keys.rows(rows.start, rows.stop).for_op(position))
+                parts.append(self.normalize(x))
+            out.append(_joined(parts))
+        return out
+
+    @staticmethod
+    def _chunks(n: int, elements: int, device: torch.device) -> list[slice]:
+        step = max(1, CHUNK // elements) if device.type == "cpu" else max(1, n)
+        return [slice(start, min(start + step, n)) for start in range(0, max(1, n), step)]
+
+
+def as_pixels(x: Images) -> Pixels:
+    """Images in [0, 1] rounded to 8 bits."""
+    return x.mul(255.0).round_().to(torch.uint8)
+
+
+def _joined(parts: list[Images]) -> Images:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _check_uint8(name: str, given: object, allowed: object) -> None:
+    if given != allowed:
+        raise ValueError(f"{name}: got {given}; give uint8, as images are stored.")

@@ -1,0 +1,78 @@
+"""The sheet of views: what the augmentations make of the user's own images, for a person to look at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+CELL = 96  # pixels: a view of 32 still shows its pixels, ten cells still fit a screen
+MARGIN = 4
+GAP = 20  # between the original and each group of views, so that the groups read as groups
+PAPER = 255
+
+
+def _visible(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    """One or two channels as grey (the first), more than three as the first three."""
+    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+
+
+def _cell(image: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "s s 3"]:
+    """The image fitted into a square with its aspect ratio kept; small ones enlarged so that their pixels show."""
+    image = np.ascontiguousarray(_visible(image))
+    h, w = image.shape[:2]
+    fit_h, fit_w = max(1, round(side * h / max(h, w))), max(1, round(side * w / max(h, w)))
+    x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    if max(h, w) < side:
+        x = F.interpolate(x, (fit_h, fit_w), mode="nearest-exact")
+    else:
+        x = F.interpolate(x, (fit_h, fit_w), mode="bicubic", antialias=True)
+    out = np.full((side, side, 3), PAPER, dtype=np.uint8)
+    top, left = (side - fit_h) // 2, (side - fit_w) // 2
+    out[top : top + fit_h, left : left + fit_w] = x[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return out
+
+
+def view_sheet(
+    originals: Sequence[UInt8[np.ndarray, "h w c"]],
+    views: Sequence[Sequence[Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"]]],
+    cell: int = CELL,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Draws one row per image: the original, then several draws of each view.
+
+    Args:
+        originals: n images of any size.
+        views: one group of columns per view; a group is one or more batches of the n images, each batch another draw.
+            Floats are in [0, 1], without normalisation.
+        cell: side of a cell in pixels.
+
+    Returns:
+        The picture. One channel is shown grey; of more than three the first three are shown.
+
+    Raises:
+        ValueError: if there are no images, or a batch does not have one view of each.
+    """
+    if not originals or not views:
+        raise ValueError(f"view_sheet: got {len(originals)} images and {len(views)} views; give one or more of each.")
+    for group in views:
+        for batch in group:
+            if len(batch) != len(originals):
+                raise ValueError(
+                    f"view_sheet: got {len(originals)} images and a batch of {len(batch)} views; give one per image."
+                )
+    columns = 1 + sum(len(group) for group in views)
+    width = columns * (cell + MARGIN) + MARGIN + len(views) * (GAP - MARGIN)
+    sheet = np.full((len(originals) * (cell + MARGIN) + MARGIN, width, 3), PAPER, dtype=np.uint8)
+    for row, original in enumerate(originals):
+        top, left = MARGIN + row * (cell + MARGIN), MARGIN
+        sheet[top : top + cell, left : left + cell] = _cell(original, cell)
+        for group in views:
+            left += GAP - MARGIN
+            for batch in group:
+                left += cell + MARGIN
+                one = batch[row].detach().cpu()
+                one = one.clamp(0, 1).mul(255).round().byte() if one.is_floating_point() else one
+                sheet[top : top + cell, left : left + cell] = _cell(one.permute(1, 2, 0).numpy(), cell)
+    return sheet

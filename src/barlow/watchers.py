@@ -1,0 +1,179 @@
+"""What happens beside the loop: the log, the live line, checkpoints. Each watcher knows when it is due."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from barlow import storage
+from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
+from barlow.run import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from barlow.data.loader import Batch
+    from barlow.methods.siamese import Outputs
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The state of training right after an update."""
+
+    step: int
+    """Updates done, this one included."""
+    total: int
+    batch: "Batch"
+    outputs: "Outputs"
+    terms: "Mapping[str, Tensor]"
+    rate: float
+    gradient_norm: "Tensor"
+    wait_seconds: float
+    """How long this step waited for its images."""
+    step_seconds: float
+    """The whole step, waiting included."""
+
+
+class Watcher(Protocol):
+    """Called after every update."""
+
+    def __call__(self, moment: Moment) -> None: ...
+
+
+@dataclass
+class Throughput:
+    """Images per second and the share of time spent waiting for data, since the last reading."""
+
+    seconds: float = 0.0
+    wait: float = 0.0
+    images: int = 0
+
+    def add(self, moment: Moment) -> None:
+        self.seconds += moment.step_seconds
+        self.wait += moment.wait_seconds
+        self.images += len(moment.batch.ids)
+
+    def read(self) -> tuple[float, float]:
+        """(images per second, share of the time spent waiting), and starts anew."""
+        rates = (self.images / max(self.seconds, 1e-9), self.wait / max(self.seconds, 1e-9))
+        self.seconds, self.wait, self.images = 0.0, 0.0, 0
+        return rates
+
+
+@dataclass
+class MetricsLog:
+    """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
+    features and embeddings say about collapse (no extra forward pass)."""
+
+    run: Run
+    every: int
+    warn: Callable[[str], None]
+    started: float = field(default_factory=time.monotonic)
+    latest: dict[str, Any] = field(default_factory=dict)
+    _speed: Throughput = field(default_factory=Throughput)
+    _warned: set[str] = field(default_factory=set)
+
+    def __call__(self, moment: Moment) -> None:
+        self._speed.add(moment)
+        for bad, instead, reason in moment.batch.replaced:
+            self.warn(f"image {bad} could not be read ({reason}); image {instead} took its place")
+        if moment.step % self.every and moment.step != moment.total:
+            return
+        images_per_second, wait = self._speed.read()
+        terms = {name: float(value.detach()) for name, value in moment.terms.items()}
+        features, embeddings = moment.outputs.features[0].detach(), moment.outputs.embeddings[0].detach()
+        states = {"features": embedding_statistics(features), "embeddings": embedding_statistics(embeddings)}
+        self.latest = {
+            "step": moment.step,
+            "epoch": moment.batch.epoch,
+            "loss": sum(terms.values()),
+            "terms": terms,
+            "rate": moment.rate,
+            "gradient_norm": float(moment.gradient_norm),
+            "images_per_second": round(images_per_second, 1),
+            "data_wait": round(wait, 4),
+            "seconds": round(time.monotonic() - self.started, 2),
+            "replaced": len(moment.batch.replaced),
+            **states,
+            "healthy": {
+                "features": healthy_ranges(*features.shape),
+                "embeddings": healthy_ranges(*embeddings.shape),
+            },
+        }
+        storage.append_line(self.run.path / "metrics.jsonl", self.latest)
+        if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start
+            for name, z in (("features", features), ("embeddings", embeddings)):
+                for concern in concerns(states[name], *z.shape):
+                    kind = f"{name} {concern.partition(':')[0]}"  # what follows has the step's own numbers in it
+                    if kind not in self._warned:
+                        self._warned.add(kind)
+                        self.warn(f"step {moment.step}, {name}: {concern}")
+
+
+@dataclass
+class Checkpointer:
+    """Commits a checkpoint every so many minutes or steps, and after the last step."""
+
+    save: Callable[[int], None]
+    minutes: float | None
+    steps: int | None
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def __call__(self, moment: Moment) -> None:
+        by_steps = self.steps is not None and moment.step % self.steps == 0
+        by_time = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
+        if by_steps or by_time or moment.step == moment.total:
+            self.save(moment.step)
+            self._saved_at = time.monotonic()
+
+
+@dataclass
+class LiveLine:
+    """One line that is rewritten on a terminal, and printed now and then elsewhere."""
+
+    console: "Console"
+    started: float = field(default_factory=time.monotonic)
+    first_step: int | None = None
+    _shown_at: float = 0.0
+    _speed: Throughput = field(default_factory=Throughput)
+
+    REFRESH_SECONDS = 0.5
+    PLAIN_SECONDS = 30.0
+
+    def __call__(self, moment: Moment) -> None:
+        self._speed.add(moment)
+        if self.first_step is None:
+            self.first_step, self.started = moment.step, time.monotonic()
+        now, last = time.monotonic(), moment.step == moment.total
+        pause = self.REFRESH_SECONDS if self.console.is_terminal else self.PLAIN_SECONDS
+        if not last and now - self._shown_at < pause:
+            return
+        self._shown_at = now
+        images_per_second, wait = self._speed.read()
+        done = moment.step - self.first_step
+        left = (now - self.started) / done * (moment.total - moment.step) if done else float("nan")
+        terms = {name: float(value.detach()) for name, value in moment.terms.items()}
+        parts = [
+            f"step {moment.step}/{moment.total}",
+            f"loss {sum(terms.values()):.4g} (" + ", ".join(f"{n} {v:.3g}" for n, v in terms.items()) + ")",
+            f"{images_per_second:.0f} img/s",
+            f"wait {100 * wait:.0f}%",
+            f"eta {_clock(left)}",
+        ]
+        line = " ".join(parts)
+        if self.console.is_terminal:
+            width = self.console.width - 1
+            self.console.file.write("\r" + line[:width].ljust(width) + ("\n" if last else ""))
+            self.console.file.flush()
+        else:
+            self.console.file.write(line + "\n")
+            self.console.file.flush()
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

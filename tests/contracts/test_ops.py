@@ -1,0 +1,125 @@
+"""What every op in the table keeps to; a new op is tested by being there."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import barlow.views.ops as module
+from barlow.views.keys import Keys
+from barlow.views.ops import OPS, Normalize, Op, RandomResizedCrop
+
+# Arguments of the ops that have no defaults; a strong form of each, so that most samples change.
+ARGUMENTS: dict[str, dict] = {
+    "random_resized_crop": {"size": 24},
+    "gaussian_blur": {"p": 0.7},
+    "solarize": {"p": 0.7},
+    "grayscale": {"p": 0.6},
+}
+COLOUR_ONLY = {"grayscale"}  # documented: images that do not have three channels pass unchanged
+N = 13
+
+every_op = pytest.mark.parametrize("kind", OPS)
+channel_counts = pytest.mark.parametrize("channels", [1, 3, 4])
+
+
+def build(kind: str, channels: int) -> Op:
+    if OPS[kind] is Normalize:
+        return Normalize((0.4,) * channels, (0.2,) * channels)
+    return OPS[kind](**ARGUMENTS.get(kind, {}))
+
+
+def images(channels: int, height: int = 31, width: int = 29, n: int = N) -> Tensor:
+    x = torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(channels))
+    x[0], x[1] = 0.0, 1.0
+    return x
+
+
+def keys(n: int = N, **changes: object) -> Keys:
+    arguments: dict = {"seed": 1, "epoch": 2, "ids": np.arange(100, 100 + n), "view": 0, "op": 3}
+    return Keys(**(arguments | changes))
+
+
+def test_every_op_of_the_module_is_in_the_table() -> None:
+    ops = {v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__ and v.__doc__}
+    assert ops - {Op} == set(OPS.values())
+    for kind, op in OPS.items():
+        assert kind == re.sub(r"(?<!^)([A-Z])", r"_\1", op.__name__).lower()
+
+
+@every_op
+@channel_counts
+@pytest.mark.parametrize(("side", "threads"), [((31, 29), 1), ((32, 32), 1), ((67, 70), 2)])
+def test_a_sample_becomes_the_same_to_the_last_bit_in_every_batch(
+    kind: str, channels: int, side: tuple[int, int], threads: int
+) -> None:
+    op, x = build(kind, channels), images(channels, *side)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = op(x, keys())
+        alone = torch.cat([op(x[i : i + 1], keys().rows(i, i + 1)) for i in range(N)])
+        odd = torch.cat([op(x[:5], keys().rows(0, 5)), op(x[5:], keys().rows(5, N))])
+        turned = op(x.flip(0), keys(ids=np.arange(100, 100 + N)[::-1])).flip(0)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together, alone)
+    assert torch.equal(together, odd)
+    assert torch.equal(together, turned)
+
+
+@every_op
+def test_the_key_alone_decides_what_is_done(kind: str) -> None:
+    op, x = build(kind, 3), images(3)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first = op(x, keys())
+        torch.manual_seed(2)
+        assert torch.equal(op(x, keys()), first)
+    if OPS[kind] is not Normalize:
+        for change in ({"seed": 2}, {"epoch": 3}, {"view": 1}, {"op": 4}, {"ids": np.arange(N)}):
+            assert not torch.equal(op(x, keys(**change)), first)
+
+
+@every_op
+@channel_counts
+def test_values_stay_in_the_unit_interval_and_the_input_as_it_was(kind: str, channels: int) -> None:
+    op, x = build(kind, channels), images(channels, n=64)
+    before = x.clone()
+    out = op(x, keys(64))
+    assert torch.equal(x, before)
+    assert out.data_ptr() != x.data_ptr()
+    assert out.dtype == torch.float32
+    assert out.shape[:2] == x.shape[:2]
+    assert torch.isfinite(out).all()
+    if OPS[kind] is not Normalize:
+        # The blur's weights are rounded one by one, so their sum may exceed 1 in the last bits.
+        assert out.min() >= -1e-6
+        assert out.max() <= 1 + 1e-6
+    if OPS[kind] is not RandomResizedCrop:
+        assert out.shape == x.shape
+
+
+@every_op
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+def test_ops_of_colour_leave_other_images_alone_and_the_others_do_not(kind: str, channels: int) -> None:
+    x = images(channels)
+    changed = not torch.equal(build(kind, channels)(x, keys()), x)
+    assert changed == (kind not in COLOUR_ONLY)
+
+
+@every_op
+def test_no_graph_is_kept_of_images_without_gradients(kind: str) -> None:
+    assert not build(kind, 3)(images(3), keys()).requires_grad
+
+
+@every_op
+def test_an_op_is_a_value_that_can_be_compared_and_not_changed(kind: str) -> None:
+    op = build(kind, 3)
+    assert op == build(kind, 3)
+    assert hash(op) == hash(build(kind, 3))
+    for name in vars(op):
+        with pytest.raises(AttributeError):
+            setattr(op, name, None)

@@ -1,0 +1,178 @@
+"""What every probe in PROBES promises."""
+
+from dataclasses import FrozenInstanceError, fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from barlow.probes import PROBES, FeatureSet, Probe, measure
+
+
+def blobs(classes: int, n: int, apart: float, seed: int, width: int = 16) -> FeatureSet:
+    """One Gaussian cloud per class; the centres are the same for every seed."""
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    features = apart * centres[labels] + rng.normal(size=(n, width))
+    return FeatureSet(torch.tensor(features, dtype=torch.float32), labels, np.arange(n))
+
+
+def tagged(n: int, seed: int, noise: float = 0.3) -> FeatureSet:
+    """Three labels an image, each shown by features of its own."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, 3)) < 0.4).astype(np.uint8)
+    features = np.concatenate([labels, labels], axis=1) * 2.0 - 1 + noise * rng.normal(size=(n, 6))
+    return FeatureSet(torch.tensor(features, dtype=torch.float32), labels, np.arange(n))
+
+
+@pytest.fixture(params=sorted(PROBES))
+def probe(request) -> Probe:
+    return PROBES[request.param]()
+
+
+def test_there_are_probes():
+    assert {"knn", "knn5_euclidean", "logistic"} <= PROBES.keys()
+
+
+def test_it_is_a_frozen_dataclass(probe):
+    with pytest.raises(FrozenInstanceError):
+        setattr(probe, fields(probe)[0].name, 1)
+
+
+def test_separable_features_are_read_without_error(probe):
+    scores = probe(blobs(5, 200, 8, 0), blobs(5, 100, 8, 1))
+    assert scores["top1"].value == 1.0
+    assert scores["top1"].n == 100
+
+
+def test_features_without_information_give_chance(probe):
+    scores = probe(blobs(4, 600, 0, 0), blobs(4, 600, 0, 1))
+    assert scores["top1"].low <= 0.25 <= scores["top1"].high
+
+
+def test_two_classes_work(probe):
+    scores = probe(blobs(2, 100, 4, 0), blobs(2, 100, 4, 1))
+    assert scores["top1"].value > 0.95
+    assert "top5" not in scores
+
+
+def test_top5_is_reported_from_ten_classes_up(probe):
+    assert "top5" not in probe(blobs(9, 180, 1, 0), blobs(9, 90, 1, 1))
+    scores = probe(blobs(10, 400, 0.5, 0), blobs(10, 200, 0.5, 1))
+    assert scores["top1"].value < scores["top5"].value <= 1
+
+
+def test_intervals_enclose_the_value(probe):
+    for train, test in ((blobs(10, 300, 0.5, 0), blobs(10, 200, 0.5, 1)), (tagged(200, 0, 2.0), tagged(100, 1, 2.0))):
+        for score in probe(train, test).values():
+            assert 0 <= score.low <= score.value <= score.high <= 1
+            assert score.low < score.high
+
+
+def test_the_order_of_test_rows_changes_nothing(probe):
+    train, test = blobs(6, 200, 1, 0), blobs(6, 120, 1, 1)
+    order = np.random.default_rng(2).permutation(len(test))
+    straight, shuffled = probe.predict(train, test.features), probe.predict(train, test.features[order])
+    np.testing.assert_allclose(shuffled.scores, straight.scores[order], atol=1e-5)
+    moved = replace(test, features=test.features[order], labels=test.labels[order], ids=test.ids[order])
+    assert probe(train, moved) == probe(train, test)
+
+
+def test_a_test_row_is_scored_as_if_it_were_alone(probe):
+    train, test = blobs(6, 200, 1, 0), blobs(6, 120, 1, 1)
+    np.testing.assert_allclose(
+        probe.predict(train, test.features[7:8]).scores[0], probe.predict(train, test.features).scores[7], atol=1e-5
+    )
+
+
+def test_test_labels_take_no_part(probe):
+    train, test = blobs(4, 200, 1, 0), blobs(4, 100, 1, 1)
+    garbage = replace(test, labels=(test.labels + 1) % 4)
+    before = probe.predict(train, test.features)
+    assert probe(train, test) == measure(before, test.labels)
+    assert probe(train, garbage) == measure(before, garbage.labels)
+    after = probe.predict(train, garbage.features)
+    np.testing.assert_array_equal(before.scores, after.scores)
+    assert before.notes == after.notes
+
+
+def test_train_labels_do_take_part(probe):
+    train, test = blobs(4, 200, 8, 0), blobs(4, 100, 8, 1)
+    assert probe(replace(train, labels=(train.labels + 1) % 4), test)["top1"].value == 0
+
+
+def test_inputs_are_not_modified(probe):
+    train, test = blobs(4, 100, 1, 0), blobs(4, 50, 1, 1)
+    copies = train.features.clone(), test.features.clone(), train.labels.copy()
+    probe(train, test)
+    assert torch.equal(train.features, copies[0])
+    assert torch.equal(test.features, copies[1])
+    np.testing.assert_array_equal(train.labels, copies[2])
+
+
+def test_a_probe_repeated_says_the_same(probe):
+    train, test = blobs(4, 200, 0.5, 0), blobs(4, 100, 0.5, 1)
+    np.testing.assert_array_equal(
+        probe.predict(train, test.features).scores, probe.predict(train, test.features).scores
+    )
+
+
+def test_scores_are_shares_and_predictions_are_classes_of_the_training_set(probe):
+    train = blobs(4, 100, 1, 0)
+    gaps = replace(train, labels=np.array([2, 3, 5, 11])[train.labels])
+    predicted = probe.predict(gaps, blobs(4, 50, 1, 1).features)
+    np.testing.assert_allclose(predicted.scores.sum(axis=1), 1, atol=1e-5)
+    assert set(predicted.predictions) <= {2, 3, 5, 11}
+    assert ((predicted.confidence > 0.2) & (predicted.confidence <= 1 + 1e-6)).all()
+
+
+def test_one_class_in_train_is_refused(probe):
+    with pytest.raises(ValueError, match=r"class 3.*at least two"):
+        probe(replace(blobs(2, 40, 1, 0), labels=np.full(40, 3)), blobs(2, 10, 1, 1))
+
+
+def test_features_of_another_width_are_refused(probe):
+    with pytest.raises(ValueError, match="16 wide"):
+        probe(blobs(2, 40, 1, 0), blobs(2, 40, 1, 1, width=8))
+
+
+def test_a_class_only_in_test_counts_as_an_error(probe):
+    test = blobs(4, 100, 8, 1)
+    scores = probe(blobs(4, 200, 8, 0), replace(test, labels=np.where(test.labels == 3, 9, test.labels)))
+    assert scores["top1"].value == 0.75
+
+
+def test_a_handful_of_training_images_is_enough_to_answer(probe):
+    assert probe(blobs(3, 30, 8, 0), blobs(3, 30, 8, 1))["top1"].value > 0.9
+    # One image a class: five neighbours are then all there are, and equal votes go to class 0.
+    assert probe(blobs(3, 3, 8, 0), blobs(3, 30, 8, 1))["top1"].value > 0.3
+
+
+def test_collapsed_features_are_an_answer_and_not_an_error(probe):
+    train, test = blobs(4, 80, 1, 0), blobs(4, 40, 1, 1)
+    constant = [replace(rows, features=torch.full_like(rows.features, 0.7)) for rows in (train, test)]
+    assert probe(*constant)["top1"].value == 0.25
+
+
+def test_several_labels_an_image_are_read(probe):
+    scores = probe(tagged(300, 0), tagged(100, 1))
+    assert set(scores) == {"map"}
+    assert scores["map"].value > 0.95
+
+
+def test_several_labels_without_information_give_their_frequency(probe):
+    train, test = tagged(300, 0), tagged(300, 1)
+    noise = [
+        replace(s, features=torch.randn(300, 6, generator=torch.Generator().manual_seed(5 + i)))
+        for i, s in enumerate((train, test))
+    ]
+    assert abs(probe(*noise)["map"].value - 0.4) < 0.1
+
+
+def test_a_label_that_no_image_has_is_no_error(probe):
+    train, test = tagged(100, 0), tagged(60, 1)
+    extra = [
+        replace(s, labels=np.concatenate([s.labels, np.zeros((len(s), 1), np.uint8)], axis=1)) for s in (train, test)
+    ]
+    assert probe(*extra)["map"].value == pytest.approx(probe(train, test)["map"].value)

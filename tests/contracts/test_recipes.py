@@ -1,0 +1,119 @@
+"""Every YAML file in barlow/recipes, found on disk, is complete, says where it comes from, and trains."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+
+import barlow.train
+from barlow import objectives, recipe
+from barlow.views import ops
+from barlow.views.pipeline import ViewPipeline
+
+NAMES = recipe.names()
+FOLDER = Path(inspect.getfile(recipe)).parent / "recipes"
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def resolved(name: str) -> recipe.Recipe:
+    """The recipe with a size in place of each automatic one."""
+    content = recipe.read(name)
+    changes = {
+        f"views.{v}.{o}.size": 32
+        for v, view in enumerate(content["views"])
+        for o, op in enumerate(view)
+        if op.get("size") == "auto"
+    }
+    return recipe.check(recipe.override(content, changes))
+
+
+def test_every_file_of_the_folder_is_found() -> None:
+    assert sorted(path.stem for path in FOLDER.iterdir() if path.suffix == ".yaml") == NAMES
+    assert {"small_barlow_twins", "small_vicreg", "small_w_mse"} <= set(NAMES)
+
+
+def test_the_recipe_is_valid_as_it_stands(name: str) -> None:
+    recipe.check(recipe.read(name))
+
+
+def test_every_section_spells_out_all_its_keys(name: str) -> None:
+    content, filled = recipe.read(name), recipe.check(recipe.read(name)).as_dict()
+    assert list(content) == list(filled), "sections, in their order"
+    # Keys without meaning for this kind of optimizer, schedule or budget may be left out, none else.
+    optional = {"optim": {"momentum", "betas", "eps"}, "schedule": set(filled["schedule"]) - {"kind"}}
+    for section, given in content.items():
+        if isinstance(given, dict):
+            assert set(filled[section]) - set(given) <= optional.get(section, set()), section
+    kind = content["objective"]["kind"]
+    fields = {field.name for field in dataclasses.fields(objectives.load(kind))}  # type: ignore[arg-type]
+    assert set(content["objective"]) == {"kind", *fields}
+    for view in content["views"]:
+        for op in view:
+            fields = {field.name for field in dataclasses.fields(ops.OPS[op["kind"]])}  # type: ignore[arg-type]
+            assert set(op) | {"interpolation"} == {"kind", *fields, "interpolation"}, op["kind"]  # of that there is one
+    used = {"adamw": {"betas", "eps"}, "adam": {"betas", "eps"}, "sgd": {"momentum"}}[content["optim"]["kind"]]
+    assert used <= set(content["optim"])
+
+
+def test_the_recipe_names_its_source_and_every_difference(name: str) -> None:
+    source = recipe.check(recipe.read(name)).source
+    assert "arXiv" in source.paper
+    assert "@" in source.code, "code at a commit"
+    assert source.differs
+    assert all(len(difference) > 10 for difference in source.differs)
+
+
+def test_the_file_opens_with_what_it_is_and_the_command_that_runs_it(name: str) -> None:
+    first, second = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:2]
+    assert first.startswith("# ")
+    assert len(first) <= 100, "`barlow list recipes` shows it in a line"
+    assert second.startswith("#   barlow pretrain FOLDER")
+
+
+def test_the_file_is_plain_yaml_complete_in_itself(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    kinds = {type(token) for token in yaml.scan(text)}
+    assert not kinds & {yaml.AnchorToken, yaml.AliasToken, yaml.TagToken}
+    assert "<<" not in text
+    assert "${" not in text
+
+
+def test_objective_views_and_schedule_can_be_built(name: str) -> None:
+    chosen = resolved(name)
+    assert type(chosen.build_objective()) is objectives.load(chosen.objective["kind"])
+    pipeline = ViewPipeline(chosen.build_views(), [0.5] * 3, [0.25] * 3)
+    assert pipeline.size == 32
+    assert len(chosen.views) >= 2
+    schedule = chosen.schedule.build(1000, 100)
+    rates = [schedule(step, 1000) for step in range(1000)]
+    assert 0 <= min(rates) <= max(rates) == pytest.approx(1, abs=1e-3)
+    assert rates[-1] < 0.1, "the rate has fallen by the end"
+
+
+def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = tiny.SMALL | {"train.steps": 2, "data.sources": [str(tiny.images(tmp_path / "data", 40))]}
+    run = tmp_path / "run"
+    result = barlow.train.pretrain(out=run, recipe=name, overrides=changes, progress=False)
+    assert result.metrics["step"] == 2
+    written = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    assert "auto" not in str(written)
+    assert recipe.check(written).as_dict() == written, "what a run writes is a recipe, whole"
+    assert written["train"]["steps"] == 2
+
+
+def test_what_a_run_writes_repeats_it_bit_for_bit(name: str, tmp_path: Path) -> None:
+    data = tiny.images(tmp_path / "data", 40)
+    changes = tiny.SMALL | {"train.steps": 3, "seed": 5}
+    barlow.train.pretrain(data, tmp_path / "first", recipe=name, overrides=changes, progress=False)
+    barlow.train.pretrain(out=tmp_path / "again", recipe=str(tmp_path / "first" / "recipe.yaml"), progress=False)
+    assert tiny.weights(tmp_path / "again") == tiny.weights(tmp_path / "first")
+    first, again = ((tmp_path / run / "recipe.yaml").read_text().split("\n", 1)[1] for run in ("first", "again"))
+    assert first == again

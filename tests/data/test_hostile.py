@@ -1,0 +1,121 @@
+"""Odd, broken and exploding files from the test suites of image libraries, and scientific TIFFs."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from barlow.data.decoding import UnreadableImage, decode_with_header
+from barlow.data.folder import FolderSource
+from barlow.data.inventory import scan
+from barlow.data.memory import hold
+
+ALLOWED = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF"}
+
+
+def extract(shared_data: Path, name: str, to: Path) -> Path:
+    archive = shared_data / f"{name}.tar"
+    if not archive.exists():
+        pytest.skip(f"no {archive}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(to, filter="data")
+    return to / name
+
+
+@pytest.fixture(scope="module")
+def hostile(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return extract(shared_data, "hostile-images", tmp_path_factory.mktemp("hostile"))
+
+
+def truth(hostile: Path) -> dict[str, tuple[str, str]]:
+    """Relative path -> (folder, Pillow's format or "")."""
+    lines = (hostile / "index.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    outcomes = {path: outcome.split("|") for path, _, outcome in (line.split("\t") for line in lines)}
+    return {p: (p.split("/")[0], o[1] if o[0] == "OK" else "") for p, o in outcomes.items()}
+
+
+def test_every_file_is_in_or_out_as_it_should_be(hostile: Path) -> None:
+    wrong, foreign = [], 0
+    for path, (kind, form) in truth(hostile).items():
+        expected = kind.startswith("ok") and form in ALLOWED
+        reason = ""
+        try:
+            pixels, header = decode_with_header((hostile / path).read_bytes())
+        except UnreadableImage as refused:
+            reason = refused.reason
+            foreign += kind.startswith("ok")
+        if bool(reason) == expected:
+            wrong.append((path, kind, form, reason))
+        if reason:
+            assert len(reason.splitlines()) == 1
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[2] == 3
+            assert header.multiframe == (kind == "ok_multiframe")
+    assert wrong == []
+    assert foreign == 123  # whole images of formats that are not opened
+
+
+def test_first_frames_are_those_of_pillow(hostile: Path) -> None:
+    compared = 0
+    for path in sorted((hostile / "ok_multiframe").iterdir()):
+        with Image.open(path) as image:
+            if image.format not in ("GIF", "WEBP", "PNG") or image.mode not in ("RGB", "L"):
+                continue
+            first = np.asarray(image.convert("RGB")) if "transparency" not in image.info else None
+        if first is not None:
+            assert np.array_equal(decode_with_header(path.read_bytes())[0], first)
+            compared += 1
+    assert compared >= 5
+
+
+def test_scanning_and_holding_agree_on_what_to_skip(hostile: Path) -> None:
+    source = FolderSource([hostile])
+    scanned = scan(source, sample=None)
+    inventory, held = hold(source, 32)
+    assert scanned.skipped == inventory.skipped
+    assert scanned.multiframe == inventory.multiframe == 33
+    assert len(held.ids) == len(inventory.ids)
+    kinds = truth(hostile)
+    for index in inventory.ids:
+        assert kinds[source.locate(int(index))][0].startswith("ok")
+
+
+def test_among_good_images_the_default_stops_and_names_the_flag(hostile: Path, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for number in range(1_000):
+        Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "hostile").mkdir()
+    for kind in ("bad", "bomb", "ok_still", "ok_multiframe"):
+        shutil.copytree(hostile / kind, tmp_path / "hostile" / kind)
+    source = FolderSource([tmp_path])
+    with pytest.raises(ValueError, match="--max-bad"):
+        hold(source, 16, max_bad=0.01)
+    inventory, held = hold(source, 16, max_bad=0.2)
+    assert 1_100 < len(held.ids) < 1_150
+    skipped = {where for _, where, _ in inventory.skipped}
+    kinds = {f"hostile/{path}": kind for path, kind in truth(hostile).items()}
+    listed = {source.locate(k) for k in range(len(source))}
+    assert skipped == {p for p, (kind, form) in kinds.items() if p in listed and form not in ALLOWED}
+    assert all(reason for _, _, reason in inventory.skipped)
+
+
+def test_scientific_files_are_converted_or_refused_with_a_reason(shared_data: Path, tmp_path: Path) -> None:
+    folder = extract(shared_data, "multi-channel", tmp_path)
+    refused = {}
+    for path in sorted(folder.iterdir()):
+        try:
+            pixels, _ = decode_with_header(path.read_bytes())
+        except UnreadableImage as error:
+            refused[path.name] = error.reason
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[2] == 3
+    assert 10 <= len(refused) <= 20
+    assert "4 bands" in refused["rasterio-tests__all-nodata.tif"]
+    sixteen = decode_with_header((folder / "bioimage-notebooks__membrane2d.tif").read_bytes())[0]
+    assert len(np.unique(sixteen)) >= 90
+    assert (sixteen == 255).mean() < 0.01  # Pillow's own conversion turns nearly all of it white

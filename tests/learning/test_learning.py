@@ -1,0 +1,76 @@
+"""Each objective learns the embedded set by a clear margin in two minutes; runs that cannot learn do not pass.
+
+    python -m pytest -m learning
+
+What is asserted is what `make demo` promises: kNN and linear at least 15 points above the better of raw pixels and the
+untrained network.
+"""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+import barlow
+from barlow.objectives import Objective
+
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
+
+STEPS = 550
+MARGIN = 0.15
+METRICS = ("knn.top1", "logistic.top1")
+
+
+class MismatchedPairs:
+    """Barlow Twins on pairs of different images: the invariance it asks for is to nothing."""
+
+    def __call__(self, *z: torch.Tensor) -> dict[str, torch.Tensor]:
+        return barlow.BarlowTwins()(*(view.roll(k, dims=0) for k, view in enumerate(z)))
+
+
+@pytest.fixture(autouse=True)
+def _all_cores():
+    """These runs come one at a time, so each may use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _scores(out: Path, objective: str | Objective, *, baselines: bool) -> dict[str, dict[str, float]]:
+    barlow.pretrain("shapes", out, objective=objective, steps=STEPS, seed=0, progress=False)
+    evaluation = barlow.evaluate(out, probes=["knn", "logistic"], baselines=baselines)
+    return {name: {metric: scores[metric].value for metric in METRICS} for name, scores in evaluation.scores.items()}
+
+
+@functools.cache
+def _baselines(out: Path) -> dict[str, float]:
+    """The better of raw pixels and the untrained network, by metric; the three recipes share encoder and size."""
+    scores = _scores(out, "barlow_twins", baselines=True)
+    _found["barlow_twins"] = scores.pop("encoder")
+    return {metric: max(s[metric] for s in scores.values()) for metric in METRICS}
+
+
+_found: dict[str, dict[str, float]] = {}
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    return _baselines(tmp_path_factory.mktemp("learning") / "barlow_twins")
+
+
+@pytest.mark.parametrize("kind", ["barlow_twins", "vicreg", "w_mse"])
+def test_an_objective_beats_pixels_and_the_untrained_network(kind, baseline, tmp_path):
+    scores = _found.get(kind) or _scores(tmp_path / kind, kind, baselines=False)["encoder"]
+    gains = {metric: scores[metric] - baseline[metric] for metric in METRICS}
+    assert min(gains.values()) >= MARGIN, f"{kind}: {scores}, baselines {baseline}"
+
+
+@pytest.mark.parametrize(
+    "objective", [barlow.VICReg(variance=0.0), MismatchedPairs()], ids=["vicreg without variance", "mismatched pairs"]
+)
+def test_what_cannot_learn_does_not_pass(objective, baseline, tmp_path):
+    scores = _scores(tmp_path / "run", objective, baselines=False)["encoder"]
+    gains = {metric: scores[metric] - baseline[metric] for metric in METRICS}
+    assert min(gains.values()) < MARGIN, f"{objective}: {scores}, baselines {baseline}"

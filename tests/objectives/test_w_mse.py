@@ -1,0 +1,192 @@
+import itertools
+
+import pytest
+import torch
+from oracles import w_mse as oracle
+from oracles.gradients import loss_and_gradients, relative_error
+from oracles.vectors import STATES, batch_in, formula_batch
+
+from barlow.linalg import SingularCovarianceError, whiten
+from barlow.objectives import w_mse
+from barlow.objectives.w_mse import WMSE
+
+FROZEN_ORDER = [0, 2, 6, 7, 1, 4, 3, 5]
+
+
+def distance(objective: WMSE, *views: torch.Tensor) -> float:
+    return float(objective(*views)["distance"])
+
+
+@pytest.mark.parametrize(("size", "value"), [((8, 4), 0.0467824014), ((16, 6), 0.0820090631)])
+def test_published_vectors(size: tuple[int, int], value: float) -> None:
+    assert distance(WMSE(slice_rows=size[0]), *formula_batch(*size)) == pytest.approx(value, abs=1e-9)
+
+
+def test_published_singular_case_names_its_remedies() -> None:
+    with pytest.raises(ValueError, match=r"slice_rows above 10.*shrinkage > 0"):
+        WMSE(slice_rows=6)(*formula_batch(6, 10))
+    assert 0 < distance(WMSE(slice_rows=6, shrinkage=0.1), *formula_batch(6, 10)) < 4
+
+
+def test_published_value_with_the_features_permuted() -> None:
+    a, b = formula_batch(8, 4)
+    permuted = [
+        round(distance(WMSE(), a[:, list(order)], b[:, list(order)]), 4) for order in itertools.permutations(range(4))
+    ]
+    assert 0.0342 in permuted
+    assert 0.0468 in permuted
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1])
+@pytest.mark.parametrize("state", STATES)
+def test_value_and_gradient_equal_the_loops_in_both_precisions(state: str, shrinkage: float) -> None:
+    a, b = batch_in(state, 24, 5)
+
+    def loops(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+        return oracle.w_mse(za, zb, 12, shrinkage)
+
+    value, reference = loss_and_gradients(loops, a, b)
+    objective = WMSE(slice_rows=12, shrinkage=shrinkage)
+    # Nearly one direction: condition number 1e7, and two ways to whiten differ by as much rounding.
+    exact = 1e-8 if state == "nearly one direction" else 1e-9
+    for precision, error in ((torch.float64, exact), (torch.float32, 1e-4)):
+        found, gradients = loss_and_gradients(objective, a.to(precision), b.to(precision))
+        assert found == pytest.approx(value, rel=error)
+        assert relative_error(gradients, reference) < error
+
+
+def test_a_constant_covariance_or_a_detached_view_is_another_gradient() -> None:
+    a, b = batch_in("healthy", 12, 5)
+    value, right = loss_and_gradients(WMSE(slice_rows=12), a, b)
+
+    def constant_covariance(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+        return oracle.w_mse(za, zb, 12, constant_covariance=True)
+
+    def second_view_detached(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+        return WMSE(slice_rows=12)(za, zb.detach() + 0 * zb)
+
+    for wrong in (constant_covariance, second_view_detached):
+        wrong_value, gradients = loss_and_gradients(wrong, a, b)
+        assert wrong_value == pytest.approx(value, rel=1e-9), "values do not tell them apart"
+        assert relative_error(gradients, right) > 0.05
+
+
+@pytest.mark.parametrize("objective", [WMSE(), WMSE(slice_rows=4, shrinkage=0.2), WMSE(slice_rows=4, slicings=2)])
+def test_gradient_equals_finite_differences(objective: WMSE) -> None:
+    views = [z.requires_grad_() for z in batch_in("healthy", 12, 3)]
+    assert torch.autograd.gradcheck(lambda za, zb: objective(za, zb)["distance"], views, eps=1e-5, rtol=1e-6)
+
+
+def test_shifts_and_lower_triangular_maps_of_each_view_change_nothing() -> None:
+    a, b = batch_in("healthy", 20, 5)
+    generator = torch.Generator().manual_seed(0)
+    lower = [torch.randn(5, 5, generator=generator, dtype=torch.float64).tril(-1) + 2 * torch.eye(5) for _ in "ab"]
+    moved = distance(WMSE(), a @ lower[0].T + 3, b @ lower[1].T - 1)
+    assert moved == pytest.approx(distance(WMSE(), a, b), rel=1e-10)
+    upper = distance(WMSE(), a @ lower[0], b @ lower[1])
+    assert upper != pytest.approx(distance(WMSE(), a, b), rel=1e-3), "Cholesky whitening depends on the features' order"
+
+
+def test_distance_is_zero_for_equal_views_two_for_unrelated_ones_and_four_at_most() -> None:
+    a, b = batch_in("healthy", 800, 8)
+    assert distance(WMSE(), a, a) == 0
+    assert distance(WMSE(), a, -a) == pytest.approx(4)
+    other, _ = batch_in("healthy", 800, 8, seed=1)
+    assert distance(WMSE(), a, other) == pytest.approx(2, abs=0.1)  # four standard errors
+    rows = torch.randperm(800, generator=torch.Generator().manual_seed(1))
+    assert distance(WMSE(), a, b[rows]) > 5 * distance(WMSE(), a, b), "rows that do not belong together"
+
+
+def test_slices_are_contiguous_rows_and_each_is_whitened_apart() -> None:
+    a, b = batch_in("healthy", 36, 4)
+    parts = [distance(WMSE(slice_rows=12), a[s : s + 12], b[s : s + 12]) for s in (0, 12, 24)]
+    assert distance(WMSE(slice_rows=12), a, b) == pytest.approx(sum(parts) / 3, rel=1e-12)
+    within = torch.cat([torch.arange(12).flip(0) + s for s in (0, 12, 24)])
+    assert distance(WMSE(slice_rows=12), a[within], b[within]) == pytest.approx(sum(parts) / 3, rel=1e-12)
+
+
+def test_the_default_slice_is_twice_the_width() -> None:
+    a, b = batch_in("healthy", 32, 4)
+    assert distance(WMSE(), a, b) == distance(WMSE(slice_rows=8), a, b) != distance(WMSE(slice_rows=16), a, b)
+
+
+def test_further_slicings_are_fixed_permutations_shared_by_the_views() -> None:
+    a, b = batch_in("healthy", 24, 4)
+    orders = [w_mse._row_order(24, slicing) for slicing in range(3)]
+    assert orders[0].tolist() == list(range(24))
+    assert all(sorted(order.tolist()) == list(range(24)) for order in orders)
+    assert len({tuple(order.tolist()) for order in orders}) == 3
+    # Frozen: a run that is resumed elsewhere must find the same slices.
+    assert w_mse._row_order(8, 1).tolist() == FROZEN_ORDER
+    apart = [distance(WMSE(), a[order], b[order]) for order in orders]
+    assert distance(WMSE(slicings=3), a, b) == pytest.approx(sum(apart) / 3, rel=1e-12)
+    assert distance(WMSE(slicings=3), a, a) == 0
+
+
+def test_slicings_make_no_difference_when_one_slice_is_the_batch() -> None:
+    a, b = batch_in("healthy", 24, 4)
+    one, four = WMSE(slice_rows=24), WMSE(slice_rows=24, slicings=4)
+    assert distance(four, a, b) == pytest.approx(distance(one, a, b), rel=1e-12)
+
+
+def test_views_beyond_two_give_the_mean_over_pairs_and_are_whitened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = [*batch_in("healthy", 24, 4), *batch_in("healthy", 24, 4, seed=1)]
+    pairs = [distance(WMSE(slicings=2), za, zb) for za, zb in itertools.combinations(views, 2)]
+    whitened = []
+    monkeypatch.setattr(
+        w_mse, "whiten", lambda z, shrinkage: whitened.append(z.numel()) or whiten(z, shrinkage=shrinkage)
+    )
+    assert distance(WMSE(slicings=2), *views) == pytest.approx(sum(pairs) / 6, rel=1e-12)
+    assert sum(whitened) == 4 * 2 * 24 * 4
+
+
+@pytest.mark.parametrize(
+    ("n", "objective", "remedy"),
+    [
+        (20, WMSE(), "batch of 16 or 24"),
+        (6, WMSE(), "batch of 8, or a projector of 3"),
+        (16, WMSE(slice_rows=4), "slice_rows above 4"),
+    ],
+)
+def test_a_batch_that_cannot_be_sliced_is_refused_with_one_that_can(n: int, objective: WMSE, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        objective(*batch_in("healthy", n, 4))
+
+
+@pytest.mark.parametrize("collapse", ["a point", "a dead feature", "two equal features", "few directions"])
+def test_a_collapsed_embedding_is_an_error_that_names_shrinkage_which_helps(collapse: str) -> None:
+    views = [z.float() for z in batch_in("healthy", 24, 6)]
+    for z in views:
+        if collapse == "a point":
+            z[:] = 0.1
+        elif collapse == "a dead feature":
+            z[:, 3] = 0.1
+        elif collapse == "two equal features":
+            z[:, 3] = z[:, 0]
+        else:
+            z[:] = z[:, :1] * z[0]
+    with pytest.raises(SingularCovarianceError, match="shrinkage"):
+        WMSE()(*views)
+    value, gradients = loss_and_gradients(WMSE(shrinkage=1e-3), *views)
+    assert 0 <= value <= 4
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_views_that_are_one_point_do_not_look_like_agreement() -> None:
+    z = torch.full((12, 3), 0.1)
+    assert distance(WMSE(shrinkage=0.1), z, z) == 2
+
+
+def test_embeddings_that_are_not_finite_are_named() -> None:
+    a, b = batch_in("healthy", 12, 3)
+    a[3, 1] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        WMSE()(a, b)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"slice_rows": 1}, {"shrinkage": -0.1}, {"shrinkage": 1.0}, {"shrinkage": float("nan")}, {"slicings": 0}]
+)
+def test_hyper_parameters_out_of_range_are_refused_by_name(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        WMSE(**bad)

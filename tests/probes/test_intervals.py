@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+
+from barlow.probes.intervals import Score, bootstrap, wilson
+
+
+def test_wilson_ends_solve_the_score_equation():
+    # By definition the ends are the p at which the observed share lies 1.96 standard errors of p away.
+    for hits, n in ((1, 10), (50, 100), (4_800, 10_000), (9, 9)):
+        score = wilson(hits, n)
+        for p in (score.low, score.high):
+            if 0 < p < 1:
+                assert abs(hits / n - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / n), rel=1e-5)
+
+
+def test_wilson_stays_inside_at_the_ends():
+    assert wilson(0, 20) == Score(0.0, 0.0, pytest.approx(0.1611, abs=1e-4), 20)
+    assert wilson(20, 20) == Score(1.0, pytest.approx(0.8389, abs=1e-4), 1.0, 20)
+
+
+def test_wilson_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    for p in (0.03, 0.5, 0.9):
+        scores = [wilson(int(hits), 100) for hits in rng.binomial(100, p, size=2000)]
+        assert 0.92 < np.mean([s.low <= p <= s.high for s in scores]) < 0.98
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_what_is_no_share(hits, n):
+    with pytest.raises(ValueError, match="at least one test image"):
+        wilson(hits, n)
+
+
+def test_bootstrap_of_a_mean_is_as_wide_as_its_standard_error():
+    x = np.random.default_rng(1).normal(size=400)
+    low, high = bootstrap(lambda counts: counts @ x / len(x), len(x))
+    assert high - low == pytest.approx(2 * 1.96 * x.std() / 20, rel=0.1)
+    assert low < x.mean() < high
+
+
+def test_bootstrap_draws_each_image_once_on_average():
+    seen = []
+    bootstrap(lambda counts: seen.append(counts) or counts[:, 0].astype(float), 50, resamples=200)
+    counts = np.concatenate(seen)
+    assert counts.shape == (200, 50)
+    assert (counts.sum(axis=1) == 50).all()
+    assert counts[:, 0].var() == pytest.approx(1, abs=0.4)
+
+
+def test_bootstrap_is_the_same_for_the_same_seed_whatever_the_blocks():
+    def statistic(counts):
+        return counts @ np.arange(30.0)
+
+    assert bootstrap(statistic, 30, seed=3) == bootstrap(statistic, 30, seed=3)
+    assert bootstrap(statistic, 30, seed=3) != bootstrap(statistic, 30, seed=4)
+
+
+def test_bootstrap_leaves_undefined_resamples_out():
+    low, high = bootstrap(lambda counts: np.where(counts[:, 0] > 0, 0.5, np.nan), 10)
+    assert (low, high) == (0.5, 0.5)
+    assert bootstrap(lambda counts: np.full(len(counts), np.nan), 10) == (0.0, 1.0)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from barlow.probes.metrics import Predicted, average_precision, macro_average_precision, measure
+
+
+def loop_average_precision(scores, positive):
+    """Slow and plain: at every distinct threshold, the recall gained times the precision there."""
+    total, before, value = sum(positive), 0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        chosen = [p for s, p in zip(scores, positive, strict=True) if s >= threshold]
+        value += (sum(chosen) - before) / total * sum(chosen) / len(chosen)
+        before = sum(chosen)
+    return value
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with and without ties
+def test_average_precision_equals_a_loop_and_scikit_learn(levels):
+    rng = np.random.default_rng(levels)
+    for _ in range(20):
+        scores, positive = rng.integers(levels, size=40) / levels, rng.random(40) < 0.3
+        positive[0] = True
+        value = average_precision(scores, positive)[0]
+        assert value == pytest.approx(loop_average_precision(scores, positive), abs=1e-12)
+        assert value == pytest.approx(average_precision_score(positive, scores), abs=1e-12)
+
+
+def test_counting_an_image_twice_is_having_it_twice():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(5, size=30) / 5, rng.random(30) < 0.4
+    counts = rng.integers(3, size=(7, 30))
+    for value, times in zip(average_precision(scores, positive, counts), counts, strict=True):
+        assert value == pytest.approx(average_precision(scores.repeat(times), positive.repeat(times))[0], abs=1e-12)
+
+
+def test_the_macro_mean_leaves_out_labels_that_no_image_has():
+    scores = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.4]])
+    labels = np.array([[1, 1, 0], [0, 0, 0]])
+    assert macro_average_precision(scores, labels)[0] == pytest.approx((1.0 + 0.5) / 2)
+    assert np.isnan(macro_average_precision(scores, np.zeros((2, 3)))[0])
+
+
+def test_no_label_at_all_in_test_is_refused():
+    with pytest.raises(ValueError, match="no test image has any label"):
+        measure(Predicted(np.zeros((3, 2)), None), np.zeros((3, 2), np.uint8))
+
+
+def test_equal_scores_go_to_the_smallest_class():
+    predicted = Predicted(np.array([[0.5, 0.5, 0.0]]), np.array([4, 7, 9]))
+    assert predicted.predictions.tolist() == [4]
+
+
+def test_top5_counts_the_five_best_with_a_score():
+    scores = np.zeros((4, 12))
+    scores[:, :3] = [0.5, 0.3, 0.2]
+    scores[3, 3:7] = [0.19, 0.18, 0.17, 0.16]
+    # Fourth column without a vote: in the five by its number alone, and not counted; column 4 is fifth, column 5 sixth.
+    labels = np.array([2, 3, 4, 4])
+    result = measure(Predicted(scores, np.arange(12)), labels)
+    assert result["top5"].value == 0.5
+    assert result["top1"].value == 0.0
+    assert measure(Predicted(scores[3:], np.arange(12)), np.array([5]))["top5"].value == 0.0
+
+
+def test_top5_of_a_class_the_training_set_lacks_is_a_miss():
+    scores = np.eye(10)
+    classes = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 10])
+    labels = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])  # 9 would be looked up at 10's column
+    result = measure(Predicted(scores, classes), labels)
+    assert result["top1"].value == result["top5"].value == 0.9
+    assert measure(Predicted(scores, classes), np.full(10, 99))["top5"].value == 0.0
+
+
+def test_several_labels_have_no_single_prediction():
+    with pytest.raises(ValueError, match="no single prediction"):
+        _ = Predicted(np.zeros((1, 2)), None).predictions

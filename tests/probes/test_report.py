@@ -1,0 +1,107 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from barlow.probes import PROBES, FeatureSet, Score
+from barlow.probes.report import Outcome, Row, as_json, evaluate_features, render, results_table
+
+
+def pair(apart, classes=3):
+    def part(n, seed):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % classes
+        features = apart * np.eye(classes, 12)[labels] + rng.normal(size=(n, 12))
+        return FeatureSet(torch.tensor(features, dtype=torch.float32), labels, np.arange(n))
+
+    return part(120, 0), part(90, 1)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return evaluate_features(
+        {"encoder": pair(6), "pixels": pair(2), "untrained": pair(0), "untrained_recalibrated": pair(3)}
+    )
+
+
+def test_every_set_meets_every_probe(results):
+    assert all(list(outcomes) == list(PROBES) for outcomes in results.values())
+    assert len(results) == 4
+
+
+def test_results_are_what_the_probes_say(results):
+    train, test = pair(2)
+    for kind, probe in PROBES.items():
+        assert results["pixels"][kind].metrics == probe()(train, test)
+
+
+def test_untrained_is_the_better_of_the_two_metric_by_metric(results):
+    for row in results_table(results):
+        both = [results[name][row.probe].metrics[row.metric] for name in ("untrained", "untrained_recalibrated")]
+        assert row.untrained == max(both, key=lambda score: score.value)
+        assert row.untrained.value > both[0].value
+
+
+def test_gain_is_over_the_better_baseline():
+    def score(value):
+        return Score(value, value, value, 10)
+
+    assert Row("knn", "top1", score(0.5), score(0.3), score(0.4)).gain == pytest.approx(0.1)
+    assert Row("knn", "top1", score(0.2), score(0.3), None).gain == pytest.approx(-0.1)
+    assert Row("knn", "top1", score(0.2), None, None).gain is None
+    assert Row("knn", "top1", None, score(0.3), None).gain is None
+
+
+def test_results_become_json_and_back(results):
+    plain = as_json(results)
+    assert json.loads(json.dumps(plain)) == plain
+    score = results["encoder"]["knn"].metrics["top1"]
+    assert plain["sets"]["encoder"]["knn"]["metrics"]["top1"] == {
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": 90,
+    }
+    assert plain["sets"]["encoder"]["logistic"]["notes"]["converged"] is True
+    assert plain["gain"].keys() == {"knn.top1", "knn5_euclidean.top1", "logistic.top1"}
+
+
+def test_the_table_fits_80_columns_at_its_widest():
+    widest = Score(0.9912, 0.9876, 0.9934, 10_000)
+    sets = ("encoder", "pixels", "untrained")
+    metrics = {"top1": widest, "top5": Score(1.0, 0.9996, 1.0, 10_000)}
+    text = render({name: {kind: Outcome(metrics, {}) for kind in PROBES} for name in sets})
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 3
+    assert sum("100 [100.0, 100]" in line for line in lines) == 3
+    assert "10,000 test images" in lines[-1]
+    assert "…" not in text
+
+
+def test_the_table_shows_encoder_baselines_and_gain(results):
+    lines = render(results).splitlines()
+    assert lines[0].split() == ["Encoder", "Raw", "pixels", "Untrained", "Gain"]
+    knn = next(line for line in lines if line.startswith("kNN top-1"))
+    row = results_table(results)[0]
+    assert f"{100 * row.encoder.value:.1f} [" in knn or "100 [" in knn
+    assert knn.endswith(f"{100 * row.gain:+.1f}")
+
+
+def test_a_table_without_baselines_has_no_gain():
+    text = render(evaluate_features({"encoder": pair(2)}, ["knn"]))
+    assert text.splitlines()[1].split()[-2:] == ["-", "-"]
+
+
+def test_probes_can_be_chosen_by_kind_and_unknown_ones_are_refused():
+    assert list(evaluate_features({"encoder": pair(2)}, ["logistic"])["encoder"]) == ["logistic"]
+    with pytest.raises(ValueError, match=r"'svm'.*knn5_euclidean"):
+        evaluate_features({"encoder": pair(2)}, ["svm"])
+
+
+def test_train_and_test_must_be_labelled_the_same_way():
+    train, test = pair(2)
+    with pytest.raises(ValueError, match="label both the same way"):
+        evaluate_features({"encoder": (train, replace(test, labels=np.eye(3, dtype=int)[test.labels]))})

@@ -1,0 +1,266 @@
+"""A recipe says what is wrong with it in one line: the key, what was given, what is allowed."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from barlow import recipe as recipes
+from barlow.objectives.vicreg import VICReg
+from barlow.recipe import RecipeError
+
+VICREG = recipes.read("small_vicreg")
+
+
+def checked(**changes: Any) -> recipes.Recipe:
+    return recipes.check(recipes.override(VICREG, {key.replace("__", "."): value for key, value in changes.items()}))
+
+
+# --- What is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("sede", "seed"),
+        ("optm.kind", "optim"),
+        ("source.papre", "paper"),
+        ("data.image_sise", "image_size"),
+        ("views.0.0.scael", "scale"),
+        ("views.1.4.treshold", "threshold"),
+        ("encoder.nam", "name"),
+        ("method.knd", "kind"),
+        ("method.projector.width", "widths"),
+        ("objective.varience", "variance"),
+        ("optim.weight_decy", "weight_decay"),
+        ("schedule.warmup_fracton", "warmup_fraction"),
+        ("train.epoch", "epochs"),
+    ],
+)
+def test_an_unknown_key_anywhere_is_refused_with_the_nearest_one(key: str, nearest: str) -> None:
+    with pytest.raises(RecipeError, match=rf"unknown key {key}.*did you mean '{nearest}'\?") as caught:
+        checked(**{key: 1})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_refused_as_one_in_a_flag_is() -> None:
+    for section in ("data", "encoder", "method", "objective", "optim", "schedule", "train", "source"):
+        content = copy.deepcopy(VICREG)
+        content[section]["nonsense"] = 1
+        with pytest.raises(RecipeError, match=rf"unknown key {section}\.nonsense"):
+            recipes.check(content)
+    with pytest.raises(RecipeError, match=r"unknown key x; allowed here: data, "):
+        recipes.check(VICREG | {"x": 1})
+
+
+@pytest.mark.parametrize("section", [name for name in recipes.Recipe.model_fields if name != "seed"])
+def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
+    with pytest.raises(RecipeError, match=f"{section} is missing"):
+        recipes.check({key: value for key, value in VICREG.items() if key != section})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", "x", r"seed is 'x'; input should be a valid integer"),
+        ("seed", -1, r"seed is -1; .*greater than or equal to 0"),
+        ("data.sources", "photos", r"data\.sources is 'photos'; .*list"),
+        ("data.image_size", "big", r"data\.image_size is 'big'; .*integer.*, or auto"),
+        ("data.image_size", 2, r"data\.image_size is 2; .*or auto"),
+        ("data.mean", ["a"], r"data\.mean\.0 is 'a'; .*number"),
+        ("data.std", [0.0], r"data\.std\.0 is 0\.0; .*greater than 0"),
+        ("data.max_bad", 1.5, r"data\.max_bad is 1\.5"),
+        ("data.executor", "fast", r"data\.executor is 'fast'; .*'in_memory', 'streaming' or 'auto'"),
+        ("views", [], r"views is \[\]; .*at least 2"),
+        ("views.0", "crop", r"views\.0 is 'crop'; .*list"),
+        ("views.0.1.p", "often", r"views\.0\.1\.p is 'often'; .*number"),
+        ("views.0.1.p", 2, r"views\.0\.1: .*p=2"),
+        ("views.0.0.scale", "small", r"views\.0\.0\.scale is 'small'"),
+        ("views.0.1.kind", "flip", r"views\.0\.1\.kind is 'flip'; allowed: .*horizontal_flip"),
+        ("encoder.stem", "tiny", r"encoder\.stem is 'tiny'; .*'small'"),
+        ("method.projector.widths", [], r"method\.projector\.widths is \[\]"),
+        ("method.projector.widths.1", "wide", r"method\.projector\.widths\.1 is 'wide'; .*integer"),
+        ("objective", 3, r"objective is 3"),
+        ("objective.kind", "vicrge", r"objective\.kind is 'vicrge'; .*did you mean 'vicreg'\?"),
+        ("objective.variance", "much", r"objective\.variance is 'much'; .*number"),
+        ("objective.variance", -1, r"objective: variance is -1"),
+        ("optim.kind", "lion", r"optim\.kind is 'lion'; .*'adamw', 'adam' or 'sgd'"),
+        ("optim.lr_per_256", 0, r"optim\.lr_per_256 is 0; .*greater than 0"),
+        ("optim.betas", [0.9], r"optim\.betas\.1 is missing"),
+        ("schedule.kind", "step_drops", r"schedule: step_drops needs one of drops_at_fraction"),
+        ("train.batch_size", 1, r"train\.batch_size is 1; .*or auto"),
+        ("train.batch_size", 2.5, r"train\.batch_size is 2\.5; .*fractional"),
+        ("train.precision", "fp16", r"train\.precision is 'fp16'; .*'bf16', 'float32' or 'auto'"),
+        ("train.minutes", None, r"train: give one of epochs, steps, minutes; given: none"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(key: str, value: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        checked(**{key: value})
+    assert "\n" not in str(caught.value)
+    assert "constrained" not in str(caught.value), "pydantic's own words stay inside"
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("views.9.0.p", "a number from 0 to 1 in place of '9'"),
+        ("views.first.0.p", "a number from 0 to 1 in place of 'first'"),
+        ("views.0.9.p", "a number from 0 to 3 in place of '9'"),
+        ("data.sources.0", "the list is empty"),
+        ("seed.x", "seed is a value, not a section"),
+        ("seed.x.y", "is a value, not a section"),
+    ],
+)
+def test_a_key_that_leads_nowhere_is_refused(key: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        checked(**{key: 1})
+
+
+def test_two_budgets_and_two_units_of_warm_up_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"train\.epochs and train\.steps are given; keep one"):
+        checked(train__epochs=3, train__steps=4)
+    content = copy.deepcopy(VICREG)
+    content["train"]["epochs"] = 3
+    with pytest.raises(RecipeError, match=r"give one of epochs, steps, minutes; given: epochs, minutes"):
+        recipes.check(content)
+    content = copy.deepcopy(VICREG)
+    content["schedule"]["warmup_steps"] = 3
+    with pytest.raises(RecipeError, match=r"warmup_fraction and warmup_steps are given; keep one"):
+        recipes.check(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\n", "is not valid YAML"),
+        ("- a\n", "holds no recipe"),
+        ("7\n", "holds no recipe"),
+        ("", "holds no recipe"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        recipes.read(str(tmp_path / "mine.yaml"))
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "mine.yaml").write_text(f"seed: !!python/object/apply:os.mkdir ['{canary}']\n")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        recipes.read(str(tmp_path / "mine.yaml"))
+    assert not canary.exists()
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(RecipeError, match=r"unknown recipe 'small_vicerg' \(did you mean 'small_vicreg'\?\)"):
+        recipes.read("small_vicerg")
+
+
+# --- Overrides ----------------------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_into_sections_and_lists_and_leave_the_rest() -> None:
+    before = copy.deepcopy(VICREG)
+    changed = recipes.override(VICREG, {"objective.gamma": 2.0, "views.0.1.p": 0.25, "method.projector.widths.0": 7})
+    assert before == VICREG, "the given content is not touched"
+    assert changed["objective"]["gamma"] == 2.0
+    assert changed["views"][0][1]["p"] == 0.25
+    assert changed["views"][1] == VICREG["views"][1]
+    assert changed["method"]["projector"]["widths"] == [7, *VICREG["method"]["projector"]["widths"][1:]]
+    changed["objective"]["gamma"], changed["views"][0][1]["p"] = 1.0, 0.5
+    changed["method"]["projector"]["widths"][0] = VICREG["method"]["projector"]["widths"][0]
+    assert changed == VICREG
+
+
+def test_another_objective_drops_the_parameters_of_the_old_one() -> None:
+    for changes in (
+        {"objective.kind": "w_mse", "objective.slice_rows": 12},
+        {"objective.slice_rows": 12, "objective.kind": "w_mse"},
+    ):
+        objective = recipes.check(recipes.override(VICREG, changes)).objective
+        assert objective == {"kind": "w_mse", "slice_rows": 12, "shrinkage": 0.0, "slicings": 1}
+
+
+def test_the_same_objective_keeps_its_parameters() -> None:
+    content = recipes.override(VICREG, {"objective.gamma": 2.0})
+    assert recipes.override(content, {"objective.kind": "vicreg"}) == content
+
+
+def test_a_budget_replaces_the_other_budgets() -> None:
+    assert VICREG["train"]["minutes"] is not None
+    for unit in ("epochs", "steps", "minutes"):
+        train = checked(**{f"train.{unit}": 3}).train
+        assert [name for name in ("epochs", "steps", "minutes") if getattr(train, name) is not None] == [unit]
+
+
+def test_a_unit_of_warm_up_replaces_the_other_units() -> None:
+    schedule = checked(schedule__warmup_steps=3).schedule
+    assert (schedule.warmup_steps, schedule.warmup_fraction, schedule.warmup_epochs) == (3, None, None)
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
+    assert isinstance(yaml.safe_load("1e-3"), str)
+    assert checked(optim__lr_per_256="1e-3").optim.lr_per_256 == 0.001
+    assert checked(objective__eps="1e-3").objective["eps"] == 0.001
+
+
+# --- From data to objects -----------------------------------------------------------------------------------------
+
+
+def test_an_objective_that_is_not_spelled_out_gets_the_papers_values() -> None:
+    recipe = checked(objective={"kind": "vicreg", "gamma": 2})
+    assert recipe.objective == {
+        "kind": "vicreg", "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "gamma": 2.0, "eps": 1e-4,
+    }  # fmt: skip
+    assert recipe.build_objective() == VICReg(gamma=2.0)
+
+
+def test_views_become_ops_in_the_order_written() -> None:
+    recipe = checked(views__0__0__size=16, views__1__0__size=16)
+    built = recipe.build_views()
+    assert [[type(op).__name__ for op in view] for view in built] == [
+        ["RandomResizedCrop", "HorizontalFlip", "ColorJitter", "Grayscale"],
+        ["RandomResizedCrop", "HorizontalFlip", "ColorJitter", "Grayscale", "Solarize"],
+    ]
+    assert built[0][0].size == 16
+    assert tuple(built[0][0].scale) == tuple(VICREG["views"][0][0]["scale"])
+
+
+def test_units_of_the_schedule_become_steps() -> None:
+    def rates(recipe: recipes.Recipe, steps: int = 100, per_epoch: int = 10) -> list[float]:
+        schedule = recipe.schedule.build(steps, per_epoch)
+        return [schedule(step, steps) for step in range(steps)]
+
+    by_fraction = rates(checked(schedule__warmup_fraction=0.2))
+    assert by_fraction == rates(checked(schedule__warmup_epochs=2)) == rates(checked(schedule__warmup_steps=20))
+    assert max(by_fraction) == pytest.approx(1, abs=1e-3)
+    assert by_fraction.index(max(by_fraction)) in (19, 20)
+    drops = {"schedule.kind": "step_drops", "schedule.factor": 0.5, "schedule.warmup_fraction": None}
+    by_steps = rates(checked(**drops, **{"schedule.drops_at_steps": [50, 75]}))
+    assert by_steps == rates(checked(**drops, **{"schedule.drops_at_fraction": [0.5, 0.75]}))
+    assert by_steps == rates(checked(**drops, **{"schedule.drops_at_epochs": [5, 7.5]}))
+    assert [by_steps[step] for step in (0, 49, 50, 74, 75, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
+    schedule = checked(schedule__warmup_steps=50).schedule.build(3, 1)
+    rates = [schedule(step, 3) for step in range(3)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert rates[1] > 0
+
+
+def test_a_recipe_survives_yaml_and_is_readable_there() -> None:
+    recipe = checked(data__sources=["naïve × photos", "b"])
+    text = recipes.as_yaml(recipe, "# above\n")
+    assert text.startswith("# above\nsource:")
+    assert "naïve × photos" in text
+    assert recipes.check(yaml.safe_load(text)) == recipe
+
+
+def test_an_objective_given_in_python_is_kept_as_its_name() -> None:
+    recipe = checked(objective__kind="custom:Mine")
+    assert recipe.objective == {"kind": "custom:Mine"}

@@ -1,0 +1,341 @@
+"""A run folder is one process's at a time, never overwritten unasked, and resumed from its newest whole state."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_storage import Killed, failing
+
+from barlow import run as runs
+from barlow import storage
+from barlow.run import Run, RunFolderError
+
+
+def tensors(step: int) -> dict[str, torch.Tensor]:
+    return {"method/w": torch.full((5,), float(step)), "optimizer/w/step": torch.tensor(step)}
+
+
+def a_run(path: Path, *steps: int) -> Run:
+    run = Run.create(path)
+    storage.write_text(run.path / "recipe.yaml", "seed: 0\n")
+    for step in steps:
+        run.save_checkpoint(step, tensors(step), {"total": 100})
+    return run
+
+
+def checkpoints(run: Run) -> set[str]:
+    return {entry.name for entry in (run.path / "checkpoints").iterdir()}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+# --- The folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_makes_its_folder_with_parents_and_leaves_it_empty(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a" / "b")
+    assert list(run.path.iterdir()) == []
+    Run.create(tmp_path / "a" / "b")
+
+
+def test_a_folder_that_is_not_empty_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    with pytest.raises(RunFolderError, match=r"not empty; use --resume .* --overwrite") as caught:
+        Run.create(run.path)
+    assert str(run.path) in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"")
+    with pytest.raises(RunFolderError, match="is a file; name a folder"):
+        Run.create(tmp_path / "run", overwrite=True)
+    with pytest.raises(storage.StorageError, match="a file is in the way"):
+        Run.create(tmp_path / "run" / "below")
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4)
+    storage.write_text(run.path / "encoder" / "config.json", "{}")
+    (run.path / ".mine").write_bytes(b"keep")
+    Run.create(run.path, overwrite=True).clear()
+    assert {entry.name for entry in run.path.iterdir()} == {".mine"}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "photos", "model.pt"])
+def test_overwriting_refuses_a_folder_with_anything_foreign_in_it(tmp_path: Path, name: str) -> None:
+    run = a_run(tmp_path / "run", 4)
+    (run.path / name).write_bytes(b"precious")
+    before = sorted(run.path.rglob("*"))
+    with pytest.raises(RunFolderError, match=f"{name}.*--overwrite does not touch it"):
+        Run.create(run.path, overwrite=True)
+    assert sorted(run.path.rglob("*")) == before
+    assert (run.path / name).read_bytes() == b"precious"
+
+
+def test_overwriting_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "encoder").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=r"no recipe\.yaml.*--overwrite does not touch it"):
+        Run.create(tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "encoder").is_dir()
+
+
+def test_a_run_that_ended_before_its_recipe_was_written_can_be_overwritten(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    with run.locked():
+        storage.write_json(run.path / "data.json", {})
+    Run.create(run.path, overwrite=True).clear()
+    assert {entry.name for entry in run.path.iterdir()} == {".lock"}
+
+
+def test_overwriting_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_bytes(b"")
+    run = a_run(tmp_path / "run")
+    (run.path / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    Run.create(run.path, overwrite=True).clear()
+    assert (tmp_path / "elsewhere" / "precious").exists()
+    assert not (run.path / "checkpoints").exists()
+
+
+def test_opening_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="does not exist, so it is not a run"):
+        Run.open(tmp_path / "nothing")
+    with pytest.raises(RunFolderError, match=r"has no recipe\.yaml, so it is not a run"):
+        Run.open(tmp_path)
+    assert Run.open(a_run(tmp_path / "run").path).path == tmp_path / "run"
+
+
+# --- The lock -----------------------------------------------------------------------------------------------------
+
+TAKE_IT = """
+import sys
+from barlow.run import Run, RunFolderError
+try:
+    with Run({path!r}).locked():
+        print("taken")
+except RunFolderError as error:
+    print(error)
+"""
+
+
+def test_a_second_process_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    run = Run.create(tmp_path)
+    program = "from pathlib import Path\n" + TAKE_IT.replace("{path!r}", f"Path({str(tmp_path)!r})")
+
+    def other() -> str:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    with run.locked():
+        assert f"in use by process {os.getpid()} on" in other()
+    assert other() == "taken\n"
+
+
+def test_a_second_handle_of_the_same_process_is_refused(tmp_path: Path) -> None:
+    run = Run.create(tmp_path)
+    with run.locked(), pytest.raises(RunFolderError, match="in use by process"), Run(tmp_path).locked():
+        pass
+    with run.locked():
+        pass
+
+
+def test_the_lock_ends_with_its_process_even_if_a_data_worker_lives_on(tmp_path: Path) -> None:
+    run = Run.create(tmp_path)
+    read, write = os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        with run.locked():
+            worker = os.fork()
+            if worker == 0:
+                os.write(write, f"{os.getpid()}\n".encode())
+                signal.pause()
+            signal.pause()
+    worker = int(os.read(read, 20))
+    try:
+        with pytest.raises(RunFolderError, match="in use"), run.locked():
+            pass
+        os.kill(owner, signal.SIGKILL)
+        os.waitpid(owner, 0)
+        os.kill(worker, 0)
+        with run.locked():
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.close(read)
+        os.close(write)
+
+
+# --- Checkpoints --------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 7)
+    checkpoint, notes = run.load_checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.state["total"], notes) == (7, 100, [])
+    assert checkpoint.tensors.keys() == tensors(7).keys()
+    assert all(torch.equal(value, tensors(7)[name]) for name, value in checkpoint.tensors.items())
+
+
+def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert a_run(tmp_path / "run").load_checkpoint() == (None, [])
+
+
+def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4, 8, 12, 16)
+    assert checkpoints(run) == {"step-000012", "step-000016"}
+
+
+def test_the_newest_is_told_by_its_step_not_by_the_clock(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 999_996, 1_000_002)
+    for step, seconds in ((999_996, 2e9), (1_000_002, 1e9)):
+        folder = run.path / "checkpoints" / f"step-{step:06d}"
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (seconds, seconds))
+    assert run.load_checkpoint()[0].step == 1_000_002
+
+
+def test_saving_a_step_twice_writes_it_once(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4)
+    with failing(None, Killed()) as done:
+        run.save_checkpoint(4, tensors(4), {"total": 100})
+    assert done == []
+
+
+def test_a_damaged_step_is_written_anew_when_it_is_reached_again(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4, 8)
+    flip(run.path / "checkpoints" / "step-000008" / "tensors.safetensors")
+    run.save_checkpoint(8, tensors(8), {"total": 100})
+    checkpoint, notes = run.load_checkpoint()
+    assert (checkpoint.step, notes) == (8, [])
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "MANIFEST.json"])
+def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+    run = a_run(tmp_path / "run", 4, 8)
+    for _ in range(2):  # also when the same step is damaged a second time
+        flip(run.path / "checkpoints" / "step-000008" / name)
+        checkpoint, notes = run.load_checkpoint()
+        assert checkpoint.step == 4
+        assert float(checkpoint.tensors["method/w"][0]) == 4
+        assert len(notes) == 1
+        assert "step-000008 is damaged" in notes[0]
+        assert checkpoints(run) == {"step-000004", "step-000008.bad"}
+        run.save_checkpoint(8, tensors(8), {"total": 100})
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_stops_and_never_starts_afresh(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4, 8)
+    for folder in (run.path / "checkpoints").iterdir():
+        flip(folder / "tensors.safetensors")
+    with pytest.raises(RunFolderError, match=r"no checkpoint in .* can be read: .*step-000008.*step-000004"):
+        run.load_checkpoint()
+    with pytest.raises(RunFolderError, match="no checkpoint in"):  # nor at the second try
+        run.load_checkpoint()
+
+
+def test_any_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(tmp_path: Path) -> None:
+    original = a_run(tmp_path / "run", 4, 8)
+    newest = original.path / "checkpoints" / "step-000008"
+    places = [(path.name, position) for path in newest.iterdir() for position in range(path.stat().st_size)]
+    for case, (name, position) in enumerate(places[:: len(places) // 60]):
+        run = Run(tmp_path / str(case))
+        shutil.copytree(original.path, run.path)
+        path = run.path / "checkpoints" / "step-000008" / name
+        content = bytearray(path.read_bytes())
+        content[position] ^= 1 << (case % 8)
+        path.write_bytes(content)
+        checkpoint, notes = run.load_checkpoint()
+        assert (checkpoint.step, len(notes)) == (4, 1), f"{name}, byte {position}"
+
+
+def test_whichever_call_fails_while_saving_a_whole_checkpoint_is_there_to_go_on_from(tmp_path: Path) -> None:
+    before = a_run(tmp_path / "before", 4, 8)
+    whole = tmp_path / "whole"
+    shutil.copytree(before.path, whole)
+    with failing(None, Killed()) as done:
+        Run(whole).save_checkpoint(12, tensors(12), {})
+    assert done.count("rename") == 2, "commit, and letting go of the oldest"
+    steps = set()
+    for at, failure in itertools.product(range(1, len(done) + 1), (Killed(), OSError(errno.ENOSPC, "full"))):
+        run = Run(tmp_path / f"{at}-{type(failure).__name__}")
+        shutil.copytree(before.path, run.path)
+        with failing(at, failure), pytest.raises((Killed, OSError)):
+            run.save_checkpoint(12, tensors(12), {})
+        checkpoint, notes = run.load_checkpoint()
+        assert checkpoint.step in (8, 12)
+        assert float(checkpoint.tensors["method/w"][0]) == checkpoint.step
+        assert notes == []
+        assert not [name for name in checkpoints(run) if name.startswith(".")], "leftovers are gone after loading"
+        steps.add(checkpoint.step)
+        for step in (12, 16):
+            run.save_checkpoint(step, tensors(step), {})
+        assert checkpoints(run) == {"step-000012", "step-000016"}
+    assert steps == {8, 12}
+
+
+def test_a_checkpoint_forged_with_a_fitting_manifest_runs_no_code_and_reads_nothing_outside(tmp_path: Path) -> None:
+    canary, secret = tmp_path / "canary", tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    run = a_run(tmp_path / "run", 4)
+    pickled = b"cos\nmkdir\n(S'" + str(canary).encode() + b"'\ntR."
+    state = storage.json_bytes({"step": 8})
+    storage.commit_folder(
+        run.path / "checkpoints" / "step-000008", {"tensors.safetensors": pickled, "state.json": state}
+    )
+    with pytest.raises(ValueError, match=r"tensors\.safetensors is not a valid safetensors file"):
+        run.load_checkpoint()
+    manifest = run.path / "checkpoints" / "step-000008" / "MANIFEST.json"
+    content = json.loads(manifest.read_bytes())
+    content["files"]["../../../secret"] = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
+    manifest.write_text(json.dumps(content))
+    checkpoint, notes = run.load_checkpoint()
+    assert checkpoint.step == 4
+    assert "outside the folder" in notes[0]
+    assert not canary.exists()
+
+
+# --- The log ------------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_steps_that_are_run_again_are_forgotten(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    for step in range(1, 8):
+        storage.append_line(run.path / "metrics.jsonl", {"step": step})
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "lo')
+    run.rewind_metrics(4)
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
+    assert (run.path / "metrics.jsonl").read_text().endswith('{"step": 4}\n')
+    run.rewind_metrics(0)
+    assert run.metrics() == []
+
+
+# --- The environment ----------------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_versions_hardware_and_command_and_is_json() -> None:
+    found = json.loads(json.dumps(runs.environment("cpu")))
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["hardware"]["cores"] >= 1
+    assert found["hardware"]["processor"]
+    assert isinstance(found["command"], list)
+    assert runs.available_memory() > 2**20
+
+
+def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("- a\n- b\n")
+    with pytest.raises(RunFolderError, match="holds no recipe"):
+        runs.load_recipe_text(tmp_path / "recipe.yaml")

@@ -1,0 +1,358 @@
+"""The loop, its guard, and what the Python interface takes and gives back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from torch import Tensor, nn
+
+import barlow
+from barlow import storage
+from barlow import train as training
+from barlow.objectives.barlow_twins import BarlowTwins
+from barlow.objectives.vicreg import VICReg
+from barlow.objectives.w_mse import WMSE
+from barlow.run import Run, RunFolderError
+from barlow.train import NonFinite, OutOfMemory, Result, chosen_recipe, guard, pretrain, set_rate
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40)
+
+
+def quick(data: Path, out: Path, **arguments: Any) -> Result:
+    overrides = tiny.SMALL | {"train.steps": 3} | arguments.pop("overrides", {})
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    return pretrain(data, out, progress=False, overrides=overrides, **arguments)
+
+
+class Recording:
+    """A Barlow Twins that remembers what it was called with, and can be told to go wrong at one call."""
+
+    def __init__(self, at: int = -1, wrong: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
+        self.calls: list[tuple[Tensor, ...]] = []
+        self.at, self.wrong = at, wrong
+
+    def __call__(self, *z: Tensor) -> dict[str, Tensor]:
+        self.calls.append(z)
+        terms = BarlowTwins()(*z)
+        return self.wrong(terms) if self.wrong and len(self.calls) - 1 == self.at else terms
+
+
+class Pooled(nn.Module):
+    """An encoder of one's own: mean colour of the four quarters, through a linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.linear(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+        return features
+
+
+# --- The loop -----------------------------------------------------------------------------------------------------
+
+
+def test_the_objective_sees_each_batch_once_in_float32(data: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bf16"):
+        objective = Recording()
+        quick(data, tmp_path / precision, objective=objective, overrides={"train.precision": precision})
+        assert len(objective.calls) == 3
+        for z in objective.calls:
+            assert [(v.shape, v.dtype) for v in z] == [((16, 4), torch.float32)] * 2
+            assert all(v.requires_grad for v in z)
+
+
+def test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged(data: Path, tmp_path: Path) -> None:
+    changes = {"train.steps": 8, "schedule.warmup_steps": 2, "schedule.floor": 0.0, "optim.lr_per_256": 0.32}
+    run = quick(data, tmp_path / "run", overrides=changes).run_folder
+    rates = [row["rate"] for row in Run(run).metrics()]
+    peak = 0.32 * 16 / 256
+    schedule = chosen_recipe(data, overrides=tiny.SMALL | changes).schedule.build(8, 2)
+    assert rates == pytest.approx([peak * schedule(step, 8) for step in range(8)])
+    assert max(rates) == pytest.approx(peak)
+
+
+def test_every_group_gets_the_rate_times_its_own_scale() -> None:
+    p, q = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = torch.optim.SGD([{"params": [p], "lr_scale": 0.2}, {"params": [q]}], lr=9.0)
+    set_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
+
+
+def test_the_log_has_terms_speed_and_the_state_of_features_and_embeddings(data: Path, tmp_path: Path) -> None:
+    result = quick(data, tmp_path / "run", overrides={"train.steps": 5, "train.log_steps": 2})
+    rows = Run(result.run_folder).metrics()
+    assert [row["step"] for row in rows] == [2, 4, 5], "every two steps, and the last"
+    assert result.metrics["step"] == 5
+    for row in rows:
+        assert row["loss"] == pytest.approx(sum(row["terms"].values()))
+        assert row["gradient_norm"] > 0
+        assert row["images_per_second"] > 0
+        assert 0 <= row["data_wait"] <= 1
+        for what in ("features", "embeddings"):
+            assert {"std", "effective_rank", "mean_abs_correlation"} <= set(row[what])
+            assert set(row["healthy"][what]) >= {"std", "effective_rank", "mean_abs_correlation"}
+
+
+# --- The guard ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_is_refused_with_its_terms(value: float) -> None:
+    terms = {"invariance": torch.tensor(1.5), "covariance": torch.tensor(value)}
+    with pytest.raises(NonFinite, match=r"step 7: .*invariance 1\.5, covariance .*weights were not updated.*Lower"):
+        guard(7, terms, torch.tensor(1.0))
+    guard(7, {"invariance": torch.tensor(1.5)}, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_refused(value: float) -> None:
+    with pytest.raises(NonFinite, match=r"step 7: .*distance 1.5, gradient norm (nan|inf)"):
+        guard(7, {"distance": torch.tensor(1.5, requires_grad=True)}, torch.tensor(value))
+
+
+def poisoned_loss(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: term * float("nan") for name, term in terms.items()}
+
+
+def poisoned_gradient(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    (name, term), *_ = terms.items()
+    return terms | {name: term + (0 * term).abs().sqrt()}  # value unchanged, derivative 0 · ∞
+
+
+@pytest.mark.parametrize("poison", [poisoned_loss, poisoned_gradient])
+@pytest.mark.parametrize("step", [0, 2])
+def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
+    poison: Callable[..., Any], step: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+
+    def watched(*arguments: Any) -> Any:
+        kept["method"], kept["optimizer"] = built = build(*arguments)
+        return built
+
+    def remember(now: int, *rest: Any) -> None:
+        if now == step:
+            kept["before"] = {name: p.clone() for name, p in kept["method"].named_parameters()}
+        guard(now, *rest)
+
+    build = training._build
+    monkeypatch.setattr(training, "_build", watched)
+    monkeypatch.setattr(training, "guard", remember)
+    with pytest.raises(NonFinite, match=rf"step {step}: "):
+        quick(data, tmp_path / "run", objective=Recording(step, poison), overrides={"train.checkpoint_steps": 1})
+    for name, parameter in kept["method"].named_parameters():
+        assert torch.equal(parameter, kept["before"][name]), name
+    for slots in kept["optimizer"].state.values():
+        assert all(torch.isfinite(value).all() for value in slots.values())
+    run = Run(tmp_path / "run")
+    checkpoint, _ = run.load_checkpoint()
+    assert (checkpoint.step if checkpoint else 0) == step
+    assert all(torch.isfinite(value).all() for value in (checkpoint.tensors if checkpoint else {}).values())
+    assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
+    assert not (run.path / "encoder").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8589934592 bytes"),
+    ],
+    ids=["cuda", "python", "cpu"],
+)
+def test_running_out_of_memory_says_what_to_lower(error: Exception, data: Path, tmp_path: Path) -> None:
+    def exhausted(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise error
+
+    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet18; lower --batch-size, --image-size"):
+        quick(data, tmp_path / "run", objective=Recording(1, exhausted))
+
+
+def test_other_errors_of_torch_are_left_as_they_are(data: Path, tmp_path: Path) -> None:
+    def broken(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        quick(data, tmp_path / "run", objective=Recording(1, broken))
+
+
+# --- The budget ---------------------------------------------------------------------------------------------------
+
+
+def written(result: Result) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((result.run_folder / "recipe.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 2), (1.5, 3), (0.1, 1)])
+def test_epochs_become_steps(epochs: float, steps: int, data: Path, tmp_path: Path) -> None:
+    result = quick(data, tmp_path / "run", epochs=epochs, overrides={"train.steps": None})
+    assert written(result)["train"] | {"steps": steps, "epochs": None, "minutes": None} == written(result)["train"]
+    assert result.metrics["step"] == steps, "40 images are two batches of 16"
+
+
+def test_minutes_become_steps_once_and_the_run_starts_from_its_seed_all_the_same(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = quick(data, tmp_path / "run", minutes=0.0005, overrides={"train.steps": None}, tell=said.append)
+    train = written(result)["train"]
+    assert train["steps"] == result.metrics["step"] >= 1
+    assert train["minutes"] is None
+    assert any(f"steps {train['steps']}: 0.0005 minutes at" in line for line in said)
+    again = quick(data, tmp_path / "again", steps=train["steps"], overrides={"train.steps": None})
+    assert tiny.weights(again.run_folder) == tiny.weights(result.run_folder), "measuring left no trace"
+
+
+def test_a_measured_time_gives_the_steps_that_fit(monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "_seconds_per_step", lambda *_: 0.5)
+    result = quick(data, tmp_path / "run", minutes=0.05, overrides={"train.steps": None})
+    assert written(result)["train"]["steps"] == 6
+
+
+# --- What may be given --------------------------------------------------------------------------------------------
+
+
+def test_the_result_has_encoder_folder_and_metrics(data: Path, tmp_path: Path) -> None:
+    result = quick(data, tmp_path / "run")
+    assert result.run_folder == tmp_path / "run"
+    assert not result.encoder.training
+    assert result.metrics == Run(result.run_folder).metrics()[-1] | {"healthy": result.metrics["healthy"]}
+    assert result.encoder.preprocessing.size == 16
+
+
+def test_the_saved_encoder_gives_the_features_of_the_one_returned(data: Path, tmp_path: Path) -> None:
+    result = quick(data, tmp_path / "run")
+    loaded = barlow.load_encoder(tmp_path / "run")
+    x = loaded.preprocess([data / "000.png", data / "001.png"])
+    assert torch.equal(x, result.encoder.preprocess([data / "000.png", data / "001.png"]))
+    with torch.no_grad():
+        features, again = result.encoder(x), loaded(x)
+    assert features.shape == (2, 8)
+    assert not torch.equal(features[0], features[1])
+    torch.testing.assert_close(again, features)
+    for name, value in result.encoder.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+@pytest.mark.parametrize("objective", [VICReg(gamma=0.5), WMSE(slice_rows=8, shrinkage=0.01), BarlowTwins()])
+def test_an_objective_object_of_a_known_kind_is_written_into_the_recipe(
+    objective: Any, data: Path, tmp_path: Path
+) -> None:
+    result = quick(data, tmp_path / "run", objective=objective)
+    kind = {VICReg: "vicreg", WMSE: "w_mse", BarlowTwins: "barlow_twins"}[type(objective)]
+    assert written(result)["objective"] == {"kind": kind, **objective.__dict__}
+    assert written(result)["source"] == written_source(f"small_{kind}"), "with the recipe of its kind"
+
+
+def written_source(name: str) -> dict[str, Any]:
+    from barlow import recipe
+
+    source: dict[str, Any] = recipe.read(name)["source"]
+    return source
+
+
+def test_an_objective_of_ones_own_is_used_and_its_name_written_down(data: Path, tmp_path: Path) -> None:
+    def agreement(za: Tensor, zb: Tensor) -> dict[str, Tensor]:
+        return {"agreement": (za - zb).square().mean()}
+
+    result = quick(data, tmp_path / "run", objective=agreement)
+    assert set(result.metrics["terms"]) == {"agreement"}
+    assert written(result)["objective"]["kind"].startswith("custom:")
+
+
+def test_an_encoder_of_ones_own_is_trained_as_a_copy_and_can_be_filled_again(data: Path, tmp_path: Path) -> None:
+    mine = Pooled()
+    before = mine.linear.weight.clone()
+    result = quick(data, tmp_path / "run", encoder=mine)
+    assert torch.equal(mine.linear.weight, before), "the caller's module is left alone"
+    assert not torch.equal(result.encoder.linear.weight, before)
+    assert written(result)["encoder"]["name"] == "custom:Pooled"
+    loaded = barlow.load_encoder(tmp_path / "run", Pooled())
+    assert torch.equal(loaded.linear.weight, result.encoder.linear.weight)
+    with pytest.raises(ValueError, match="custom:Pooled: pass the module in Python"):
+        pretrain(out=tmp_path / "again", recipe=str(tmp_path / "run" / "recipe.yaml"), progress=False)
+
+
+def test_an_encoder_that_keeps_space_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must return \(n, features\): pool over space"):
+        quick(data, tmp_path / "run", encoder=nn.Conv2d(3, 4, 3))
+
+
+def test_weights_of_another_run_can_be_the_start(data: Path, tmp_path: Path) -> None:
+    first = quick(data, tmp_path / "first").run_folder
+    said: list[str] = []
+    frozen = {"optim.lr_per_256": 1e-12, "optim.weight_decay": 0.0, "train.steps": 1}
+    second = quick(data, tmp_path / "second", init=str(first), overrides=frozen, tell=said.append, seed=9).run_folder
+    one, two = (storage.read_tensors(run / "encoder" / "model.safetensors") for run in (first, second))
+    assert torch.allclose(one["conv1.weight"], two["conv1.weight"], atol=1e-9)
+    assert any(str(first) in line and "tensors" in line for line in said)
+
+
+def test_several_folders_are_one_set(data: Path, tmp_path: Path) -> None:
+    more = tiny.images(tmp_path / "more", 8, seed=1)
+    said: list[str] = []
+    overrides = tiny.SMALL | {"train.steps": 1}
+    pretrain([data, more], tmp_path / "run", overrides=overrides, progress=False, tell=said.append)
+    assert any("48 usable of 48" in line for line in said)
+    report = storage.read_json(tmp_path / "run" / "data.json")
+    assert (report["usable"], report["sources"]) == (48, [str(data), str(more)])
+
+
+def test_grey_images_are_trained_with_one_channel(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "grey").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (24, 24), dtype=np.uint8)).save(tmp_path / "grey" / f"{i}.png")
+    result = quick(tmp_path / "grey", tmp_path / "run", overrides={"train.steps": 1})
+    assert written(result)["data"]["channels"] == 1
+    assert len(written(result)["data"]["mean"]) == 1
+    assert result.encoder.conv1.in_channels == 1
+
+
+def test_a_mean_of_the_wrong_length_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    objective = Recording()
+    with pytest.raises(ValueError, match="channel"):
+        quick(data, tmp_path / "run", objective=objective, overrides={"data.mean": [0.5], "data.std": [0.5]})
+    assert objective.calls == []
+
+
+def test_the_automatic_choices_are_said_and_written_down(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    automatic = {"data.image_size": None, "train.batch_size": None, "train.precision": None, "train.device": None}
+    content = written(quick(data, tmp_path / "run", overrides=automatic | {"train.steps": 1}, tell=said.append))
+    text = "\n".join(said)
+    for chosen in (content["data"]["image_size"], content["train"]["batch_size"], content["train"]["precision"]):
+        assert str(chosen) in text
+    assert "auto" not in str(content)
+    assert 2 <= content["train"]["batch_size"] <= 40
+
+
+def test_two_runs_never_share_a_folder(data: Path, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    with run.locked(), pytest.raises(RunFolderError, match="in use by process"):
+        quick(data, tmp_path / "run")
+
+
+def test_overwriting_starts_anew(data: Path, tmp_path: Path) -> None:
+    quick(data, tmp_path / "run", overrides={"train.steps": 4})
+    result = quick(data, tmp_path / "run", overwrite=True, overrides={"train.steps": 2})
+    assert [row["step"] for row in Run(result.run_folder).metrics()] == [1, 2]
+    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_an_unknown_argument_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        pretrain("photos", nonsense=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="nonsense"):
+        chosen_recipe("photos", nonsense=1)

@@ -1,0 +1,47 @@
+"""The smallest runs that go through everything: a few dozen generated images, a network of a few thousand weights."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
+
+SMALL: dict[str, Any] = {
+    "encoder.options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]},
+    "data.image_size": 16,
+    "method.projector.widths": [16, 4],
+    "train.batch_size": 16,
+    "train.device": "cpu",
+    "train.precision": "float32",
+    "train.log_steps": 1,
+    "train.steps": 12,
+}
+"""Overrides that make any shipped recipe tiny. Four embedding dimensions: W-MSE then slices a batch of 16 in two."""
+
+
+def images(folder: Path, count: int = 64, *, classes: int = 0, side: int = 24, seed: int = 0) -> Path:
+    """Noisy PNGs of one of eight colours each; with classes, a sub-folder per class, and the colour tells the class."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        colour = np.array(np.unravel_index(i % (classes or 8), (2, 2, 2))) * 100
+        pixels = np.clip(colour + rng.integers(0, 100, (side, side, 3)), 0, 255).astype(np.uint8)
+        home = folder / f"class{i % classes}" if classes else folder
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(home / f"{i:03}.png")
+    return folder
+
+
+def words(**overrides: Any) -> list[str]:
+    """`SMALL` and more as words of the command line."""
+    import json
+
+    changes = SMALL | {key.replace("__", "."): value for key, value in overrides.items()}
+    return [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
+
+
+def weights(run: Path) -> str:
+    """SHA-256 of the encoder that a run wrote."""
+    return hashlib.sha256((Path(run) / "encoder" / "model.safetensors").read_bytes()).hexdigest()
