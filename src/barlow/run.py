@@ -204,6 +204,13 @@ class Run:
         return storage.read_lines(self.path / "metrics.jsonl")
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree, say
+        return "not installed"
+
+
 def environment(device: str) -> dict[str, Any]:
     """What a number depends on besides the recipe: versions, processor, commit, command. No people, no hosts."""
     import torch
@@ -229,7 +236,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
+            **{name: _version(name) for name in packages},
         },
         "platform": platform.platform(),
         "device": device,

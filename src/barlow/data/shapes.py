@@ -131,28 +131,31 @@ def templates() -> UInt8[np.ndarray, "classes variants h w"]:
 class Layout:
     """Ranges of the draws, both ends included. Lengths are in 4096ths of the image's side."""
 
-    objects: tuple[int, int]
+    objects: tuple[int, int]  # on an image
+    alike: bool  # all objects of an image are of one class, or each of another
     radius: tuple[int, int]  # half of an object's side
     aspect: tuple[int, int]  # an object's width over its height, in 4096ths
-    offset: int  # of an object's centre from its place, along each axis
+    offset: int  # of an object's centre from its quadrant's, along each axis
     turn: int  # tangent of half the angle, in 64ths, to either side
     ground: tuple[int, int]  # grey level
-    contrast: tuple[int, int]  # grey levels between ground and object, in either direction
+    contrast: tuple[int, int]  # grey levels by which an object is lighter than the ground
     noise: int  # grey levels, triangular, to either side
 
 
 SINGLE = Layout(
-    objects=(1, 1),
-    radius=(720, 1250),
+    objects=(4, 4),
+    alike=True,
+    radius=(520, 900),
     aspect=(3600, 4600),
-    offset=800,
-    turn=14,
+    offset=460,
+    turn=36,
     ground=(75, 180),
-    contrast=(66, 110),
-    noise=48,
+    contrast=(80, 110),
+    noise=6,
 )
 MULTIPLE = Layout(
     objects=(2, 3),
+    alike=False,
     radius=(720, 920),
     aspect=(3600, 4600),
     offset=120,
@@ -225,12 +228,11 @@ def draw(
     n, size = len(draws), noise.shape[1]
     number = _integer(draws[:, 0], *layout.objects)
     ground = _integer(draws[:, 1], *layout.ground)
-    lighter = np.where(draws[:, 2] >> np.uint64(63), 1, -1)
     rest = draws[:, 4:]
     order, rest = np.argsort(rest[:, : len(CLASSES)], axis=1, kind="stable"), rest[:, len(CLASSES) :]
     quadrant, rest = np.argsort(rest[:, :4], axis=1, kind="stable"), rest[:, 4:]
-    if layout.objects == (1, 1):  # one object: classes in equal numbers, in the middle
-        order[:, 0] = (first + np.arange(n)) % len(CLASSES)
+    if layout.alike:  # classes in equal numbers
+        order[:] = ((first + np.arange(n)) % len(CLASSES))[:, None]
 
     image = np.broadcast_to(ground[:, None, None] * UNIT, noise.shape).astype(np.int32)
     present = np.zeros((n, len(CLASSES)), np.uint8)
@@ -239,11 +241,8 @@ def draw(
         of_object = rest[:, k * OBJECT_DRAWS : (k + 1) * OBJECT_DRAWS]
         here = k < number
         variant = _integer(of_object[:, 5], 0, VARIANTS - 1)
-        contrast = _integer(of_object[:, 6], *layout.contrast) * lighter
-        if layout.objects == (1, 1):
-            place = np.full((n, 2), UNIT // 2)
-        else:
-            place = UNIT // 2 + QUADRANT * (2 * np.stack([quadrant[:, k] % 2, quadrant[:, k] // 2], axis=1) - 1)
+        contrast = _integer(of_object[:, 6], *layout.contrast)
+        place = UNIT // 2 + QUADRANT * (2 * np.stack([quadrant[:, k] % 2, quadrant[:, k] // 2], axis=1) - 1)
         coverage = _coverage(bitmaps, order[:, k] * VARIANTS + variant, of_object, place, layout, size)
         coverage *= here[:, None, None].astype(np.uint8)
         level = ((ground + contrast) * UNIT).astype(np.int32)[:, None, None]
