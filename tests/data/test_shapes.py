@@ -9,12 +9,12 @@ import pytest
 from barlow.data.shapes import CLASSES, COUNTS, SAMPLES, VARIANTS, ShapesSource, templates
 from barlow.data.sources import Source
 
-# Frozen before any recipe was tuned. A change makes every number published on shapes incomparable: no test to "fix".
+# Frozen since 28 November 2026. A change makes every number published on shapes incomparable: no test to "fix".
 FROZEN = {
-    ("train", False): "8f078b5d80c88ab5dada2d3598a095faf4b538bd465035dc8c9cb4ac7c11d2ec",
-    ("test", False): "3f993727cbc724e2a48a7b63961af2b7ee44e2b082babb48223d2b4b2c3f803a",
-    ("train", True): "99f2bb11f955591823e0ce29cfc3536aaceb67bdb92a7c87a173c515fd82d9b0",
-    ("test", True): "e0863bd840bdf9d6f55b99ddce3674726a2909c80173798efabdebbf5b532822",
+    ("train", False): "39f9dece7128eb38b176ee7013ff8290a70a4fb2dc04bf8965a33405938f0531",
+    ("test", False): "6e1793ff6e351186b79d96d17667ac8b867613fb33682032a4614c271c6a8369",
+    ("train", True): "e55a44a6f2a46d55477e4bea35ab76c046512cb854ce7370f66797c7a3eea20b",
+    ("test", True): "1abbd95161066588deed70e2c3cc598dd269985c7d77d29cd5858d5b7752d3f0",
 }
 
 
@@ -86,26 +86,22 @@ def test_another_size_shows_the_same_objects_at_the_same_places(test: ShapesSour
     assert np.abs(pooled - test.coverage[:50] / SAMPLES**2).mean() < 0.01
 
 
-def test_every_object_is_whole_and_differs_from_its_ground(train: ShapesSource) -> None:
+def test_objects_are_there_and_lighter_than_their_ground(train: ShapesSource) -> None:
     on, off = train.coverage == SAMPLES**2, train.coverage == 0
-    edge = np.ones((32, 32), bool)
-    edge[1:-1, 1:-1] = False
-    assert on.sum((1, 2)).min() >= 8
-    assert (train.coverage[:, edge] == 0).mean() > 0.98
+    assert on.sum((1, 2)).min() >= 30
     pixels = train.pixels.astype(float)
     contrast = (pixels * on).sum((1, 2)) / on.sum((1, 2)) - (pixels * off).sum((1, 2)) / off.sum((1, 2))
-    assert np.abs(contrast).min() > 30
-    assert 0.45 < (contrast > 0).mean() < 0.55
+    assert contrast.min() > 60
 
 
-def test_brightness_polarity_and_place_do_not_depend_on_the_class(train: ShapesSource) -> None:
+def test_brightness_and_place_do_not_depend_on_the_class(train: ShapesSource) -> None:
     pixels, covered = train.pixels.astype(float), train.coverage.astype(float)
     ground = np.array([p[c == 0].mean() for p, c in zip(pixels, covered, strict=True)])
     across = np.arange(32) - 15.5
     place = (covered * across).sum((1, 2)) / covered.sum((1, 2))
     for value in (ground, place):
         by_class = np.array([value[train.labels == k].mean() for k in range(len(CLASSES))])
-        # means of 1,000 each: their spread is the sampling error's, but for an object's own centre of mass
+        # means of 500 each: their spread is the sampling error's, but for an object's own centre of mass
         assert by_class.std() < 0.25 * value.std()
 
 

@@ -17,7 +17,7 @@ from barlow.objectives import Objective
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 
-STEPS = 550
+STEPS = 400
 MARGIN = 0.15
 METRICS = ("knn.top1", "logistic.top1")
 

@@ -1,15 +1,15 @@
-"""`shapes`: the embedded, generated, labelled default set. An object before a plain ground; the object is the label.
+"""`shapes`: the embedded, generated, labelled default set. Four objects of one kind before a plain ground; the kind is
+the label.
 
 It is drawn in integer arithmetic from raw 64-bit draws, so every machine and every NumPy draws the same bytes; a test
 holds their SHA-256.
 
 What varies was chosen for what two crops of one image do and do not have in common, because whatever both views share
-gets encoded. Position, size, brightness and contrast vary much: crops and jitter destroy them, raw pixels fail on
-them. Rotation, proportions, thickness and which of object and ground is the lighter survive the crops: they vary
-enough to defeat raw pixels too, and little enough not to be the easiest thing to encode. Noise of single pixels hides
-the objects from nearest neighbours and random filters, and is what trained filters remove first. There is no colour
-and the ground has no structure: those are the same in any two crops of an image, and would win.
-`experiments/shapes_fairness.py` measures all this.
+gets encoded. The four objects differ in place, size, turn, proportions, thickness and contrast, so that two crops,
+which hold other ones of the four or the same ones in part, share their kind and little else; raw pixels fail on the
+same variation. There is no colour and the ground has no structure: those are the same in any two crops of an image, and
+would win. With one object an image, its brightness, turn and thickness were the easier things to encode
+(docs/experiments.md). `experiments/shapes_fairness.py` measures all this.
 """
 
 from collections.abc import Callable
