@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from barlow.data.shapes import ShapesSource
+from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.nets.encoders import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.probes.features import FeatureSet, embed
@@ -32,26 +32,24 @@ from barlow.train import chosen_recipe
 from barlow.views.keys import Keys
 from barlow.views.ops import RandomResizedCrop
 
-VISIBLE = 0.6
-"""Part of the object's area inside a crop from which on a person names it."""
-
-CROP_SCALES = (0.2, 0.35, 0.5)
+CROP_SCALES = (0.2, 0.3, 0.4)
 """Smallest crops, as a part of the image's area, for which visibility is reported."""
 
 
 def visibility(source: ShapesSource, smallest: float, draws: int = 5) -> float:
-    """The part of random resized crops that hold at least VISIBLE of the object's pixels."""
+    """The part of random resized crops that hold as much of the objects as one of them covers on average."""
     covered = source.coverage.astype(np.int64)
     n, size, _ = covered.shape
     integral = np.zeros((n, size + 1, size + 1), np.int64)
     integral[:, 1:, 1:] = covered.cumsum(1).cumsum(2)
+    objects = SINGLE.objects[0]
     crop, sides, image = RandomResizedCrop(size, scale=(smallest, 1.0)), np.full(n, size), np.arange(n)
     inside = []
     for epoch in range(draws):
         top, left, h, w = crop.boxes(sides, sides, Keys(seed=0, epoch=epoch, ids=image, view=0)).T
         part = integral[image, top + h, left + w] - integral[image, top, left + w]
         part += integral[image, top, left] - integral[image, top + h, left]
-        inside.append(part >= VISIBLE * integral[:, -1, -1])
+        inside.append(part >= integral[:, -1, -1] / objects)
     return float(np.mean(inside))
 
 

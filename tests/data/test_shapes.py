@@ -88,7 +88,7 @@ def test_another_size_shows_the_same_objects_at_the_same_places(test: ShapesSour
 
 def test_objects_are_there_and_lighter_than_their_ground(train: ShapesSource) -> None:
     on, off = train.coverage == SAMPLES**2, train.coverage == 0
-    assert on.sum((1, 2)).min() >= 30
+    assert on.sum((1, 2)).min() >= 20
     pixels = train.pixels.astype(float)
     contrast = (pixels * on).sum((1, 2)) / on.sum((1, 2)) - (pixels * off).sum((1, 2)) / off.sum((1, 2))
     assert contrast.min() > 60
@@ -100,9 +100,10 @@ def test_brightness_and_place_do_not_depend_on_the_class(train: ShapesSource) ->
     across = np.arange(32) - 15.5
     place = (covered * across).sum((1, 2)) / covered.sum((1, 2))
     for value in (ground, place):
-        by_class = np.array([value[train.labels == k].mean() for k in range(len(CLASSES))])
-        # means of 500 each: their spread is the sampling error's, but for an object's own centre of mass
-        assert by_class.std() < 0.25 * value.std()
+        # a crescent's own centre of mass lies to one side, wherever it is put
+        by_class = np.array([value[train.labels == k].mean() for k, name in enumerate(CLASSES) if name != "crescent"])
+        # means of 500 each: their spread is the sampling error's
+        assert by_class.std() < 0.1 * value.std()
 
 
 def test_no_object_is_another_ones_mirror_image_and_a_border_stays_free() -> None:
