@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow test-learning check clean
+.PHONY: demo test test-learning check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite
@@ -11,9 +11,6 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
-
-test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
 
 test-learning: .venv/ready
 	$(BIN)/python -m pytest -m learning

@@ -4,8 +4,8 @@
 
 Fair means: raw pixels do not know the classes (weighted kNN at most 0.40, with pixels in [0, 1] and normalised), a
 supervised network of the recipe's own kind does (at least 0.95 on test images), so there is something to learn that the
-network can learn; the object is in the crops (at least 60 % of it in at least 90 % of crops from 0.35 of the area up),
-so two views show the same thing; and ground and brightness tell nothing of the class (there is no colour; mean and
+network can learn; objects are in the crops (as much of them as one of the four covers, in at least 90 % of crops from
+0.3 of the area up), so two views show the same kind of thing; and ground and brightness tell nothing of the class (there is no colour; mean and
 standard deviation of an image's grey levels say little).
 """
 
@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from barlow.data.shapes import SINGLE, ShapesSource
+from barlow.distributed import has_native_bf16
 from barlow.nets.encoders import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.probes.features import FeatureSet, embed
@@ -127,7 +128,7 @@ def supervised(encoder: nn.Module, loader: Any, labels: np.ndarray, steps: int, 
     for batch in loader.stream(0, steps):
         loss = torch.zeros(())
         for view in batch.views:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16(torch.device("cpu"))):
                 features = encoder(view.to(memory_format=torch.channels_last))
             loss = loss + F.cross_entropy(classifier(features.float()), truth[batch.ids])
         optimizer.zero_grad(set_to_none=True)
