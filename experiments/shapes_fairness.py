@@ -5,8 +5,8 @@
 Fair means: raw pixels do not know the classes (weighted kNN at most 0.40, with pixels in [0, 1] and normalised), a
 supervised network of the recipe's own kind does (at least 0.95 on test images), so there is something to learn that the
 network can learn; objects are in the crops (as much of them as one of the four covers, in at least 90 % of crops from
-0.3 of the area up), so two views show the same kind of thing; and ground and brightness tell nothing of the class (there is no colour; mean and
-standard deviation of an image's grey levels say little).
+0.3 of the area up), so two views show the same kind of thing; and ground and brightness tell nothing of the class
+(there is no colour; mean and standard deviation of an image's grey levels say little).
 """
 
 import argparse
