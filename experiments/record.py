@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="how the table calls the images")
     parser.add_argument("--recipe", default="small_barlow_twins")
     parser.add_argument("--train", required=True, help="images to train on, and the probes' training images")
-    parser.add_argument("--test", required=True, help="images the probes are measured on, once")
+    parser.add_argument("--test", help="images the probes are measured on, once; a set known by name has its own")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int)
@@ -69,7 +69,8 @@ def one(arguments: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
         )
     seconds = time.monotonic() - started
     if not (out / "evaluation" / "results.json").exists():
-        barlow.evaluate(out, train=arguments.train, test=arguments.test, tell=print)
+        train = arguments.train if arguments.test else None
+        barlow.evaluate(out, train=train, test=arguments.test, tell=print)
     results = storage.read_json(out / "evaluation" / "results.json")
     metrics = Run.open(out).metrics()
     return {

@@ -1,4 +1,4 @@
-"""Measures whether the embedded default set `shapes` is a fair demonstration, and prints the numbers as JSON.
+"""Measures whether the embedded default set `shapes` is a fair demonstration; appends the numbers to results.
 
     python experiments/shapes_fairness.py --steps 800
 
@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from barlow import storage
 from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import has_native_bf16
 from barlow.nets.encoders import build_encoder
@@ -29,9 +31,12 @@ from barlow.probes.features import FeatureSet, embed
 from barlow.probes.knn import WeightedKNN
 from barlow.probes.logistic import Logistic
 from barlow.resolve import prepare
+from barlow.run import environment
 from barlow.train import chosen_recipe
 from barlow.views.keys import Keys
 from barlow.views.ops import RandomResizedCrop
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 
 CROP_SCALES = (0.2, 0.3, 0.4)
 """Smallest crops, as a part of the image's area, for which visibility is reported."""
@@ -143,9 +148,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800, help="of the supervised network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", default="small_barlow_twins")
+    parser.add_argument("--no-record", action="store_true", help="write no line to results/results.jsonl")
     arguments = parser.parse_args()
     numbers = measure(arguments.steps, arguments.seed, arguments.recipe)
-    print(json.dumps({name: round(value, 4) for name, value in numbers.items()}, indent=1))
+    rounded = {name: round(value, 4) for name, value in numbers.items()}
+    print(json.dumps(rounded, indent=1))
+    if not arguments.no_record:
+        here = environment("cpu")
+        line = {
+            "name": "shapes-fairness",
+            "program": "experiments/shapes_fairness.py",
+            "recipe": arguments.recipe,
+            "steps": arguments.steps,
+            "seeds": [arguments.seed],
+            "numbers": rounded,
+            **{key: here[key] for key in ("commit", "hardware", "versions")},
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        storage.append_line(RESULTS, line)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Measures how long `import barlow` and the commands' first answers take, and appends the medians to results.
+
+    python experiments/startup.py
+
+Wanted: `import barlow` within 0.1 s beyond Python's own start, `barlow --help` and `barlow list` within 0.3 s, the
+`--help` of any verb within 3 s.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from barlow import storage
+from barlow.run import environment
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
+BARLOW = str(Path(sys.executable).with_name("barlow"))
+COMMANDS = {
+    "python": [sys.executable, "-c", "pass"],
+    "import barlow": [sys.executable, "-c", "import barlow"],
+    "barlow --help": [BARLOW, "--help"],
+    "barlow list recipes": [BARLOW, "list", "recipes"],
+    "barlow list objectives": [BARLOW, "list", "objectives"],
+    "barlow list encoders": [BARLOW, "list", "encoders"],
+    "barlow list datasets": [BARLOW, "list", "datasets"],
+    "barlow pretrain --help": [BARLOW, "pretrain", "--help"],
+    "barlow evaluate --help": [BARLOW, "evaluate", "--help"],
+}
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--no-record", action="store_true", help="write no line to results/results.jsonl")
+    arguments = parser.parse_args()
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(arguments.repeats):  # in turn, so that a busy minute falls on all of them
+        for name, command in COMMANDS.items():
+            times[name].append(seconds(command))
+    medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
+    for name, value in medians.items():
+        print(f"{value:6.3f} s  {name}")
+    if not arguments.no_record:
+        here = environment("cpu")
+        line = {
+            "name": "startup",
+            "program": "experiments/startup.py",
+            "seconds": medians,
+            "repeats": arguments.repeats,
+            **{key: here[key] for key in ("commit", "hardware", "versions")},
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        storage.append_line(RESULTS, line)
+
+
+if __name__ == "__main__":
+    main()
