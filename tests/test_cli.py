@@ -174,7 +174,7 @@ def test_a_run_says_what_it_chose_and_where_the_results_are(
         assert said in err
     run = Path("runs/photos-barlow_twins")
     assert f"encoder  {run / 'encoder'}" in out
-    assert f"barlow evaluate {run} " in out
+    assert f"barlow evaluate {run} --train" in out
     assert sorted(entry.name for entry in run.iterdir() if entry.name != ".lock") == [
         "checkpoints", "data.json", "encoder", "environment.json", "metrics.jsonl", "recipe.yaml", "views.png",
     ]  # fmt: skip

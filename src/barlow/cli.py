@@ -174,6 +174,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         return _print_recipe(arguments, changes)
     from pathlib import Path
 
+    from barlow.evaluation import own_set
     from barlow.train import Interrupted, pretrain
 
     out = arguments.out
@@ -201,7 +202,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     run = result.run_folder
     print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
     print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
-    print(f"next     barlow evaluate {run} --train LABELLED/train --test LABELLED/test")
+    print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
     return 0
 
 

@@ -133,12 +133,19 @@ def evaluate(
     return Evaluation(results, report, path)
 
 
+def own_set(run: str | os.PathLike[str]) -> str | None:
+    """The name of the labelled set that a run was trained on, or None: folders have no labels that it knows of."""
+    sources = load_recipe_text(Path(run) / "recipe.yaml")["data"]["sources"]
+    name = str(sources[0]).partition(":")[0] if len(sources) == 1 else ""
+    return name if name in NAMED else None
+
+
 def _default_sets(run: Run, train: Data | None, test: Data | None) -> tuple[Data, Data]:
     if train is not None and test is not None:
         return train, test
-    sources = load_recipe_text(run.path / "recipe.yaml")["data"]["sources"]
-    name = str(sources[0]).partition(":")[0] if len(sources) == 1 else ""
-    if name not in NAMED:
+    name = own_set(run.path)
+    if name is None:
+        sources = load_recipe_text(run.path / "recipe.yaml")["data"]["sources"]
         missing = " and ".join(flag for flag, given in (("--train", train), ("--test", test)) if given is None)
         raise ValueError(
             f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "
