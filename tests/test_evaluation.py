@@ -217,7 +217,8 @@ def test_the_untrained_network_is_recalibrated_on_batches_of_mixed_classes(
         return recalibrated(network, kept)
 
     monkeypatch.setattr(evaluation, "recalibrated", watched)
-    evaluate(run, train, test, batch_size=20, probes=["knn"])
+    monkeypatch.setattr(evaluation, "RECALIBRATION_BATCH", 20)
+    evaluate(run, train, test, probes=["knn"])
     assert [len(batch) for batch in brightness] == [20, 20, 20]
     means = [float(batch.mean()) for batch in brightness]
     assert max(means) - min(means) < float(torch.cat(brightness).std()), (
@@ -266,3 +267,13 @@ def test_the_command_line_prints_the_table_and_where_it_is_kept(
     for words in ("Encoder", "Raw pixels", "Untrained", "Gain", "kNN", "logistic"):
         assert words in out
     assert "embedding 84 images: encoder" in err
+
+
+def test_the_untrained_networks_statistics_need_no_divisor_of_the_images(run: Path, test: Path, tmp_path: Path) -> None:
+    """A last batch of one image has no variance at 1×1 pixels."""
+    train = tiny.images(tmp_path / "train", 257, classes=3, side=16)
+    values = [
+        evaluate(run, train, test, probes=["knn"], batch_size=size).scores["untrained_recalibrated"]["knn.top1"].value
+        for size in (64, 256)
+    ]
+    assert values[0] == values[1]

@@ -264,3 +264,9 @@ def test_a_recipe_survives_yaml_and_is_readable_there() -> None:
 def test_an_objective_given_in_python_is_kept_as_its_name() -> None:
     recipe = checked(objective__kind="custom:Mine")
     assert recipe.objective == {"kind": "custom:Mine"}
+
+
+def test_a_unit_set_to_null_leaves_the_other_unit_alone() -> None:
+    content = {"train": {"checkpoint_minutes": 5, "checkpoint_steps": None}}
+    changed = recipes.override(content, {"train.checkpoint_steps": 2, "train.checkpoint_minutes": None})
+    assert changed["train"] == {"checkpoint_minutes": None, "checkpoint_steps": 2}

@@ -1,5 +1,7 @@
 """The loop, its guard, and what the Python interface takes and gives back."""
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,3 +358,58 @@ def test_an_unknown_argument_is_a_type_error() -> None:
         pretrain("photos", nonsense=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="nonsense"):
         chosen_recipe("photos", nonsense=1)
+
+
+# --- What a run must not depend on ------------------------------------------------------------------------------------
+
+
+def test_layers_that_draw_do_so_by_seed_and_step(data: Path, tmp_path: Path) -> None:
+    options = {"encoder.options": tiny.SMALL["encoder.options"] | {"drop_path_rate": 0.5}, "train.checkpoint_steps": 2}
+    first = quick(data, tmp_path / "first", overrides=options).run_folder
+    torch.rand(3)  # whatever else has drawn
+    second = quick(data, tmp_path / "second", overrides=options).run_folder
+    assert tiny.weights(first) == tiny.weights(second)
+    whole = tiny.weights(second)
+    shutil.rmtree(second / "checkpoints" / "step-000003")
+    pretrain(out=second, resume=True, progress=False)
+    assert tiny.weights(second) == whole
+
+
+def test_a_run_inside_its_own_folder_of_images_is_no_image(tmp_path: Path) -> None:
+    photos = tiny.images(tmp_path / "photos", 40)
+    run = quick(photos, photos / "runs" / "one").run_folder
+    assert (run / "views.png").exists()
+    pretrain(out=run, resume=True, progress=False)  # the images have not changed
+    again = quick(photos, photos / "runs" / "two").run_folder
+    assert storage.read_json(again / "data.json")["usable"] == 40
+
+
+def test_a_file_that_went_bad_meanwhile_stops_a_resumption(tmp_path: Path) -> None:
+    photos = tiny.images(tmp_path / "photos", 40)
+    run = quick(photos, tmp_path / "run", max_bad=0.2).run_folder
+    damaged = photos / "007.png"
+    damaged.write_bytes(b"x" * damaged.stat().st_size)
+    with pytest.raises(ValueError, match="40 usable then, 39 now"):
+        pretrain(out=run, resume=True, progress=False)
+
+
+def test_one_unreadable_image_does_not_stop_the_picture_of_views(tmp_path: Path) -> None:
+    photos = tiny.images(tmp_path / "photos", 40)
+    (photos / "039.png").write_bytes((photos / "039.png").read_bytes()[:200])
+    run = quick(
+        photos, tmp_path / "run", max_bad=0.2, overrides={"data.executor": "streaming", "data.workers": 0}
+    ).run_folder
+    assert (run / "views.png").exists()
+
+
+def test_a_folder_name_that_is_not_utf8_gives_a_run_that_can_be_read(tmp_path: Path) -> None:
+    photos = tiny.images(tmp_path / os.fsdecode(b"ph\xf6t"), 40)
+    run = quick(photos, tmp_path / "run").run_folder
+    pretrain(out=run, resume=True, progress=False)
+
+
+def test_a_given_mean_is_kept_beside_a_measured_deviation(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", overrides={"data.mean": [0.5, 0.5, 0.5]}).run_folder
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())["data"]
+    assert recipe["mean"] == [0.5, 0.5, 0.5]
+    assert recipe["std"] != "auto"

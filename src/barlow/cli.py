@@ -331,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        _tell("barlow: stopped at once; what was committed before is kept")
+        _tell("barlow: stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one")
         return 130
     except Exception as error:
         if arguments.debug:

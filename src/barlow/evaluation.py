@@ -31,7 +31,7 @@ Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 SHARE_OF_MEMORY = 0.25
 """Centre views that need less than this share of the free memory are held; others are decoded for each network."""
 
-RECALIBRATION_BATCHES = 16
+RECALIBRATION_BATCHES, RECALIBRATION_BATCH = 16, 256
 """Batches that the untrained network's batch norm is measured on: 4,096 images at the usual batch."""
 
 
@@ -251,8 +251,9 @@ def _networks(network: nn.Module, run: Run, train: _Labelled, batch_size: int) -
     fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
     yield UNTRAINED[0], fresh
     # In a random order: folders are listed class by class, and statistics of one class at a time are a poor baseline.
-    rows = permutation(0, 0, len(train.ids))[: RECALIBRATION_BATCHES * batch_size]
-    yield UNTRAINED[1], recalibrated(fresh.cpu(), train.views(batch_size, rows))
+    rows = permutation(0, 0, len(train.ids))[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
+    rows = rows[: len(rows) // RECALIBRATION_BATCH * RECALIBRATION_BATCH or None]  # full batches, or all there is
+    yield UNTRAINED[1], recalibrated(fresh.cpu(), train.views(RECALIBRATION_BATCH, rows))
 
 
 def _features(

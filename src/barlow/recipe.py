@@ -290,7 +290,8 @@ def override(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
             raise RecipeError(f"unknown key {dotted}: {'.'.join(parts[:-1])} is a value, not a section")
         if dotted == "objective.kind" and place.get("kind") != value:
             place.clear()
-        _drop_other_units(place, last, parts[0])
+        if value is not None:
+            _drop_other_units(place, last, parts[0])
         place[last] = value
     return result
 

@@ -3,6 +3,7 @@
 What is resolved is written into the run's recipe.yaml, and a resumed run reads it from there.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +117,10 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
             if held is not None
             else statistics.measure_source(source, inventory.ids, seed=chosen.seed, workers=threads)
         )
-        mean, std = ([round(value, 6) for value in values] for values in measured)
+        mean, std = (
+            [round(value, 6) for value in values] if given == "auto" else given
+            for values, given in zip(measured, (mean, std), strict=True)
+        )
         changes |= {"data.mean": mean, "data.std": std}
     batch = train.batch_size
     if batch == "auto":
@@ -236,10 +240,19 @@ def _check_batch(resolved: Recipe, images: int) -> None:
         ) from error
 
 
+def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
+    """The first of these images that can be read; of a large set not all have been tried by now."""
+    for i in ids[:-1]:
+        with contextlib.suppress(UnreadableImage):
+            return int(i), source.read(int(i), 0)
+    return int(ids[-1]), source.read(int(ids[-1]), 0)
+
+
 def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, resolved: Recipe) -> np.ndarray:
     spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
-    ids = inventory.ids[spread]
-    originals = [source.read(int(i), 0) for i in ids]
+    rows = {int(start): _readable(source, inventory.ids[start:]) for start in spread}
+    ids = np.array([i for i, _ in rows.values()])
+    originals = [image for _, image in rows.values()]
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (resolved.data.mean, resolved.data.std))
     groups: list[list[torch.Tensor]] = [[] for _ in resolved.views]
     for epoch in range(SHEET_DRAWS):

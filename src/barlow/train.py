@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from barlow import recipe as recipes
 from barlow import resolve, storage
+from barlow.data.folder import printable
 from barlow.distributed import World, choose_device, synchronize
 from barlow.methods.siamese import Siamese
 from barlow.nets import encoders
 from barlow.nets.projectors import Projector
+from barlow.nets.seeds import seeded
 from barlow.optim.optimizers import build_optimizer, load_state, state_tensors
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, environment, load_recipe_text, same_content
@@ -63,15 +65,19 @@ def train(
     world: World,
     precision: str,
     watchers: Sequence[Watcher],
+    seed: int,
 ) -> None:
-    """The loop. `rate(step, total)` is the rate of the update that follows `step` updates."""
+    """The loop. `rate(step, total)` is the rate of the update that follows `step` updates.
+
+    Layers that draw (dropout, stochastic depth) draw by (seed, step): a resumed run goes on as it would have.
+    """
     method.train()
     parameters = [p for p in method.parameters() if p.requires_grad]
     before = time.monotonic()
     for batch in batches:
         waited = time.monotonic() - before
         set_rate(optimizer, now := rate(batch.step, total))
-        with world.autocast(precision):
+        with seeded(seed, f"step {batch.step}", world.device), world.autocast(precision):
             outputs = method(batch.views, batch.ids)
         terms = objective(*world.gather(outputs.compared))
         torch.stack(list(terms.values())).sum().backward()
@@ -356,6 +362,7 @@ def _pretrain(
             world,
             str(chosen.train.precision),
             [*watchers, stop_if_asked],
+            chosen.seed,
         )
     trained = method.encoder.eval()
     _write_encoder(run, trained, chosen)
@@ -365,7 +372,7 @@ def _pretrain(
 
 
 def _describe(chosen: Recipe) -> str:
-    return f"{chosen.objective['kind']} on {', '.join(chosen.data.sources)}, seed {chosen.seed}."
+    return f"{chosen.objective['kind']} on {', '.join(map(printable, chosen.data.sources))}, seed {chosen.seed}."
 
 
 def _build(
@@ -456,7 +463,8 @@ def _seconds_per_step(
     stream = loader.stream(0, available)
     precision = str(chosen.train.precision)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):
-        train(method, objective, stream, optimizer, lambda step, total: 1e-6, available, world, precision, [count])
+        slow, seed = lambda step, total: 1e-6, chosen.seed
+        train(method, objective, stream, optimizer, slow, available, world, precision, [count], seed)
     return (times[-1] - times[warm]) / (len(times) - 1 - warm)
 
 
@@ -479,10 +487,10 @@ def _restore(method: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Ch
 
 def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
     before = storage.read_json(run.path / "data.json")
-    if before["fingerprint"] != report["fingerprint"]:
+    if any(before[key] != report[key] for key in ("fingerprint", "usable")):
         raise RecipeError(
             f"the images have changed since {run.path} began ({before['usable']} usable then, {report['usable']} now, "
-            "or other files); --resume needs the same images. Restore them, or start a new run"
+            "or other files); --resume needs the same images, all as readable as then. Restore them, or start a new run"
         )
 
 

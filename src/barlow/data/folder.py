@@ -196,6 +196,9 @@ class _Listing:
             except OSError as error:
                 self.notes[f"folders that cannot be opened ({_system_reason(error)})"] += 1
                 continue
+            if folder and {b"recipe.yaml", b"data.json"} <= {entry.name for entry in entries}:
+                self.notes["run folders of barlow"] += 1  # their views.png is no image of the user's
+                continue
             for entry in entries:
                 if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
                     self.notes["hidden files and folders"] += 1
