@@ -17,9 +17,15 @@ from barlow.objectives import Objective
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 
-STEPS = 400
+STEPS = 450
+"""A little more than a minute on two cores with bf16, two on slow ones without."""
+
 MARGIN = 0.15
 METRICS = ("knn.top1", "logistic.top1")
+
+LARGER_CROPS = {"views.0.0.scale": [0.4, 1.0], "views.1.0.scale": [0.4, 1.0]}
+OVERRIDES = {"barlow_twins": LARGER_CROPS | {"objective.redundancy": 0.0025}}
+"""The demo's own (Makefile): the recipe as it stands needs more steps on this set (docs/experiments.md)."""
 
 
 class MismatchedPairs:
@@ -39,7 +45,17 @@ def _all_cores():
 
 
 def _scores(out: Path, objective: str | Objective, *, baselines: bool) -> dict[str, dict[str, float]]:
-    barlow.pretrain("shapes", out, objective=objective, steps=STEPS, seed=0, progress=False)
+    overrides = OVERRIDES.get(objective, {}) if isinstance(objective, str) else LARGER_CROPS
+    barlow.pretrain(
+        "shapes",
+        out,
+        recipe=f"small_{objective}" if isinstance(objective, str) else "small_barlow_twins",
+        objective=None if isinstance(objective, str) else objective,
+        steps=STEPS,
+        seed=0,
+        overrides=overrides,
+        progress=False,
+    )
     evaluation = barlow.evaluate(out, probes=["knn", "logistic"], baselines=baselines)
     return {name: {metric: scores[metric].value for metric in METRICS} for name, scores in evaluation.scores.items()}
 

@@ -145,10 +145,10 @@ class Layout:
 SINGLE = Layout(
     objects=(4, 4),
     alike=True,
-    radius=(520, 900),
+    radius=(500, 900),
     aspect=(3600, 4600),
-    offset=460,
-    turn=36,
+    offset=500,
+    turn=26,
     ground=(75, 180),
     contrast=(80, 110),
     noise=6,
