@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import barlow
 from barlow import storage
 from barlow.run import Run, environment
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--override", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="as in YAML")
     parser.add_argument("--no-record", action="store_true", help="run and evaluate, but write no line")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -52,21 +55,12 @@ def main() -> None:
 
 def one(arguments: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
     """One seed: trained if it is not there yet, evaluated if it is not yet."""
-    chosen = chosen_recipe(
-        arguments.train, recipe=arguments.recipe, steps=arguments.steps, seed=seed, batch_size=arguments.batch_size
-    )
+    changes = {key: yaml.safe_load(value) for key, value in arguments.override}
+    asked = {"recipe": arguments.recipe, "steps": arguments.steps, "batch_size": arguments.batch_size, "seed": seed}
+    chosen = chosen_recipe(arguments.train, overrides=changes, **asked)
     started = time.monotonic()
     if not (out / "encoder" / "config.json").exists():
-        barlow.pretrain(
-            arguments.train,
-            out,
-            recipe=arguments.recipe,
-            steps=arguments.steps,
-            seed=seed,
-            batch_size=arguments.batch_size,
-            overwrite=out.exists(),
-            tell=print,
-        )
+        barlow.pretrain(arguments.train, out, overrides=changes, overwrite=out.exists(), tell=print, **asked)
     seconds = time.monotonic() - started
     if not (out / "evaluation" / "results.json").exists():
         train = arguments.train if arguments.test else None
@@ -107,6 +101,7 @@ def summary(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[s
         "images": arguments.images,
         "program": "experiments/record.py",
         "recipe": arguments.recipe,
+        "overrides": dict(arguments.override),
         "recipe_sha256": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
         "steps": arguments.steps,
         "seeds": [row["seed"] for row in rows],

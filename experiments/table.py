@@ -32,7 +32,8 @@ def table() -> str:
 def _row(line: dict[str, Any]) -> str:
     scores = line["scores"]
     minutes = sum(line["training_seconds"]) / len(line["training_seconds"]) / 60
-    cells = [line["images"], f"`{line['recipe']}`", f"{line['steps']} steps, {minutes:.0f} min"]
+    changed = "".join(f", `{key} {value}`" for key, value in line.get("overrides", {}).items())
+    cells = [line["images"], f"`{line['recipe']}`{changed}", f"{line['steps']} steps, {minutes:.0f} min"]
     cells += [_mean(scores["encoder"][metric], len(line["seeds"])) for metric in COLUMNS]
     pixels = scores["pixels"]
     cells.append(f"{_percent(pixels['knn.top1']['mean'])}, {_percent(pixels['logistic.top1']['mean'])}")
