@@ -250,7 +250,7 @@ def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
 
 def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, resolved: Recipe) -> np.ndarray:
     spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
-    rows = {int(start): _readable(source, inventory.ids[start:]) for start in spread}
+    rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
     ids = np.array([i for i, _ in rows.values()])
     originals = [image for _, image in rows.values()]
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (resolved.data.mean, resolved.data.std))

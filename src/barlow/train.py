@@ -463,8 +463,18 @@ def _seconds_per_step(
     stream = loader.stream(0, available)
     precision = str(chosen.train.precision)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):
-        slow, seed = lambda step, total: 1e-6, chosen.seed
-        train(method, objective, stream, optimizer, slow, available, world, precision, [count], seed)
+        train(
+            method,
+            objective,
+            stream,
+            optimizer,
+            lambda step, total: 1e-6,
+            available,
+            world,
+            precision,
+            [count],
+            chosen.seed,
+        )
     return (times[-1] - times[warm]) / (len(times) - 1 - warm)
 
 

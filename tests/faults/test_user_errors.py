@@ -1,5 +1,6 @@
 """What people get wrong: one clear line that names it and says what to do, a failing exit code, no traceback."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -201,10 +202,21 @@ def test_an_output_with_a_file_in_the_way(failing: Failing, photos: Path, tmp_pa
     assert (tmp_path / "file").read_bytes() == b"precious"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_an_output_without_permission(failing: Failing, photos: Path, tmp_path: Path) -> None:
+def test_an_output_without_permission(
+    failing: Failing, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
+    if getattr(os, "geteuid", lambda: 0)() == 0:  # root may write anywhere: the system's own refusal stands in
+        mkdir = Path.mkdir
+
+        def refused(path: Path, *given: Any, **more: Any) -> None:
+            if path.absolute().parent == tmp_path / "locked":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            mkdir(path, *given, **more)
+
+        monkeypatch.setattr(Path, "mkdir", refused)
     assert "permission denied" in failing("pretrain", photos, "--out", "locked/run")
+    assert list((tmp_path / "locked").iterdir()) == []
 
 
 def test_an_output_name_that_is_too_long(failing: Failing, photos: Path) -> None:
