@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from barlow.optim.optimizers import build_optimizer, load_state, state_tensors
 
 KINDS = ("adamw", "adam", "sgd")
+"""torch's; LARS has tests of its own beside."""
 
 
 def network() -> nn.Module:
@@ -75,6 +76,36 @@ def test_a_group_says_its_scale_of_the_rate() -> None:
     assert optimizer.param_groups[1]["param_names"] == ["0.bias", "1.weight", "1.bias", "3.bias"]
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "lars"])
+def test_vectors_have_a_rate_of_their_own_when_asked(kind: str) -> None:
+    def ways(lr: float, vectors_lr: float | None) -> tuple[float, float]:
+        named = {"w": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(2))}
+        optimizer = build_optimizer(named, kind, lr=lr, vectors_lr=vectors_lr)
+        for p in named.values():
+            p.grad = torch.full_like(p, 0.5)
+        optimizer.step()
+        return 1 - named["w"][0, 0].item(), 1 - named["b"][0].item()
+
+    w, b = ways(0.16, None)
+    assert ways(0.16, 0.16) == (w, b)
+    assert ways(0.16, 0.04) == (w, pytest.approx(b / 4, rel=1e-4))
+    assert ways(0.16, 0.0) == (w, 0.0)
+    optimizer = build_optimizer(network(), kind, lr=0.16, vectors_lr=0.04)
+    assert [(g["lr"], g["lr_scale"]) for g in optimizer.param_groups] == [(0.16, 1.0), (0.04, 0.25)]
+
+
+@pytest.mark.parametrize(("lr", "vectors_lr"), [(0.0, 0.1), (0.1, -0.1)])
+def test_a_rate_of_vectors_that_is_no_part_of_the_rate_is_refused(lr: float, vectors_lr: float) -> None:
+    with pytest.raises(ValueError, match="give vectors_lr from 0 and lr above 0, or neither"):
+        build_optimizer(network(), "lars", lr=lr, vectors_lr=vectors_lr)
+
+
+def test_a_fused_lars_is_refused() -> None:
+    with pytest.raises(ValueError, match="lars has no fused kernel; leave fused at None"):
+        build_optimizer(network(), "lars", lr=0.1, fused=True)
+    build_optimizer(network(), "lars", lr=0.1, fused=False)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     net = network()
     net[0].requires_grad_(False)
@@ -85,17 +116,18 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 def test_unknown_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown optimizer 'lamb'; allowed: adamw, adam, sgd"):
+    with pytest.raises(ValueError, match="unknown optimizer 'lamb'; allowed: adamw, adam, sgd, lars"):
         build_optimizer(network(), "lamb", lr=0.1)
 
 
-@pytest.mark.parametrize("fused", [None, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "fused"), [(kind, fused) for kind in KINDS for fused in (None, True)] + [("lars", None)]
+)
 def test_a_run_resumed_through_files_is_bit_for_bit_the_one_that_was_not(
     kind: str, fused: bool | None, tmp_path: Path
 ) -> None:
     def build(net: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(net, kind, lr=0.01, weight_decay=0.1, fused=fused)
+        return build_optimizer(net, kind, lr=0.01, weight_decay=0.1, vectors_lr=0.003, fused=fused)
 
     straight = network()
     optimizer = build(straight)

@@ -17,27 +17,37 @@ def _check(step: int, total: int, warmup_steps: int) -> None:
 
 @dataclass(frozen=True)
 class WarmupCosine:
-    """Linear from 0 to the peak, then half a cosine down to `floor`, updated every step.
+    """Linear from `start` to the peak, then half a cosine down to `floor`, updated every step.
 
-    After the warm-up: floor + (1 − floor) · ½(1 + cos(π (step − warmup) / (total − warmup))).
+    In the warm-up: start + (1 − start) · step / warmup.
+    After it: floor + (1 − floor) · ½(1 + cos(π (step − warmup) / (total − warmup))).
 
-    Source: Barlow Twins and VICReg, released code (`adjust_learning_rate`): 10 epochs of warm-up, floor 0.001.
+    Source: Barlow Twins and VICReg, released code (`adjust_learning_rate`): 10 epochs of warm-up from 0, floor 0.001.
+    solo-learn on CIFAR: 10 epochs of warm-up from 3e-5 to 0.3 (`start` 1e-4), floor 0.
 
-    Convention: the first update is made at rate 0, the update after the warm-up at the peak, the last one slightly
-    above the floor (the floor itself would be reached one step later).
+    Convention: the first update is made at rate `start`, the update after the warm-up at the peak, the last one
+    slightly above the floor (the floor itself would be reached one step later).
+
+    Deviation: solo-learn's warm-up divides by warmup − 1, so that its last update too is made at the peak.
 
     Args:
         warmup_steps: updates before the peak is reached.
         floor: last rate as a part of the peak, in [0, 1].
+        start: rate of the first update as a part of the peak, in [0, 1]; of no use without a warm-up.
     """
 
     warmup_steps: int
     floor: float
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= 1:
+            raise ValueError(f"start {self.start} is a part of the peak rate; give a number in [0, 1]")
 
     def __call__(self, step: int, total: int) -> float:
         _check(step, total, self.warmup_steps)
         if step < self.warmup_steps:
-            return step / self.warmup_steps
+            return self.start + (1 - self.start) * step / self.warmup_steps
         if total == self.warmup_steps:
             return 1.0
         progress = (step - self.warmup_steps) / (total - self.warmup_steps)
