@@ -1,6 +1,7 @@
 """A recipe says what is wrong with it in one line: the key, what was given, what is allowed."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from barlow import recipe as recipes
 from barlow.objectives.vicreg import VICReg
+from barlow.objectives.w_mse import WMSE
 from barlow.recipe import RecipeError
 
 VICREG = recipes.read("small_vicreg")
@@ -55,6 +57,20 @@ def test_an_unknown_key_in_a_file_is_refused_as_one_in_a_flag_is() -> None:
         recipes.check(VICREG | {"x": 1})
 
 
+@pytest.mark.parametrize(
+    ("section", "misspelt"),
+    [("optim", "optm"), ("views", "veiws"), ("schedule", "shedule"), ("train", "trian"), ("seed", "sed")],
+)
+def test_a_misspelt_section_of_a_file_is_named_rather_than_the_one_that_is_missing(section: str, misspelt: str) -> None:
+    content = {misspelt if key == section else key: value for key, value in VICREG.items()}
+    with pytest.raises(RecipeError, match=rf"^unknown key {misspelt} \(did you mean '{section}'\?\); allowed here: "):
+        recipes.check(content)
+    content = copy.deepcopy(VICREG)
+    content["data"]["splt"] = content["data"].pop("split")
+    with pytest.raises(RecipeError, match=r"^unknown key data\.splt \(did you mean 'split'\?\)"):
+        recipes.check(content)
+
+
 @pytest.mark.parametrize("section", [name for name in recipes.Recipe.model_fields if name != "seed"])
 def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
     with pytest.raises(RecipeError, match=f"{section} is missing"):
@@ -86,8 +102,22 @@ def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
         ("objective.kind", "vicrge", r"objective\.kind is 'vicrge'; .*did you mean 'vicreg'\?"),
         ("objective.variance", "much", r"objective\.variance is 'much'; .*number"),
         ("objective.variance", -1, r"objective: variance is -1"),
-        ("optim.kind", "lion", r"optim\.kind is 'lion'; .*'adamw', 'adam' or 'sgd'"),
+        ("optim.kind", "lion", r"optim\.kind is 'lion'; .*'adamw', 'adam', 'sgd' or 'lars'"),
         ("optim.lr_per_256", 0, r"optim\.lr_per_256 is 0; .*greater than 0"),
+        ("optim.lr_per_256", "fast", r"optim\.lr_per_256 is 'fast'; .*number, or a table of rates by batch size$"),
+        ("optim.lr_per_256", None, r"optim\.lr_per_256 is None; .*number, or a table of rates by batch size$"),
+        ("optim.lr_per_256", {256: "fast"}, r"optim\.lr_per_256\.256 is 'fast'; .*number"),
+        ("optim.lr_per_256", {256: 0}, r"optim\.lr_per_256\.256 is 0; .*greater than 0"),
+        ("optim.lr_per_256", {"large": 0.1}, r"optim\.lr_per_256\.large is 'large'; .*integer"),
+        ("optim.lr_per_256", {1: 0.1}, r"optim\.lr_per_256\.1 is 1; .*greater than or equal to 2"),
+        ("optim.lr_per_256", {}, r"optim\.lr_per_256 is \{\}; .*at least 1"),
+        ("optim.vectors_lr_per_256", 0, r"optim\.vectors_lr_per_256 is 0; .*greater than 0"),
+        ("optim.trust", 0, r"optim\.trust is 0; .*greater than 0"),
+        ("optim.clip", "often", r"optim\.clip is 'often'; .*boolean"),
+        ("optim.loss_weight", 0, r"optim\.loss_weight is 0; .*greater than 0"),
+        ("method.projector.batch_norm", 3, r"method\.projector\.batch_norm is 3; .*boolean"),
+        ("schedule.warmup_from", 1.5, r"schedule\.warmup_from is 1\.5; .*less than or equal to 1"),
+        ("train.rows_in_memory", 1, r"train\.rows_in_memory is 1; .*greater than or equal to 2"),
         ("optim.betas", [0.9], r"optim\.betas\.1 is missing"),
         ("schedule.kind", "step_drops", r"schedule: step_drops needs one of drops_at_fraction"),
         ("train.batch_size", 1, r"train\.batch_size is 1; .*or auto"),
@@ -132,6 +162,14 @@ def test_two_budgets_and_two_units_of_warm_up_are_refused() -> None:
         recipes.check(content)
 
 
+def test_two_ways_to_save_the_same_memory_are_refused() -> None:
+    both = {"train__rows_in_memory": 64, "train__activation_checkpointing": True}
+    with pytest.raises(RecipeError, match=r"train: rows_in_memory 64 and activation_checkpointing .*; keep one"):
+        checked(**both)
+    assert checked(train__rows_in_memory=64).train.rows_in_memory == 64
+    assert checked(train__activation_checkpointing=True).train.activation_checkpointing
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,6 +196,17 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
 def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'small_vicerg' \(did you mean 'small_vicreg'\?\)"):
         recipes.read("small_vicerg")
+    with pytest.raises(RecipeError, match=r"'imagenet/barlow_twin' \(did you mean 'imagenet/barlow_twins'\?\)"):
+        recipes.read("imagenet/barlow_twin")
+    with pytest.raises(RecipeError, match=r"unknown recipe 'imagenet'.*; recipes: small_barlow_twins, .*, or the path"):
+        recipes.read("imagenet")
+
+
+def test_recipes_in_folders_have_the_folder_in_their_name() -> None:
+    assert "imagenet/barlow_twins" in recipes.names()
+    assert recipes.read("imagenet/barlow_twins")["train"]["epochs"] == 1000
+    assert recipes.names()[0] == "small_barlow_twins", "the small ones come first"
+    assert all("\\" not in name and name.count("/") <= 1 for name in recipes.names())
 
 
 # --- Overrides ----------------------------------------------------------------------------------------------------
@@ -182,7 +231,7 @@ def test_another_objective_drops_the_parameters_of_the_old_one() -> None:
         {"objective.slice_rows": 12, "objective.kind": "w_mse"},
     ):
         objective = recipes.check(recipes.override(VICREG, changes)).objective
-        assert objective == {"kind": "w_mse", "slice_rows": 12, "shrinkage": 0.0, "slicings": 1}
+        assert objective == {"kind": "w_mse", **dataclasses.asdict(WMSE(slice_rows=12))}
 
 
 def test_the_same_objective_keeps_its_parameters() -> None:
@@ -202,6 +251,18 @@ def test_a_unit_of_warm_up_replaces_the_other_units() -> None:
     assert (schedule.warmup_steps, schedule.warmup_fraction, schedule.warmup_epochs) == (3, None, None)
 
 
+def test_a_rate_replaces_the_table_of_rates_and_one_of_the_table_only_that_one() -> None:
+    table = {"optim__lr_per_256": {128: 0.8, 256: 0.5}}
+    assert checked(**table).optim.lr_per_256 == {128: 0.8, 256: 0.5}
+    content = recipes.override(VICREG, {"optim.lr_per_256": {128: 0.8, 256: 0.5}})
+    assert recipes.check(recipes.override(content, {"optim.lr_per_256": 0.3})).optim.lr_per_256 == 0.3
+    assert recipes.check(recipes.override(content, {"optim.lr_per_256.256": 0.4})).optim.lr_per_256 == {
+        128: 0.8, 256: 0.4,
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match=r"unknown key optim\.lr_per_256\.256: optim\.lr_per_256 is a value"):
+        recipes.override(VICREG, {"optim.lr_per_256.256": 0.4})
+
+
 def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
     assert isinstance(yaml.safe_load("1e-3"), str)
     assert checked(optim__lr_per_256="1e-3").optim.lr_per_256 == 0.001
@@ -215,6 +276,7 @@ def test_an_objective_that_is_not_spelled_out_gets_the_papers_values() -> None:
     recipe = checked(objective={"kind": "vicreg", "gamma": 2})
     assert recipe.objective == {
         "kind": "vicreg", "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "gamma": 2.0, "eps": 1e-4,
+        "convention": "code",
     }  # fmt: skip
     assert recipe.build_objective() == VICReg(gamma=2.0)
 
@@ -246,6 +308,23 @@ def test_units_of_the_schedule_become_steps() -> None:
     assert [by_steps[step] for step in (0, 49, 50, 74, 75, 99)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
+def test_a_warm_up_may_begin_at_a_part_of_the_peak() -> None:
+    schedule = checked(schedule__warmup_steps=10, schedule__warmup_from=0.2).schedule.build(100, 10)
+    assert [schedule(step, 100) for step in (0, 5, 10)] == pytest.approx([0.2, 0.6, 1])
+
+
+def test_a_file_from_before_the_newer_keys_means_what_it_meant() -> None:
+    newer = {
+        "method": ("batch_norm",), "optim": ("vectors_lr_per_256", "trust", "clip", "loss_weight"),
+        "schedule": ("warmup_from",), "train": ("rows_in_memory", "activation_checkpointing"),
+    }  # fmt: skip
+    content = copy.deepcopy(VICREG)
+    for section, keys in newer.items():
+        for key in keys:
+            (content["method"]["projector"] if section == "method" else content[section]).pop(key, None)
+    assert recipes.check(content) == recipes.check(VICREG)
+
+
 def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
     schedule = checked(schedule__warmup_steps=50).schedule.build(3, 1)
     rates = [schedule(step, 3) for step in range(3)]
@@ -258,6 +337,13 @@ def test_a_recipe_survives_yaml_and_is_readable_there() -> None:
     text = recipes.as_yaml(recipe, "# above\n")
     assert text.startswith("# above\nsource:")
     assert "naïve × photos" in text
+    assert recipes.check(yaml.safe_load(text)) == recipe
+
+
+def test_a_table_of_rates_survives_yaml_with_numbers_for_batch_sizes() -> None:
+    recipe = checked(optim__lr_per_256={128: 0.8, 2048: 0.3})
+    text = recipes.as_yaml(recipe)
+    assert "{128: 0.8, 2048: 0.3}" in text
     assert recipes.check(yaml.safe_load(text)) == recipe
 
 

@@ -1,8 +1,10 @@
 """The command line: `barlow pretrain`, `barlow evaluate`, `barlow list`. Parses, calls, prints; nothing else."""
 
 import argparse
+import os
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,6 +12,8 @@ USAGE_EXIT = 2
 FAILED_EXIT = 1
 INTERRUPTED_EXIT = 75
 """EX_TEMPFAIL: schedulers read it as "run me again"."""
+GRACE_SECONDS = 2.0
+"""What is wrong is wrong in every process alike: the others leave the first time to say so, and to end them."""
 
 EPILOG = """\
 Any key of the recipe can be set by its dotted name, and wins over the file:
@@ -32,6 +36,7 @@ _RECIPE_FLAGS = (
     "device",
     "precision",
     "max_bad",
+    "rows_in_memory",
 )
 """Short flags that stand for keys of the recipe."""
 
@@ -80,6 +85,10 @@ def _parser() -> _Parser:
     common.add_argument("--seed", type=int, metavar="N")
     common.add_argument("-j", "--workers", type=int, metavar="N", help="does not change the result")
     common.add_argument("--device", metavar="cpu|cuda|mps")
+    common.add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the run is that of one")
+    common.add_argument(
+        "--rows-in-memory", type=int, metavar="K", help="a large batch, exactly, in the memory of K images"
+    )
     common.add_argument("--precision", choices=("bf16", "float32", "auto"))
     common.add_argument("--max-bad", type=float, metavar="SHARE", help="unreadable images allowed (recipe: 0.01)")
     folder = pretrain.add_argument_group("run folder")
@@ -91,14 +100,26 @@ def _parser() -> _Parser:
     evaluate = verbs.add_parser(
         "evaluate",
         help="measure a run's encoder with labelled images",
-        description="Embeds labelled images once and measures the encoder by kNN and logistic regression, beside raw "
+        description="Embeds labelled images once and measures the encoder by kNN and linear probes, beside raw "
         "pixels and the untrained network. Labels are the names of the sub-folders.",
         allow_abbrev=False,
     )
     evaluate.add_argument("run", metavar="RUN", help="run folder")
     evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
     evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
-    evaluate.add_argument("--probes", nargs="+", metavar="KIND", help="default: all")
+    evaluate.add_argument(
+        "--probes",
+        nargs="+",
+        metavar="KIND",
+        help="default: knn knn5_euclidean logistic linear_sgd (Barlow Twins' and VICReg's 100 epochs); linear_adam is "
+        "W-MSE's 500 epochs",
+    )
+    evaluate.add_argument(
+        "--augment",
+        action="store_true",
+        help="linear_sgd on augmented views too, as in the papers: embeds the training images in each of its 100 "
+        "epochs, so it is meant for GPUs",
+    )
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
     evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
     evaluate.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
@@ -146,6 +167,19 @@ def _split(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     return plain, changes
 
 
+def _without(words: Sequence[str], flag: str) -> list[str]:
+    """The words without a flag and its value."""
+    kept = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == flag:
+            del rest[:1]
+        elif not word.startswith(f"{flag}="):
+            kept.append(word)
+    return kept
+
+
 def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
     """One line for a word that no flag takes, naming the nearest flag."""
     import difflib
@@ -172,6 +206,8 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         arguments.objective = changes.pop("objective.kind")
     if arguments.print_recipe:
         return _print_recipe(arguments, changes)
+    if arguments.devices is not None:
+        return _launch(arguments, changes)
     from pathlib import Path
 
     from barlow.evaluation import own_set
@@ -197,13 +233,39 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
             tell=_tell,
         )
     except Interrupted as stopped:
-        _tell(f"barlow: {stopped}")
+        if _first_process():
+            _tell(f"barlow: {stopped}")
         return INTERRUPTED_EXIT
+    if not _first_process():
+        return 0
     run = result.run_folder
     print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
     print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
     print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
     return 0
+
+
+def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """The same command in several processes; whatever the recipe alone tells to be wrong is told before they start."""
+    if arguments.devices < 1:
+        raise ValueError(f"--devices {arguments.devices}: at least 1")
+    if "WORLD_SIZE" in os.environ:
+        raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
+    from barlow.distributed import Stopped, launch
+    from barlow.train import chosen_recipe
+
+    if not arguments.resume:
+        flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+        chosen_recipe(arguments.data or None, recipe=arguments.recipe, overrides=changes, **flags)
+    try:
+        return launch(arguments.devices, arguments.words)
+    except Stopped:
+        return INTERRUPTED_EXIT
+
+
+def _first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -227,6 +289,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         device=arguments.device,
         max_bad=arguments.max_bad,
+        augment=arguments.augment,
         tell=_tell,
     )
     print(evaluation.table())
@@ -261,11 +324,17 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _recipe_entries() -> dict[str, str]:
+    """The first line of each recipe's file, the small ones first, without importing what checks them."""
     from importlib import resources
 
-    folder = resources.files("barlow") / "recipes"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return {f.name.removesuffix(".yaml"): f.read_text(encoding="utf-8").split("\n")[0].lstrip("# ") for f in files}
+    entries = {}
+    for entry in (resources.files("barlow") / "recipes").iterdir():
+        for file in entry.iterdir() if entry.is_dir() else [entry]:
+            name = f"{entry.name}/{file.name}" if entry.is_dir() else file.name
+            if name.endswith(".yaml"):
+                first = file.read_text(encoding="utf-8").split("\n")[0]
+                entries[name.removesuffix(".yaml")] = first.lstrip("# ")
+    return dict(sorted(entries.items(), key=lambda item: ("/" in item[0], item[0])))
 
 
 def _objective_entries() -> dict[str, str]:
@@ -305,12 +374,13 @@ _ENTRIES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; every error is one line and an exit code that is not 0."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser, given = _parser(), _without(words, "--devices")
     try:
         words, changes = _split(words)
     except ValueError as error:
         parser.error(str(error))
     arguments, rest = parser.parse_known_args(words)
+    arguments.words = given
     if rest:
         verb = _verb(parser, arguments.verb) if arguments.verb else parser
         verb.error(_unknown(rest[0], verb))
@@ -336,6 +406,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
+        if not _first_process():
+            time.sleep(GRACE_SECONDS)
         expected = isinstance(error, ValueError | OSError | RuntimeError)
         text = " ".join(str(error).split()) or type(error).__name__
         hint = "" if expected else f" [{type(error).__name__}; --debug shows where]"

@@ -1,33 +1,258 @@
 """World: how many processes train together, which one this is, and on what device.
 
-Today a World is one process; the loop is already written against it, so that several processes change this file alone.
+The only file that knows torch.distributed. One process is a World of size 1, not a special case: the loop is written
+against World, and objectives, methods and recipes do not know that there are processes.
+
+Every process holds a contiguous block of the rows of the global batch, and calls the objective on the whole of it. All
+then have the same loss, and each is answerable for its own rows: the backward of `gather` is the gradient of those rows
+times the number of processes, without communication, and the mean over processes that `wrap` takes is then exactly the
+gradient that one process would have.
 """
 
 import contextlib
-from collections.abc import Sequence
+import datetime
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
+
+# Names that torch is about to change, in whichever form this torch has them.
+_parameters_of_ddp = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _parameters_of_ddp else "broadcast_buffers"
+_all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+
+PATIENCE = datetime.timedelta(minutes=30)
+"""How long processes wait for each other: the first of them reads all images before the others begin."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One process and its device."""
+    """The processes that train together, seen from one of them."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
+    """Processes on this machine, this one included: they share its cores and its memory."""
+    control: Any = None
+    """Group for numbers that live on the CPU; None is the default group."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def block(self, rows: int) -> slice:
+        """This process's rows of a global batch.
+
+        Raises:
+            ValueError: the processes cannot have equally many.
+        """
+        if rows % self.size:
+            below, above = rows // self.size * self.size, (rows // self.size + 1) * self.size
+            allowed = f"{below} or {above}" if below else str(above)
+            raise ValueError(
+                f"a batch of {rows} cannot be shared equally by {self.size} processes: use --batch-size {allowed}, or "
+                "another number of processes"
+            )
+        share = rows // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def gather(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         """The global batch of every view, in float32 (float64 stays): the objective sees no other precision."""
-        return [z if z.dtype == torch.float64 else z.float() for z in embeddings]
+        if self.size == 1:
+            return [_single(z) for z in embeddings]
+        return list(_Gather.apply(torch.stack(list(embeddings)), self.rank, self.size))
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """A network whose gradients, once a backward pass is through, are the mean over the processes."""
+        if self.size == 1:
+            return network
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        # Buffers are the same everywhere without being sent: batch norm is synchronised (`barlow.nets.norms`).
+        options: dict[str, Any] = {"device_ids": device_ids, _SEND_BUFFERS: False}
+        return nn.parallel.DistributedDataParallel(network, **options)
+
+    def apart(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
+        """Backward passes inside add to the gradients of this process only; the next one outside averages the sum."""
+        if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+            return wrapped.no_sync()
+        return contextlib.nullcontext()
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager[object]:
         """bfloat16 autocast for `"bf16"`, nothing for `"float32"`."""
         if precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def collect(self, values: Tensor) -> Tensor:
+        """The tensors of all processes, stacked in the order of rank; no gradient passes."""
+        if self.size == 1:
+            return values[None]
+        return _all_blocks(values.contiguous(), self.size)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over processes; no gradient passes."""
+        if self.size > 1:
+            values = values.clone()
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, asked: bool) -> bool:
+        """Whether any process asks; all get the same answer."""
+        if self.size == 1:
+            return asked
+        flag = torch.tensor(float(asked))
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self.control)
+        return bool(flag > 0)
+
+    def share(self, text: str | None) -> str:
+        """The main process's text, on all; the others give None. They wait here until the main process comes."""
+        if self.size == 1:
+            assert text is not None
+            return text
+        data = torch.tensor(list((text or "").encode()), dtype=torch.uint8)
+        length = torch.tensor(len(data))
+        distributed.broadcast(length, src=0, group=self.control)
+        held = data if self.main else torch.empty(int(length), dtype=torch.uint8)
+        distributed.broadcast(held, src=0, group=self.control)
+        return bytes(held.tolist()).decode()
+
+
+@contextlib.contextmanager
+def joined(wanted: str) -> Iterator[World]:
+    """The World that this process belongs to, for as long as the body runs: alone, or one of those torchrun started.
+
+    A process group that exists already is used and left; otherwise one is made, and ended with the body.
+
+    Args:
+        wanted: device, as `choose_device` takes it; of several GPUs each process takes the one of its number.
+
+    Raises:
+        ValueError: the device is not there, or there are fewer GPUs than processes on this machine.
+    """
+    device = choose_device(wanted)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device)
+        return
+    local, neighbours = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if device.type == "mps":
+        raise ValueError("--device mps is for one process; use --device cpu, or leave --devices out")
+    if device.type == "cuda":
+        if torch.cuda.device_count() < neighbours:
+            raise ValueError(
+                f"{neighbours} processes want a GPU each and there are {torch.cuda.device_count()}: start fewer"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    on_gpu = device.type == "cuda"
+    ours = not distributed.is_initialized()
+    if ours:
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        control = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
+        yield World(device, distributed.get_rank(), size, neighbours, control)
+        distributed.barrier(group=control)  # none leaves while another still waits for it
+    except RuntimeError as error:
+        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+            raise Deserted(
+                f"process {os.environ['RANK']} of {size} stops, because another has ended or cannot be reached"
+            ) from error
+        raise
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+class Deserted(RuntimeError):
+    """Another process has ended: what went wrong is for that one to tell."""
+
+
+class Stopped(RuntimeError):
+    """The processes of a launch were asked to stop, and did."""
+
+
+def launch(processes: int, words: Sequence[str]) -> int:
+    """Runs `python -m barlow.cli WORDS` in several processes on this machine, by torchrun's own launcher.
+
+    Returns:
+        0, or the exit code of the first process that failed; the others are then ended.
+
+    Raises:
+        Stopped: on Ctrl-C or SIGTERM, passed on to the processes and waited for.
+        RuntimeError: a process was killed.
+    """
+    import logging
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What a process has to say about its failure it has said; the launcher's own report of it is 60 lines.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"barlow-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "barlow.cli", *words)
+    except SignalException as error:
+        raise Stopped(str(error)) from error
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            raise RuntimeError(
+                f"process {rank} of {processes} was killed by signal {-failure.exitcode}, and the others were ended; "
+                "--resume goes on from the newest checkpoint"
+            ) from error
+        return int(failure.exitcode)
+    return 0
+
+
+def _single(z: Tensor) -> Tensor:
+    return z if z.dtype == torch.float64 else z.float()
+
+
+def _all_blocks(block: Tensor, size: int) -> Tensor:
+    blocks = block.new_empty((size * block.shape[0], *block.shape[1:]))
+    _all_gather(blocks, block)
+    return blocks.unflatten(0, (size, block.shape[0]))
+
+
+class _Gather(torch.autograd.Function):
+    """(views, own rows, d) → (views, all rows, d): all views in one exchange, in the precision they have.
+
+    Every process computes the same loss of all rows, so the gradient of its own rows is already here. Times the number
+    of processes, because the gradients of the parameters are averaged afterwards. (A gather without this would divide
+    the gradient by the number of processes.) In single precision, before it is rounded to the embeddings' own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank, ctx.size, ctx.rows, ctx.dtype = rank, size, local.shape[1], local.dtype
+        blocks = _all_blocks(local.contiguous(), size)
+        return _single(blocks.transpose(0, 1).flatten(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        own = gradient[:, ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows]
+        return (own * ctx.size).to(ctx.dtype), None, None
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -1,13 +1,16 @@
 """Recipes are data: a complete description of a run, checked before anything starts.
 
-A recipe is YAML with the sections of `Recipe`; the ones that ship lie in `barlow/recipes/`. Values that depend on the
-user's data or machine may say `auto`; `barlow.resolve` replaces each by a value and a reason. Objectives, view ops and
+A recipe is YAML with the sections of `Recipe`; the ones that ship lie in `barlow/recipes/`: the small ones, and in a
+folder for each set of images the published ones. Values that depend on the user's data or machine may say `auto`, and
+a rate may be a table by batch size; `barlow.resolve` replaces each by a value and a reason. Objectives, view ops and
 schedules are the plain dataclasses that implement them, chosen by `kind`; they do not know pydantic.
-Overrides (`objective.redundancy`) are applied before the check.
+Overrides (`objective.redundancy`) are applied before the check. Keys that came later have defaults with which an older
+file means what it meant.
 """
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,13 +18,15 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from barlow import objectives
 from barlow.optim import schedules
 from barlow.views import ops
 
 Auto = Literal["auto"]
+_AUTO_BRANCH = "literal['auto']"
+"""What pydantic calls it in the place of an error."""
 
 
 class RecipeError(ValueError):
@@ -72,6 +77,8 @@ class Projector(_Section):
     widths: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     hidden_bias: bool
     last_bias: bool
+    batch_norm: bool = True
+    """Whether the hidden layers are normalised."""
 
 
 class Method(_Section):
@@ -82,16 +89,72 @@ class Method(_Section):
     batch_norm_sees: Literal["each_view", "all_views"]
 
 
-class Optim(_Section):
-    """torch's own optimizers. The rate is per 256 images of the batch: rate = lr_per_256 × batch_size / 256."""
+_Rate = Annotated[float, Field(gt=0)]
+_Rates = Annotated[dict[Annotated[int, Field(ge=2)], _Rate], Field(min_length=1)]
+_NUMBER, _TABLE = "number", "table of rates by batch size"
+_RateOrRates = Annotated[
+    Annotated[_Rate, Tag(_NUMBER)] | Annotated[_Rates, Tag(_TABLE)],
+    Discriminator(lambda given: _TABLE if isinstance(given, Mapping) else _NUMBER),
+]
 
-    kind: Literal["adamw", "adam", "sgd"]
-    lr_per_256: Annotated[float, Field(gt=0)]
+
+class Optim(_Section):
+    """AdamW, Adam, SGD or LARS, and its rates, which are per 256 images: peak = lr_per_256 × batch_size / 256."""
+
+    kind: Literal["adamw", "adam", "sgd", "lars"]
+    lr_per_256: _RateOrRates
+    """A number, or the rates that were tuned for some batch sizes: {256: 0.4, 512: 0.3}; see `rate_per_256`."""
+    vectors_lr_per_256: _Rate | None = None
+    """Of the parameters of one dimension (biases, scales and shifts of norms); null: the same as of the rest."""
     weight_decay: Annotated[float, Field(ge=0)]
     exclude_1d: bool
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    trust: Annotated[float, Field(gt=0)] = 0.001
+    """LARS's trust coefficient."""
+    clip: bool = False
+    """Whether LARS's trust ratio is clipped."""
+    loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient's factor: for reference code that divides the gradient by the number of GPUs, 1/16 for 16."""
+
+    def rate_per_256(self, batch_size: int) -> float:
+        """The rate for 256 images at a batch size.
+
+        Convention: that of the table at its batch sizes, between two of them linear in log₂ of the batch size, outside
+        that of the nearest.
+        """
+        if not isinstance(self.lr_per_256, Mapping):
+            return self.lr_per_256
+        (below, low), (above, high) = self._neighbours(batch_size)
+        if low == high:
+            return low
+        part = math.log2(batch_size / below) / math.log2(above / below)
+        return round(low + (high - low) * part, 6)
+
+    def why_rate(self, batch_size: int) -> str | None:
+        """Where the rate for 256 images comes from, if neither the recipe nor its table has it as it is."""
+        if not isinstance(self.lr_per_256, Mapping) or batch_size in self.lr_per_256:
+            return None
+        (below, low), (above, high) = self._neighbours(batch_size)
+        if below == above:
+            return f"that of batch {below}, the nearest for which the recipe has one"
+        return f"between the recipe's {low:g} for batch {below} and {high:g} for {above}"
+
+    def _neighbours(self, batch_size: int) -> list[tuple[int, float]]:
+        assert isinstance(self.lr_per_256, Mapping)
+        table = self.lr_per_256
+        below = max((batch for batch in table if batch <= batch_size), default=min(table))
+        above = min((batch for batch in table if batch >= batch_size), default=max(table))
+        return [(below, table[below]), (above, table[above])]
+
+    def peak(self, batch_size: int) -> float:
+        """The peak rate of a run with this batch size."""
+        return self.rate_per_256(batch_size) * batch_size / 256
+
+    def vectors_peak(self, batch_size: int) -> float | None:
+        """The peak rate of the parameters of one dimension; None: that of the rest."""
+        return None if self.vectors_lr_per_256 is None else self.vectors_lr_per_256 * batch_size / 256
 
 
 class Schedule(_Section):
@@ -101,6 +164,8 @@ class Schedule(_Section):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
     warmup_epochs: Annotated[float, Field(ge=0)] | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_from: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Rate of the first update as a part of the peak, of a warmup_cosine."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     drops_at_fraction: list[Annotated[float, Field(gt=0, lt=1)]] | None = None
     drops_at_epochs: list[Annotated[float, Field(gt=0)]] | None = None
@@ -109,8 +174,8 @@ class Schedule(_Section):
 
     @model_validator(mode="after")
     def _one_unit(self) -> "Schedule":
-        for name in ("warmup", "drops_at"):
-            units = [f for f in type(self).model_fields if f.startswith(name) and getattr(self, f) is not None]
+        for group in _ONE_OF["schedule"]:
+            units = [name for name in group if getattr(self, name) is not None]
             if len(units) > 1:
                 raise ValueError(f"{' and '.join(units)} are given; keep one")
         if self.kind == "step_drops" and not (self.drops_at_fraction or self.drops_at_epochs or self.drops_at_steps):
@@ -126,7 +191,7 @@ class Schedule(_Section):
             warmup = round(self.warmup_epochs * steps_per_epoch)
         warmup = min(warmup, max(steps - 1, 0))
         if self.kind == "warmup_cosine":
-            return schedules.WarmupCosine(warmup_steps=warmup, floor=self.floor)
+            return schedules.WarmupCosine(warmup_steps=warmup, floor=self.floor, start=self.warmup_from)
         drops = list(self.drops_at_steps or [])
         drops += [round(f * steps) for f in self.drops_at_fraction or []]
         drops += [round(e * steps_per_epoch) for e in self.drops_at_epochs or []]
@@ -146,12 +211,21 @@ class Train(_Section):
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None
     checkpoint_steps: Annotated[int, Field(ge=1)] | None
     log_steps: Annotated[int, Field(ge=1)]
+    rows_in_memory: Annotated[int, Field(ge=2)] | None = None
+    """Images of the batch whose activations are kept at a time; null: all."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again for the backward pass, in place of being kept."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Train":
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of epochs, steps, minutes; given: {', '.join(given) or 'none'}")
+        if self.rows_in_memory is not None and self.activation_checkpointing:
+            raise ValueError(
+                f"rows_in_memory {self.rows_in_memory} and activation_checkpointing are given, two ways to save "
+                "the same memory; keep one (the other is null, or false)"
+            )
         return self
 
 
@@ -203,7 +277,10 @@ class Recipe(_Section):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the sections, ready for YAML."""
-        return self.model_dump(mode="json", exclude_none=False)
+        content = self.model_dump(mode="json", exclude_none=False)
+        if isinstance(rates := self.optim.lr_per_256, Mapping):
+            content["optim"]["lr_per_256"] = dict(rates)  # JSON would make text of the batch sizes
+        return content
 
 
 def _build(content: Mapping[str, Any], table: Mapping[str, Callable[[str], type]], place: str) -> tuple[str, Any]:
@@ -236,9 +313,12 @@ def _nearest(name: str, allowed: Any) -> str:
 
 
 def names() -> list[str]:
-    """The recipes that ship with the package."""
-    folder = resources.files("barlow") / "recipes"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    """The recipes that ship with the package: the small ones, then those in folders, as FOLDER/NAME."""
+    found = []
+    for entry in (resources.files("barlow") / "recipes").iterdir():
+        files = {f"{entry.name}/{file.name}" for file in entry.iterdir()} if entry.is_dir() else {entry.name}
+        found += [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
+    return sorted(found, key=lambda name: ("/" in name, name))
 
 
 def read(name_or_path: str) -> dict[str, Any]:
@@ -282,7 +362,7 @@ def override(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
         place: Any = result
         for part in parts[:-1]:
             place = _step_into(place, part, dotted)
-        last = parts[-1]
+        last: Any = parts[-1]
         if isinstance(place, list):
             place[_index(place, last, dotted)] = value
             continue
@@ -292,7 +372,7 @@ def override(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
             place.clear()
         if value is not None:
             _drop_other_units(place, last, parts[0])
-        place[last] = value
+        place[int(last) if last.isdigit() else last] = value  # a batch size, in a table of rates
     return result
 
 
@@ -360,10 +440,18 @@ def check(content: Mapping[str, Any]) -> Recipe:
 
 
 def _first_problem(error: pydantic.ValidationError, within: str = "") -> str:
-    problem = error.errors()[0]
+    problems = error.errors()
+    problem = problems[0]
+    if problem["type"] == "missing":  # a misspelt key is both missing and unknown; what was written is the better name
+        unknown = [p for p in problems if p["type"] == "extra_forbidden" and p["loc"][:-1] == problem["loc"][:-1]]
+        problem = (unknown or problems)[0]
     loc = [str(part) for part in problem["loc"]]
     # pydantic also lists which branch of a union it tried: int, list[float], constrained-int, literal['auto']
-    tried = [part for part in loc if part in ("int", "float") or "[" in part or part.startswith("constrained-")]
+    tried = [
+        part
+        for part in loc
+        if part in ("int", "float", _NUMBER, _TABLE) or "[" in part or part.startswith("constrained-")
+    ]
     place = ".".join([*([within] if within else []), *(part for part in loc if part not in tried)])
     if problem["type"] == "extra_forbidden":
         allowed = _fields_at(problem["loc"][:-1])
@@ -373,7 +461,9 @@ def _first_problem(error: pydantic.ValidationError, within: str = "") -> str:
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return message if message.startswith((place, "unknown key")) else f"{place}: {message}"
-    instead = ", or auto" if tried else ""
+    branches = {other["loc"] for other in problems}
+    may_be_auto = any((*problem["loc"][:depth], _AUTO_BRANCH) in branches for depth in range(len(loc)))
+    instead = f", or a {_TABLE}" if _NUMBER in tried else ", or auto" if may_be_auto else ""
     return f"{place} is {problem['input']!r}; {problem['msg'][0].lower() + problem['msg'][1:]}{instead}"
 
 

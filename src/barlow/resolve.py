@@ -18,7 +18,8 @@ from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import Inventory, scan, without_library_noise
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.sources import Source, open_source
-from barlow.distributed import has_native_bf16
+from barlow.distributed import World, has_native_bf16
+from barlow.methods.backward import chunks
 from barlow.nets import encoders
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import available_cores, available_memory
@@ -68,13 +69,14 @@ class Prepared:
     """The picture of augmented views."""
 
 
-def prepare(chosen: Recipe, device: torch.device) -> Prepared:
-    """Opens and inventories the images, resolves what is `auto`, and builds the loader.
+def prepare(chosen: Recipe, world: World) -> Prepared:
+    """Opens and inventories the images, resolves what is `auto`, and builds the loader of this process's rows.
 
     Raises:
-        ValueError: no such data, too few images, too many unreadable, or a batch the objective cannot use.
+        ValueError: no such data, too few images, too many unreadable, or a batch that the objective cannot use or the
+            processes cannot share.
     """
-    data, train = chosen.data, chosen.train
+    data, train, device = chosen.data, chosen.train, world.device
     source = _open(chosen, 3 if data.channels == "auto" else data.channels)
     probe = _probe(source)
     reasons: list[str] = []
@@ -94,8 +96,9 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
     needed = memory.bytes_needed(source, int(working), 3 if data.channels == "auto" else int(data.channels))
     executor = data.executor
     if executor == "auto":
-        executor = "in_memory" if needed <= SHARE_OF_MEMORY * available_memory() else "streaming"
-    cores = available_cores()
+        share = SHARE_OF_MEMORY / world.neighbours  # each holds the whole set
+        executor = "in_memory" if needed <= share * available_memory() else "streaming"
+    cores = max(1, available_cores() // world.neighbours)
     workers = data.workers
     if workers == "auto":
         workers = cores if executor == "in_memory" else max(1, min(8, cores - 1))
@@ -125,7 +128,10 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
     batch = train.batch_size
     if batch == "auto":
         batch = _batch_for(len(inventory.ids))
-    changes |= {"train.batch_size": batch, "train.device": str(device)}
+    changes |= {"train.batch_size": batch, "train.device": device.type if world.size > 1 else str(device)}
+    rate = chosen.optim.rate_per_256(batch)
+    if rate != chosen.optim.lr_per_256:
+        changes["optim.lr_per_256"] = rate
     if train.precision == "auto":
         changes["train.precision"] = "bf16" if has_native_bf16(device) else "float32"
     if chosen.encoder.stem == "auto":
@@ -136,7 +142,7 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
             if op.get("size") == "auto":
                 changes[f"views.{v}.{o}.size"] = size
     resolved = recipes.check(recipes.override(chosen.as_dict(), changes))
-    _check_batch(resolved, len(inventory.ids))
+    _check_batch(resolved, len(inventory.ids), world)
 
     pipeline = ViewPipeline(resolved.build_views(), list(mean), list(std))
     if pipeline.size != size:
@@ -146,7 +152,14 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
     loader: MemoryLoader | StreamingLoader
     if held is not None:
         loader = MemoryLoader(
-            held.pixels, held.sizes, held.ids, pipeline, batch_size=int(batch), seed=chosen.seed, device=device
+            held.pixels,
+            held.sizes,
+            held.ids,
+            pipeline,
+            batch_size=int(batch),
+            seed=chosen.seed,
+            device=device,
+            block=world.block(int(batch)),
         )
     else:
         loader = StreamingLoader(
@@ -158,6 +171,7 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
             workers=int(workers),
             device=device,
             max_bad=data.max_bad,
+            block=world.block(int(batch)),
         )
     skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
     height, width = inventory.median_size
@@ -166,10 +180,13 @@ def prepare(chosen: Recipe, device: torch.device) -> Prepared:
         f"{'grey' if changes.get('data.channels', data.channels) == 1 else 'colour'}, {where}",
         f"views    {len(resolved.views)} of {size} px; {resolved.encoder.name}, stem {resolved.encoder.stem}; "
         f"projector {'-'.join(str(w) for w in resolved.method.projector.widths)}",
-        f"batch    {batch} ({loader.steps_per_epoch} steps an epoch), peak rate "
-        f"{resolved.optim.lr_per_256 * int(batch) / 256:.3g} ({resolved.optim.kind}), {device}, "
-        f"{resolved.train.precision}",
+        f"batch    {batch} ({loader.steps_per_epoch} steps an epoch), peak rate {resolved.optim.peak(batch):.3g} "
+        f"({resolved.optim.kind}), {device}, {resolved.train.precision}",
     ]
+    if (vectors := resolved.optim.vectors_peak(batch)) is not None:
+        reasons.append(f"rate     of biases and norms: {vectors:.3g}")
+    if why := chosen.optim.why_rate(batch):
+        reasons.append(f"rate     {rate:.3g} for 256 images: {why}")
     report = {"sources": resolved.data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
 
     def sheet() -> np.ndarray:
@@ -219,9 +236,16 @@ def _batch_for(images: int) -> int:
     return batch
 
 
-def _check_batch(resolved: Recipe, images: int) -> None:
+def _check_batch(resolved: Recipe, images: int, world: World) -> None:
     """Tries the objective on the shape of a batch before any network is built."""
     batch, width = int(resolved.train.batch_size), resolved.method.projector.widths[-1]
+    own = world.block(batch)
+    most = resolved.train.rows_in_memory
+    if most is not None and any(part.stop - part.start < 2 for part in chunks(own.stop - own.start, most)):
+        raise ValueError(
+            f"--rows-in-memory {most} leaves a chunk of one row of {own.stop - own.start}, and batch norm needs two; "
+            f"use {most + 1}"
+        )
     if images < 2:
         raise ValueError(
             f"{images} usable image in {', '.join(resolved.data.sources)}; training compares images with each other "

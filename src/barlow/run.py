@@ -211,7 +211,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str, processes: int = 1) -> dict[str, Any]:
     """What a number depends on besides the recipe: versions, processor, commit, command. No people, no hosts."""
     import torch
 
@@ -240,6 +240,7 @@ def environment(device: str) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "device": device,
+        "processes": processes,
         "hardware": hardware,
         "commit": source_commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

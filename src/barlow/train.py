@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 from barlow import recipe as recipes
 from barlow import resolve, storage
 from barlow.data.folder import printable
-from barlow.distributed import World, choose_device, synchronize
+from barlow.distributed import World, joined, synchronize
+from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
 from barlow.nets import encoders
+from barlow.nets.norms import synchronized
 from barlow.nets.projectors import Projector
+from barlow.nets.recompute import recomputed
 from barlow.nets.seeds import seeded
 from barlow.optim.optimizers import build_optimizer, load_state, state_tensors
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, environment, load_recipe_text, same_content
-from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, Watcher
+from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Rates = Callable[[int, int], float]
@@ -66,30 +70,51 @@ def train(
     precision: str,
     watchers: Sequence[Watcher],
     seed: int,
+    loss_weight: float = 1.0,
+    rows_in_memory: int | None = None,
 ) -> None:
     """The loop. `rate(step, total)` is the rate of the update that follows `step` updates.
 
-    Layers that draw (dropout, stochastic depth) draw by (seed, step): a resumed run goes on as it would have.
+    Layers that draw (dropout, stochastic depth) draw by (seed, step, process, chunk): a resumed run goes on as it would
+    have. Loss, gradient and update are those of the global batch, whatever the number of processes and chunks.
     """
     method.train()
+    network = world.wrap(synchronized(method, world))
     parameters = [p for p in method.parameters() if p.requires_grad]
     before = time.monotonic()
     for batch in batches:
         waited = time.monotonic() - before
         set_rate(optimizer, now := rate(batch.step, total))
-        with seeded(seed, f"step {batch.step}", world.device), world.autocast(precision):
-            outputs = method(batch.views, batch.ids)
-        terms = objective(*world.gather(outputs.compared))
-        torch.stack(list(terms.values())).sum().backward()
+        outputs, terms = backward(
+            network,
+            objective,
+            batch.views,
+            batch.ids,
+            world=world,
+            precision=precision,
+            draws=_draws(seed, batch.step, world),
+            loss_weight=loss_weight,
+            rows_in_memory=rows_in_memory,
+        )
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         guard(batch.step, terms, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         after = time.monotonic()
-        moment = Moment(batch.step + 1, total, batch, outputs, terms, now, norm, waited, after - before)
+        images = len(batch.ids) * world.size
+        moment = Moment(batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before)
         before = after
         for watcher in watchers:
             watcher(moment)
+
+
+def _draws(seed: int, step: int, world: World) -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    def draws(chunk: int) -> contextlib.AbstractContextManager[None]:
+        names = (("step", step), ("process", world.rank), ("chunk", chunk))
+        part = " ".join(f"{name} {number}" for name, number in names if number or name == "step")
+        return seeded(seed, part, world.device)
+
+    return draws
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -132,6 +157,7 @@ def pretrain(
     device: str | None = None,
     precision: str | None = None,
     max_bad: float | None = None,
+    rows_in_memory: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
@@ -140,6 +166,9 @@ def pretrain(
 ) -> Result:
     """Trains an encoder on images without labels.
 
+    In a program that torchrun starts in several processes, all of them call this, and the run is that of one process:
+    same batches, loss and weights (docs/exactness.md says how exactly). The first process writes and speaks.
+
     Args:
         data: a folder of images, several, or the name of a set (`barlow list datasets`). Not needed to resume.
         out: the run folder.
@@ -147,7 +176,8 @@ def pretrain(
         objective: a kind (`barlow list objectives`), or an objective object. A kind alone picks its small recipe.
         encoder: any timm name, or a module that maps (n, c, h, w) to (n, features).
         epochs, steps, minutes: the budget; give one. Minutes are turned into steps before the first.
-        batch_size, image_size, seed, init, workers, device, precision, max_bad: as on the command line.
+        batch_size, image_size, seed, init, workers, device, precision, max_bad, rows_in_memory: as on the command
+            line.
         resume: go on from the newest checkpoint in `out`. overwrite: replace the run in `out`.
         overrides: dotted keys of the recipe, `{"objective.redundancy": 0.01}`.
         progress: show a live line. tell: receives one-line messages.
@@ -159,7 +189,6 @@ def pretrain(
         ValueError: something given cannot be used; one line says what, and what to do.
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
-    say = tell or (lambda line: None)
     changes = _changes(
         data,
         objective=objective,
@@ -175,18 +204,19 @@ def pretrain(
         device=device,
         precision=precision,
         max_bad=max_bad,
+        rows_in_memory=rows_in_memory,
         overrides=overrides,
     )
-    if resume:
-        run = Run.open(out)
-        chosen = _resumed_recipe(run, changes)
-    else:
-        chosen = _new_recipe(recipe, changes)
-        run = Run.create(out, overwrite=overwrite)
-    with run.locked():
+    chosen = _resumed_recipe(Run.open(out), changes) if resume else _new_recipe(recipe, changes)
+    with contextlib.ExitStack() as held:
+        world = held.enter_context(joined(chosen.train.device))
+        run = Run(Path(out)) if resume or not world.main else Run.create(out, overwrite=overwrite)
+        if world.main:
+            held.enter_context(run.locked())
         module = encoder if isinstance(encoder, nn.Module) else None
         custom = objective if callable(objective) and chosen.objective["kind"].startswith("custom:") else None
-        return _pretrain(run, chosen, module, custom, resume=resume, progress=progress, say=say)
+        tell = tell or (lambda line: None)
+        return _pretrain(run, chosen, module, custom, world, resume=resume, progress=progress and world.main, tell=tell)
 
 
 def chosen_recipe(data: Data | None = None, *, recipe: str = "small_barlow_twins", **flags: Any) -> Recipe:
@@ -194,8 +224,9 @@ def chosen_recipe(data: Data | None = None, *, recipe: str = "small_barlow_twins
     return _new_recipe(recipe, _changes(data, **flags), bare=True)
 
 
+_TRAIN_FLAGS = ("epochs", "steps", "minutes", "batch_size", "device", "precision", "rows_in_memory")
 _KEY_OF_FLAG = {
-    **{name: f"train.{name}" for name in ("epochs", "steps", "minutes", "batch_size", "device", "precision")},
+    **{name: f"train.{name}" for name in _TRAIN_FLAGS},
     **{name: f"data.{name}" for name in ("image_size", "workers", "max_bad")},
     "seed": "seed",
     "init": "encoder.init",
@@ -291,16 +322,18 @@ def _pretrain(
     chosen: Recipe,
     module: nn.Module | None,
     objective_object: Callable[..., Any] | None,
+    world: World,
     *,
     resume: bool,
     progress: bool,
-    say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> Result:
-    world = World(choose_device(chosen.train.device))
-    for folder in (run.path, run.path / "encoder"):
-        storage.remove_leftovers(folder)
-    say(f"reading {', '.join(chosen.data.sources)}")
-    prepared = resolve.prepare(chosen, world.device)
+    say = tell if world.main else lambda line: None
+    if world.main:
+        for folder in (run.path, run.path / "encoder"):
+            storage.remove_leftovers(folder)
+    say(f"reading {', '.join(chosen.data.sources)}" + (f"; {world.size} processes" if world.size > 1 else ""))
+    prepared = _prepared_alike(chosen, world)
     chosen = prepared.recipe
     for line in prepared.reasons:
         say(line)
@@ -312,31 +345,34 @@ def _pretrain(
 
     checkpoint = None
     if resume:
-        _check_same_data(run, prepared.report)
-        checkpoint, notes = run.load_checkpoint()
-        for note in notes:
-            say(note)
+        if world.main:
+            _check_same_data(run, prepared.report)
+            checkpoint, notes = run.load_checkpoint()  # which also sets damaged ones aside, so the main process first
+            for note in notes:
+                say(note)
+        if world.share(str(checkpoint.step) if checkpoint else "none") != "none" and not world.main:
+            checkpoint, _ = run.load_checkpoint()
         say(f"resumed at step {checkpoint.step}" if checkpoint else "no checkpoint yet; starting from step 0")
     if chosen.train.steps is None:
         chosen = _fix_steps(chosen, build, objective, loader, world, say)
     assert chosen.train.steps is not None
     total = chosen.train.steps
     schedule = chosen.schedule.build(total, loader.steps_per_epoch)
-    peak = chosen.optim.lr_per_256 * int(chosen.train.batch_size) / 256
+    peak = chosen.optim.peak(int(chosen.train.batch_size))
     method, optimizer = build()  # before anything is written: an unknown encoder leaves no run behind
-    if not resume:
-        run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
-        header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {_describe(chosen)}\n"
-        storage.write_json(run.path / "data.json", prepared.report)
-        storage.write_png(run.path / "views.png", prepared.sheet())
-        storage.write_text(run.path / "recipe.yaml", recipes.as_yaml(chosen, header))  # last: what makes it a run
-    storage.write_json(run.path / "environment.json", environment(str(world.device)))
-
     start = 0
     if checkpoint is not None:
         _restore(method, optimizer, checkpoint)
         start = checkpoint.step
-    run.rewind_metrics(start)
+    if world.main:
+        if not resume:
+            run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
+            header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {_describe(chosen)}\n"
+            storage.write_json(run.path / "data.json", prepared.report)
+            storage.write_png(run.path / "views.png", prepared.sheet())
+            storage.write_text(run.path / "recipe.yaml", recipes.as_yaml(chosen, header))  # last: what makes it a run
+        storage.write_json(run.path / "environment.json", environment(str(world.device), world.size))
+        run.rewind_metrics(start)
 
     def save(step: int) -> None:
         optimizer_tensors, optimizer_state = state_tensors(optimizer, dict(method.named_parameters()))
@@ -345,13 +381,14 @@ def _pretrain(
         run.save_checkpoint(step, tensors, {"total": total, "optimizer": optimizer_state})
 
     log = MetricsLog(run, chosen.train.log_steps, say)
-    watchers: list[Watcher] = [log]
+    watchers: list[Watcher] = [ReplacedImages(tell)]
+    if world.main:
+        watchers += [log, Checkpointer(save, chosen.train.checkpoint_minutes, chosen.train.checkpoint_steps)]
     if progress:
         from rich.console import Console
 
-        watchers.append(LiveLine(Console(stderr=True)))
-    watchers.append(Checkpointer(save, chosen.train.checkpoint_minutes, chosen.train.checkpoint_steps))
-    with _stoppable(run, save) as stop_if_asked, _memory_explained(chosen):
+        watchers.insert(2, LiveLine(Console(stderr=True)))
+    with _stoppable(run, save, world) as stop_if_asked, _memory_explained(chosen), _spared(method, chosen):
         train(
             method,
             objective,
@@ -363,12 +400,29 @@ def _pretrain(
             str(chosen.train.precision),
             [*watchers, stop_if_asked],
             chosen.seed,
+            chosen.optim.loss_weight,
+            chosen.train.rows_in_memory,
         )
     trained = method.encoder.eval()
-    _write_encoder(run, trained, chosen)
+    if world.main:
+        _write_encoder(run, trained, chosen)
+    world.share("written")
     encoders.with_preprocessing(trained, _preprocessing(chosen))
     metrics = log.latest or (run.metrics() or [{}])[-1]
     return Result(encoder=trained, run_folder=run.path, metrics=metrics)
+
+
+def _prepared_alike(chosen: Recipe, world: World) -> resolve.Prepared:
+    """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
+    if world.main:
+        prepared = resolve.prepare(chosen, world)
+        world.share(json.dumps(prepared.recipe.as_dict()))
+        return prepared
+    return resolve.prepare(recipes.check(json.loads(world.share(None))), world)
+
+
+def _spared(method: Siamese, chosen: Recipe) -> contextlib.AbstractContextManager[object]:
+    return recomputed(method.encoder) if chosen.train.activation_checkpointing else contextlib.nullcontext()
 
 
 def _describe(chosen: Recipe) -> str:
@@ -397,20 +451,30 @@ def _build(
         say(f"start    {encoders.initialise(encoder, chosen.encoder.init)}")
     head = chosen.method.projector
     width = encoders.feature_width(encoder, int(chosen.data.channels), int(chosen.data.image_size))
-    projector = Projector(width, head.widths, hidden_bias=head.hidden_bias, last_bias=head.last_bias, seed=chosen.seed)
+    projector = Projector(
+        width,
+        head.widths,
+        hidden_bias=head.hidden_bias,
+        last_bias=head.last_bias,
+        batch_norm=head.batch_norm,
+        seed=chosen.seed,
+    )
     layout = torch.channels_last if chosen.train.channels_last else torch.contiguous_format
     method = Siamese(encoder, projector, batch_norm_sees=chosen.method.batch_norm_sees)
     method.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
-    optim = chosen.optim
+    optim, batch = chosen.optim, int(chosen.train.batch_size)
     optimizer = build_optimizer(
         method,
         kind=optim.kind,
-        lr=optim.lr_per_256 * int(chosen.train.batch_size) / 256,
+        lr=optim.peak(batch),
+        vectors_lr=optim.vectors_peak(batch),
         weight_decay=optim.weight_decay,
         exclude_1d=optim.exclude_1d,
         momentum=optim.momentum,
         betas=optim.betas,
         eps=optim.eps,
+        trust=optim.trust,
+        clip=optim.clip,
     )
     return method, optimizer
 
@@ -430,7 +494,8 @@ def _fix_steps(
     else:
         assert chosen.train.minutes is not None
         with _memory_explained(chosen):
-            seconds = _seconds_per_step(chosen, build, objective, loader, world)
+            measured = _seconds_per_step(chosen, build, objective, loader, world)
+        seconds = float(world.share(repr(measured)))  # all make as many steps as the main process's clock allows
         steps = max(1, int(60 * chosen.train.minutes / seconds))
         say(f"steps {steps}: {chosen.train.minutes:g} minutes at {seconds:.3f} s a step, measured just now")
     return recipes.check(recipes.override(chosen.as_dict(), {"train.steps": steps}))
@@ -456,13 +521,13 @@ def _seconds_per_step(
     def count(moment: Moment) -> None:
         synchronize(world.device)
         times.append(time.monotonic())
-        if len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS:
+        if world.any(len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS):
             raise StopIteration
 
     available = min(warm + most, 10_000)
     stream = loader.stream(0, available)
     precision = str(chosen.train.precision)
-    with contextlib.closing(stream), contextlib.suppress(StopIteration):
+    with contextlib.closing(stream), contextlib.suppress(StopIteration), _spared(method, chosen):
         train(
             method,
             objective,
@@ -474,6 +539,7 @@ def _seconds_per_step(
             precision,
             [count],
             chosen.seed,
+            rows_in_memory=chosen.train.rows_in_memory,
         )
     return (times[-1] - times[warm]) / (len(times) - 1 - warm)
 
@@ -530,8 +596,11 @@ def _write_encoder(run: Run, encoder: nn.Module, chosen: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def _stoppable(run: Run, save: Callable[[int], None]) -> Iterator[Watcher]:
-    """Ctrl-C and SIGTERM end training after the current step, saved. A second one ends it at once."""
+def _stoppable(run: Run, save: Callable[[int], None], world: World) -> Iterator[Watcher]:
+    """Ctrl-C and SIGTERM end training after the current step, saved. A second one ends it at once.
+
+    Of several processes, all stop after the step at whose end one has been asked.
+    """
     asked: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -540,8 +609,9 @@ def _stoppable(run: Run, save: Callable[[int], None]) -> Iterator[Watcher]:
             raise KeyboardInterrupt
 
     def stop_if_asked(moment: Moment) -> None:
-        if asked and moment.step < moment.total:
-            save(moment.step)
+        if world.any(bool(asked)) and moment.step < moment.total:
+            if world.main:
+                save(moment.step)
             raise Interrupted(
                 f"stopped at step {moment.step} of {moment.total}, saved. "
                 f"To go on: barlow pretrain --resume --out {run.path}"

@@ -25,6 +25,9 @@ class Moment:
     """Updates done, this one included."""
     total: int
     batch: "Batch"
+    """This process's part of it."""
+    images: int
+    """Images of the global batch."""
     outputs: "Outputs"
     terms: "Mapping[str, Tensor]"
     rate: float
@@ -52,13 +55,24 @@ class Throughput:
     def add(self, moment: Moment) -> None:
         self.seconds += moment.step_seconds
         self.wait += moment.wait_seconds
-        self.images += len(moment.batch.ids)
+        self.images += moment.images
 
     def read(self) -> tuple[float, float]:
         """(images per second, share of the time spent waiting), and starts anew."""
         rates = (self.images / max(self.seconds, 1e-9), self.wait / max(self.seconds, 1e-9))
         self.seconds, self.wait, self.images = 0.0, 0.0, 0
         return rates
+
+
+@dataclass(frozen=True)
+class ReplacedImages:
+    """Tells of every image that could not be read any more and was replaced; each process of its own."""
+
+    warn: Callable[[str], None]
+
+    def __call__(self, moment: Moment) -> None:
+        for bad, instead, reason in moment.batch.replaced:
+            self.warn(f"image {bad} could not be read ({reason}); image {instead} took its place")
 
 
 @dataclass
@@ -76,8 +90,6 @@ class MetricsLog:
 
     def __call__(self, moment: Moment) -> None:
         self._speed.add(moment)
-        for bad, instead, reason in moment.batch.replaced:
-            self.warn(f"image {bad} could not be read ({reason}); image {instead} took its place")
         if moment.step % self.every and moment.step != moment.total:
             return
         images_per_second, wait = self._speed.read()

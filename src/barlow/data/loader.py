@@ -52,15 +52,16 @@ class Batch:
 
 
 class _Order:
-    """Which rows make up step s: a keyed permutation per epoch, its last short batch dropped."""
+    """Which rows make up step s: a keyed permutation per epoch, its last short batch dropped; `block` of each batch."""
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, block: slice | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch size {batch_size}: at least 1")
         if count < batch_size:
             works = f"use --batch-size {2 ** (count.bit_length() - 1)}" if count else "give at least one"
             raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.block = slice(0, batch_size) if block is None else block
         self.steps_per_epoch = count // batch_size
         self._epoch, self._rows = -1, np.empty(0, np.int64)
 
@@ -71,7 +72,7 @@ class _Order:
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._rows = epoch, np.asarray(permutation(self.seed, epoch, self.count), np.int64)
-        return self._rows[place * self.batch_size : (place + 1) * self.batch_size]
+        return self._rows[place * self.batch_size : (place + 1) * self.batch_size][self.block]
 
 
 class MemoryLoader:
@@ -82,9 +83,10 @@ class MemoryLoader:
         sizes: original (height, width) of each.
         ids: their positions in the source.
         pipeline: makes the views.
-        batch_size: images per step.
+        batch_size: images per step, of all processes together.
         seed: of the order and of every draw.
         device: where the views are made.
+        block: the rows of each batch that this process takes; all if not given.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -99,8 +101,10 @@ class MemoryLoader:
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        *,
+        block: slice | None = None,
     ) -> None:
-        self._order = _Order(len(pixels), batch_size, seed)
+        self._order = _Order(len(pixels), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
@@ -143,12 +147,13 @@ class StreamingLoader:
         source: where the images are read.
         ids: positions in it of the usable images.
         pipeline: makes the views.
-        batch_size: images per step.
+        batch_size: images per step, of all processes together.
         seed: of the order and of every draw.
         workers: processes that read; 0 reads in this one.
         device: where the views are finished.
         min_side: JPEGs may be decoded at a fraction of their size with at least this shorter side; 0 decodes in full.
         max_bad: the run stops when clearly more than this fraction of the last 1,000 samples had to be replaced.
+        block: the rows of each batch that this process takes; all if not given.
 
     Raises:
         ValueError: fewer images than a batch; while streaming, too many files that fail.
@@ -166,9 +171,10 @@ class StreamingLoader:
         *,
         min_side: int = 0,
         max_bad: float = 0.01,
+        block: slice | None = None,
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
-        self._order = _Order(len(usable), batch_size, seed)
+        self._order = _Order(len(usable), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
@@ -197,7 +203,7 @@ class StreamingLoader:
 
     def _watch(self, crops: _Crops) -> None:
         bad = {failed for failed, _, _ in crops.replaced}
-        self._recent.extend(k < len(bad) for k in range(self.batch_size))
+        self._recent.extend(k < len(bad) for k in range(len(crops.ids)))
         wave, allowed = sum(self._recent), self.max_bad * WINDOW
         # Four standard deviations more: a long run would otherwise end by chance on a set just under the limit.
         if not crops.failed and wave <= allowed + 4 * math.sqrt(allowed):

@@ -1,11 +1,152 @@
-"""Batch norm of networks that have not been trained."""
+"""What batch norm sees: the batch of all processes, or no data yet; and passes that its running statistics ignore."""
 
+import contextlib
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from barlow.distributed import World
+
+
+def synchronized(network: nn.Module, world: World) -> nn.Module:
+    """A network with the same parameters and buffers whose batch norm sees the rows of all processes.
+
+    On CUDA the norms are torch's SyncBatchNorm, elsewhere `SynchronizedBatchNorm`: torch's takes no CPU tensors.
+
+    Args:
+        network: left as it is, and trained along: the tensors are shared, not copied. With one process, returned as is.
+        world: the processes.
+    """
+    if world.size == 1:
+        return network
+    shared = [*network.parameters(), *network.buffers()]
+    twin = copy.deepcopy(network, memo={id(tensor): tensor for tensor in shared})
+    if world.device.type == "cuda":
+        from timm.layers import convert_sync_batchnorm
+
+        converted: nn.Module = convert_sync_batchnorm(twin)
+        return converted
+    for module in list(twin.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, SynchronizedBatchNorm(child, world))
+    return SynchronizedBatchNorm(twin, world) if isinstance(twin, _BatchNorm) else twin
+
+
+class SynchronizedBatchNorm(_BatchNorm):
+    """Batch norm over the batch of all processes, on any device; in eval mode, batch norm.
+
+    Every process has the same number of values a channel. Mean and variance over all of them come from each process's
+    own (Chan et al. 1983: variances add up with the variance of the means), so nothing cancels.
+
+    Args:
+        norm: whose parameters, buffers and settings these are: torch's, or one of timm's that has an activation in it.
+        world: the processes.
+    """
+
+    def __init__(self, norm: _BatchNorm, world: World) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.training, self.world = norm.training, world
+        # timm's BatchNormAct2d: what comes after the norm.
+        self.drop: nn.Module = getattr(norm, "drop", nn.Identity())
+        self.act: nn.Module = getattr(norm, "act", nn.Identity())
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"batch norm takes (n, c, ...), got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if not self.training:
+            return self._finished(super().forward(input))
+        out, mean, variance = _Normalized.apply(input, self.weight, self.bias, self.eps, self.world)
+        if self.track_running_stats and self.running_mean is not None:
+            self._remember(mean, variance, self.world.size * (input.numel() // input.shape[1]))
+        return self._finished(out)
+
+    def _finished(self, normalized: Tensor) -> Tensor:
+        finished: Tensor = self.act(self.drop(normalized))
+        return finished
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            assert self.momentum is not None or self.num_batches_tracked is not None
+            new = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked or 1)
+            self.running_mean.lerp_(mean.to(self.running_mean), new)
+            self.running_var.lerp_((variance * (count / max(count - 1, 1))).to(self.running_var), new)
+
+
+class _Normalized(torch.autograd.Function):
+    """(x - mean) / √(var + eps) · weight + bias with mean and variance over the values of all processes.
+
+    Returns the population mean and variance too, for the running statistics; they pass no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        exact = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(exact, [i for i in range(x.ndim) if i != 1], correction=0)
+        means, variances = world.collect(torch.stack([mean, variance])).unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        scale = (variance + eps).rsqrt()
+        normalized = (exact - _channels(mean, x)) * _channels(scale, x)
+        if weight is not None:
+            normalized = normalized * _channels(weight, x)
+        if bias is not None:
+            normalized = normalized + _channels(bias, x)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.world = world
+        ctx.mark_non_differentiable(mean, variance)
+        return normalized.to(x.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        exact, g = (t if t.dtype == torch.float64 else t.float() for t in (x, gradient))
+        normalized = (exact - _channels(mean, x)) * _channels(scale, x)
+        over = [i for i in range(x.ndim) if i != 1]
+        to_bias, to_weight = g.sum(over), (g * normalized).sum(over)
+        # The statistics belong to all processes: what every process's loss wants of them is added up. The parameters'
+        # gradients stay this process's own; the mean over processes is taken with all others'.
+        count = ctx.world.size * (x.numel() // x.shape[1])
+        wanted_bias, wanted_weight = (ctx.world.total(torch.stack([to_bias, to_weight])) / count).unbind(0)
+        passed = g - _channels(wanted_bias, x) - normalized * _channels(wanted_weight, x)
+        passed = passed * _channels(scale if weight is None else scale * weight, x)
+        affine = (to_weight.to(weight), to_bias.to(weight)) if weight is not None else (None, None)
+        return passed.to(x.dtype), *affine, None, None
+
+
+def _channels(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(1, -1, *[1] * (like.ndim - 2))
+
+
+@contextlib.contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Forward passes inside leave the running statistics of batch norm alone; what comes out is the same.
+
+    For passes that are made a second time: every image counts once.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def recalibrated(encoder: nn.Module, batches: Iterable[Tensor]) -> nn.Module:

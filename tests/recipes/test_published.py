@@ -1,0 +1,400 @@
+"""The published recipes hold the published numbers: rates, sizes, views, losses; worked out by hand beside each."""
+
+import functools
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import yaml
+
+import barlow.train
+from barlow import recipe as recipes
+from barlow.distributed import World
+from barlow.nets.encoders import build_encoder
+from barlow.nets.projectors import Projector
+from barlow.recipe import Recipe
+
+NAMES = [name for name in recipes.names() if "/" in name]
+
+IMAGENET, CIFAR, STL10, TINY_IMAGENET = 1_281_167, 50_000, 105_000, 100_000
+IMAGENET100 = 128_000
+"""About as many as 100 classes of ImageNet have; a round number of batches."""
+
+
+@functools.cache
+def published(name: str) -> Recipe:
+    return recipes.check(recipes.read(name))
+
+
+# --- Rates --------------------------------------------------------------------------------------------------------
+
+# (images, updates of an epoch, {update: (rate of weights, rate of vectors)}).
+# Cosine: W updates of warm-up, T in all; half-way between them the rate is (peak + floor) / 2, at the last it is the
+# floor (to π² / 4 (T − W)² of the peak).
+# Drops: update u of a warm-up of 500 is made at (u + 1) / 500 of the peak.
+RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
+    "imagenet/barlow_twins": (  # 0.2 and 0.0048 × 2048 / 256
+        IMAGENET,
+        625,
+        {
+            0: (0, 0),
+            3_125: (0.8, 0.0192),
+            10 * 625: (1.6, 0.0384),
+            6_250 + (625_000 - 6_250) // 2: (0.8008, 0.0192192),
+            624_999: (0.0016, 0.0000384),
+        },
+    ),
+    "imagenet/vicreg": (  # 0.2 × 2048 / 256
+        IMAGENET,
+        625,
+        {
+            0: (0, 0),
+            3_125: (0.8, 0.8),
+            10 * 625: (1.6, 1.6),
+            6_250 + (625_000 - 6_250) // 2: (0.8008, 0.8008),
+            624_999: (0.0016, 0.0016),
+        },
+    ),
+    "imagenet/vicreg_100ep": (  # 0.3 × 2048 / 256
+        IMAGENET,
+        625,
+        {
+            0: (0, 0),
+            3_125: (1.2, 1.2),
+            10 * 625: (2.4, 2.4),
+            6_250 + (62_500 - 6_250) // 2: (1.2012, 1.2012),
+            62_499: (0.0024, 0.0024),
+        },
+    ),
+    **{  # 0.3 × 256 / 256, from 3e-5 in the warm-up, whose middle is (3e-5 + 0.3) / 2, to 0
+        f"{images}/{kind}": (
+            CIFAR,
+            195,
+            {
+                0: (3e-5, 3e-5),
+                975: (0.150015, 0.150015),
+                10 * 195: (0.3, 0.3),
+                1_950 + (195_000 - 1_950) // 2: (0.15, 0.15),
+                194_999: (0, 0),
+            },
+        )
+        for images in ("cifar10", "cifar100")
+        for kind in ("barlow_twins", "vicreg")
+    },
+    **{  # 0.003; × 0.2 after epochs 950 and 975
+        f"{images}/w_mse_{views}": (
+            CIFAR,
+            epoch,
+            {
+                0: (0.000006, 0.000006),
+                249: (0.0015, 0.0015),
+                499: (0.003, 0.003),
+                500: (0.003, 0.003),
+                950 * epoch - 1: (0.003, 0.003),
+                950 * epoch: (0.0006, 0.0006),
+                975 * epoch - 1: (0.0006, 0.0006),
+                975 * epoch: (0.00012, 0.00012),
+                1000 * epoch - 1: (0.00012, 0.00012),
+            },
+        )
+        for images in ("cifar10", "cifar100")
+        for views, epoch in ((2, 97), (4, 195))
+    },
+    **{  # 0.002; × 0.2 at 50 and 25 epochs before the end
+        f"{images}/w_mse_{views}": (
+            count,
+            epoch,
+            {
+                0: (0.000004, 0.000004),
+                249: (0.001, 0.001),
+                499: (0.002, 0.002),
+                (epochs - 50) * epoch - 1: (0.002, 0.002),
+                (epochs - 50) * epoch: (0.0004, 0.0004),
+                (epochs - 25) * epoch - 1: (0.0004, 0.0004),
+                (epochs - 25) * epoch: (0.00008, 0.00008),
+                epochs * epoch - 1: (0.00008, 0.00008),
+            },
+        )
+        for images, count, epochs, by_views in (
+            ("stl10", STL10, 2000, {2: 205, 4: 410}),
+            ("tiny_imagenet", TINY_IMAGENET, 1000, {2: 195, 4: 390}),
+            ("imagenet100", IMAGENET100, 240, {2: 250, 4: 500}),
+        )
+        for views, epoch in by_views.items()
+    },
+}
+
+
+def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parameter groups that a run would have, of networks of a few weights."""
+    small = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}, "method.projector.widths": [4, 2]}
+    chosen = recipes.check(recipes.override(chosen.as_dict(), small | {"data.image_size": 32}))
+    _, optimizer = barlow.train._build(chosen, World(torch.device("cpu")), None, lambda line: None)
+    yield from ((group["name"], group) for group in optimizer.param_groups)
+
+
+def test_every_published_recipe_has_its_rates_here() -> None:
+    assert sorted(RATES) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rates_are_the_published_ones(name: str) -> None:
+    images, epoch, golden = RATES[name]
+    chosen = published(name)
+    batch, epochs = int(chosen.train.batch_size), chosen.train.epochs
+    assert images // batch == epoch
+    assert epochs is not None
+    total = round(epochs * epoch)
+    schedule = chosen.schedule.build(total, epoch)
+    groups = dict(groups_of(chosen))
+    assert list(groups) == ["matrices", "vectors"]
+    for step, expected in golden.items():
+        rate = chosen.optim.peak(batch) * schedule(step, total)
+        rates = [rate * group["lr_scale"] for group in groups.values()]
+        assert rates == pytest.approx(expected, rel=1e-5, abs=1e-10), step
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_is_of_weights_alone_except_for_w_mse(name: str) -> None:
+    groups = dict(groups_of(published(name)))
+    decays = [groups[group]["weight_decay"] for group in ("matrices", "vectors")]
+    if "w_mse" in name:
+        assert decays == [1e-6, 1e-6]
+    else:
+        assert decays == [1e-6 if "imagenet" in name else 1e-4, 0.0]
+        assert [groups[group]["trust"] for group in groups] == [0.001 if "imagenet" in name else 0.02] * 2
+        assert [groups[group]["adapt"] for group in groups] == [True, False]
+        assert [groups[group]["clip"] for group in groups] == ["cifar" in name] * 2
+
+
+# --- Rates by batch size --------------------------------------------------------------------------------------------
+
+TABLES = {
+    "imagenet/barlow_twins": {128: 0.7, 256: 0.4, 512: 0.3, 1024: 0.25, 2048: 0.2, 4096: 0.2},
+    "imagenet/vicreg_100ep": {128: 0.8, 256: 0.5, 512: 0.4, 1024: 0.3, 2048: 0.3},
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_batch_size_of_the_table_takes_its_tuned_rate(name: str) -> None:
+    optim = published(name).optim
+    assert optim.lr_per_256 == TABLES[name]
+    for batch, rate in TABLES[name].items():
+        assert optim.rate_per_256(batch) == rate
+        assert optim.peak(batch) == pytest.approx(rate * batch / 256)
+        assert optim.why_rate(batch) is None
+
+
+def test_between_two_batch_sizes_the_rate_is_linear_in_the_logarithm_and_outside_the_nearest() -> None:
+    optim = published("imagenet/barlow_twins").optim
+    # log₂(384 / 256) = 0.5849625 of the way from 0.4 to 0.3; log₂(181.0193 / 128) = ½
+    assert optim.rate_per_256(384) == 0.341504
+    assert optim.rate_per_256(181) == pytest.approx(0.55, abs=1e-4)
+    assert optim.rate_per_256(3000) == 0.2
+    assert [optim.rate_per_256(batch) for batch in (2, 64, 8192)] == [0.7, 0.7, 0.2]
+    assert optim.why_rate(384) == "between the recipe's 0.4 for batch 256 and 0.3 for 512"
+    assert optim.why_rate(64) == "that of batch 128, the nearest for which the recipe has one"
+    assert optim.why_rate(8192) == "that of batch 4096, the nearest for which the recipe has one"
+    rates = [optim.rate_per_256(batch) for batch in range(100, 4500)]
+    assert rates == sorted(rates, reverse=True), "without a jump upwards"
+
+
+def test_a_run_writes_the_rate_of_its_batch_size_as_a_number_and_says_where_it_comes_from(tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = tiny.SMALL | {"data.executor": "in_memory", "train.steps": 1, "train.batch_size": 24}
+    run = tmp_path / "run"
+    barlow.train.pretrain(
+        tiny.images(tmp_path / "data", 40),
+        run,
+        recipe="imagenet/barlow_twins",
+        overrides=changes | {"optim.lr_per_256": {16: 0.6, 64: 0.4}},
+        progress=False,
+        tell=said.append,
+    )
+    optim = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["optim"]
+    assert optim["lr_per_256"] == 0.541504, "0.6 − 0.2 × log₄(24 / 16)"
+    assert optim["vectors_lr_per_256"] == 0.0048
+    assert "rate     0.542 for 256 images: between the recipe's 0.6 for batch 16 and 0.4 for 64" in said
+    (line,) = [line for line in said if line.startswith("batch")]
+    assert f"peak rate {0.541504 * 24 / 256:.3g} (lars)" in line
+    assert any(f"{0.0048 * 24 / 256:.3g}" in line for line in said if "biases" in line)
+
+
+# --- Networks -----------------------------------------------------------------------------------------------------
+
+# Linear: in × out weights. Batch norm: a scale and a shift for each of its channels.
+BARLOW_TWINS = 2048 * 8192 + 2 * 8192**2 + 2 * (2 * 8192)
+PROJECTORS = {
+    "imagenet/barlow_twins": BARLOW_TWINS,
+    "imagenet/vicreg": BARLOW_TWINS + 2 * 8192,
+    "imagenet/vicreg_100ep": BARLOW_TWINS + 2 * 8192,
+    **{
+        f"{images}/{kind}": 512 * 2048 + 2 * 2048**2 + 3 * 2048 + 2 * (2 * 2048)
+        for images in ("cifar10", "cifar100")
+        for kind in ("barlow_twins", "vicreg")
+    },
+    **{
+        f"{images}/w_mse_{views}": 512 * 1024 + 1024 + 2 * 1024 + 1024 * width + width
+        for images, width in (
+            ("cifar10", 64),
+            ("cifar100", 64),
+            ("stl10", 128),
+            ("tiny_imagenet", 128),
+            ("imagenet100", 128),
+        )
+        for views in (2, 4)
+    },
+}
+RESNET18, RESNET50 = 11_176_512, 23_508_032
+"""torchvision's, without the classifier: 11,689,512 − 513 × 1000 and 25,557,032 − 2049 × 1000."""
+ENCODERS = {
+    "as_is": RESNET18,
+    "small": RESNET18 - 7 * 7 * 3 * 64 + 3 * 3 * 3 * 64,
+    "small_pooled": RESNET18 - 7 * 7 * 3 * 64 + 3 * 3 * 3 * 64,
+}
+FEATURES = {"resnet18": 512, "resnet50": 2048}
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_projector_has_the_published_number_of_parameters(name: str) -> None:
+    chosen = published(name)
+    head = chosen.method.projector
+    with torch.device("meta"):
+        projector = Projector(
+            FEATURES[chosen.encoder.name], head.widths, head.hidden_bias, head.last_bias, batch_norm=head.batch_norm
+        )
+    assert count(projector) == PROJECTORS[name]
+    if name == "imagenet/barlow_twins":
+        assert sum(p.numel() for p in projector.parameters() if p.ndim == 2) == 150_994_944
+        assert sum(p.ndim == 1 for p in projector.parameters()) == 4, "two batch norms, no biases of linear layers"
+
+
+def test_the_small_images_encoders_have_the_published_number_of_parameters() -> None:
+    stems = {published(name).encoder.stem: published(name) for name in NAMES if "w_mse" in name}
+    assert set(stems) == set(ENCODERS)
+    for stem, chosen in stems.items():
+        encoder = build_encoder(chosen.encoder.name, image_size=32, stem=stem, zero_init_last=False)
+        assert count(encoder) == ENCODERS[stem]
+        assert encoder.num_features == 512
+        assert all(bool(norm.weight.all()) for norm in encoder.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+
+
+def test_the_imagenet_encoder_has_the_published_number_of_parameters() -> None:
+    for name in ("imagenet/barlow_twins", "imagenet/vicreg", "imagenet/vicreg_100ep"):
+        encoder = published(name).encoder
+        assert (encoder.name, encoder.stem, encoder.zero_init_last) == ("resnet50", "as_is", True)
+    with torch.device("meta"):
+        assert count(build_encoder("resnet50", image_size=32)) == RESNET50
+
+
+def test_stems_are_those_of_the_sets() -> None:
+    wanted = {"cifar10": "small", "cifar100": "small", "stl10": "small_pooled", "tiny_imagenet": "small_pooled"}
+    for name in NAMES:
+        encoder = published(name).encoder
+        assert encoder.stem == wanted.get(name.split("/")[0], "as_is")
+        assert encoder.name == ("resnet50" if name.startswith("imagenet/") else "resnet18")
+        assert encoder.zero_init_last == name.startswith("imagenet/")
+
+
+# --- Losses, views, budgets -----------------------------------------------------------------------------------------
+
+
+def test_the_objectives_are_the_published_ones() -> None:
+    for name in NAMES:
+        chosen = published(name)
+        kind = name.split("/")[1]
+        if kind == "barlow_twins":
+            assert (chosen.objective["redundancy"], chosen.objective["eps"]) == (0.0051, 1e-5)
+            assert chosen.optim.loss_weight == (1 / 16 if name == "imagenet/barlow_twins" else 0.1)
+        elif kind.startswith("vicreg"):
+            assert [chosen.objective[key] for key in ("invariance", "variance", "covariance")] == [25, 25, 1]
+            assert (chosen.objective["gamma"], chosen.objective["eps"]) == (1, 1e-4)
+            assert chosen.objective["convention"] == ("code" if name.startswith("imagenet/") else "algorithm_1")
+            assert chosen.optim.loss_weight == 1
+        else:
+            assert chosen.objective["slice_rows"] == 2 * chosen.method.projector.widths[-1], "the authors' rule"
+            assert int(chosen.train.batch_size) % chosen.objective["slice_rows"] == 0
+            slicings = 4 if name in ("stl10/w_mse_2", "tiny_imagenet/w_mse_2") else 1
+            assert (chosen.objective["slicings"], chosen.objective["shrinkage"]) == (slicings, 0)
+            assert chosen.train.precision == "float32"
+        assert chosen.method.batch_norm_sees == ("all_views" if "w_mse" in name else "each_view")
+
+
+def ops_of(name: str) -> list[list[str]]:
+    return [[op["kind"] for op in view] for view in recipes.read(name)["views"]]
+
+
+def test_imagenet_views_are_the_asymmetric_pair_of_the_released_code() -> None:
+    for name in ("imagenet/barlow_twins", "imagenet/vicreg", "imagenet/vicreg_100ep"):
+        common = ["random_resized_crop", "horizontal_flip", "color_jitter", "grayscale", "gaussian_blur"]
+        assert ops_of(name) == [common, [*common, "solarize"]]
+        first, second = published(name).views
+        assert (first[4]["p"], second[4]["p"], second[5]["p"]) == (1.0, 0.1, 0.2)
+        assert second[5]["threshold"] == 128
+        for view in (first, second):
+            assert list(view[4]["sigma"]) == [0.1, 2.0]
+            assert list(view[0]["scale"]) == [0.08, 1.0]
+            assert list(view[0]["ratio"]) == [3 / 4, 4 / 3]
+            assert (view[1]["p"], view[3]["p"]) == (0.5, 0.2)
+            assert [view[2][key] for key in ("p", "brightness", "contrast", "saturation", "hue")] == [
+                0.8, 0.4, 0.4, 0.2, 0.1,
+            ]  # fmt: skip
+
+
+def test_cifar_views_are_solo_learns_flipped_last_and_never_blurred() -> None:
+    for images in ("cifar10", "cifar100"):
+        plain = ["random_resized_crop", "color_jitter", "grayscale", "horizontal_flip"]
+        solarised = [*plain[:3], "solarize", "horizontal_flip"]
+        assert ops_of(f"{images}/barlow_twins") == [plain, solarised]
+        assert ops_of(f"{images}/vicreg") == [solarised, solarised]
+        twins, vicreg = published(f"{images}/barlow_twins").views, published(f"{images}/vicreg").views
+        assert [view[0]["scale"][0] for view in (*twins, *vicreg)] == [0.08, 0.08, 0.2, 0.2]
+        assert [twins[1][3]["p"], vicreg[0][3]["p"], vicreg[1][3]["p"]] == [0.2, 0.1, 0.1]
+
+
+def test_w_mse_changes_colours_before_it_crops_and_blurs_imagenet_alone() -> None:
+    for name in (name for name in NAMES if "w_mse" in name):
+        views = published(name).views
+        assert len(views) == int(name[-1])
+        assert all(view == views[0] for view in views)
+        large = name.startswith("imagenet100")
+        order = ["color_jitter", "grayscale", "random_resized_crop", "horizontal_flip"]
+        assert [op["kind"] for op in views[0]] == order + ["gaussian_blur"] * large
+        jitter, gray, crop = views[0][:3]
+        assert [jitter[key] for key in ("p", "brightness", "contrast", "saturation", "hue")] == (
+            [0.8, 0.8, 0.8, 0.8, 0.2] if large else [0.8, 0.4, 0.4, 0.4, 0.1]
+        )
+        assert (gray["p"], crop["scale"][0]) == ((0.2, 0.08) if large else (0.1, 0.2))
+        assert not large or (views[0][4]["p"], list(views[0][4]["sigma"])) == (0.5, [0.1, 2.0])
+
+
+def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
+    for name in NAMES:
+        images, kind = name.split("/")
+        chosen = published(name)
+        sides = {"cifar10": 32, "cifar100": 32, "stl10": 64, "tiny_imagenet": 64}
+        assert chosen.data.image_size == sides.get(images, 224)
+        epochs = {"vicreg_100ep": 100}.get(kind) or {"imagenet100": 240, "stl10": 2000}.get(images, 1000)
+        assert chosen.train.epochs == epochs
+        batch = {"w_mse_2": 512, "w_mse_4": 256}.get(kind) or {"imagenet": 2048}.get(images, 256)
+        assert chosen.train.batch_size == batch
+        assert chosen.data.sources == ([images] if images.startswith("cifar") else [])
+
+
+def test_where_there_is_no_official_recipe_the_file_says_so() -> None:
+    for images in ("cifar10", "cifar100"):
+        for kind, method in (("barlow_twins", "Barlow Twins"), ("vicreg", "VICReg")):
+            source = published(f"{images}/{kind}").source
+            assert source.code.startswith("vturrisi/solo-learn@")
+            assert "not by the paper's authors" in source.code
+            file = Path(inspect.getfile(recipes)).parent / "recipes" / images / f"{kind}.yaml"
+            text = file.read_text(encoding="utf-8")
+            assert f"# The authors of {method} published no recipe for CIFAR" in text
