@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,8 +15,13 @@ from torch import Tensor, nn
 
 from barlow import cli, evaluation, storage
 from barlow.evaluation import Evaluation, evaluate
-from barlow.probes import PROBES
+from barlow.nets.encoders import load_encoder
+from barlow.probes import DEFAULT_PROBES, PROBES
+from barlow.probes.linear import LinearSGD
+from barlow.probes.report import AUGMENTED
 from barlow.train import pretrain
+from barlow.views.keys import Keys
+from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
 
 CLASSES = ["class0", "class1", "class2"]
 
@@ -72,7 +79,7 @@ def test_the_report_has_every_probe_on_encoder_and_baselines_and_what_was_measur
     assert found.path == run / "evaluation" / "results.json"
     assert report == json.loads(json.dumps(found.report))
     assert set(report["sets"]) == {"encoder", "pixels", "untrained", "untrained_recalibrated"}
-    assert all(set(outcomes) == set(PROBES) for outcomes in report["sets"].values())
+    assert all(set(outcomes) == set(DEFAULT_PROBES) for outcomes in report["sets"].values())
     top1 = report["sets"]["encoder"]["knn"]["metrics"]["top1"]
     assert 0 <= top1["low"] <= top1["value"] <= top1["high"] <= 1
     assert top1["n"] == report["images"]["test"]["count"] == 24
@@ -264,7 +271,7 @@ def test_the_command_line_prints_the_table_and_where_it_is_kept(
     *table, where = out.splitlines()
     assert where == f"results  {run / 'evaluation' / 'results.json'}"
     assert max(map(len, table)) <= 80
-    for words in ("Encoder", "Raw pixels", "Untrained", "Gain", "kNN", "logistic"):
+    for words in ("Encoder", "Raw pixels", "Untrained", "Gain", "kNN", "logistic", "SGD", "best epoch"):
         assert words in out
     assert "embedding 84 images: encoder" in err
 
@@ -277,3 +284,172 @@ def test_the_untrained_networks_statistics_need_no_divisor_of_the_images(run: Pa
         for size in (64, 256)
     ]
     assert values[0] == values[1]
+
+
+def test_the_help_names_every_probe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"default: {' '.join(DEFAULT_PROBES)} " in words
+    assert all(kind in words for kind in PROBES)
+
+
+# ---------------------------------------------------------------------------------------------------- augmented views
+
+
+@pytest.fixture
+def three_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROBES, "linear_sgd", partial(LinearSGD, epochs=3))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The features that the encoder gave, in order."""
+    found: list[Tensor] = []
+    embed = evaluation.embed
+
+    def keeping(*arguments: Any) -> Tensor:
+        found.append(embed(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(evaluation, "embed", keeping)
+    return found
+
+
+def test_an_augmented_probe_embeds_other_views_in_each_epoch_and_the_same_again(
+    run: Path, train: Path, test: Path, three_epochs: None, kept: list[Tensor]
+) -> None:
+    first = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    centre, measured, *epochs = kept
+    assert [len(features) for features in epochs] == [60, 60, 60]
+    assert len(measured) == 24
+    different = [centre, *epochs]
+    for i, a in enumerate(different):
+        for b in different[:i]:
+            assert (a - b).abs().max() > 1e-3
+    kept.clear()
+    second = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    assert len(kept) == 3, "centre views are cached"
+    assert all(torch.equal(a, b) for a, b in zip(kept, epochs, strict=True))
+    assert second.scores == first.scores
+    assert first.results["encoder"][AUGMENTED].notes["embedded"] == "each epoch"
+    assert first.results["encoder"]["linear_sgd"].notes["embedded"] == "once"
+
+
+def test_only_the_encoder_and_only_linear_sgd_are_read_on_augmented_views(
+    run: Path, train: Path, test: Path, three_epochs: None
+) -> None:
+    plain = evaluate(run, train, test)
+    augmented = evaluate(run, train, test, augment=True)
+    for name, outcomes in augmented.results.items():
+        assert set(outcomes) == {*DEFAULT_PROBES, *([AUGMENTED] if name == "encoder" else [])}
+        assert {kind: outcomes[kind] for kind in DEFAULT_PROBES} == plain.results[name]
+    report = read(run)
+    score = report["sets"]["encoder"][AUGMENTED]["metrics"]["top1"]["value"]
+    others = [outcomes for name, outcomes in report["sets"].items() if name != "encoder"]
+    best = max(outcomes["linear_sgd"]["metrics"]["top1"]["value"] for outcomes in others)
+    assert report["gain"][f"{AUGMENTED}.top1"] == pytest.approx(score - best)
+    assert "SGD augm. top-1" in augmented.table()
+
+
+def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
+    run: Path, test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_epochs: None, kept: list[Tensor]
+) -> None:
+    train = tiny.images(tmp_path / "train", 60, classes=3, side=16, seed=1)  # as large as the encoder's input
+    monkeypatch.setattr(evaluation, "RandomResizedCrop", partial(RandomResizedCrop, scale=(1, 1), ratio=(1, 1)))
+    monkeypatch.setattr(evaluation, "HorizontalFlip", partial(HorizontalFlip, p=0.0))
+    found = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    centre, _, *epochs = kept
+    for features in epochs:
+        torch.testing.assert_close(features, centre)
+    outcomes = found.results["encoder"]
+    assert outcomes[AUGMENTED].metrics == outcomes["linear_sgd"].metrics
+    assert outcomes[AUGMENTED].chosen_on_test == outcomes["linear_sgd"].chosen_on_test
+
+
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_an_augmented_view_is_a_function_of_seed_epoch_and_image(run: Path, tmp_path: Path, batch_size: int) -> None:
+    train = tiny.images(tmp_path / "train", 60, classes=3, seed=1)
+    victim = sorted((train / "class0").iterdir())[0]
+    Image.open(victim).resize((50, 20)).save(victim)  # of another shape than the others
+    preprocessing: Any = load_encoder(run).preprocessing
+    images = evaluation._labelled(train, "train", preprocessing, 0.0)
+    views = torch.cat(list(images.augmented_views(batch_size, 5, 2, torch.device("cpu"))))
+    crop, normalize = RandomResizedCrop(16), Normalize(preprocessing.mean, preprocessing.std)
+    for id in range(60):
+        pixels = images.source.read(id)
+        keys = Keys(5, 2, np.array([id]), evaluation.PROBE_VIEW)
+        (box,) = crop.boxes(*(np.array([side]) for side in pixels.shape[:2]), keys.for_op(0))
+        one = torch.from_numpy(crop.resample_one(pixels.transpose(2, 0, 1), box))[None]
+        expected = normalize(HorizontalFlip()(as_images(one), keys.for_op(1)))
+        torch.testing.assert_close(views[id], expected[0])
+    assert images.sizes[0].tolist() == [20, 50]
+
+
+def test_augmented_views_of_what_is_left_when_files_are_bad_belong_to_their_images(
+    run: Path, train: Path, tmp_path: Path
+) -> None:
+    spoiled = shutil.copytree(train, tmp_path / "spoiled")
+    victim = sorted((spoiled / "class0").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:60])
+    preprocessing: Any = load_encoder(run).preprocessing
+    whole, rest = (evaluation._labelled(folder, "train", preprocessing, 0.05) for folder in (train, spoiled))
+    assert rest.ids.tolist() == list(range(1, 60))
+    a, b = (torch.cat(list(images.augmented_views(16, 0, 1, torch.device("cpu")))) for images in (whole, rest))
+    torch.testing.assert_close(a[1:], b)
+
+
+def test_augmenting_without_the_probe_that_does_it_is_refused_before_anything_is_read(run: Path) -> None:
+    with pytest.raises(ValueError, match="--augment is for linear_sgd, and --probes names only knn, logistic"):
+        evaluate(run, "nowhere", "nowhere", probes=["knn", "logistic"], augment=True)
+
+
+def test_long_embeddings_say_how_far_they_are(
+    run: Path, train: Path, test: Path, monkeypatch: pytest.MonkeyPatch, three_epochs: None
+) -> None:
+    said: list[str] = []
+    evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
+    assert not any("images/s" in line for line in said), "half a minute has not gone by"
+    assert any("embedded in each of 3 epochs" in line for line in said)
+    said.clear()
+    shutil.rmtree(run / "evaluation")
+    monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_LINES", 0.0)
+    evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
+    lines = [line for line in said if "images/s" in line]
+    assert len(lines) == 3 + 2 + 3 * 3
+    assert lines[0].startswith(f"embedding {train}: 20 of 60 images, ")
+    assert lines[-1].startswith("linear_sgd on augmented views, epoch 3 of 3: 180 of 180 images, ")
+    assert lines[-1].endswith("images/s, eta 0:00:00")
+
+
+def test_a_probe_that_cannot_fit_the_features_is_said_and_kept_in_the_report(
+    train: Path, test: Path, tmp_path: Path, three_epochs: None
+) -> None:
+    overrides = tiny.SMALL | {"train.steps": 1, "encoder.options": {}}
+    run = pretrain(train, tmp_path / "run", encoder=Flat(), overrides=overrides, progress=False).run_folder
+    weights = run / "encoder" / "model.safetensors"
+    storage.write_tensors(weights, {name: 1e5 * tensor for name, tensor in storage.read_tensors(weights).items()})
+    said: list[str] = []
+    found = evaluate(run, train, test, encoder=Flat(), probes=["linear_sgd"], baselines=False, tell=said.append)
+    (warning,) = found.report["warnings"]
+    assert warning in said
+    assert "linear_sgd on encoder fits the training images worse" in warning
+    assert "rely on logistic" in warning
+
+
+def test_probes_that_train_do_so_on_the_gpu_and_others_stay_as_they_are() -> None:
+    cuda = torch.device("cuda")
+    assert evaluation._on_device(LinearSGD(epochs=3), cuda) == LinearSGD(epochs=3, device="cuda")
+    assert evaluation._on_device(LinearSGD(), torch.device("mps")) == LinearSGD()
+    assert evaluation._on_device(PROBES["knn"](), cuda) == PROBES["knn"]()
+
+
+def test_the_command_line_takes_augment(
+    run: Path, train: Path, test: Path, three_epochs: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(run), "--train", str(train), "--test", str(test), "--augment"]
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    assert "SGD augm. top-1" in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert "embedded in each of 3 epochs" in err

@@ -1,8 +1,10 @@
 """How good a run's encoder is, measured with labelled images, beside raw pixels and the untrained network."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,25 @@ from barlow.distributed import choose_device
 from barlow.nets.encoders import build_encoder, load_encoder
 from barlow.nets.norms import recalibrated
 from barlow.nets.preprocessing import Preprocessing
-from barlow.probes import FeatureSet, Score, leaks
+from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Probe, Score, leaks
 from barlow.probes.baselines import RawPixels
 from barlow.probes.features import content_key, embed, load_features, save_features, weights_hash
-from barlow.probes.report import PIXELS, UNTRAINED, Results, as_json, evaluate_features, render
+from barlow.probes.linear import EpochFeatures, LinearAdam, LinearSGD
+from barlow.probes.report import (
+    AUGMENTED,
+    ENCODER,
+    PIXELS,
+    UNTRAINED,
+    Results,
+    as_json,
+    evaluate_features,
+    outcome_of,
+    render,
+)
 from barlow.run import Run, available_cores, available_memory, load_recipe_text
-from barlow.views.keys import permutation
+from barlow.types import Images
+from barlow.views.keys import Keys, permutation
+from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -33,6 +48,13 @@ SHARE_OF_MEMORY = 0.25
 
 RECALIBRATION_BATCHES, RECALIBRATION_BATCH = 16, 256
 """Batches that the untrained network's batch norm is measured on: 4,096 images at the usual batch."""
+
+SECONDS_BETWEEN_LINES = 30.0
+"""How often a long embedding says how far it is."""
+
+PROBE_VIEW = 1 << 32
+"""The `view` in the keys of a probe's augmented views: none of pretraining's, or the probe would see the crops again
+that the encoder was trained on."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ def evaluate(
     batch_size: int = 256,
     device: str = "auto",
     max_bad: float = 0.01,
+    augment: bool = False,
     encoder: nn.Module | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -84,11 +107,14 @@ def evaluate(
         train: labelled images that the probes learn from (labels are names of sub-folders), or a set's name. By default
             the run's own set, where that has labels and a test split.
         test: labelled images that the number is about.
-        probes: kinds; all by default.
+        probes: kinds; `barlow.probes.DEFAULT_PROBES` by default.
         baselines: measure raw pixels and the untrained network as well. Without them a number says little.
         batch_size: images per forward pass; it does not change the numbers but for rounding.
         device: cpu, cuda, mps or auto.
         max_bad: share of unreadable images allowed.
+        augment: measure the encoder by `linear_sgd` on augmented views too, a crop and a flip drawn anew in each epoch
+            as in the papers, tested on centre views. It embeds the training set once an epoch: a hundred times, which
+            is work for a GPU. The baselines stay on centre views.
         encoder: for a run whose encoder was given in Python: a module of the same class, to be filled.
         tell: receives one-line messages.
 
@@ -100,6 +126,9 @@ def evaluate(
     """
     say = tell or (lambda line: None)
     evaluate_features({}, probes)  # an unknown probe is refused before the hours of embedding
+    kinds = DEFAULT_PROBES if probes is None else probes
+    if augment and "linear_sgd" not in kinds:
+        raise ValueError(f"--augment is for linear_sgd, and --probes names only {', '.join(kinds)}: add linear_sgd")
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: at least 1")
     folder = Run.open(run)
@@ -107,6 +136,7 @@ def evaluate(
     preprocessing: Preprocessing = network.preprocessing  # type: ignore[assignment]
     train, test = _default_sets(folder, train, test)
     target = choose_device(device)
+    say("reading the labelled images")
     learn = _labelled(train, "train", preprocessing, max_bad)
     measured = _labelled(test, "test", preprocessing, max_bad)
     labels = _common_labels(learn, measured)
@@ -122,11 +152,22 @@ def evaluate(
     for name, net in compared:
         say(f"embedding {len(learn.ids) + len(measured.ids)} images: {name}")
         sets[name] = (
-            _features(folder, net, learn, labels[0], batch_size, target),
-            _features(folder, net, measured, labels[1], batch_size, target),
+            _features(folder, net, learn, labels[0], batch_size, target, say),
+            _features(folder, net, measured, labels[1], batch_size, target, say),
         )
-    say("probing")
-    results = evaluate_features(sets, probes)
+    say(f"probing: {', '.join(kinds)}")
+    chosen = {kind: _on_device(PROBES[kind](), target) for kind in kinds}
+    results = evaluate_features(sets, chosen)
+    if augment:
+        probe = chosen["linear_sgd"]
+        assert isinstance(probe, LinearSGD)
+        say(f"linear_sgd on augmented views: {len(learn.ids)} images, embedded in each of {probe.epochs} epochs")
+        test_features = sets[ENCODER][1].features
+        views = _augmented(network, learn, labels[0], batch_size, target, probe, say)
+        results[ENCODER][AUGMENTED] = outcome_of(probe.predict(views, test_features), labels[1])
+    for line in _unsuited(results):
+        warnings.append(line)
+        say(line)
     path = folder.path / "evaluation" / "results.json"
     report = _report(results, learn, measured, preprocessing, warnings, weights_hash(network), path)
     storage.write_json(path, report)
@@ -155,6 +196,31 @@ def _default_sets(run: Run, train: Data | None, test: Data | None) -> tuple[Data
 
 
 @dataclass
+class _Progress:
+    """Says now and then how far a number of images is."""
+
+    say: Callable[[str], None]
+    what: str
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
+
+    def over(self, batches: Iterable[Images], where: str = "") -> Iterator[Images]:
+        """The batches as they come, each counted when the next one is asked for."""
+        for batch in batches:
+            yield batch
+            self.done += len(batch)
+            now = time.monotonic()
+            if now - self.said < SECONDS_BETWEEN_LINES:
+                continue
+            self.said = now
+            rate = self.done / max(now - self.started, 1e-9)
+            left = timedelta(seconds=round((self.total - self.done) / rate))
+            self.say(f"{self.what}{where}: {self.done} of {self.total} images, {rate:.0f} images/s, eta {left}")
+
+
+@dataclass
 class _Labelled:
     """A labelled set as the networks see it: its centre views, in memory or decoded again when asked for."""
 
@@ -163,11 +229,13 @@ class _Labelled:
     ids: np.ndarray
     skipped: list[tuple[str, str]]
     hashes: list[str]
+    sizes: np.ndarray
+    """(N, 2) height and width of the originals."""
     held: np.ndarray | None
     fingerprint: str
 
     def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Tensor]:
-        """Normalised batches, in the order of `ids`, or of these rows of it."""
+        """Normalised batches of centre views, in the order of `ids`, or of these rows of it."""
         rows = np.arange(len(self.ids)) if rows is None else rows
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
         for start in range(0, len(rows), batch_size):
@@ -179,6 +247,23 @@ class _Labelled:
                 read = in_threads(lambda i: self.preprocessing.centre(self.source.read(i)), chosen, available_cores())
                 pixels = np.stack(list(read))
             yield (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+    def augmented_views(self, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Images]:
+        """Normalised batches in the order of `ids`: a random crop and a flip of each image, a function of (seed, epoch,
+        image)."""
+        crop, flip = RandomResizedCrop(self.preprocessing.size), HorizontalFlip()
+        normalize = Normalize(self.preprocessing.mean, self.preprocessing.std)
+        keys = Keys(seed, epoch, self.ids, PROBE_VIEW)
+        boxes = crop.boxes(self.sizes[:, 0], self.sizes[:, 1], keys.for_op(0))
+
+        def cut(row: int) -> np.ndarray:
+            return crop.resample_one(self.source.read(int(self.ids[row])).transpose(2, 0, 1), boxes[row])
+
+        crops = in_threads(cut, range(len(self.ids)), available_cores())
+        for start in range(0, len(self.ids), batch_size):
+            stop = min(start + batch_size, len(self.ids))
+            pixels = torch.from_numpy(np.stack([next(crops) for _ in range(start, stop)])).to(device)
+            yield normalize(flip(as_images(pixels), keys.for_op(1).rows(start, stop)))
 
     def skipped_note(self) -> str | None:
         """One line about images that could not be read."""
@@ -199,12 +284,15 @@ def _labelled(spec: Data, split: str, preprocessing: Preprocessing, max_bad: flo
     needed = count * size * size * preprocessing.channels
     fits = needed <= SHARE_OF_MEMORY * available_memory()
     held = np.empty((count, size, size, preprocessing.channels), np.uint8) if fits else None
+    sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, str, str]:
         try:
-            view = preprocessing.centre(source.read(index))
+            image = source.read(index)
         except UnreadableImage as error:
             return index, "", error.reason
+        sizes[index] = image.shape[:2]
+        view = preprocessing.centre(image)
         if held is not None:
             held[index] = view
         return index, leaks.pixel_hash(view), ""
@@ -222,7 +310,7 @@ def _labelled(spec: Data, split: str, preprocessing: Preprocessing, max_bad: flo
     hashes = [digest for _, digest, _ in taken if digest]
     if held is not None and skipped:
         held = held[ids]
-    return _Labelled(source, preprocessing, ids, skipped, hashes, held, leaks.fingerprint(hashes))
+    return _Labelled(source, preprocessing, ids, skipped, hashes, sizes[ids], held, leaks.fingerprint(hashes))
 
 
 def _common_labels(train: _Labelled, test: _Labelled) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +345,13 @@ def _networks(network: nn.Module, run: Run, train: _Labelled, batch_size: int) -
 
 
 def _features(
-    run: Run, network: nn.Module, images: _Labelled, labels: np.ndarray, batch_size: int, device: torch.device
+    run: Run,
+    network: nn.Module,
+    images: _Labelled,
+    labels: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> FeatureSet:
     """From the cache in the run folder, or computed and put there."""
     folder = run.path / "evaluation" / "features"
@@ -269,10 +363,50 @@ def _features(
     cached = load_features(folder, key)
     if cached is not None and len(cached) == len(images.ids):
         return FeatureSet(cached.features, labels, images.ids)
-    features = FeatureSet(embed(network, images.views(batch_size), device), labels, images.ids)
+    views = _Progress(say, f"embedding {images.source.name}", len(images.ids)).over(images.views(batch_size))
+    features = FeatureSet(embed(network, views, device), labels, images.ids)
     if not isinstance(network, RawPixels):  # pixels are cheaper to read again than to store
         save_features(folder, key, features)
     return features
+
+
+def _on_device(probe: Probe, device: torch.device) -> Probe:
+    """A probe that trains does so on the GPU, if there is one: the features of each step are moved there."""
+    if isinstance(probe, LinearSGD | LinearAdam) and device.type == "cuda":
+        return replace(probe, device=str(device))
+    return probe
+
+
+def _augmented(
+    network: nn.Module,
+    train: _Labelled,
+    labels: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    probe: LinearSGD,
+    say: Callable[[str], None],
+) -> EpochFeatures:
+    """The encoder's features of the training images in each epoch, their views drawn and embedded when asked for."""
+    progress = _Progress(say, "linear_sgd on augmented views", probe.epochs * len(train.ids))
+
+    def features(epoch: int) -> FeatureSet:
+        views = train.augmented_views(batch_size, probe.seed, epoch, device)
+        counted = progress.over(views, f", epoch {epoch + 1} of {probe.epochs}")
+        return FeatureSet(embed(network, counted, device), labels, train.ids)
+
+    return features
+
+
+def _unsuited(results: Results) -> Iterator[str]:
+    """A line for each probe whose rate does not suit the scale of its features: its number says little."""
+    for name, outcomes in results.items():
+        for kind, outcome in outcomes.items():
+            if outcome.notes.get("worse_than_class_frequencies"):
+                yield (
+                    f"{kind} on {name} fits the training images worse (loss {outcome.notes['train_loss']:.3g}) than "
+                    f"the class frequencies alone: lr {outcome.notes['lr']:g} does not suit features of this scale; "
+                    "rely on logistic, which standardises them"
+                )
 
 
 def _report(

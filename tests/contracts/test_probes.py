@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from barlow.probes import PROBES, FeatureSet, Probe, measure
+from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Probe, measure
+from barlow.probes.metrics import BEST_EPOCH
 
 
 def blobs(classes: int, n: int, apart: float, seed: int, width: int = 16) -> FeatureSet:
@@ -32,7 +33,8 @@ def probe(request) -> Probe:
 
 
 def test_there_are_probes():
-    assert {"knn", "knn5_euclidean", "logistic"} <= PROBES.keys()
+    assert {"knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam"} == PROBES.keys()
+    assert set(DEFAULT_PROBES) <= PROBES.keys()
 
 
 def test_it_is_a_frozen_dataclass(probe):
@@ -68,6 +70,16 @@ def test_intervals_enclose_the_value(probe):
         for score in probe(train, test).values():
             assert 0 <= score.low <= score.value <= score.high <= 1
             assert score.low < score.high
+
+
+def test_an_epoch_chosen_on_the_test_images_is_never_the_number(probe):
+    train, test = blobs(10, 200, 0.2, 0), blobs(10, 300, 0.2, 1)
+    predicted, scores = probe.predict(train, test.features), probe(train, test)
+    assert scores["top1"].value == (predicted.predictions == test.labels).mean(), "read from the last scores"
+    assert (BEST_EPOCH in scores) == (predicted.by_epoch is not None)
+    if predicted.by_epoch is not None:
+        assert scores[BEST_EPOCH].value == max((row == test.labels).mean() for row in predicted.by_epoch)
+        assert scores[BEST_EPOCH].value >= scores["top1"].value
 
 
 def test_the_order_of_test_rows_changes_nothing(probe):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from barlow.probes.metrics import Predicted, average_precision, macro_average_precision, measure
+from barlow.probes.metrics import Predicted, average_precision, best_epoch, macro_average_precision, measure
 
 
 def loop_average_precision(scores, positive):
@@ -70,6 +70,27 @@ def test_top5_of_a_class_the_training_set_lacks_is_a_miss():
     result = measure(Predicted(scores, classes), labels)
     assert result["top1"].value == result["top5"].value == 0.9
     assert measure(Predicted(scores, classes), np.full(10, 99))["top5"].value == 0.0
+
+
+def test_the_best_epoch_is_counted_apart_and_is_the_first_of_equal_ones():
+    scores = np.eye(3)[[0, 1, 1, 2]]
+    by_epoch = np.array([[0, 0, 0, 0], [5, 1, 2, 5], [0, 1, 2, 0], [2, 1, 2, 5], [0, 1, 1, 5]])
+    classes = np.array([0, 1, 5])
+    predicted = Predicted(scores, classes, by_epoch=by_epoch)
+    labels = np.array([0, 1, 2, 9])  # the training set has neither 2 nor 9, so the third epoch's 2 is as if by luck
+    result = measure(predicted, labels)
+    assert result["top1"].value == 0.5
+    assert result["best_epoch_top1"].value == 0.75
+    assert best_epoch(predicted, labels) == 3
+    assert best_epoch(predicted, np.array([7, 1, 2, 9])) == 2
+    plain = Predicted(scores, classes)
+    assert best_epoch(plain, labels) is None
+    assert measure(plain, labels) == {"top1": result["top1"]}
+
+
+def test_scores_of_another_epoch_than_the_last_are_a_mistake():
+    with pytest.raises(AssertionError, match="last epoch"):
+        Predicted(np.eye(2), np.array([0, 1]), by_epoch=np.array([[0, 1], [1, 1]]))
 
 
 def test_several_labels_have_no_single_prediction():

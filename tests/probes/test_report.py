@@ -5,8 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from barlow.probes import PROBES, FeatureSet, Score
-from barlow.probes.report import Outcome, Row, as_json, evaluate_features, render, results_table
+from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Score
+from barlow.probes.linear import LinearSGD
+from barlow.probes.report import (
+    AUGMENTED,
+    Outcome,
+    Row,
+    as_json,
+    evaluate_features,
+    outcome_of,
+    render,
+    results_table,
+)
 
 
 def pair(apart, classes=3):
@@ -26,15 +36,15 @@ def results():
     )
 
 
-def test_every_set_meets_every_probe(results):
-    assert all(list(outcomes) == list(PROBES) for outcomes in results.values())
+def test_every_set_meets_every_probe_of_an_evaluation_that_names_none(results):
+    assert all(tuple(outcomes) == DEFAULT_PROBES for outcomes in results.values())
     assert len(results) == 4
 
 
 def test_results_are_what_the_probes_say(results):
     train, test = pair(2)
-    for kind, probe in PROBES.items():
-        assert results["pixels"][kind].metrics == probe()(train, test)
+    for kind in DEFAULT_PROBES:
+        assert results["pixels"][kind].metrics == PROBES[kind]()(train, test)
 
 
 def test_untrained_is_the_better_of_the_two_metric_by_metric(results):
@@ -65,19 +75,62 @@ def test_results_become_json_and_back(results):
         "n": 90,
     }
     assert plain["sets"]["encoder"]["logistic"]["notes"]["converged"] is True
-    assert plain["gain"].keys() == {"knn.top1", "knn5_euclidean.top1", "logistic.top1"}
+    assert plain["gain"].keys() == {"knn.top1", "knn5_euclidean.top1", "logistic.top1", "linear_sgd.top1"}
+
+
+def test_the_best_epoch_is_told_with_its_number_and_apart_from_what_the_probe_chose(results):
+    train, test = pair(2)
+    predicted = LinearSGD().predict(train, test.features)
+    right = (predicted.by_epoch == test.labels).sum(axis=1)
+    plain = as_json(results)["sets"]["pixels"]
+    assert plain["linear_sgd"]["metrics"]["best_epoch_top1"]["value"] == right.max() / 90
+    assert plain["linear_sgd"]["metrics"]["top1"]["value"] == right[-1] / 90
+    assert right.max() > right[-1], "the test would not tell them apart"
+    assert plain["linear_sgd"]["chosen_on_test"] == {"best_epoch": right.argmax() + 1}
+    assert "best_epoch" not in plain["linear_sgd"]["notes"]
+    assert "chosen_on_test" not in plain["logistic"]
+
+
+def test_the_gain_is_of_the_last_epoch_and_the_best_has_none(results):
+    rows = {(row.probe, row.metric): row for row in results_table(results)}
+    last, best = rows["linear_sgd", "top1"], rows["linear_sgd", "best_epoch_top1"]
+    scores = {name: results[name]["linear_sgd"].metrics["top1"].value for name in results}
+    baselines = max(scores["pixels"], scores["untrained"], scores["untrained_recalibrated"])
+    assert last.gain == pytest.approx(scores["encoder"] - baselines)
+    assert best.gain is None
+    assert best.encoder.value >= last.encoder.value
+    text = render(results)
+    line = next(line for line in text.splitlines() if line.startswith("SGD best epoch"))
+    assert line.endswith("]"), "no gain"
+    assert "chosen on these very test images" in " ".join(text.split())
+
+
+def test_the_encoder_on_augmented_views_is_compared_with_baselines_on_centre_views(results):
+    train, test = pair(4)
+    augmented = outcome_of(LinearSGD(epochs=2).predict(lambda epoch: train, test.features), test.labels)
+    more = {**results, "encoder": {**results["encoder"], AUGMENTED: augmented}}
+    rows = {(row.probe, row.metric): row for row in results_table(more)}
+    row, plain = rows[AUGMENTED, "top1"], rows["linear_sgd", "top1"]
+    assert row.encoder == augmented.metrics["top1"]
+    assert (row.pixels, row.untrained) == (plain.pixels, plain.untrained)
+    assert as_json(more)["gain"][f"{AUGMENTED}.top1"] == row.gain
+    assert plain.encoder == results["encoder"]["linear_sgd"].metrics["top1"], "the cached protocol stays beside it"
+    text = render(more)
+    assert "SGD augm. top-1" in text
+    assert "its baselines on centre views" in " ".join(text.split())
+    assert "centre views" not in render(results)
 
 
 def test_the_table_fits_80_columns_at_its_widest():
     widest = Score(0.9912, 0.9876, 0.9934, 10_000)
-    sets = ("encoder", "pixels", "untrained")
-    metrics = {"top1": widest, "top5": Score(1.0, 0.9996, 1.0, 10_000)}
-    text = render({name: {kind: Outcome(metrics, {}) for kind in PROBES} for name in sets})
+    sets = {"encoder": [*PROBES, AUGMENTED], "pixels": list(PROBES), "untrained": list(PROBES)}
+    metrics = {"top1": widest, "top5": Score(1.0, 0.9996, 1.0, 10_000), "best_epoch_top1": widest}
+    text = render({name: {kind: Outcome(metrics, {}) for kind in kinds} for name, kinds in sets.items()})
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 3
-    assert sum("100 [100.0, 100]" in line for line in lines) == 3
-    assert "10,000 test images" in lines[-1]
+    assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 2 * (len(PROBES) + 1)
+    assert sum("100 [100.0, 100]" in line for line in lines) == len(PROBES) + 1
+    assert "10,000 test images" in text
     assert "…" not in text
 
 
@@ -93,6 +146,7 @@ def test_the_table_shows_encoder_baselines_and_gain(results):
 def test_a_table_without_baselines_has_no_gain():
     text = render(evaluate_features({"encoder": pair(2)}, ["knn"]))
     assert text.splitlines()[1].split()[-2:] == ["-", "-"]
+    assert len(text.splitlines()) == 3, "and no word on probes that are not in it"
 
 
 def test_probes_can_be_chosen_by_kind_and_unknown_ones_are_refused():

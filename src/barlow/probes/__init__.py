@@ -6,11 +6,12 @@ from typing import Protocol
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Score
 from barlow.probes.knn import EuclideanKNN, WeightedKNN
+from barlow.probes.linear import LinearAdam, LinearSGD
 from barlow.probes.logistic import Logistic
 from barlow.probes.metrics import Predicted, measure
 from barlow.types import Features
 
-__all__ = ["PROBES", "FeatureSet", "Predicted", "Probe", "Score", "measure"]
+__all__ = ["DEFAULT_PROBES", "PROBES", "FeatureSet", "Predicted", "Probe", "Score", "measure"]
 
 
 class Probe(Protocol):
@@ -18,7 +19,8 @@ class Probe(Protocol):
 
     Contract (tests/contracts/test_probes.py checks all in PROBES):
       1. `predict` does not get the test labels, so nothing can be fitted to them; whatever is chosen is chosen on a
-         part of `train`;
+         part of `train`. A probe that trains may hand over the answers of every epoch (`Predicted.by_epoch`), from
+         which `measure` tells the best apart; top-1 and top-5 are always the last epoch's;
       2. calling the probe is `measure(predict(train, test.features), test.labels)`;
       3. a test row's scores depend on that row and `train` only; equal inputs give equal scores;
       4. one class in `train` is a ValueError; several labels an image are accepted.
@@ -33,5 +35,10 @@ PROBES: Mapping[str, type[Probe]] = {
     "knn": WeightedKNN,
     "knn5_euclidean": EuclideanKNN,
     "logistic": Logistic,
+    "linear_sgd": LinearSGD,
+    "linear_adam": LinearAdam,
 }
 """Every probe by its kind."""
+
+DEFAULT_PROBES = ("knn", "knn5_euclidean", "logistic", "linear_sgd")
+"""Those of an evaluation that names none: the others repeat one paper's protocol, and take longer."""

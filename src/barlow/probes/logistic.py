@@ -40,8 +40,8 @@ class Logistic:
 
     Source: the L-BFGS probe of A. Radford et al., "Learning transferable visual models from natural language
     supervision" (2021), appendix A.3.
-    Deviation: standardised features, a coarser grid. Not the SGD protocol of the papers' tables (100 epochs with
-    augmentation, best validation epoch), which gives other numbers.
+    Deviation: standardised features, a coarser grid. The SGD protocol of the papers' tables gives other numbers; it is
+    `linear_sgd`.
     Convention: several labels an image are fitted one against the rest with a common C.
 
     Args:

@@ -12,6 +12,9 @@ from barlow.probes.intervals import Score, bootstrap, wilson
 TOP_FIVE_FROM = 10
 """Number of classes from which top-5 says something: below it, half of all guesses would be right."""
 
+BEST_EPOCH = "best_epoch_top1"
+"""The one metric that is chosen on the test images themselves: never the number, and without a gain."""
+
 
 @dataclass(frozen=True)
 class Predicted:
@@ -21,11 +24,17 @@ class Predicted:
         scores: one row per test image, one column per class (or label): probabilities or shares of votes, in [0, 1].
         classes: the class number of each column, ascending; None for several labels an image.
         notes: what the probe chose on the way (k, regularisation strength, whether it converged), for the record.
+        by_epoch: for a probe that trains, the class number of each test image after each epoch. The last row is what
+            `scores` say, so the number is that of the last epoch whatever the others were.
     """
 
     scores: Float64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "k"] | None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    by_epoch: Int64[np.ndarray, "epochs n"] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.by_epoch is None or np.array_equal(self.by_epoch[-1], self.predictions), "scores of the last epoch"
 
     @property
     def predictions(self) -> np.ndarray:
@@ -46,7 +55,8 @@ def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
     Convention: `top1`, and from ten classes up `top5`, with Wilson's interval; for several labels an image `map`, the
     macro mean average precision, with a bootstrap interval. In top-5 a class counts only with a score above 0: a class
     that got no vote was not among the answers. A test image of a class that the training set lacks is an error of the
-    probe, not left out.
+    probe, not left out. A probe that trains has `best_epoch_top1` too: the highest top-1 of an epoch on these images,
+    as the papers print it. Its interval is that of one epoch and leaves out that it was chosen.
     """
     n = len(labels)
     if predicted.classes is None:
@@ -58,7 +68,20 @@ def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
         five = np.argsort(-predicted.scores, axis=1, kind="stable")[:, :5]
         among = (five == columns[:, None]).any(axis=1)
         hits["top5"] = int((among & known & (predicted.scores[np.arange(n), columns] > 0)).sum())
+    if predicted.by_epoch is not None:
+        hits[BEST_EPOCH] = int(_hits_by_epoch(predicted.by_epoch, labels).max())
     return {name: wilson(count, n) for name, count in hits.items()}
+
+
+def best_epoch(predicted: Predicted, labels: np.ndarray) -> int | None:
+    """The epoch, from 1, that `best_epoch_top1` is about, the first of equal ones; None for a probe without epochs."""
+    if predicted.by_epoch is None:
+        return None
+    return int(_hits_by_epoch(predicted.by_epoch, labels).argmax()) + 1
+
+
+def _hits_by_epoch(by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return (by_epoch == labels).sum(axis=1)
 
 
 def average_precision(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
