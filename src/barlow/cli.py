@@ -13,7 +13,8 @@ FAILED_EXIT = 1
 INTERRUPTED_EXIT = 75
 """EX_TEMPFAIL: schedulers read it as "run me again"."""
 GRACE_SECONDS = 2.0
-"""What is wrong is wrong in every process alike: the others leave the first time to say so, and to end them."""
+"""What is wrong is mostly wrong in every process alike, or in one, and then for the rest that it is gone: whoever has
+the least to say leaves the launcher time to end it first."""
 
 EPILOG = """\
 Any key of the recipe can be set by its dotted name, and wins over the file:
@@ -211,25 +212,23 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from pathlib import Path
 
     from barlow.evaluation import own_set
-    from barlow.train import Interrupted, pretrain
+    from barlow.train import Interrupted, chosen_recipe, pretrain
 
     out = arguments.out
     if out is None:
         if arguments.resume:
             raise ValueError("--resume needs --out, the run folder to go on with")
-        if not arguments.data:
+        sources = chosen_recipe(**_asked(arguments, changes)).data.sources
+        if not sources:
             raise ValueError("no images are named; give a folder, or the name of a set (barlow list datasets)")
-        name = Path(arguments.data[0]).resolve().name if len(arguments.data) == 1 else "images"
+        name = Path(sources[0]).resolve().name if len(sources) == 1 else "images"
         out = Path("runs") / f"{name}-{arguments.objective or Path(arguments.recipe).stem.removeprefix('small_')}"
     try:
         result = pretrain(
-            arguments.data or None,
-            out,
-            recipe=arguments.recipe,
-            **{name: getattr(arguments, name) for name in _RECIPE_FLAGS},
+            out=out,
+            **_asked(arguments, changes),
             resume=arguments.resume,
             overwrite=arguments.overwrite,
-            overrides=changes,
             tell=_tell,
         )
     except Interrupted as stopped:
@@ -245,6 +244,12 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     return 0
 
 
+def _asked(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+    """What the command says about the recipe, as arguments of `pretrain` and `chosen_recipe`."""
+    flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+    return {"data": arguments.data or None, "recipe": arguments.recipe, "overrides": changes, **flags}
+
+
 def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     """The same command in several processes; whatever the recipe alone tells to be wrong is told before they start."""
     if arguments.devices < 1:
@@ -255,8 +260,7 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.train import chosen_recipe
 
     if not arguments.resume:
-        flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
-        chosen_recipe(arguments.data or None, recipe=arguments.recipe, overrides=changes, **flags)
+        chosen_recipe(**_asked(arguments, changes))
     try:
         return launch(arguments.devices, arguments.words)
     except Stopped:
@@ -268,12 +272,18 @@ def _first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def _deserted(error: Exception) -> bool:
+    """Whether it is about another process, whose own end says more."""
+    from barlow.distributed import Deserted
+
+    return isinstance(error, Deserted)
+
+
 def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow import recipe
     from barlow.train import chosen_recipe
 
-    flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
-    chosen = chosen_recipe(arguments.data or None, recipe=arguments.recipe, overrides=changes, **flags)
+    chosen = chosen_recipe(**_asked(arguments, changes))
     print(recipe.as_yaml(chosen), end="")
     return 0
 
@@ -406,7 +416,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        if not _first_process():
+        if "RANK" in os.environ and (not _first_process() or _deserted(error)):
             time.sleep(GRACE_SECONDS)
         expected = isinstance(error, ValueError | OSError | RuntimeError)
         text = " ".join(str(error).split()) or type(error).__name__

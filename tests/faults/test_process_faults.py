@@ -1,0 +1,106 @@
+"""What users of several processes meet: one line for what is wrong, a stop that saves, a process that dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+LONG = 100_000
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 48)
+
+
+def start(data: Path | None, out: Path, *words: str, **overrides: object) -> subprocess.Popen[str]:
+    given = [str(data), *tiny.words(**overrides)] if data else []
+    return subprocess.Popen(
+        [sys.executable, "-m", "barlow.cli", "pretrain", *given, "--out", str(out), "--devices", "2", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def training(out: Path) -> None:
+    """Waits until the run in a folder has made its first step."""
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").stat().st_size:
+        assert time.monotonic() < deadline, "the run did not begin"
+        time.sleep(0.05)
+
+
+def workers(launcher: subprocess.Popen[str]) -> list[int]:
+    """The processes that a launcher started, in the order of their rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            environment = dict(
+                part.split("=", 1) for part in (entry / "environ").read_text().split("\0") if "=" in part
+            )
+        except (OSError, ValueError, IndexError):
+            continue
+        if parent == launcher.pid and "RANK" in environment:
+            found[int(environment["RANK"])] = int(entry.name)
+    return [found[rank] for rank in sorted(found)]
+
+
+def test_what_is_wrong_for_all_is_said_once_and_in_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for given, out, overrides, expected in (
+        (data, tmp_path / "a", {"train__batch_size": 15}, "a batch of 15 cannot be shared equally by 2 processes"),
+        (tmp_path / "nowhere", tmp_path / "b", {}, "no folder"),
+        (data, tmp_path / "full", {}, "is not empty"),
+    ):
+        process = start(given, out, **overrides)
+        _, err = process.communicate(timeout=120)
+        told = [line for line in err.splitlines() if line.startswith("barlow: ")]
+        assert process.returncode == 1, err
+        assert len(told) == 1, err
+        assert expected in told[0]
+        assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+@pytest.mark.parametrize("asked", ["the launcher", pytest.param("one process", marks=pytest.mark.nightly)])
+def test_a_signal_stops_all_after_the_same_step_saved(asked: str, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(data, out, train__steps=LONG)
+    training(out)
+    os.kill(process.pid if asked == "the launcher" else workers(process)[1], signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert err.count("saved. To go on") == 1, err
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert f"stopped at step {step} of {LONG}" in err
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.nightly), 1])
+def test_when_a_process_is_killed_the_others_end_and_one_line_says_so(rank: int, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(data, out, train__steps=LONG, train__checkpoint_steps=1)
+    training(out)
+    started = workers(process)
+    os.kill(started[rank], signal.SIGKILL)
+    killed = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - killed < 20
+    assert process.returncode == 1
+    told = [line for line in err.splitlines() if line.startswith("barlow: ")]
+    assert len(told) == 1, err
+    assert f"process {rank} of 2 was killed by signal 9" in told[0]
+    for pid in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
