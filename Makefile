@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-learning check clean
+.PHONY: demo test test-learning nightly check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite \
@@ -15,6 +15,14 @@ test: .venv/ready
 
 test-learning: .venv/ready
 	$(BIN)/python -m pytest -m learning
+
+# What is promised in docs/exactness.md, measured whole; the log replaces the last one only when all is through.
+nightly: .venv/ready
+	rm -f results/nightly.partial
+	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
+	  tests/objectives tests/optim tests/equivalence tests/mutations tests/faults/test_process_faults.py tests/learning
+	mv results/nightly.partial results/nightly.jsonl
+	$(BIN)/python experiments/exactness.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

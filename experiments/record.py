@@ -9,21 +9,15 @@ steps, commit, hardware, time. Runs that are finished already are not run again,
 """
 
 import argparse
-import hashlib
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
+import results_line
 import yaml
 
 import barlow
-from barlow import storage
-from barlow.run import Run, environment
 from barlow.train import chosen_recipe
-
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 
 
 def main() -> None:
@@ -49,7 +43,7 @@ def main() -> None:
     if arguments.no_record:
         return
     line = summary(arguments, rows)
-    storage.append_line(RESULTS, line)
+    results_line.append(line)
     print(json.dumps(line, indent=1))
 
 
@@ -58,61 +52,28 @@ def one(arguments: argparse.Namespace, seed: int, out: Path) -> dict[str, Any]:
     changes = {key: yaml.safe_load(value) for key, value in arguments.override}
     asked = {"recipe": arguments.recipe, "steps": arguments.steps, "batch_size": arguments.batch_size, "seed": seed}
     chosen = chosen_recipe(arguments.train, overrides=changes, **asked)
-    started = time.monotonic()
     if not (out / "encoder" / "config.json").exists():
         barlow.pretrain(arguments.train, out, overrides=changes, overwrite=out.exists(), tell=print, **asked)
-    seconds = time.monotonic() - started
     if not (out / "evaluation" / "results.json").exists():
         train = arguments.train if arguments.test else None
         barlow.evaluate(out, train=train, test=arguments.test, tell=print)
-    results = storage.read_json(out / "evaluation" / "results.json")
-    metrics = Run.open(out).metrics()
-    return {
-        "run": out,
-        "seed": seed,
-        "recipe": chosen.as_dict(),
-        "seconds": metrics[-1]["seconds"] if metrics else seconds,
-        "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
-        "scores": {
-            features: {f"{p}.{m}": score for p, outcome in probes.items() for m, score in outcome["metrics"].items()}
-            for features, probes in results["sets"].items()
-        },
-        "environment": storage.read_json(out / "environment.json"),
-    }
+    return {"seed": seed, "recipe": chosen.as_dict(), **results_line.finished(out)}
 
 
 def summary(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and spread over the seeds of every score of every set of features."""
-    scores: dict[str, dict[str, Any]] = {}
-    for features, metrics in rows[0]["scores"].items():
-        for metric in metrics:
-            values = [row["scores"][features][metric]["value"] for row in rows]
-            scores.setdefault(features, {})[metric] = {
-                "mean": round(statistics.fmean(values), 4),
-                "spread": round(statistics.stdev(values), 4) if len(values) > 1 else None,
-                "values": [round(v, 4) for v in values],
-            }
-    recipe = dict(rows[0]["recipe"])
-    recipe.pop("seed")
-    recipe["data"] = {**recipe["data"], "sources": []}
-    here = environment("cpu")
-    return {
-        "name": arguments.name,
+    """The line: mean and spread over the seeds of every score of every set of features."""
+    measured = {
         "images": arguments.images,
-        "program": "experiments/record.py",
         "recipe": arguments.recipe,
         "overrides": dict(arguments.override),
-        "recipe_sha256": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
+        "recipe_sha256": results_line.recipe_hash(rows[0]["recipe"]),
         "steps": arguments.steps,
         "seeds": [row["seed"] for row in rows],
-        "scores": scores,
+        "scores": results_line.over_seeds([row["scores"] for row in rows]),
         "training_seconds": [round(row["seconds"], 1) for row in rows],
         "images_per_second": [round(row["images_per_second"], 1) for row in rows],
-        "commit": rows[0]["environment"]["commit"],
-        "hardware": rows[0]["environment"]["hardware"],
-        "versions": here["versions"],
-        "date": time.strftime("%Y-%m-%d"),
     }
+    return results_line.assembled(arguments.name, "experiments/record.py", measured, rows[0]["environment"])
 
 
 if __name__ == "__main__":

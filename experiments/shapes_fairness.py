@@ -14,29 +14,25 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results_line
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from barlow import storage
 from barlow.data.shapes import SINGLE, ShapesSource
-from barlow.distributed import has_native_bf16
+from barlow.distributed import World, has_native_bf16
 from barlow.nets.encoders import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.probes.features import FeatureSet, embed
 from barlow.probes.knn import WeightedKNN
 from barlow.probes.logistic import Logistic
 from barlow.resolve import prepare
-from barlow.run import environment
 from barlow.train import chosen_recipe
 from barlow.views.keys import Keys
 from barlow.views.ops import RandomResizedCrop
-
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 
 CROP_SCALES = (0.2, 0.3, 0.4)
 """Smallest crops, as a part of the image's area, for which visibility is reported."""
@@ -84,7 +80,7 @@ def measure(steps: int, seed: int = 0, recipe: str = "small_barlow_twins") -> di
         numbers[f"visible_{smallest}"] = visibility(test, smallest)
 
     chosen = chosen_recipe("shapes", recipe=recipe, steps=steps, seed=seed, device="cpu")
-    prepared = prepare(chosen, torch.device("cpu"))
+    prepared = prepare(chosen, World(torch.device("cpu")))
     resolved = prepared.recipe
     mean, std = float(np.mean(resolved.data.mean)), float(np.mean(resolved.data.std))
     normalised = [(x - mean) / std for x in pixels]
@@ -154,18 +150,13 @@ def main() -> None:
     rounded = {name: round(value, 4) for name, value in numbers.items()}
     print(json.dumps(rounded, indent=1))
     if not arguments.no_record:
-        here = environment("cpu")
-        line = {
-            "name": "shapes-fairness",
-            "program": "experiments/shapes_fairness.py",
+        measured = {
             "recipe": arguments.recipe,
             "steps": arguments.steps,
             "seeds": [arguments.seed],
             "numbers": rounded,
-            **{key: here[key] for key in ("commit", "hardware", "versions")},
-            "date": time.strftime("%Y-%m-%d"),
         }
-        storage.append_line(RESULTS, line)
+        results_line.append(results_line.assembled("shapes-fairness", "experiments/shapes_fairness.py", measured))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from barlow import storage
-from barlow.run import environment
+import results_line
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 BARLOW = str(Path(sys.executable).with_name("barlow"))
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
@@ -50,16 +48,8 @@ def main() -> None:
     for name, value in medians.items():
         print(f"{value:6.3f} s  {name}")
     if not arguments.no_record:
-        here = environment("cpu")
-        line = {
-            "name": "startup",
-            "program": "experiments/startup.py",
-            "seconds": medians,
-            "repeats": arguments.repeats,
-            **{key: here[key] for key in ("commit", "hardware", "versions")},
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        storage.append_line(RESULTS, line)
+        measured = {"seconds": medians, "repeats": arguments.repeats}
+        results_line.append(results_line.assembled("startup", "experiments/startup.py", measured))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
         recipes.read("small_vicerg")
     with pytest.raises(RecipeError, match=r"'imagenet/barlow_twin' \(did you mean 'imagenet/barlow_twins'\?\)"):
         recipes.read("imagenet/barlow_twin")
-    with pytest.raises(RecipeError, match=r"unknown recipe 'imagenet'.*; recipes: small_barlow_twins, .*, or the path"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'imagenet'.*`barlow list recipes`.*, or the path"):
         recipes.read("imagenet")
 
 

@@ -11,6 +11,7 @@ gradient that one process would have.
 
 import contextlib
 import datetime
+import gc
 import inspect
 import os
 import sys
@@ -167,6 +168,7 @@ def joined(wanted: str) -> Iterator[World]:
         raise
     finally:
         if ours:
+            gc.collect()  # of networks that were wrapped: while they are there, so is the group
             distributed.destroy_process_group()
 
 

@@ -334,7 +334,7 @@ def read(name_or_path: str) -> dict[str, Any]:
     else:
         raise RecipeError(
             f"unknown recipe {name_or_path!r}{_nearest(name_or_path, names())}; "
-            f"recipes: {', '.join(names())}, or the path of a YAML file"
+            f"give one of the {len(names())} that `barlow list recipes` shows, or the path of a YAML file"
         )
     try:
         content = yaml.safe_load(text)

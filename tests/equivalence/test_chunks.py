@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 import worlds
+from nightly_log import record
 from torch import Tensor, nn
 
 from barlow.distributed import World
@@ -28,7 +29,9 @@ def worst(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
 def test_chunks_have_the_gradient_of_the_whole_batch(kind: str, rows_in_memory: int) -> None:
     whole = worlds.gradient(SINGLE, kind, batch_norm=False)
     chunked = worlds.gradient(SINGLE, kind, batch_norm=False, rows_in_memory=rows_in_memory)
-    assert worst(chunked, whole) < 1e-10
+    error = worst(chunked, whole)
+    record(kind="chunks", name=kind, rows_in_memory=rows_in_memory, rows=worlds.ROWS, error=error, allowed=1e-10)
+    assert error < 1e-10
 
 
 def test_a_chunk_as_large_as_the_batch_is_the_ordinary_pass() -> None:

@@ -21,11 +21,14 @@ OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
 
 
 def step(world: World, kind: str, rows_in_memory: int | None) -> dict[str, Tensor]:
-    """Loss, gradient of every parameter, and buffers; no batch norm where there are chunks: it sees one at a time."""
+    """Loss, gradient of every parameter, and buffers; no batch norm where there are chunks: it sees one at a time.
+
+    Three embedding dimensions: W-MSE's slices of 6 rows are then slices of each process's 12 rows too.
+    """
     torch.manual_seed(0)
     norms = [nn.BatchNorm2d(6), nn.BatchNorm1d(8)] if rows_in_memory is None else [nn.Identity(), nn.Identity()]
     encoder = nn.Sequential(nn.Conv2d(3, 6, 3), norms[0], nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    projector = nn.Sequential(nn.Linear(6, 8), norms[1], nn.Tanh(), nn.Linear(8, 4))
+    projector = nn.Sequential(nn.Linear(6, 8), norms[1], nn.Tanh(), nn.Linear(8, 3))
     method = Siamese(encoder, projector).double().train()
     block = world.block(worlds.ROWS)
     _, terms = backward(

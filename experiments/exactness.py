@@ -1,0 +1,126 @@
+"""Writes the tables of docs/exactness.md from results/nightly.jsonl, which `make nightly` fills (`--check` compares).
+
+python experiments/exactness.py
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+LOG, PAGE = ROOT / "results" / "nightly.jsonl", ROOT / "docs" / "exactness.md"
+
+Line = dict[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    made = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(made) if len(made) > 2 else "*not measured*"
+
+
+def of(lines: Sequence[Line], kind: str) -> list[Line]:
+    """The lines of a kind, in the order in which they were written; of equal measurements the newest."""
+    names = ("name", "objective", "state", "precision", "processes", "rows_in_memory", "at")
+    newest = {tuple(str(line.get(key)) for key in names): line for line in lines if line["kind"] == kind}
+    return list(newest.values())
+
+
+def precision(lines: Sequence[Line]) -> str:
+    found: dict[str, list[Line]] = {}
+    for line in of(lines, "precision"):
+        found.setdefault(line["objective"], []).append(line)
+    rows = []
+    for objective, measured in found.items():
+        cells = [objective]
+        for dtype in ("float64", "float32"):
+            worst = max((m for m in measured if m["precision"] == dtype), key=lambda m: m["worst_relative_error"])
+            cells.append(f"{worst['worst_relative_error']:.1e} ({worst['at']}, {worst['state']})")
+        cells.append(str(sum(m["limited_by_reference"] for m in measured)))
+        rows.append(cells)
+    return markdown(["objective", "worst in float64", "worst in float32", "limited by the reference"], rows)
+
+
+def processes(lines: Sequence[Line]) -> str:
+    found: dict[str, dict[int, float]] = {}
+    for line in of(lines, "processes"):
+        if "in chunks, with" not in line["name"]:
+            found.setdefault(line["name"], {})[line["processes"]] = line["error"]
+    rows = ([name, *(f"{errors.get(n, float('nan')):.1e}" for n in (2, 3))] for name, errors in sorted(found.items()))
+    return markdown(["what", "two processes", "three"], rows)
+
+
+def chunks(lines: Sequence[Line]) -> str:
+    rows = (
+        [line["name"], f"{line['rows_in_memory']} of {line['rows']}", f"{line['error']:.1e}"]
+        for line in of(lines, "chunks")
+    )
+    return markdown(["objective", "rows in memory", "difference from the whole batch (float64)"], rows)
+
+
+def cost(lines: Sequence[Line]) -> str:
+    rows = [
+        [line["name"], f"{line['ratio']} × the ordinary step ({line['spread'][0]} to {line['spread'][1]})"]
+        for line in of(lines, "cost of exactness")
+    ]
+    rows += [
+        [f"{line['name']}, ResNet-18 at 96 px, LARS", f"{line['gigabytes']} GB at most, {line['seconds']} s for a step"]
+        for line in of(lines, "memory")
+    ]
+    return markdown(["what", "cost, on two CPU cores"], rows)
+
+
+def recipes(lines: Sequence[Line]) -> str:
+    rows = (
+        [
+            f"`{line['name']}`",
+            ", ".join(f"`{key} {value}`" for key, value in line["changes"].items() if key != "train.log_steps"),
+            f"{line['first']:g} → {line['last']:g}",
+            f"{line['images_per_second']:.0f}",
+        ]
+        for line in of(lines, "published recipe")
+    )
+    return markdown(["recipe", "changed", "mean loss of the first and last 20 steps", "images/s"], rows)
+
+
+def mutations(lines: Sequence[Line]) -> str:
+    rows = ([line["name"], f"`{line['by'][0]}`"] for line in of(lines, "mutation") if line["caught"])
+    return markdown(["fault", "caught by, among others"], rows)
+
+
+SECTIONS: dict[str, Callable[[Sequence[Line]], str]] = {
+    "precision": precision,
+    "processes": processes,
+    "chunks": chunks,
+    "cost": cost,
+    "recipes": recipes,
+    "mutations": mutations,
+}
+
+
+def page_with(text: str, lines: Sequence[Line]) -> str:
+    for name, table in SECTIONS.items():
+        generated = f"<!-- {name} -->\n{table(lines)}\n<!-- end -->"
+        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", lambda _, g=generated: g, text, flags=re.DOTALL)
+        assert count == 1, name
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the page is not up to date")
+    arguments = parser.parse_args()
+    lines = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
+    text = PAGE.read_text(encoding="utf-8")
+    wanted = page_with(text, lines)
+    if arguments.check:
+        return int(wanted != text)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What every line of results/results.jsonl has, for all programs that write one.
+
+A line says which program measured what, and what the numbers depend on: commit, hardware, versions, date. Numbers of
+runs also have the recipe's hash, and mean, spread and values over the seeds.
+"""
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from barlow import storage
+from barlow.run import Run, environment
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
+
+GPU_PROGRAM = "benchmarks/gpu_cifar10.py"
+GPU_RECIPES = {
+    "cifar10/barlow_twins": "Barlow Twins",
+    "cifar10/vicreg": "VICReg",
+    "cifar10/w_mse_2": "W-MSE 2",
+    "cifar10/w_mse_4": "W-MSE 4",
+}
+"""The recipes that GPU_PROGRAM trains, in its order, and their names in README's table."""
+
+
+def assembled(
+    name: str, program: str, measured: Mapping[str, Any], environment_of_runs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A line: who measured, what was measured, and what it depends on.
+
+    Args:
+        name: of the measurement.
+        program: its path from the root of the repository.
+        measured: all that is this program's own.
+        environment_of_runs: as `barlow.run.environment` wrote it when the numbers were made, if that was not now.
+    """
+    then = environment_of_runs or environment("cpu")
+    return {
+        "name": name,
+        "program": program,
+        **measured,
+        **{key: then[key] for key in ("commit", "hardware", "versions")},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def append(line: Mapping[str, Any], path: Path = RESULTS) -> None:
+    """Adds a line to the results."""
+    storage.append_line(path, line)
+
+
+def finished(run: Path) -> dict[str, Any]:
+    """What a trained and evaluated run's folder says: time, rate, every score and how its probe came to it,
+    environment."""
+    metrics = Run.open(run).metrics()
+    results = storage.read_json(run / "evaluation" / "results.json")
+    return {
+        "seconds": metrics[-1]["seconds"],
+        "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
+        "scores": {
+            features: {f"{p}.{m}": score for p, outcome in probes.items() for m, score in outcome["metrics"].items()}
+            for features, probes in results["sets"].items()
+        },
+        "notes": {
+            features: {p: outcome["notes"] for p, outcome in probes.items()}
+            for features, probes in results["sets"].items()
+        },
+        "images_evaluated": {name: images["count"] for name, images in results["images"].items()},
+        "warnings": results["warnings"],
+        "environment": storage.read_json(run / "environment.json"),
+    }
+
+
+def over_seeds(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Mean, spread and values over the seeds of every score of every set of features."""
+    summary: dict[str, dict[str, Any]] = {}
+    for features, metrics in scores[0].items():
+        for metric in metrics:
+            values = [of_seed[features][metric]["value"] for of_seed in scores]
+            summary.setdefault(features, {})[metric] = {**spread(values), "values": [round(v, 4) for v in values]}
+    return summary
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation of one score over the seeds; one seed has no spread."""
+    deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
+    return {"mean": round(statistics.fmean(values), 4), "spread": deviation}
+
+
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
+    """What tells one recipe from another, whatever its seed, which the line has, and the folder of its images."""
+    content = {key: value for key, value in recipe.items() if key != "seed"}
+    content["data"] = {**content["data"], "sources": []}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

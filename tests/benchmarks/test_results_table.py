@@ -1,0 +1,113 @@
+"""README's results: what the tables show of the lines, and that README is up to date."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("table", ROOT / "experiments" / "table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    sys.path.insert(0, str(ROOT / "experiments"))
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+def line(recipe: str = "cifar10/vicreg", *, seed: int = 0, top1: float = 0.8, **changed: Any) -> dict[str, Any]:
+    """A line as the GPU program writes it."""
+    probes = ("linear_sgd", "logistic", "knn", "knn5_euclidean")
+    score = {"mean": top1, "spread": None, "values": [top1]}
+    return {
+        "program": "benchmarks/gpu_cifar10.py",
+        "images": "CIFAR-10",
+        "recipe": recipe,
+        "overrides": {"train.precision": "bf16"},
+        "recipe_sha256": "a",
+        "epochs": 100,
+        "steps": 19500,
+        "seeds": [seed],
+        "limit": None,
+        "scores": {"encoder": {f"{probe}.top1": score for probe in probes}},
+        "probe_notes": {probe: {} for probe in probes},
+        "failed_probes": {},
+        "training_seconds": [420.0],
+        "images_per_second": [12_345.6],
+        "peak_gpu_bytes": 3 * 2**30,
+        "hardware": {"processor": "P", "gpu": "Some GPU"},
+        **changed,
+    }
+
+
+def gpu_rows(table: ModuleType, *lines: dict[str, Any]) -> list[str]:
+    return table.gpu_table(lines).splitlines()[2:]
+
+
+def test_without_lines_all_four_recipes_are_not_measured_and_nothing_is_invented(table: ModuleType) -> None:
+    rows = gpu_rows(table)
+    names = ["Barlow Twins", "VICReg", "W-MSE 2", "W-MSE 4"]
+    recipes = ["barlow_twins", "vicreg", "w_mse_2", "w_mse_4"]
+    assert rows == [
+        f"| {name} | `cifar10/{recipe}` | not measured | – | – | – | – | – | – | – |"
+        for name, recipe in zip(names, recipes, strict=True)
+    ]
+
+
+def test_a_line_fills_its_row_and_leaves_the_others(table: ModuleType) -> None:
+    rows = gpu_rows(table, line())
+    assert rows[1] == (
+        "| VICReg | `cifar10/vicreg`, `train.precision bf16` | 100 epochs, 7 min | **80.0** (n = 1) | **80.0** (n = 1) "
+        "| **80.0** (n = 1) | **80.0** (n = 1) | 12,346 | 3.0 GiB | Some GPU |"
+    )
+    assert ["not measured" in row for row in rows] == [True, False, True, True]
+
+
+def test_seeds_of_one_recipe_are_averaged_and_an_earlier_form_of_it_is_left_out(table: ModuleType) -> None:
+    old, first, second = line(top1=0.1, recipe_sha256="old"), line(top1=0.8), line(seed=1, top1=0.9)
+    assert "**85.0** ± 7.1 (n = 2)" in gpu_rows(table, old, first, second)[1]
+    again = line(seed=1, top1=0.8)
+    assert "**80.0** ± 0.0 (n = 2)" in gpu_rows(table, first, second, again)[1], "a seed counts once, the newest"
+
+
+def test_runs_of_other_lengths_have_rows_of_their_own(table: ModuleType) -> None:
+    rows = gpu_rows(table, line(epochs=200, training_seconds=[840.0]), line())
+    assert ["100 epochs, 7 min" in rows[1], "200 epochs, 14 min" in rows[2], len(rows)] == [True, True, 5]
+
+
+def test_trials_are_in_no_table(table: ModuleType) -> None:
+    trials = [line(limit=300), line(hardware={"processor": "P"})]
+    assert gpu_rows(table, *trials) == gpu_rows(table)
+    assert table.table([*trials, line()]) == table.table([])
+
+
+def test_a_linear_probe_that_failed_or_whose_rate_does_not_suit_is_marked(table: ModuleType) -> None:
+    diverged = line(failed_probes={"linear_sgd": "diverged"})
+    del diverged["scores"]["encoder"]["linear_sgd.top1"]
+    assert "min | diverged | **80.0**" in gpu_rows(table, diverged)[1]
+    unsuited = line()
+    unsuited["probe_notes"]["linear_sgd"]["worse_than_class_frequencies"] = True
+    assert "**80.0** (n = 1), its rate unsuited | **80.0** (n = 1) |" in gpu_rows(table, unsuited)[1]
+
+
+def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compressed(
+    table: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["table.py", "--check"])
+    assert table.main() == 0, "run `python experiments/table.py`"
+    results = (ROOT / "results" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    content = table.content([json.loads(text) for text in results if text])
+    assert "ResNet-18, GPU, 100 epochs" in content
+    assert "JPEG-compressed" in content
+    text = f"before {table.BEGIN}\nold\n{table.END} after"
+    assert table.readme_with(text, "new") == f"before {table.BEGIN}\nnew\n{table.END} after"

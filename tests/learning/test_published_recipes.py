@@ -1,0 +1,53 @@
+"""The published CIFAR-10 recipes on real images: two hundred steps without failure, and the loss falls."""
+
+import statistics
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from nightly_log import record
+
+from barlow.recipe import names
+from barlow.run import Run
+from barlow.train import pretrain
+
+STEPS = 200
+ON_CPU = {"train.batch_size": 128}
+"""A GPU takes the recipe's own batch; two cores would need hours for it."""
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    archive = shared_data / "cifar10.tar"
+    if not archive.exists():
+        pytest.skip(f"no {archive}")
+    home = tmp_path_factory.mktemp("cifar10")
+    with tarfile.open(archive) as tar:
+        tar.extractall(home, filter="data")
+    return home / "cifar10" / "train"
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("name", [name for name in names() if name.startswith("cifar10/")])
+def test_a_published_recipe_runs_on_real_images_and_its_loss_falls(name: str, photos: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    changes = {"train.steps": STEPS, "train.log_steps": 1, "train.precision": "auto"}
+    changes |= {} if torch.cuda.is_available() else ON_CPU
+    result = pretrain(photos, tmp_path / "run", recipe=name, overrides=changes, progress=False)
+    rows = Run(result.run_folder).metrics()
+    losses = [row["loss"] for row in rows]
+    assert len(losses) == STEPS
+    first, last = statistics.mean(losses[:20]), statistics.mean(losses[-20:])
+    speed = statistics.median(row["images_per_second"] for row in rows)
+    record(
+        kind="published recipe",
+        name=name,
+        steps=STEPS,
+        changes=changes,
+        first=round(first, 4),
+        last=round(last, 4),
+        images_per_second=speed,
+    )
+    assert last < first
