@@ -1,4 +1,7 @@
-"""Every file in barlow/objectives, found on disk, keeps the contract written at `barlow.objectives.Objective`."""
+"""Every file in barlow/objectives, found on disk, keeps the contract written at `barlow.objectives.Objective`.
+
+So do the variants of it that papers' ablations need, named here.
+"""
 
 import ast
 import dataclasses
@@ -23,15 +26,34 @@ FOLDER = Path(inspect.getfile(objectives)).parent
 # Twice as many rows as features suit every default: a batch that is one slice may be permuted as a whole.
 N, D = 16, 8
 
+INDIFFERENT = "barlow_twins off-diagonal only"
+"""The one variant that does not ask the views to agree: it compares no feature with itself."""
+
+VARIANTS = {
+    "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),
+    INDIFFERENT: ("barlow_twins", {"invariance": 0.0}),
+    "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
+    "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
+    "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
+    "vicreg equations": ("vicreg", {"convention": "equations"}),
+    "w_mse zca": ("w_mse", {"whitening": "zca"}),
+    "w_mse euclidean": ("w_mse", {"distance": "euclidean"}),
+    "w_mse zca euclidean": ("w_mse", {"whitening": "zca", "distance": "euclidean"}),
+    "w_mse slicings": ("w_mse", {"slicings": 3}),
+    "w_mse shrinkage": ("w_mse", {"shrinkage": 1e-3}),
+}
+CHECKED = {kind: (kind, {}) for kind in KINDS} | VARIANTS
+
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def objective(kind: str) -> objectives.Objective:
-    return objectives.load(kind)()
+@pytest.fixture(params=CHECKED)
+def objective(request: pytest.FixtureRequest) -> objectives.Objective:
+    kind, parameters = CHECKED[request.param]
+    return objectives.load(kind)(**parameters)
 
 
 def test_every_file_of_the_folder_is_found() -> None:
@@ -59,6 +81,13 @@ def test_the_class_is_found_by_name_in_the_package(kind: str) -> None:
 @pytest.mark.parametrize("name", ["BarlowTwins", "VICReg", "WMSE"])
 def test_the_three_are_importable_from_barlow(name: str) -> None:
     assert getattr(barlow, name) is getattr(objectives, name)
+
+
+def test_a_choice_that_there_is_not_is_refused_with_those_there_are(kind: str) -> None:
+    for field in dataclasses.fields(objectives.load(kind)):
+        if isinstance(field.default, str):
+            with pytest.raises(ValueError, match=rf"{field.name} is 'nonsense': choose one of {field.default}, "):
+                objectives.load(kind)(**{field.name: "nonsense"})
 
 
 def test_hyper_parameters_are_keywords_with_defaults_of_an_immutable_dataclass(kind: str) -> None:
@@ -142,8 +171,10 @@ def test_permuting_the_rows_of_all_views_together_changes_only_rounding(objectiv
     assert relative_error(permuted, [g[rows] for g in gradients]) < 1e-10
 
 
+@pytest.mark.parametrize("objective", [name for name in CHECKED if name != INDIFFERENT], indirect=True)
 def test_pairing_rows_wrongly_costs_more(objective: objectives.Objective) -> None:
-    a, b = batch_in("healthy", N, D)
+    # Of unit variance: an objective that does not normalise charges other scales, whatever the pairs.
+    a, b = ((z - z.mean(dim=0)) / z.std(dim=0) for z in batch_in("healthy", N, D))
     assert sum(objective(a, b.roll(1, 0)).values()) > 1.5 * sum(objective(a, b).values())
 
 

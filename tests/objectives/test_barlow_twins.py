@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -89,6 +90,20 @@ def test_value_and_gradient_equal_the_loops_in_both_precisions(size: tuple[int, 
             assert relative_error(gradients, reference[name][1]) < gradient_error, (name, precision)
 
 
+@pytest.mark.parametrize("normalization", ["samples", "none"])
+@pytest.mark.parametrize("size", SIZES)
+def test_gram_and_direct_form_of_the_variants_are_one_loss(size: tuple[int, int], normalization: str) -> None:
+    # Features whose scales differ by orders of magnitude: the diagonal holds nearly all of the energy.
+    scale = torch.logspace(-2, 2, size[1], dtype=torch.float64)
+    a, b = ((scale * z).float().double() for z in batch_in("healthy", *size))
+    reference = terms_and_gradients(lambda *z: oracle.barlow_twins(*z, normalization=normalization), a, b)
+    for precision, error in ((torch.float64, 1e-9), (torch.float32, 1e-6)):
+        found = terms_and_gradients(BarlowTwins(normalization=normalization), a.to(precision), b.to(precision))
+        for name, (value, gradients) in found.items():
+            assert value == pytest.approx(reference[name][0], rel=error), (name, precision)
+            assert relative_error(gradients, reference[name][1]) < error, (name, precision)
+
+
 def test_the_gradient_goes_to_both_views_and_through_the_statistics() -> None:
     a, b = batch_in("healthy", 24, 8)
     _, right = loss_and_gradients(BarlowTwins(), a, b)
@@ -124,6 +139,69 @@ def test_views_beyond_two_give_the_mean_over_pairs_and_are_standardised_once(mon
     assert len(calls) == 4
 
 
+def test_each_sum_has_a_weight_and_may_be_left_out() -> None:
+    a, b = batch_in("healthy", 24, 8)
+    whole = terms_and_gradients(BarlowTwins(redundancy=0.01), a, b)
+    weighted = terms_and_gradients(BarlowTwins(invariance=3, redundancy=0.04), a, b)
+    for name, weight in (("invariance", 3), ("redundancy", 4)):
+        assert weighted[name][0] == pytest.approx(weight * whole[name][0], rel=1e-12)
+        without = terms_and_gradients(BarlowTwins(**{name: 0}), a, b)
+        assert without[name][0] == 0
+        assert all(float(g.norm()) == 0 for g in without[name][1])
+        (other,) = whole.keys() - {name}
+        assert without[other][0] > 0
+
+
+def test_the_off_diagonal_sum_alone_does_not_ask_for_agreement() -> None:
+    a, b = batch_in("healthy", 256, 8)
+    objective = BarlowTwins(invariance=0)
+    right, wrong = total(objective(a, b)), total(objective(a, b.roll(1, 0)))
+    assert wrong < 1.5 * right
+    assert total(BarlowTwins(redundancy=0)(a, b.roll(1, 0))) > 20 * total(BarlowTwins(redundancy=0)(a, b))
+
+
+def test_samples_of_equal_length_reach_the_target_that_unit_length_cannot() -> None:
+    # Rows of ±1, every pattern of signs once: features are white and samples have length √d.
+    z = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)), dtype=torch.float64)
+    assert total(BarlowTwins(normalization="samples", eps=0)(z, z)) < 1e-25
+    unit = z / z.norm(dim=1, keepdim=True)
+    assert total(BarlowTwins(normalization="none", redundancy=0)(unit, unit)) == pytest.approx(4 * (1 - 1 / 4) ** 2)
+
+
+def test_samples_are_standardised_over_the_batch_first_and_keep_their_mean_over_features() -> None:
+    a, b = batch_in("healthy", 20, 5)
+    scale = torch.linspace(0.1, 7, 5, dtype=torch.float64)
+    objective = BarlowTwins(normalization="samples", eps=0)
+    assert total(objective(a * scale + 3, b / scale - scale)) == pytest.approx(total(objective(a, b)), rel=1e-11)
+    x = standardize(a).x
+    without_mean = x - x.mean(dim=1, keepdim=True)
+    assert total(objective(without_mean, without_mean)) != pytest.approx(total(objective(x, x)), rel=1e-2)
+
+
+def test_a_sample_at_the_mean_of_its_batch_has_no_direction() -> None:
+    a, b = batch_in("healthy", 9, 4)
+    a = torch.cat([a - a.mean(dim=0), torch.zeros(1, 4)])
+    a[-1] = a[:-1].mean(dim=0)
+    b = torch.cat([b, b[:1]])
+    point = torch.full((10, 4), 0.3, dtype=torch.float64)
+    for views in ((a, b), (point, b), (point, point)):
+        value, gradients = loss_and_gradients(BarlowTwins(normalization="samples"), *views)
+        assert math.isfinite(value)
+        assert all(g.isfinite().all() for g in gradients)
+    assert total(BarlowTwins(normalization="samples")(point, point)) == 4
+
+
+def test_without_normalization_the_scales_count_together() -> None:
+    a, b = batch_in("healthy", 20, 5)
+    objective = BarlowTwins(normalization="none")
+    value = total(objective(a, b))
+    assert total(objective(4 * a + 3, b / 4 - 1)) == pytest.approx(value, rel=1e-12)
+    assert total(objective(2 * a, b)) > 2 * value
+    assert total(objective(0 * a, 0 * b)) == 5, "collapse costs 1 a feature"
+    a[:, 2] = 0.1
+    assert math.isfinite(total(BarlowTwins(normalization="none", eps=0)(a, b))), "eps is not used"
+
+
 def test_unrelated_embeddings_have_the_redundancy_of_chance() -> None:
     # The squared correlation of n independent pairs is 1/(n-1) on average.
     generator = torch.Generator().manual_seed(0)
@@ -149,7 +227,9 @@ def test_a_constant_feature_has_a_finite_gradient_or_with_eps_zero_an_error() ->
         BarlowTwins(eps=0)(a, b)
 
 
-@pytest.mark.parametrize("bad", [{"redundancy": -1.0}, {"redundancy": float("nan")}, {"eps": -1e-5}])
+@pytest.mark.parametrize(
+    "bad", [{"invariance": -1.0}, {"redundancy": -1.0}, {"redundancy": float("nan")}, {"eps": -1e-5}]
+)
 def test_hyper_parameters_out_of_range_are_refused_by_name(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         BarlowTwins(**bad)

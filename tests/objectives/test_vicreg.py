@@ -44,9 +44,19 @@ def test_published_vectors(size: tuple[int, int]) -> None:
     assert float(VICReg(variance=1)(a, a)["variance"]) == pytest.approx(hinge_a, abs=1e-9)
     assert float(VICReg(covariance=1)(b, b)["covariance"]) == pytest.approx(2 * covariance_b, abs=1e-9)
     assert total(VICReg()(a, b)) == pytest.approx(official, abs=1e-8)
-    # The other published conventions are other weights.
-    assert total(VICReg(variance=50)(a, b)) == pytest.approx(algorithm_1, abs=1e-8)
-    assert total(VICReg(invariance=25 * size[1], variance=50)(a, b)) == pytest.approx(equations, abs=1e-8)
+    assert total(VICReg(convention="code")(a, b)) == pytest.approx(official, abs=1e-8)
+    assert total(VICReg(convention="algorithm_1")(a, b)) == pytest.approx(algorithm_1, abs=1e-8)
+    assert total(VICReg(convention="equations")(a, b)) == pytest.approx(equations, abs=1e-8)
+
+
+def test_the_conventions_differ_by_factors_of_terms_also_with_three_views() -> None:
+    views = [*batch_in("healthy", 24, 8), batch_in("nearly one point", 24, 8)[0]]
+    code = terms_and_gradients(VICReg(), *views)
+    for convention, factors in (("algorithm_1", (1, 2, 1)), ("equations", (8, 2, 1))):
+        other = terms_and_gradients(VICReg(convention=convention), *views)
+        for name, factor in zip(("invariance", "variance", "covariance"), factors, strict=True):
+            assert other[name][0] == pytest.approx(factor * code[name][0], rel=1e-12)
+            assert relative_error(other[name][1], [factor * g for g in code[name][1]]) < 1e-12
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -129,7 +139,9 @@ def test_views_beyond_two_give_the_mean_over_pairs_and_covary_once(monkeypatch: 
     views = [*batch_in("healthy", 12, 8), *batch_in("nearly one direction", 12, 8, seed=1)]
     pairs = [VICReg()(za, zb) for za, zb in itertools.combinations(views, 2)]
     calls = []
-    monkeypatch.setattr(vicreg, "covariance_energies", lambda z: calls.append(1) or covariance_energies(z))
+    monkeypatch.setattr(
+        vicreg, "covariance_energies", lambda z, **how: calls.append(1) or covariance_energies(z, **how)
+    )
     for name, term in VICReg()(*views).items():
         assert float(term) == pytest.approx(sum(float(p[name]) for p in pairs) / len(pairs), rel=1e-12)
     assert len(calls) == 4

@@ -17,9 +17,21 @@ def distance(objective: WMSE, *views: torch.Tensor) -> float:
     return float(objective(*views)["distance"])
 
 
-@pytest.mark.parametrize(("size", "value"), [((8, 4), 0.0467824014), ((16, 6), 0.0820090631)])
-def test_published_vectors(size: tuple[int, int], value: float) -> None:
-    assert distance(WMSE(slice_rows=size[0]), *formula_batch(*size)) == pytest.approx(value, abs=1e-9)
+# (n, d): Cholesky; ZCA; Cholesky with the Euclidean distance summed over features.
+PUBLISHED = {
+    (8, 4): (0.0467824014, 0.0296666648, 0.1663370857),
+    (16, 6): (0.0820090631, 0.0753141676, 0.4937875751),
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_vectors(size: tuple[int, int]) -> None:
+    n, d = size
+    cholesky, zca, squared = PUBLISHED[size]
+    views = formula_batch(n, d)
+    assert distance(WMSE(slice_rows=n), *views) == pytest.approx(cholesky, abs=1e-9)
+    assert distance(WMSE(slice_rows=n, whitening="zca"), *views) == pytest.approx(zca, abs=1e-9)
+    assert d * distance(WMSE(slice_rows=n, distance="euclidean"), *views) == pytest.approx(squared, abs=1e-9)
 
 
 def test_published_singular_case_names_its_remedies() -> None:
@@ -37,17 +49,20 @@ def test_published_value_with_the_features_permuted() -> None:
     assert 0.0468 in permuted
 
 
+@pytest.mark.parametrize("kind", [*itertools.product(("cholesky", "zca"), ("cosine", "euclidean"))])
 @pytest.mark.parametrize("shrinkage", [0.0, 0.1])
 @pytest.mark.parametrize("state", STATES)
-def test_value_and_gradient_equal_the_loops_in_both_precisions(state: str, shrinkage: float) -> None:
+def test_value_and_gradient_equal_the_loops_in_both_precisions(
+    state: str, shrinkage: float, kind: tuple[str, str]
+) -> None:
     a, b = batch_in(state, 24, 5)
 
     def loops(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
-        return oracle.w_mse(za, zb, 12, shrinkage)
+        return oracle.w_mse(za, zb, 12, shrinkage, *kind)
 
     value, reference = loss_and_gradients(loops, a, b)
-    objective = WMSE(slice_rows=12, shrinkage=shrinkage)
-    # Nearly one direction: condition number 1e7, and two ways to whiten differ by as much rounding.
+    objective = WMSE(slice_rows=12, shrinkage=shrinkage, whitening=kind[0], distance=kind[1])
+    # Nearly one direction: the loops whiten by a covariance of condition number 1e7 and lose as much.
     exact = 1e-8 if state == "nearly one direction" else 1e-9
     for precision, error in ((torch.float64, exact), (torch.float32, 1e-4)):
         found, gradients = loss_and_gradients(objective, a.to(precision), b.to(precision))
@@ -55,15 +70,18 @@ def test_value_and_gradient_equal_the_loops_in_both_precisions(state: str, shrin
         assert relative_error(gradients, reference) < error
 
 
-def test_a_constant_covariance_or_a_detached_view_is_another_gradient() -> None:
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("whitening", ["cholesky", "zca"])
+def test_a_constant_covariance_or_a_detached_view_is_another_gradient(whitening: str, distance: str) -> None:
     a, b = batch_in("healthy", 12, 5)
-    value, right = loss_and_gradients(WMSE(slice_rows=12), a, b)
+    objective = WMSE(slice_rows=12, whitening=whitening, distance=distance)
+    value, right = loss_and_gradients(objective, a, b)
 
     def constant_covariance(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
-        return oracle.w_mse(za, zb, 12, constant_covariance=True)
+        return oracle.w_mse(za, zb, 12, 0.0, whitening, distance, constant_covariance=True)
 
     def second_view_detached(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
-        return WMSE(slice_rows=12)(za, zb.detach() + 0 * zb)
+        return objective(za, zb.detach() + 0 * zb)
 
     for wrong in (constant_covariance, second_view_detached):
         wrong_value, gradients = loss_and_gradients(wrong, a, b)
@@ -71,9 +89,20 @@ def test_a_constant_covariance_or_a_detached_view_is_another_gradient() -> None:
         assert relative_error(gradients, right) > 0.05
 
 
-@pytest.mark.parametrize("objective", [WMSE(), WMSE(slice_rows=4, shrinkage=0.2), WMSE(slice_rows=4, slicings=2)])
-def test_gradient_equals_finite_differences(objective: WMSE) -> None:
-    views = [z.requires_grad_() for z in batch_in("healthy", 12, 3)]
+@pytest.mark.parametrize(
+    "objective",
+    [
+        WMSE(),
+        WMSE(slice_rows=4, shrinkage=0.2),
+        WMSE(slice_rows=4, slicings=2),
+        WMSE(whitening="zca"),
+        WMSE(distance="euclidean"),
+        WMSE(slice_rows=4, shrinkage=0.2, slicings=2, whitening="zca", distance="euclidean"),
+    ],
+)
+@pytest.mark.parametrize("state", ["healthy", "nearly converged"])
+def test_gradient_equals_finite_differences(objective: WMSE, state: str) -> None:
+    views = [z.requires_grad_() for z in batch_in(state, 12, 3)]
     assert torch.autograd.gradcheck(lambda za, zb: objective(za, zb)["distance"], views, eps=1e-5, rtol=1e-6)
 
 
@@ -87,14 +116,54 @@ def test_shifts_and_lower_triangular_maps_of_each_view_change_nothing() -> None:
     assert upper != pytest.approx(distance(WMSE(), a, b), rel=1e-3), "Cholesky whitening depends on the features' order"
 
 
-def test_distance_is_zero_for_equal_views_two_for_unrelated_ones_and_four_at_most() -> None:
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+@pytest.mark.parametrize("whitening", ["cholesky", "zca"])
+def test_distance_is_zero_for_equal_views_two_for_unrelated_ones_and_four_at_most(whitening: str, kind: str) -> None:
+    objective = WMSE(whitening=whitening, distance=kind)
+    # Of k rows whose covariance (divisor k - 1) is I, the mean square is (k - 1) / k.
+    scale = 15 / 16 if kind == "euclidean" else 1
     a, b = batch_in("healthy", 800, 8)
-    assert distance(WMSE(), a, a) == 0
-    assert distance(WMSE(), a, -a) == pytest.approx(4)
+    assert distance(objective, a, a) == 0
+    assert distance(objective, a, -a) == pytest.approx(4 * scale)
     other, _ = batch_in("healthy", 800, 8, seed=1)
-    assert distance(WMSE(), a, other) == pytest.approx(2, abs=0.1)  # four standard errors
+    assert distance(objective, a, other) == pytest.approx(2 * scale, abs=0.1)  # four standard errors
     rows = torch.randperm(800, generator=torch.Generator().manual_seed(1))
-    assert distance(WMSE(), a, b[rows]) > 5 * distance(WMSE(), a, b), "rows that do not belong together"
+    assert distance(objective, a, b[rows]) > 5 * distance(objective, a, b), "rows that do not belong together"
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+def test_zca_sees_no_rotation_or_permutation_of_both_views_but_cholesky_does(kind: str) -> None:
+    a, b = batch_in("healthy", 20, 5)
+    rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    permutation = torch.eye(5, dtype=torch.float64)[[3, 1, 4, 0, 2]]
+    cholesky, zca = WMSE(distance=kind), WMSE(whitening="zca", distance=kind)
+    for turn in (rotation, permutation):
+        assert distance(zca, a @ turn, b @ turn) == pytest.approx(distance(zca, a, b), rel=1e-12)
+        assert distance(cholesky, a @ turn, b @ turn) != pytest.approx(distance(cholesky, a, b), rel=1e-3)
+        assert distance(zca, a, b @ turn) > 2 * distance(zca, a, b), "of one view it does"
+    assert distance(zca, 3 * a + 1, b / 2) == pytest.approx(distance(zca, a, b), rel=1e-12)
+    stretched = torch.linspace(0.2, 4, 5, dtype=torch.float64)
+    assert distance(zca, a * stretched, b) != pytest.approx(distance(zca, a, b), rel=1e-3)
+    assert distance(cholesky, a * stretched, b) == pytest.approx(distance(cholesky, a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+def test_views_that_are_white_already_have_equal_eigenvalues_and_the_right_gradient(kind: str) -> None:
+    # Every pattern of signs once, times a power of 2: a covariance that is a multiple of I to the bit.
+    a = 2 * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)), dtype=torch.float64)
+    covariance = a.T @ a / 15
+    assert (covariance == covariance[0, 0] * torch.eye(4, dtype=torch.float64)).all()
+    b = a.roll(1, 1)
+
+    def loops(za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+        return oracle.w_mse(za, zb, 16, 0.0, "zca", kind)
+
+    value, reference = loss_and_gradients(loops, a, b)
+    found, gradients = loss_and_gradients(WMSE(slice_rows=16, whitening="zca", distance=kind), a, b)
+    assert found == pytest.approx(value, rel=1e-12)
+    assert all(g.isfinite().all() for g in gradients)
+    assert float(gradients[0].norm()) > 1e-3
+    assert relative_error(gradients, reference) < 1e-12
 
 
 def test_slices_are_contiguous_rows_and_each_is_whitened_apart() -> None:
@@ -133,9 +202,7 @@ def test_views_beyond_two_give_the_mean_over_pairs_and_are_whitened_once(monkeyp
     views = [*batch_in("healthy", 24, 4), *batch_in("healthy", 24, 4, seed=1)]
     pairs = [distance(WMSE(slicings=2), za, zb) for za, zb in itertools.combinations(views, 2)]
     whitened = []
-    monkeypatch.setattr(
-        w_mse, "whiten", lambda z, shrinkage: whitened.append(z.numel()) or whiten(z, shrinkage=shrinkage)
-    )
+    monkeypatch.setattr(w_mse, "whiten", lambda z, *how, **more: whitened.append(z.numel()) or whiten(z, *how, **more))
     assert distance(WMSE(slicings=2), *views) == pytest.approx(sum(pairs) / 6, rel=1e-12)
     assert sum(whitened) == 4 * 2 * 24 * 4
 
@@ -153,8 +220,9 @@ def test_a_batch_that_cannot_be_sliced_is_refused_with_one_that_can(n: int, obje
         objective(*batch_in("healthy", n, 4))
 
 
+@pytest.mark.parametrize("whitening", ["cholesky", "zca"])
 @pytest.mark.parametrize("collapse", ["a point", "a dead feature", "two equal features", "few directions"])
-def test_a_collapsed_embedding_is_an_error_that_names_shrinkage_which_helps(collapse: str) -> None:
+def test_a_collapsed_embedding_is_an_error_that_names_shrinkage_which_helps(collapse: str, whitening: str) -> None:
     views = [z.float() for z in batch_in("healthy", 24, 6)]
     for z in views:
         if collapse == "a point":
@@ -166,8 +234,8 @@ def test_a_collapsed_embedding_is_an_error_that_names_shrinkage_which_helps(coll
         else:
             z[:] = z[:, :1] * z[0]
     with pytest.raises(SingularCovarianceError, match="shrinkage"):
-        WMSE()(*views)
-    value, gradients = loss_and_gradients(WMSE(shrinkage=1e-3), *views)
+        WMSE(whitening=whitening)(*views)
+    value, gradients = loss_and_gradients(WMSE(shrinkage=1e-3, whitening=whitening), *views)
     assert 0 <= value <= 4
     assert all(g.isfinite().all() for g in gradients)
 

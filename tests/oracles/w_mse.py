@@ -1,4 +1,4 @@
-"""W-MSE by loops, from section 3 of arXiv 2007.06346: one slice, Cholesky's factor and the substitution by hand."""
+"""W-MSE by loops, from section 3 of arXiv 2007.06346: factor, substitution and inverse square root by hand."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,21 @@ def cholesky(sigma: list[list[Tensor]]) -> list[list[Tensor]]:
     return factor
 
 
-def whitened_rows(z: Tensor, shrinkage: float = 0.0, *, constant_covariance: bool = False) -> Tensor:
-    """L⁻¹ (z - mean). `constant_covariance` takes L for a constant: a wrong gradient that tests must tell apart."""
+def inverse_square_root(sigma: Tensor) -> Tensor:
+    """sigma^(-1/2), the limit of Z in Y, Z = (Y + Z⁻¹) / 2, (Z + Y⁻¹) / 2 from sigma, I (Denman and Beavers)."""
+    y, z = sigma, torch.eye(len(sigma), dtype=sigma.dtype)
+    for _ in range(40):
+        y, z = (y + torch.linalg.inv(z)) / 2, (z + torch.linalg.inv(y)) / 2
+    return z
+
+
+def whitened_rows(
+    z: Tensor, shrinkage: float = 0.0, whitening: str = "cholesky", *, constant_covariance: bool = False
+) -> Tensor:
+    """L⁻¹ (z - mean) or Σ^(-1/2) (z - mean).
+
+    `constant_covariance` takes Σ for a constant: a wrong gradient that tests must tell apart.
+    """
     k, d = z.shape
     columns = [z[:, j] - z[:, j].sum() / k for j in range(d)]
     sigma = [
@@ -25,6 +38,9 @@ def whitened_rows(z: Tensor, shrinkage: float = 0.0, *, constant_covariance: boo
     ]
     if constant_covariance:
         sigma = [[entry.detach() for entry in row] for row in sigma]
+    if whitening == "zca":
+        root = inverse_square_root(torch.stack([torch.stack(row) for row in sigma]))
+        return torch.stack(columns, dim=1) @ root
     factor = cholesky(sigma)
     solved: list[Tensor] = []
     for i in range(d):
@@ -37,6 +53,8 @@ def w_mse(
     zb: Tensor,
     slice_rows: int | None = None,
     shrinkage: float = 0.0,
+    whitening: str = "cholesky",
+    distance: str = "cosine",
     *,
     constant_covariance: bool = False,
 ) -> dict[str, Tensor]:
@@ -45,9 +63,13 @@ def w_mse(
     total = za.new_zeros(())
     for start in range(0, n, k):
         wa, wb = (
-            whitened_rows(z[start : start + k], shrinkage, constant_covariance=constant_covariance) for z in (za, zb)
+            whitened_rows(z[start : start + k], shrinkage, whitening, constant_covariance=constant_covariance)
+            for z in (za, zb)
         )
         for i in range(k):
+            if distance == "euclidean":
+                total = total + ((wa[i] - wb[i]) ** 2).sum() / (n * d)
+                continue
             cosine = wa[i].dot(wb[i]) / torch.sqrt(wa[i].dot(wa[i]) * wb[i].dot(wb[i]))
             total = total + (2 - 2 * cosine) / n
     return {"distance": total}

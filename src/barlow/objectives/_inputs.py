@@ -40,8 +40,24 @@ def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
         yield [z.to(dtype) for z in views]
 
 
+def in_float64(z: Embedding) -> Embedding:
+    """The embedding in float64, or as it is on devices without (mps).
+
+    For what costs n × d: a gradient through a standardisation, or the distance of a correlation from 1, is a small
+    difference of large numbers, and float32 would leave few digits of it.
+    """
+    return z if z.device.type == "mps" else z.double()
+
+
 def check_non_negative(**values: float) -> None:
     """Raises ValueError for a hyper-parameter that is negative, infinite or NaN."""
     for name, value in values.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value}: give a finite number of 0 or more")
+
+
+def check_one_of(allowed: tuple[str, ...], **values: str) -> None:
+    """Raises ValueError for a hyper-parameter that is none of the names it may be."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, get_args
 
 import torch
 
 from barlow.linalg import covariance_energies
-from barlow.objectives._inputs import check_non_negative, full_precision
+from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision, in_float64
 from barlow.types import Embedding, Terms
 
 __all__ = ["VICReg"]
+
+Convention = Literal["code", "algorithm_1", "equations"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,10 @@ class VICReg:
     Source: Bardes, Ponce, LeCun, VICReg (arXiv 2105.04906), section 4; facebookresearch/vicreg at 4e12602,
         main_vicreg.py.
     Convention: that of the released code: invariance a mean over rows *and* features, variance averaged over the views,
-        covariance summed over them, unbiased variance and covariance (divisor n - 1). The paper's Algorithm 1 weighs
-        the variance twice as much (variance=50 here), its equations 5-6 the invariance d times as much. Variance and
-        covariance are unchanged by a shift of either view, the invariance only by a shift of all. Where n ≤ d the
-        covariance comes from n × n Gram matrices: same value, same gradient.
+        covariance summed over them, unbiased variance and covariance (divisor n - 1). The paper holds two others, see
+        ``convention``. Variance and covariance are unchanged by a shift of either view, the invariance only by a shift
+        of all. Where n ≤ d the covariance comes from n × n Gram matrices: same value, same gradient. Of float32
+        embeddings the matrix products are taken in float32 and the rest in float64 (float32 on devices without it).
     Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
         mean over all pairs, each view's variance and covariance computed once.
 
@@ -38,6 +41,9 @@ class VICReg:
         covariance: weight of the covariances (ν), 0 or more.
         gamma: standard deviation below which a feature is pushed to vary more, above 0.
         eps: added to each variance, 0 or more.
+        convention: which published sums and means the weights belong to. "code": as above; the released models come
+            from it. "algorithm_1": the variance is the sum v(zₐ) + v(z_b), twice the code's. "equations" (5-6): that,
+            and the squared distance is summed over the features, d times the code's invariance.
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices with n ≥ 2; a constant
@@ -54,6 +60,7 @@ class VICReg:
     covariance: float = 1.0
     gamma: float = 1.0
     eps: float = 1e-4
+    convention: Convention = "code"
 
     def __post_init__(self) -> None:
         check_non_negative(
@@ -65,20 +72,25 @@ class VICReg:
         )
         if self.gamma == 0:
             raise ValueError("gamma is 0: give the standard deviation that features should keep (1 in the paper)")
+        check_one_of(get_args(Convention), convention=self.convention)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
+            dtype, d = views[0].dtype, views[0].shape[1]
+            views = [in_float64(view) for view in views]
             distances = [(za - zb).square().mean() for za, zb in combinations(views, 2)]
-            hinges, energies = zip(*map(self._spread, views), strict=True)
+            hinges, energies = zip(*(self._spread(view, dtype) for view in views), strict=True)
+            # Of the two views of a pair, sums are twice the means; every view is in equally many pairs.
+            features = d if self.convention == "equations" else 1
+            views_summed = 1 if self.convention == "code" else 2
             return {
-                "invariance": self.invariance * torch.stack(distances).mean(),
-                "variance": self.variance * torch.stack(hinges).mean(),
-                # A pair's covariance is the sum over its two views; every view is in equally many pairs.
-                "covariance": self.covariance * 2 * torch.stack(energies).mean(),
+                "invariance": (self.invariance * features * torch.stack(distances).mean()).to(dtype),
+                "variance": (self.variance * views_summed * torch.stack(hinges).mean()).to(dtype),
+                "covariance": (self.covariance * 2 * torch.stack(energies).mean()).to(dtype),
             }
 
-    def _spread(self, z: Embedding) -> tuple[torch.Tensor, torch.Tensor]:
-        variance, off_diagonal = covariance_energies(z)
+    def _spread(self, z: Embedding, products: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        variance, off_diagonal = covariance_energies(z, products=products)
         if self.eps == 0 and bool((variance == 0).any()):
             raise ValueError("a feature is constant over the batch and eps is 0: use eps > 0 (1e-4 in the paper)")
         return (self.gamma - (variance + self.eps).sqrt()).relu().mean(), off_diagonal / z.shape[1]

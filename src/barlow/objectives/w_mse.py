@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from barlow.linalg import whiten
-from barlow.objectives._inputs import full_precision
+from barlow.linalg import Whitening, whiten
+from barlow.objectives._inputs import check_one_of, full_precision, in_float64
 from barlow.types import Embedding, Terms
 
 __all__ = ["WMSE"]
+
+Distance = Literal["cosine", "euclidean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +25,16 @@ class WMSE:
     Each slice of k rows of each view is whitened apart: w = L⁻¹ (z - mean), L Lᵀ = (1 - shrinkage) Σ + shrinkage I;
     loss = mean over rows of 2 - 2 cos(wₐ, w_b).
 
-    Terms: ``distance``, between 0 (equal views) and 4; about 2 for unrelated views.
+    Terms: ``distance``, 0 for equal views and about 2 for unrelated ones; 4 at most.
 
     Source: Ermolov et al., Whitening for Self-Supervised Representation Learning (arXiv 2007.06346), section 3;
         htdt/self-supervised at d9662c8, methods/w_mse.py, methods/whitening.py, methods/norm_mse.py.
     Convention: that of the authors' code: Cholesky whitening, divisor k - 1, each view and each slice apart,
         gradients to all views and through the covariance, mean over rows, pairs of views and slicings. Unchanged by a
         shift of each view and by lower-triangular maps with a positive diagonal; a permutation of the features
-        changes it. Whitened in float64 (float32 on devices without it): the factor of a nearly singular covariance
-        doubles the digits that are lost.
+        changes it. With ZCA it is the other way round: a permutation or rotation of the features in all views changes
+        nothing, a triangular map does. The Euclidean distance is, as in the authors' code, a mean over the features
+        too. Whitened in float64 (float32 on devices without it): a covariance that is nearly singular costs digits.
     Deviation: the first slicing takes contiguous rows and further ones fixed permutations that depend on (n, slicing)
         alone, the same for every view, where the authors draw new ones each step; batches come shuffled. The paper's
         formula whitens over all views together; as in the code, each view is whitened on its own. A row that whitens
@@ -43,6 +47,8 @@ class WMSE:
             loses a direction or a slice has few rows.
         slicings: number of ways in which the rows are sliced, 1 or more; the loss is their mean. With one slice for the
             whole batch all are the same.
+        whitening: "cholesky", as above, or "zca": w = Σ^(-1/2) (z - mean), Σ the covariance with its shrinkage.
+        distance: "cosine", as above, or "euclidean": the loss is the mean over rows and features of (wₐ - w_b)².
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices; n not a multiple of
@@ -57,6 +63,8 @@ class WMSE:
     slice_rows: int | None = None
     shrinkage: float = 0.0
     slicings: int = 1
+    whitening: Whitening = "cholesky"
+    distance: Distance = "cosine"
 
     def __post_init__(self) -> None:
         if self.slice_rows is not None and self.slice_rows < 2:
@@ -65,16 +73,22 @@ class WMSE:
             raise ValueError(f"shrinkage is {self.shrinkage}: give a number in [0, 1); 1 would not whiten at all")
         if self.slicings < 1:
             raise ValueError(f"slicings is {self.slicings}: give 1 or more")
+        check_one_of(get_args(Whitening), whitening=self.whitening)
+        check_one_of(get_args(Distance), distance=self.distance)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
             n, d = views[0].shape
             k = self._rows(n, d)
-            stacked = torch.stack([view.to(_precision(view)) for view in views])
+            stacked = torch.stack([in_float64(view) for view in views])
             rows = torch.stack([_row_order(n, slicing) for slicing in range(self.slicings)]).to(stacked.device)
             slices = stacked[:, rows].unflatten(2, (n // k, k))  # (view, slicing, slice, row in slice, feature)
-            whitened = torch.nn.functional.normalize(whiten(slices, self.shrinkage), dim=-1)
-            distances = [_squared_distance(wa, wb).mean() for wa, wb in combinations(whitened, 2)]
+            whitened = whiten(slices, self.shrinkage, method=self.whitening)
+            if self.distance == "cosine":
+                whitened = torch.nn.functional.normalize(whitened, dim=-1)
+                distances = [_squared_distance(ua, ub).mean() for ua, ub in combinations(whitened, 2)]
+            else:
+                distances = [(wa - wb).square().mean() for wa, wb in combinations(whitened, 2)]
             return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
 
     def _rows(self, n: int, d: int) -> int:
@@ -96,10 +110,6 @@ class WMSE:
                 f"{(n // k + 1) * k}, or another slice_rows"
             )
         return k
-
-
-def _precision(z: Tensor) -> torch.dtype:
-    return torch.float32 if z.device.type == "mps" else torch.float64
 
 
 def _row_order(n: int, slicing: int) -> Int64[Tensor, "n"]:

@@ -1,0 +1,27 @@
+"""Objectives under the autocast of the networks, at widths from which on matrices are multiplied in float32."""
+
+import pytest
+import torch
+from oracles.vectors import batch_in
+
+from barlow import linalg, objectives
+
+
+@pytest.mark.parametrize("kind", objectives.kinds())
+@pytest.mark.parametrize("rows", [24, 384])
+def test_wide_embeddings_are_compared_in_full_precision_under_autocast_too(kind: str, rows: int) -> None:
+    d = linalg.NARROW + 32
+    objective = objectives.load(kind)()
+    if kind == "w_mse" and rows <= d:
+        objective = objectives.load(kind)(slice_rows=rows, shrinkage=0.1)
+    views = [z.float().requires_grad_() for z in batch_in("healthy", rows, d)]
+    outside = objective(*views)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = objective(*views)
+    for name, term in outside.items():
+        assert inside[name].dtype == torch.float32
+        assert inside[name].equal(term), name
+        pairs = zip(
+            *(torch.autograd.grad(terms[name], views, retain_graph=True) for terms in (inside, outside)), strict=True
+        )
+        assert all(g.equal(h) for g, h in pairs), name

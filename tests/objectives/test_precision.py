@@ -1,0 +1,219 @@
+"""How exact the objectives are: every term and its gradient against float64 matrices, over shapes and states.
+
+The claim: relative error at most 1e-9 for float64 embeddings and 1e-4 for float32 ones, term by term (a large term must
+not hide a small one).
+
+Relative means: of a value v against r, |v - r| / |r|; of a gradient, ‖g - r‖ / ‖r‖ over both views together, in which a
+view that has next to no gradient is measured by the other. A term that is 0 must be 0. There is no floor: where a
+gradient nearly vanishes (two rows, views that agree) the digits of what is left are asked for. The one exception is
+the reference's own rounding, which matters to float64 alone: where it exceeds a tenth of the tolerance (the reference
+on the same rows in another order shows it), the error may be ten times that rounding; the log counts such terms.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from nightly_log import record
+from oracles import barlow_twins as bt_loops
+from oracles import barlow_twins_cross_entropy as ce_loops
+from oracles import plain
+from oracles import vicreg as vicreg_loops
+from oracles import w_mse as w_mse_loops
+from oracles.gradients import Loss, relative_error, terms_and_gradients
+from oracles.vectors import STATES, batch_in
+
+from barlow.objectives.barlow_twins import BarlowTwins
+from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
+from barlow.objectives.vicreg import VICReg
+from barlow.objectives.w_mse import WMSE
+
+Size = tuple[int, int]
+Terms = dict[str, tuple[float, list[torch.Tensor]]]
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+class Case(NamedTuple):
+    objective: Callable[..., dict[str, torch.Tensor]]
+    plain: Loss
+    loops: Loss
+
+
+def _case(cls: type, plain_loss: Loss, loops: Loss, **changes: object) -> Case:
+    return Case(cls(**changes), functools.partial(plain_loss, **changes), functools.partial(loops, **changes))
+
+
+_bt = functools.partial(_case, BarlowTwins, plain.barlow_twins, bt_loops.barlow_twins)
+_vicreg = functools.partial(_case, VICReg, plain.vicreg, vicreg_loops.vicreg)
+_w_mse = functools.partial(_case, WMSE, plain.w_mse, w_mse_loops.w_mse)
+
+SQUARES = {
+    "barlow_twins": _bt(),
+    "barlow_twins samples": _bt(normalization="samples"),
+    "barlow_twins none": _bt(normalization="none"),
+    "barlow_twins_cross_entropy": _case(
+        BarlowTwinsCrossEntropy, plain.barlow_twins_cross_entropy, ce_loops.barlow_twins_cross_entropy
+    ),
+    "vicreg": _vicreg(),
+}
+WHITENING = {
+    "w_mse": _w_mse(),
+    "w_mse zca": _w_mse(whitening="zca"),
+    "w_mse euclidean": _w_mse(distance="euclidean"),
+    "w_mse zca euclidean": _w_mse(whitening="zca", distance="euclidean"),
+    "w_mse shrinkage": _w_mse(shrinkage=1e-3),
+    "w_mse zca shrinkage": _w_mse(shrinkage=1e-3, whitening="zca"),
+}
+# These differ from the cases above by a factor on a term: small sizes are enough.
+FACTORS = {
+    "barlow_twins diagonal only": _bt(redundancy=0.0),
+    "barlow_twins off-diagonal only": _bt(invariance=0.0, redundancy=1.0),
+    "vicreg algorithm_1": _vicreg(convention="algorithm_1"),
+    "vicreg equations": _vicreg(convention="equations"),
+}
+
+# Both sides of the switch to Gram matrices and the switch itself: n = d/2 for a cross-correlation, n = d for a
+# covariance. Both sides of the width (64) up to which products stay in float64.
+SMALL = [(2, 2), (2, 65), (3, 3), (5, 66), (32, 64), (33, 64), (64, 3), (64, 64), (65, 64), (64, 66), (100, 100)]
+FAST = [*SMALL, (64, 256), (128, 256), (129, 256), (256, 8), (256, 128), (256, 256), (257, 256)]
+LARGE = [(2, 1024), (3, 512), (8, 1024), (64, 1024), (256, 512), (256, 1024), (257, 512), (512, 512), (512, 1024)]
+LARGE += [(513, 1024), (1024, 2), (1024, 3), (1024, 8), (1024, 64), (1024, 256), (1024, 1024)]
+LARGE += [(4096, 2), (4096, 3), (4096, 8), (4096, 64), (4096, 256), (2, 4096), (64, 4096)]
+
+SMALL_SLICES = [(4, 2), (6, 3), (16, 8), (64, 8), (128, 64)]
+FAST_SLICES = [*SMALL_SLICES, (256, 64)]
+LARGE_SLICES = [(4096, 2), (4096, 8), (1024, 64), (4096, 64), (512, 256), (1024, 256), (1024, 512)]
+
+# Seconds each: two states of the defaults (and of ZCA) up to 4M numbers, one beyond.
+HUGE = [
+    (name, state, size)
+    for name, sizes in {
+        "barlow_twins": [(4096, 1024), (1024, 4096), (2048, 4096), (4096, 4096)],
+        "vicreg": [(4096, 1024), (1024, 4096), (2048, 4096), (4096, 4096)],
+        "w_mse": [(2048, 1024), (4096, 1024)],
+        "w_mse zca": [(2048, 1024)],
+    }.items()
+    for size in sizes
+    for state in (["healthy", "nearly converged"] if math.prod(size) <= 2**22 else ["healthy"])
+]
+
+
+def _value_error(value: float, reference: float) -> float:
+    if value == reference:
+        return 0.0
+    return abs(value - reference) / abs(reference) if reference else math.inf
+
+
+def _errors(found: Terms, reference: Terms) -> dict[str, float]:
+    assert found.keys() == reference.keys()
+    errors = {}
+    for name, (value, gradients) in found.items():
+        both = _value_error(value, reference[name][0]), relative_error(gradients, reference[name][1])
+        errors[name] = math.inf if any(map(math.isnan, both)) else max(both)
+    return errors
+
+
+def _rounding(loss: Loss, a: torch.Tensor, b: torch.Tensor, reference: Terms, rows_together: int) -> dict[str, float]:
+    """How much the reference's terms change when it sees the same rows in another order."""
+    order = torch.arange(len(a)).unflatten(0, (-1, rows_together)).flip(1).flatten()
+    terms = terms_and_gradients(loss, a[order], b[order])
+    back = {name: (value, [g[order.argsort()] for g in gradients]) for name, (value, gradients) in terms.items()}
+    return _errors(back, reference)
+
+
+def _check(name: str, case: Case, state: str, sizes: list[Size], *, log: bool = False) -> None:
+    worst = {precision: (0.0, "") for precision in TOLERANCE}
+    limited, failures = 0, []
+    for n, d in sizes:
+        a, b = batch_in(state, n, d)
+        reference = terms_and_gradients(case.plain, a, b)
+        for precision, tolerance in TOLERANCE.items():
+            rounding: dict[str, float] = {}
+            for term, error in _errors(
+                terms_and_gradients(case.objective, a.to(precision), b.to(precision)), reference
+            ).items():
+                where = f"{term} at {n} x {d}"
+                if error > tolerance and precision == torch.float64:
+                    together = 2 * d if isinstance(case.objective, WMSE) else n
+                    rounding = rounding or _rounding(case.plain, a, b, reference, together)
+                    if 10 * rounding[term] > tolerance:
+                        limited += 1
+                        if error > 10 * rounding[term]:
+                            failures.append(f"{where}: {error:.1e}, rounding {rounding[term]:.1e}")
+                        continue
+                if not error <= tolerance:
+                    failures.append(f"{where}, {precision}: {error:.1e}")
+                worst[precision] = max(worst[precision], (error, where))
+    if log:
+        for precision, (error, where) in worst.items():
+            record(
+                test="precision",
+                objective=name,
+                precision=str(precision).removeprefix("torch."),
+                state=state,
+                worst_relative_error=error,
+                at=where,
+                limited_by_reference=limited if precision == torch.float64 else 0,
+            )
+    assert not failures, f"{name}, {state}: " + "; ".join(failures)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", [*SQUARES, *WHITENING, *FACTORS])
+def test_the_matrices_that_serve_as_reference_equal_the_loops(name: str, state: str) -> None:
+    case = (SQUARES | WHITENING | FACTORS)[name]
+    for n, d in [(8, 4), (12, 3)] if name in WHITENING else [(2, 4), (6, 2), (12, 4), (5, 11)]:
+        a, b = batch_in(state, n, d)
+        # The loops whiten by the covariance, whose condition number is the square of the batch's.
+        tolerance = 1e-8 if name in WHITENING and state == "nearly one direction" else 1e-10
+        errors = _errors(terms_and_gradients(case.plain, a, b), terms_and_gradients(case.loops, a, b))
+        assert all(error < tolerance for error in errors.values()), (n, d, errors)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", SQUARES | FACTORS)
+def test_terms_and_gradients_are_exact(name: str, state: str) -> None:
+    _check(name, (SQUARES | FACTORS)[name], state, FAST if name in SQUARES else SMALL)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", WHITENING)
+def test_terms_and_gradients_through_whitening_are_exact(name: str, state: str) -> None:
+    _check(name, WHITENING[name], state, FAST_SLICES)
+
+
+def test_what_is_measured_is_logged_a_line_each_where_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    monkeypatch.delenv("BARLOW_NIGHTLY_LOG", raising=False)
+    record(test="nowhere")
+    monkeypatch.setenv("BARLOW_NIGHTLY_LOG", str(path))
+    _check("vicreg", SQUARES["vicreg"], "healthy", [(8, 4)], log=True)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["precision"] for line in lines] == ["float64", "float32"]
+    assert all(line["objective"] == "vicreg" and line["worst_relative_error"] < 1e-6 for line in lines)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", SQUARES | WHITENING)
+def test_terms_and_gradients_are_exact_on_the_whole_grid(name: str, state: str) -> None:
+    small, large = (FAST, LARGE) if name in SQUARES else (FAST_SLICES, LARGE_SLICES)
+    if state == "far from the origin":  # an offset is taken away row by row, whatever the size
+        large = large[-2:]
+    _check(name, (SQUARES | WHITENING)[name], state, small + large, log=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "state", "size"), HUGE)
+def test_terms_and_gradients_are_exact_at_the_largest_sizes(name: str, state: str, size: Size) -> None:
+    _check(name, (SQUARES | WHITENING)[name], state, [size], log=True)

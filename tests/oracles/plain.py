@@ -1,0 +1,134 @@
+"""The losses by d × d matrices in float64, straight from the equations, for sizes at which the loops take hours.
+
+`tests/objectives/test_precision.py` first checks them against the loops. They share nothing with the package: no Gram
+matrices, no differences of views in place of correlations, and whitening by orthogonal factors of the centred batch
+rather than by its covariance, whose condition number is the square.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _centred(z: Tensor) -> Tensor:
+    return z - z.mean(dim=0)
+
+
+def _standardised(z: Tensor, eps: float) -> Tensor:
+    return _centred(z) / (z.var(dim=0, correction=0) + eps).sqrt()
+
+
+def cross_covariance(za: Tensor, zb: Tensor, eps: float, normalization: str) -> Tensor:
+    """c of section 1.1 of the paper, or of the two rows of its Table 5 that normalise otherwise."""
+    if normalization == "none":
+        ya, yb = za, zb
+    else:
+        ya, yb = _standardised(za, eps), _standardised(zb, eps)
+        if normalization == "samples":
+            ya, yb = (y / y.norm(dim=1, keepdim=True) * math.sqrt(y.shape[1]) for y in (ya, yb))
+    return _centred(ya).T @ _centred(yb) / len(za)
+
+
+def _without_diagonal(matrix: Tensor) -> Tensor:
+    return matrix - torch.diag(matrix.diagonal())
+
+
+def barlow_twins(
+    za: Tensor,
+    zb: Tensor,
+    *,
+    invariance: float = 1.0,
+    redundancy: float = 0.0051,
+    eps: float = 1e-5,
+    normalization: str = "batch",
+) -> dict[str, Tensor]:
+    c = cross_covariance(za, zb, eps, normalization)
+    return {
+        "invariance": invariance * (1 - c.diagonal()).square().sum(),
+        "redundancy": redundancy * _without_diagonal(c).square().sum(),
+    }
+
+
+def vicreg(
+    za: Tensor,
+    zb: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    convention: str = "code",
+) -> dict[str, Tensor]:
+    n, d = za.shape
+    squared = (za - zb).square().sum(dim=1)
+    hinges, energies = [], []
+    for z in (za, zb):
+        hinges.append(torch.clamp(gamma - (z.var(dim=0) + eps).sqrt(), min=0).mean())
+        x = _centred(z)
+        energies.append(_without_diagonal(x.T @ x / (n - 1)).square().sum() / d)
+    return {
+        "invariance": invariance * squared.mean() / (1 if convention == "equations" else d),
+        "variance": variance * sum(hinges) / (2 if convention == "code" else 1),
+        "covariance": covariance * sum(energies),
+    }
+
+
+def barlow_twins_cross_entropy(
+    za: Tensor, zb: Tensor, *, redundancy: float = 1.0, temperature: float = 0.1, eps: float = 1e-5
+) -> dict[str, Tensor]:
+    """Less the values at c = I."""
+    c = cross_covariance(za, zb, eps, "batch")
+    d = len(c)
+    positive = torch.where(c > 0, c, 0)[~torch.eye(d, dtype=torch.bool)]
+    return {
+        "invariance": 1 / temperature + math.log(d) - torch.logsumexp(c.diagonal() / temperature, 0),
+        "redundancy": redundancy * (torch.logsumexp(positive / temperature, 0) - math.log(d * (d - 1))),
+    }
+
+
+def orthogonal_factor(matrix: Tensor) -> Tensor:
+    """The orthogonal matrix of the polar decomposition, by Newton's iteration X = (X + X⁻ᵀ) / 2 from the matrix.
+
+    The scales make it quick; they are constants, since the limit does not depend on them.
+    """
+    x, previous = matrix, None
+    while previous is None or float((x - previous).detach().norm()) > 1e-9 * len(matrix):
+        previous, inverse = x, torch.linalg.inv(x)
+        scale = float((inverse.norm() / x.norm()).sqrt().detach())
+        x = (scale * x + inverse.T / scale) / 2
+    inverse = torch.linalg.inv(x)  # once more: where values stand still, derivatives are a step behind
+    return (x + inverse.T) / 2
+
+
+def whitened(z: Tensor, shrinkage: float, whitening: str) -> Tensor:
+    """The centred rows times L⁻ᵀ or Σ^(-1/2), Σ = MᵀM of the centred batch M with shrinkage's multiple of I below it.
+
+    With M = Q R, R upper triangular and of positive diagonal, L = Rᵀ; Σ^(-1/2) = R⁻¹ times the orthogonal factor of R.
+    """
+    k, d = z.shape
+    weight = math.sqrt((1 - shrinkage) / (k - 1))
+    stacked = torch.cat([weight * _centred(z), math.sqrt(shrinkage) * torch.eye(d, dtype=z.dtype)])
+    q, r = torch.linalg.qr(stacked if shrinkage else stacked[:k])
+    sign = r.diagonal().sign().detach()
+    rows = q[:k] * sign / weight
+    return rows if whitening == "cholesky" else rows @ orthogonal_factor(r * sign[:, None])
+
+
+def w_mse(
+    za: Tensor,
+    zb: Tensor,
+    *,
+    slice_rows: int | None = None,
+    shrinkage: float = 0.0,
+    whitening: str = "cholesky",
+    distance: str = "cosine",
+) -> dict[str, Tensor]:
+    n, d = za.shape
+    k = slice_rows or 2 * d
+    wa, wb = (torch.cat([whitened(part, shrinkage, whitening) for part in z.split(k)]) for z in (za, zb))
+    if distance == "euclidean":
+        return {"distance": (wa - wb).square().sum() / (n * d)}
+    ua, ub = (w / w.norm(dim=1, keepdim=True) for w in (wa, wb))
+    return {"distance": (ua - ub).square().sum() / n}
