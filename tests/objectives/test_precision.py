@@ -153,7 +153,7 @@ def _check(name: str, case: Case, state: str, sizes: list[Size], *, log: bool = 
     if log:
         for precision, (error, where) in worst.items():
             record(
-                test="precision",
+                kind="precision",
                 objective=name,
                 precision=str(precision).removeprefix("torch."),
                 state=state,
@@ -179,7 +179,7 @@ def test_the_matrices_that_serve_as_reference_equal_the_loops(name: str, state: 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", SQUARES | FACTORS)
 def test_terms_and_gradients_are_exact(name: str, state: str) -> None:
-    _check(name, (SQUARES | FACTORS)[name], state, FAST if name in SQUARES else SMALL)
+    _check(name, (SQUARES | FACTORS)[name], state, FAST if name in ("barlow_twins", "vicreg") else SMALL)
 
 
 @pytest.mark.parametrize("state", STATES)
