@@ -24,7 +24,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def of(lines: Sequence[Line], kind: str) -> list[Line]:
     """The lines of a kind, in the order in which they were written; of equal measurements the newest."""
-    names = ("name", "objective", "state", "precision", "processes", "rows_in_memory", "at")
+    names = ("name", "objective", "state", "precision", "processes", "rows_in_memory", "sizes")
     newest = {tuple(str(line.get(key)) for key in names): line for line in lines if line["kind"] == kind}
     return list(newest.values())
 
@@ -37,8 +37,11 @@ def precision(lines: Sequence[Line]) -> str:
     for objective, measured in found.items():
         cells = [objective]
         for dtype in ("float64", "float32"):
-            worst = max((m for m in measured if m["precision"] == dtype), key=lambda m: m["worst_relative_error"])
-            cells.append(f"{worst['worst_relative_error']:.1e} ({worst['at']}, {worst['state']})")
+            of_type = [m for m in measured if m["precision"] == dtype]
+            worst = max(of_type, key=lambda m: m["worst_relative_error"], default=None)
+            cells.append(
+                f"{worst['worst_relative_error']:.1e} ({worst['at']}, {worst['state']})" if worst else "not measured"
+            )
         cells.append(str(sum(m["limited_by_reference"] for m in measured)))
         rows.append(cells)
     return markdown(["objective", "worst in float64", "worst in float32", "limited by the reference"], rows)
@@ -47,9 +50,12 @@ def precision(lines: Sequence[Line]) -> str:
 def processes(lines: Sequence[Line]) -> str:
     found: dict[str, dict[int, float]] = {}
     for line in of(lines, "processes"):
-        if "in chunks, with" not in line["name"]:
+        if line["error"] is not None:
             found.setdefault(line["name"], {})[line["processes"]] = line["error"]
-    rows = ([name, *(f"{errors.get(n, float('nan')):.1e}" for n in (2, 3))] for name, errors in sorted(found.items()))
+    rows = (
+        [name, *(f"{errors[n]:.1e}" if n in errors else "not measured" for n in (2, 3))]
+        for name, errors in sorted(found.items())
+    )
     return markdown(["what", "two processes", "three"], rows)
 
 
@@ -87,7 +93,11 @@ def recipes(lines: Sequence[Line]) -> str:
 
 
 def mutations(lines: Sequence[Line]) -> str:
-    rows = ([line["name"], f"`{line['by'][0]}`"] for line in of(lines, "mutation") if line["caught"])
+    rows = (
+        [line["name"], f"`{line['by'][0]}`" if line["caught"] else "**not caught**"]
+        for line in of(lines, "mutation")
+        if line["name"] != "no fault"
+    )
     return markdown(["fault", "caught by, among others"], rows)
 
 

@@ -86,9 +86,12 @@ def _parser() -> _Parser:
     common.add_argument("--seed", type=int, metavar="N")
     common.add_argument("-j", "--workers", type=int, metavar="N", help="does not change the result")
     common.add_argument("--device", metavar="cpu|cuda|mps")
-    common.add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the run is that of one")
+    common.add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the batch is shared")
     common.add_argument(
-        "--rows-in-memory", type=int, metavar="K", help="a large batch, exactly, in the memory of K images"
+        "--rows-in-memory",
+        type=int,
+        metavar="K",
+        help="a large batch in the memory of K images: the loss is exact, batch norm sees K",
     )
     common.add_argument("--precision", choices=("bf16", "float32", "auto"))
     common.add_argument("--max-bad", type=float, metavar="SHARE", help="unreadable images allowed (recipe: 0.01)")
@@ -256,11 +259,12 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError(f"--devices {arguments.devices}: at least 1")
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
-    from barlow.distributed import Stopped, launch
+    from barlow.distributed import Stopped, check_processes, launch
     from barlow.train import chosen_recipe
 
     if not arguments.resume:
-        chosen_recipe(**_asked(arguments, changes))
+        train = chosen_recipe(**_asked(arguments, changes)).train
+        check_processes(arguments.devices, train.device, None if train.batch_size == "auto" else train.batch_size)
     try:
         return launch(arguments.devices, arguments.words)
     except Stopped:

@@ -10,10 +10,12 @@ gradient that one process would have.
 """
 
 import contextlib
+import ctypes
 import datetime
 import gc
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,12 @@ from torch import Tensor, distributed, nn
 _parameters_of_ddp = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 _SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _parameters_of_ddp else "broadcast_buffers"
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+
+LAST_STEP_SECONDS = 600
+"""How long processes that were asked to stop may take for the step they are in, and for saving."""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2)."""
 
 PATIENCE = datetime.timedelta(minutes=30)
 """How long processes wait for each other: the first of them reads all images before the others begin."""
@@ -143,6 +151,7 @@ def joined(wanted: str) -> Iterator[World]:
         yield World(device)
         return
     local, neighbours = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    _end_with_the_launcher()
     if device.type == "mps":
         raise ValueError("--device mps is for one process; use --device cpu, or leave --devices out")
     if device.type == "cuda":
@@ -161,9 +170,15 @@ def joined(wanted: str) -> Iterator[World]:
         yield World(device, distributed.get_rank(), size, neighbours, control)
         distributed.barrier(group=control)  # none leaves while another still waits for it
     except RuntimeError as error:
-        if isinstance(error, distributed.DistError) or "gloo" in str(error):
+        lost = type(error) is RuntimeError and "gloo/transport" in str(error)
+        if lost or isinstance(error, distributed.DistError):
             raise Deserted(
                 f"process {os.environ['RANK']} of {size} stops, because another has ended or cannot be reached"
+            ) from error
+        if "Expected to have finished reduction" in str(error):
+            raise ValueError(
+                "some parameters of the network have no part in the loss, which several processes do not allow: take "
+                "them out, or freeze them with requires_grad_(False), or train in one process"
             ) from error
         raise
     finally:
@@ -172,12 +187,36 @@ def joined(wanted: str) -> Iterator[World]:
             distributed.destroy_process_group()
 
 
+def _end_with_the_launcher() -> None:
+    """Asks Linux for a SIGTERM, which saves and stops, once the launcher is gone; elsewhere one cannot ask."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Deserted(RuntimeError):
     """Another process has ended: what went wrong is for that one to tell."""
 
 
 class Stopped(RuntimeError):
     """The processes of a launch were asked to stop, and did."""
+
+
+def check_processes(processes: int, wanted: str, batch_size: int | None) -> None:
+    """Refuses a number of processes that cannot work, before any is started.
+
+    Raises:
+        ValueError: fewer GPUs or cores, or a batch that does not divide.
+    """
+    device = choose_device(wanted)
+    there, what = (torch.cuda.device_count(), "GPUs") if device.type == "cuda" else (_cores(), "processor cores")
+    if processes > there:
+        raise ValueError(f"--devices {processes}: there are {there} {what} for as many processes; use at most {there}")
+    if batch_size is not None:
+        World(device, size=processes).block(batch_size)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launch(processes: int, words: Sequence[str]) -> int:
@@ -200,8 +239,8 @@ def launch(processes: int, words: Sequence[str]) -> int:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(LAST_STEP_SECONDS))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

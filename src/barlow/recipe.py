@@ -183,19 +183,25 @@ class Schedule(_Section):
         return self
 
     def build(self, steps: int, steps_per_epoch: int) -> Callable[[int, int], float]:
-        """The schedule as a function of (step, total), its units turned into steps."""
-        warmup = self.warmup_steps or 0
-        if self.warmup_fraction is not None:
-            warmup = round(self.warmup_fraction * steps)
-        if self.warmup_epochs is not None:
-            warmup = round(self.warmup_epochs * steps_per_epoch)
-        warmup = min(warmup, max(steps - 1, 0))
+        """The schedule as a function of (step, total), its units turned into steps.
+
+        A warm-up that is longer than the run is cut to all of it but the last step.
+        """
+        warmup = min(self.warmup(steps, steps_per_epoch), max(steps - 1, 0))
         if self.kind == "warmup_cosine":
             return schedules.WarmupCosine(warmup_steps=warmup, floor=self.floor, start=self.warmup_from)
         drops = list(self.drops_at_steps or [])
         drops += [round(f * steps) for f in self.drops_at_fraction or []]
         drops += [round(e * steps_per_epoch) for e in self.drops_at_epochs or []]
         return schedules.StepDrops(warmup_steps=warmup, drops_at=tuple(drops), factor=self.factor)
+
+    def warmup(self, steps: int, steps_per_epoch: int) -> int:
+        """Steps of warm-up, as the recipe has it."""
+        if self.warmup_fraction is not None:
+            return round(self.warmup_fraction * steps)
+        if self.warmup_epochs is not None:
+            return round(self.warmup_epochs * steps_per_epoch)
+        return self.warmup_steps or 0
 
 
 class Train(_Section):

@@ -143,6 +143,7 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
                 changes[f"views.{v}.{o}.size"] = size
     resolved = recipes.check(recipes.override(chosen.as_dict(), changes))
     _check_batch(resolved, len(inventory.ids), world)
+    own = world.block(int(batch))
 
     pipeline = ViewPipeline(resolved.build_views(), list(mean), list(std))
     if pipeline.size != size:
@@ -159,7 +160,7 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
             batch_size=int(batch),
             seed=chosen.seed,
             device=device,
-            block=world.block(int(batch)),
+            block=own,
         )
     else:
         loader = StreamingLoader(
@@ -171,7 +172,7 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
             workers=int(workers),
             device=device,
             max_bad=data.max_bad,
-            block=world.block(int(batch)),
+            block=own,
         )
     skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
     height, width = inventory.median_size
@@ -181,8 +182,13 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
         f"views    {len(resolved.views)} of {size} px; {resolved.encoder.name}, stem {resolved.encoder.stem}; "
         f"projector {'-'.join(str(w) for w in resolved.method.projector.widths)}",
         f"batch    {batch} ({loader.steps_per_epoch} steps an epoch), peak rate {resolved.optim.peak(batch):.3g} "
-        f"({resolved.optim.kind}), {device}, {resolved.train.precision}",
+        f"= {resolved.optim.rate_per_256(batch):.3g} × {batch}/256 ({resolved.optim.kind}), {device}, "
+        f"{resolved.train.precision}",
     ]
+    if (most := resolved.train.rows_in_memory) is not None and most < own.stop - own.start:
+        reasons.append(f"chunks   of {most} of {own.stop - own.start} images: the loss is of all, batch norm sees one")
+    if resolved.optim.loss_weight != 1:
+        reasons.append(f"weight   of the loss in the gradient: {resolved.optim.loss_weight:g}")
     if (vectors := resolved.optim.vectors_peak(batch)) is not None:
         reasons.append(f"rate     of biases and norms: {vectors:.3g}")
     if why := chosen.optim.why_rate(batch):

@@ -79,33 +79,34 @@ def train(
     have. Loss, gradient and update are those of the global batch, whatever the number of processes and chunks.
     """
     method.train()
-    network = world.wrap(synchronized(method, world))
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    before = time.monotonic()
-    for batch in batches:
-        waited = time.monotonic() - before
-        set_rate(optimizer, now := rate(batch.step, total))
-        outputs, terms = backward(
-            network,
-            objective,
-            batch.views,
-            batch.ids,
-            world=world,
-            precision=precision,
-            draws=_draws(seed, batch.step, world),
-            loss_weight=loss_weight,
-            rows_in_memory=rows_in_memory,
-        )
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        guard(batch.step, terms, norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        after = time.monotonic()
-        images = len(batch.ids) * world.size
-        moment = Moment(batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before)
-        before = after
-        for watcher in watchers:
-            watcher(moment)
+    with synchronized(method, world):
+        network = world.wrap(method)
+        parameters = [p for p in method.parameters() if p.requires_grad]
+        before = time.monotonic()
+        for batch in batches:
+            waited = time.monotonic() - before
+            set_rate(optimizer, now := rate(batch.step, total))
+            outputs, terms = backward(
+                network,
+                objective,
+                batch.views,
+                batch.ids,
+                world=world,
+                precision=precision,
+                draws=_draws(seed, batch.step, world),
+                loss_weight=loss_weight,
+                rows_in_memory=rows_in_memory,
+            )
+            norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            guard(batch.step, terms, norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            after = time.monotonic()
+            images = len(batch.ids) * world.size
+            moment = Moment(batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before)
+            before = after
+            for watcher in watchers:
+                watcher(moment)
 
 
 def _draws(seed: int, step: int, world: World) -> Callable[[int], contextlib.AbstractContextManager[None]]:
@@ -358,6 +359,8 @@ def _pretrain(
     assert chosen.train.steps is not None
     total = chosen.train.steps
     schedule = chosen.schedule.build(total, loader.steps_per_epoch)
+    if (warmup := chosen.schedule.warmup(total, loader.steps_per_epoch)) >= total:
+        say(f"warm-up  of {warmup} steps is longer than the run: cut to {max(total - 1, 0)}, and nothing follows it")
     peak = chosen.optim.peak(int(chosen.train.batch_size))
     method, optimizer = build()  # before anything is written: an unknown encoder leaves no run behind
     start = 0
@@ -524,7 +527,7 @@ def _seconds_per_step(
         if world.any(len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS):
             raise StopIteration
 
-    available = min(warm + most, 10_000)
+    available = warm + most
     stream = loader.stream(0, available)
     precision = str(chosen.train.precision)
     with contextlib.closing(stream), contextlib.suppress(StopIteration), _spared(method, chosen):
@@ -595,17 +598,21 @@ def _write_encoder(run: Run, encoder: nn.Module, chosen: Recipe) -> None:
     storage.write_json(run.path / "encoder" / "config.json", config)
 
 
+ONE_REQUEST_SECONDS = 0.5
+"""Signals that come within this of the first are the same request: terminals, launchers and schedulers repeat it."""
+
+
 @contextlib.contextmanager
 def _stoppable(run: Run, save: Callable[[int], None], world: World) -> Iterator[Watcher]:
-    """Ctrl-C and SIGTERM end training after the current step, saved. A second one ends it at once.
+    """Ctrl-C and SIGTERM end training after the current step, saved. A second one, a while later, ends it at once.
 
     Of several processes, all stop after the step at whose end one has been asked.
     """
-    asked: list[int] = []
+    asked: list[float] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) > 1:
+        asked.append(time.monotonic())
+        if asked[-1] - asked[0] > ONE_REQUEST_SECONDS:
             raise KeyboardInterrupt
 
     def stop_if_asked(moment: Moment) -> None:

@@ -180,3 +180,52 @@ def test_statistics_kept_changes_no_output_and_no_buffer() -> None:
 def test_a_network_without_blocks_is_refused_with_the_other_way() -> None:
     with pytest.raises(ValueError, match="rows_in_memory"), recomputed(nn.Linear(2, 2)):
         pass
+
+
+class Turned(nn.Module):
+    """A block that a second pass would not repeat: it changes what the first one found."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what, self.layer = what, nn.Linear(4, 4)
+        self.register_buffer("seen", torch.zeros(()))
+        self.seen: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.what == "its input":
+            x.mul_(2)
+        elif self.what == "a buffer in place":
+            self.seen += 1
+        else:
+            self.seen = self.seen + 1
+        out: Tensor = self.layer(x)
+        return out
+
+
+@pytest.mark.parametrize("what", ["its input", "a buffer in place", "a buffer by assignment"])
+def test_a_block_that_a_second_pass_would_not_repeat_is_refused(what: str) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), Turned(what))
+    with pytest.raises(ValueError, match="Turned changes its input or a buffer"), recomputed(network):
+        network(torch.randn(3, 4))
+
+
+def test_blocks_that_take_lists_are_left_as_they_are() -> None:
+    """HRNet's stages change the list they are given."""
+    views = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def gradients(again: bool) -> list[Tensor]:
+        encoder = build_encoder("hrnet_w18_small", image_size=32, seed=0).train()
+        with recomputed(encoder) if again else seeded(0, "nothing"):
+            encoder(views).square().sum().backward()
+        return [p.grad for p in encoder.parameters() if p.grad is not None]
+
+    assert all(a.equal(b) for a, b in zip(gradients(True), gradients(False), strict=True))
+
+
+def test_recomputation_can_be_nested_and_gives_blocks_back_their_own_forward() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    own = network[1].forward = lambda x: x * 3
+    with recomputed(network), recomputed(network):
+        network(torch.ones(1, 2)).sum().backward()
+    assert "forward" not in vars(network[0])
+    assert network[1].forward is own

@@ -31,16 +31,17 @@ def step(world: World, kind: str, rows_in_memory: int | None) -> dict[str, Tenso
     projector = nn.Sequential(nn.Linear(6, 8), norms[1], nn.Tanh(), nn.Linear(8, 3))
     method = Siamese(encoder, projector).double().train()
     block = world.block(worlds.ROWS)
-    _, terms = backward(
-        world.wrap(synchronized(method, world)),
-        worlds.OBJECTIVES[kind](),
-        [view[block] for view in worlds.batch(2)],
-        torch.arange(worlds.ROWS)[block],
-        world=world,
-        precision="float32",
-        draws=lambda chunk: nullcontext(),
-        rows_in_memory=rows_in_memory,
-    )
+    with synchronized(method, world):
+        _, terms = backward(
+            world.wrap(method),
+            worlds.OBJECTIVES[kind](),
+            [view[block] for view in worlds.batch(2)],
+            torch.arange(worlds.ROWS)[block],
+            world=world,
+            precision="float32",
+            draws=lambda chunk: nullcontext(),
+            rows_in_memory=rows_in_memory,
+        )
     found = {f"gradient of {name}": p.grad for name, p in method.named_parameters() if p.grad is not None}
     found |= {f"buffer {name}": buffer for name, buffer in method.named_buffers()}
     return found | {"loss": torch.stack(list(terms.values())).sum().detach()}

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,13 +316,27 @@ def test_a_run_interrupted_again_and_again_equals_one_that_was_not(
 def test_a_second_ctrl_c_ends_the_run_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice(step: int, *rest: Any) -> None:
         if step == 5:
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(training.ONE_REQUEST_SECONDS + 0.1)
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(training, "guard", twice)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "run", "barlow_twins")
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
+
+
+def test_a_signal_that_is_repeated_at_once_is_one_request(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(step: int, *rest: Any) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, "guard", twice)
+    with pytest.raises(Interrupted, match="stopped at step 6"):
+        train(data, tmp_path / "run", "barlow_twins")
 
 
 def test_the_command_line_ends_with_75_and_the_command_to_go_on(
@@ -365,6 +380,8 @@ OTHER = {
     "schedule.warmup_steps": 1, "schedule.drops_at_fraction": [0.5], "schedule.drops_at_epochs": [1],
     "schedule.drops_at_steps": [1], "train.epochs": 3, "train.minutes": 3, "train.checkpoint_minutes": 3,
     "train.device": "cpu", "optim.betas": [0.5, 0.999],
+    "objective.convention": "algorithm_1", "optim.vectors_lr_per_256": 0.1, "train.rows_in_memory": 8,
+    "schedule.warmup_from": 0.1,
 }  # fmt: skip
 
 

@@ -88,16 +88,17 @@ def gradient(
     """The loss, the gradient of every parameter, and the buffers afterwards."""
     method = network(batch_norm, sees)
     block = world.block(ROWS)
-    _, terms = backward(
-        world.wrap(synchronized(method, world)),
-        OBJECTIVES[kind](),
-        [view[block] for view in batch(views)],
-        torch.arange(ROWS)[block],
-        world=world,
-        precision="float32",
-        draws=lambda chunk: torch.random.fork_rng(devices=[]),
-        rows_in_memory=rows_in_memory,
-    )
+    with synchronized(method, world):
+        _, terms = backward(
+            world.wrap(method),
+            OBJECTIVES[kind](),
+            [view[block] for view in batch(views)],
+            torch.arange(ROWS)[block],
+            world=world,
+            precision="float32",
+            draws=lambda chunk: torch.random.fork_rng(devices=[]),
+            rows_in_memory=rows_in_memory,
+        )
     found = {f"gradient of {name}": p.grad for name, p in method.named_parameters() if p.grad is not None}
     found |= {f"buffer {name}": buffer for name, buffer in method.named_buffers()}
     return found | {"loss": torch.stack(list(terms.values())).sum().detach()}

@@ -104,3 +104,27 @@ def test_when_a_process_is_killed_the_others_end_and_one_line_says_so(rank: int,
     for pid in started:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be asked for this")
+def test_when_the_launcher_is_killed_the_processes_save_and_end(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(data, out, train__steps=LONG)
+    training(out)
+    started = workers(process)
+    process.kill()
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in started):
+        assert time.monotonic() < deadline, "a process trains on, and holds the folder"
+        time.sleep(0.1)
+    assert list((out / "checkpoints").glob("step-*"))
+
+
+def test_more_processes_than_cores_are_refused_before_they_start(data: Path, tmp_path: Path) -> None:
+    process = start(data, tmp_path / "run", "--devices", "9999")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith("barlow: --devices 9999: there are")
+    assert len(err.splitlines()) == 1

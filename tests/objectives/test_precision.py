@@ -159,6 +159,7 @@ def _check(name: str, case: Case, state: str, sizes: list[Size], *, log: bool = 
                 state=state,
                 worst_relative_error=error,
                 at=where,
+                sizes=len(sizes) if len(sizes) > 1 else str(sizes[0]),
                 limited_by_reference=limited if precision == torch.float64 else 0,
             )
     assert not failures, f"{name}, {state}: " + "; ".join(failures)

@@ -12,29 +12,49 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from barlow.distributed import World
 
 
-def synchronized(network: nn.Module, world: World) -> nn.Module:
-    """A network with the same parameters and buffers whose batch norm sees the rows of all processes.
+@contextlib.contextmanager
+def synchronized(network: nn.Module, world: World) -> Iterator[None]:
+    """Inside, the batch norm of a network sees the rows of all processes; with one process nothing changes.
 
-    On CUDA the norms are torch's SyncBatchNorm, elsewhere `SynchronizedBatchNorm`: torch's takes no CPU tensors.
+    The norms are taken out and put back afterwards; parameters and buffers stay the same tensors all along. On CUDA
+    torch's SyncBatchNorm takes their place, elsewhere `SynchronizedBatchNorm`: torch's takes no CPU tensors.
 
-    Args:
-        network: left as it is, and trained along: the tensors are shared, not copied. With one process, returned as is.
-        world: the processes.
+    Raises:
+        ValueError: a batch norm with a forward pass or hooks of its own, which the other would not have.
     """
-    if world.size == 1:
-        return network
-    shared = [*network.parameters(), *network.buffers()]
-    twin = copy.deepcopy(network, memo={id(tensor): tensor for tensor in shared})
-    if world.device.type == "cuda":
-        from timm.layers import convert_sync_batchnorm
+    replaced: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
+    if world.size > 1:
+        made: dict[nn.Module, nn.Module] = {}  # a norm that has two names stays one
+        for parent in list(network.modules()):
+            for name, child in parent._modules.items():
+                if isinstance(child, _BatchNorm):
+                    replaced.append((parent._modules, name, child))
+                    if child not in made:
+                        made[child] = _replacement(child, world)
+        for members, name, norm in replaced:
+            members[name] = made[norm]
+    try:
+        yield
+    finally:
+        for members, name, norm in replaced:
+            norm.training = members[name].training  # type: ignore[union-attr]
+            members[name] = norm
 
-        converted: nn.Module = convert_sync_batchnorm(twin)
+
+def _replacement(norm: _BatchNorm, world: World) -> nn.Module:
+    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+
+    known = (_BatchNorm.forward, BatchNormAct2d.forward)
+    if type(norm).forward not in known or "forward" in vars(norm) or norm._forward_hooks or norm._forward_pre_hooks:
+        raise ValueError(
+            f"the encoder has a batch norm with a forward pass or hooks of its own ({type(norm).__name__}), which "
+            "cannot be synchronised between processes: use torch's BatchNorm and put the rest into a layer after it, "
+            "or train in one process"
+        )
+    if world.device.type == "cuda":
+        converted: nn.Module = convert_sync_batchnorm(norm)
         return converted
-    for module in list(twin.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _BatchNorm):
-                setattr(module, name, SynchronizedBatchNorm(child, world))
-    return SynchronizedBatchNorm(twin, world) if isinstance(twin, _BatchNorm) else twin
+    return SynchronizedBatchNorm(norm, world)
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -107,7 +127,7 @@ class _Normalized(torch.autograd.Function):
         if bias is not None:
             normalized = normalized + _channels(bias, x)
         ctx.save_for_backward(x, weight, mean, scale)
-        ctx.world = world
+        ctx.world, ctx.bias_dtype = world, bias.dtype if bias is not None else None
         ctx.mark_non_differentiable(mean, variance)
         return normalized.to(x.dtype), mean, variance
 
@@ -124,8 +144,14 @@ class _Normalized(torch.autograd.Function):
         wanted_bias, wanted_weight = (ctx.world.total(torch.stack([to_bias, to_weight])) / count).unbind(0)
         passed = g - _channels(wanted_bias, x) - normalized * _channels(wanted_weight, x)
         passed = passed * _channels(scale if weight is None else scale * weight, x)
-        affine = (to_weight.to(weight), to_bias.to(weight)) if weight is not None else (None, None)
-        return passed.to(x.dtype), *affine, None, None
+        wanted = ctx.needs_input_grad
+        return (
+            passed.to(x.dtype),
+            to_weight.to(weight) if wanted[1] else None,
+            to_bias.to(ctx.bias_dtype) if wanted[2] else None,
+            None,
+            None,
+        )
 
 
 def _channels(values: Tensor, like: Tensor) -> Tensor:
@@ -141,7 +167,9 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:
         yield
     finally:
