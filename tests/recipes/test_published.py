@@ -220,7 +220,7 @@ def test_a_run_writes_the_rate_of_its_batch_size_as_a_number_and_says_where_it_c
     assert optim["vectors_lr_per_256"] == 0.0048
     assert "rate     0.542 for 256 images: between the recipe's 0.6 for batch 16 and 0.4 for 64" in said
     (line,) = [line for line in said if line.startswith("batch")]
-    assert f"peak rate {0.541504 * 24 / 256:.3g} (lars)" in line
+    assert f"peak rate {0.541504 * 24 / 256:.3g} = 0.542 × 24/256 (lars)" in line
     assert any(f"{0.0048 * 24 / 256:.3g}" in line for line in said if "biases" in line)
 
 
