@@ -101,7 +101,15 @@ def mutations(lines: Sequence[Line]) -> str:
     return markdown(["fault", "caught by, among others"], rows)
 
 
+def environment(lines: Sequence[Line]) -> str:
+    found = [line for line in lines if line["kind"] == "environment"]
+    commits = dict.fromkeys(str(line["commit"])[:12] for line in found)
+    machines = dict.fromkeys(f"{line['cores']} cores of {line['processor']}, torch {line['torch']}" for line in found)
+    return f"Measured at {', '.join(commits)}; {'; '.join(machines)}." if found else "*not measured*"
+
+
 SECTIONS: dict[str, Callable[[Sequence[Line]], str]] = {
+    "environment": environment,
     "precision": precision,
     "processes": processes,
     "chunks": chunks,
