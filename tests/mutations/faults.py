@@ -87,8 +87,15 @@ FAULTS = [
         "nets/norms.py",
         "    if world.size > 1:\n",
         "    if world.size < 1:\n",
-        (f"{ONE_STEP}[barlow_twins-with batch norm]",),
+        (f"{SYNCHRONIZED}norms_are_exchanged_inside_and_back_outside_with_the_same_tensors",),
         fast=True,
+    ),
+    Fault(
+        "synchronised batch norm normalises by the statistics of its own process",
+        "nets/norms.py",
+        "world.collect(torch.stack([mean, variance])).unbind(1)",
+        "torch.stack([mean, variance])[None].unbind(1)",
+        (f"{ONE_STEP}[barlow_twins-with batch norm]",),
     ),
     Fault(
         "synchronised batch norm takes the mean of variances for the variance of all rows",
