@@ -194,10 +194,12 @@ def test_what_is_measured_is_logged_a_line_each_where_a_file_is_named(
 ) -> None:
     path = tmp_path / "log.jsonl"
     monkeypatch.delenv("BARLOW_NIGHTLY_LOG", raising=False)
-    record(test="nowhere")
+    record(kind="nowhere")
     monkeypatch.setenv("BARLOW_NIGHTLY_LOG", str(path))
     _check("vicreg", SQUARES["vicreg"], "healthy", [(8, 4)], log=True)
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    here, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert here["kind"] == "environment"
+    assert {"commit", "processor", "cores", "torch"} <= set(here)
     assert [line["precision"] for line in lines] == ["float64", "float32"]
     assert all(line["objective"] == "vicreg" and line["worst_relative_error"] < 1e-6 for line in lines)
 
