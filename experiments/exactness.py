@@ -3,15 +3,13 @@
 python experiments/exactness.py
 """
 
-import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from generated import ROOT, write_or_check
+
 LOG, PAGE = ROOT / "results" / "nightly.jsonl", ROOT / "docs" / "exactness.md"
 
 Line = dict[str, Any]
@@ -128,16 +126,7 @@ def page_with(text: str, lines: Sequence[Line]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="exit with 1 if the page is not up to date")
-    arguments = parser.parse_args()
-    lines = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
-    text = PAGE.read_text(encoding="utf-8")
-    wanted = page_with(text, lines)
-    if arguments.check:
-        return int(wanted != text)
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
+    return write_or_check(__doc__, PAGE, LOG, page_with)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,13 @@
 python experiments/table.py
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from generated import ROOT, write_or_check
 from results_line import GPU_PROGRAM, GPU_RECIPES, RESULTS, spread
 
-ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
 COLUMNS = {"knn.top1": "kNN", "knn5_euclidean.top1": "5-NN", "logistic.top1": "linear"}
 GPU_COLUMNS = {
@@ -122,17 +119,7 @@ def readme_with(text: str, generated: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="exit with 1 if README is not up to date")
-    arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines() if line]
-    wanted = readme_with(text, content(lines))
-    if arguments.check:
-        return int(wanted != text)
-    path.write_text(wanted, encoding="utf-8")
-    return 0
+    return write_or_check(__doc__, ROOT / "README.md", RESULTS, lambda text, lines: readme_with(text, content(lines)))
 
 
 if __name__ == "__main__":

@@ -260,13 +260,15 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
     from barlow.distributed import Stopped, check_processes, launch
+    from barlow.run import available_cores
     from barlow.train import chosen_recipe
 
     if not arguments.resume:
         train = chosen_recipe(**_asked(arguments, changes)).train
-        check_processes(arguments.devices, train.device, None if train.batch_size == "auto" else train.batch_size)
+        batch = None if train.batch_size == "auto" else train.batch_size
+        check_processes(arguments.devices, train.device, available_cores(), batch)
     try:
-        return launch(arguments.devices, arguments.words)
+        return launch(arguments.devices, arguments.words, available_cores())
     except Stopped:
         return INTERRUPTED_EXIT
 

@@ -1,7 +1,7 @@
 """World: how many processes train together, which one this is, and on what device.
 
 The only file that knows torch.distributed. One process is a World of size 1, not a special case: the loop is written
-against World, and objectives, methods and recipes do not know that there are processes.
+against World, and objectives, networks and recipes do not know that there are processes.
 
 Every process holds a contiguous block of the rows of the global batch, and calls the objective on the whole of it. All
 then have the same loss, and each is answerable for its own rows: the backward of `gather` is the gradient of those rows
@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+from barlow.linalg import at_least_float32
 
 # Names that torch is about to change, in whichever form this torch has them.
 _parameters_of_ddp = inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -75,7 +77,7 @@ class World:
     def gather(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         """The global batch of every view, in float32 (float64 stays): the objective sees no other precision."""
         if self.size == 1:
-            return [_single(z) for z in embeddings]
+            return [at_least_float32(z) for z in embeddings]
         return list(_Gather.apply(torch.stack(list(embeddings)), self.rank, self.size))
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -201,26 +203,28 @@ class Stopped(RuntimeError):
     """The processes of a launch were asked to stop, and did."""
 
 
-def check_processes(processes: int, wanted: str, batch_size: int | None) -> None:
+def check_processes(processes: int, wanted: str, cores: int, batch_size: int | None) -> None:
     """Refuses a number of processes that cannot work, before any is started.
+
+    Args:
+        processes: how many are asked for.
+        wanted: device, as `choose_device` takes it.
+        cores: processor cores there are.
+        batch_size: of the recipe, if that is a number.
 
     Raises:
         ValueError: fewer GPUs or cores, or a batch that does not divide.
     """
     device = choose_device(wanted)
-    there, what = (torch.cuda.device_count(), "GPUs") if device.type == "cuda" else (_cores(), "processor cores")
+    there, what = (torch.cuda.device_count(), "GPUs") if device.type == "cuda" else (cores, "processor cores")
     if processes > there:
         raise ValueError(f"--devices {processes}: there are {there} {what} for as many processes; use at most {there}")
     if batch_size is not None:
         World(device, size=processes).block(batch_size)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def launch(processes: int, words: Sequence[str]) -> int:
-    """Runs `python -m barlow.cli WORDS` in several processes on this machine, by torchrun's own launcher.
+def launch(processes: int, words: Sequence[str], cores: int) -> int:
+    """Runs `python -m barlow.cli WORDS` in several processes, which share the cores, by torchrun's own launcher.
 
     Returns:
         0, or the exit code of the first process that failed; the others are then ended.
@@ -239,7 +243,7 @@ def launch(processes: int, words: Sequence[str]) -> int:
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(LAST_STEP_SECONDS))
     config = LaunchConfig(
         min_nodes=1,
@@ -266,10 +270,6 @@ def launch(processes: int, words: Sequence[str]) -> int:
     return 0
 
 
-def _single(z: Tensor) -> Tensor:
-    return z if z.dtype == torch.float64 else z.float()
-
-
 def _all_blocks(block: Tensor, size: int) -> Tensor:
     blocks = block.new_empty((size * block.shape[0], *block.shape[1:]))
     _all_gather(blocks, block)
@@ -288,7 +288,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, local: Tensor, rank: int, size: int) -> Tensor:
         ctx.rank, ctx.size, ctx.rows, ctx.dtype = rank, size, local.shape[1], local.dtype
         blocks = _all_blocks(local.contiguous(), size)
-        return _single(blocks.transpose(0, 1).flatten(1, 2))
+        return at_least_float32(blocks.transpose(0, 1).flatten(1, 2))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

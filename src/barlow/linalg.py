@@ -34,6 +34,11 @@ class SingularCovarianceError(ValueError):
     """The covariance of a slice has no Cholesky factor: the embedding has collapsed, wholly or in some directions."""
 
 
+def at_least_float32(z: Tensor) -> Tensor:
+    """In float32; float64 stays."""
+    return z if z.dtype == torch.float64 else z.float()
+
+
 def center(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices n d"]:
     """Subtracts from each feature its mean over the rows.
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -111,3 +112,9 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     assert "JPEG-compressed" in content
     text = f"before {table.BEGIN}\nold\n{table.END} after"
     assert table.readme_with(text, "new") == f"before {table.BEGIN}\nnew\n{table.END} after"
+
+
+def test_the_page_on_exactness_shows_what_was_measured() -> None:
+    program = ROOT / "experiments" / "exactness.py"
+    done = subprocess.run([sys.executable, str(program), "--check"], check=False)
+    assert done.returncode == 0, "run `python experiments/exactness.py`"

@@ -229,3 +229,14 @@ def test_recomputation_can_be_nested_and_gives_blocks_back_their_own_forward() -
         network(torch.ones(1, 2)).sum().backward()
     assert "forward" not in vars(network[0])
     assert network[1].forward is own
+
+
+def test_a_block_that_is_called_with_keywords_is_left_as_it_is() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, input: Tensor, scale: float = 1.0) -> Tensor:
+            return super().forward(input) * scale
+
+    blocks = nn.ModuleList([Scaled(2, 2)])
+    with recomputed(nn.Sequential(blocks)):
+        blocks[0](torch.ones(1, 2), scale=2.0).sum().backward()
+    assert blocks[0].weight.grad.equal(torch.full((2, 2), 2.0))

@@ -57,21 +57,21 @@ FAULTS = [
         "the objective sees the rows of its own process only",
         "distributed.py",
         "return list(_Gather.apply(torch.stack(list(embeddings)), self.rank, self.size))",
-        "return [_single(z) for z in embeddings]",
+        "return [at_least_float32(z) for z in embeddings]",
         (ONE_STEP,),
     ),
     Fault(
         "the blocks of the processes come in reverse order",
         "distributed.py",
-        "return _single(blocks.transpose(0, 1).flatten(1, 2))",
-        "return _single(blocks.flip(0).transpose(0, 1).flatten(1, 2))",
+        "return at_least_float32(blocks.transpose(0, 1).flatten(1, 2))",
+        "return at_least_float32(blocks.flip(0).transpose(0, 1).flatten(1, 2))",
         (ONE_STEP,),
     ),
     Fault(
         "the rows of the processes are interleaved",
         "distributed.py",
-        "return _single(blocks.transpose(0, 1).flatten(1, 2))",
-        "return _single(blocks.permute(1, 2, 0, 3).flatten(1, 2))",
+        "return at_least_float32(blocks.transpose(0, 1).flatten(1, 2))",
+        "return at_least_float32(blocks.permute(1, 2, 0, 3).flatten(1, 2))",
         (ONE_STEP,),
     ),
     Fault(
@@ -121,8 +121,8 @@ FAULTS = [
     Fault(
         "synchronised batch norm takes its statistics in the half precision of its input",
         "nets/norms.py",
-        "exact = x if x.dtype == torch.float64 else x.float()",
-        "exact = x",
+        "exact = at_least_float32(x)\n",
+        "exact = x\n",
         (f"{SYNCHRONIZED}among_one_process_it_is_batch_norm",),
     ),
     Fault(

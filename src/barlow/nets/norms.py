@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.distributed import World
+from barlow.linalg import at_least_float32
 
 
 @contextlib.contextmanager
@@ -115,7 +116,7 @@ class _Normalized(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, world: World
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = x if x.dtype == torch.float64 else x.float()
+        exact = at_least_float32(x)
         variance, mean = torch.var_mean(exact, [i for i in range(x.ndim) if i != 1], correction=0)
         means, variances = world.collect(torch.stack([mean, variance])).unbind(1)
         mean = means.mean(0)
@@ -134,7 +135,7 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        exact, g = (t if t.dtype == torch.float64 else t.float() for t in (x, gradient))
+        exact, g = at_least_float32(x), at_least_float32(gradient)
         normalized = (exact - _channels(mean, x)) * _channels(scale, x)
         over = [i for i in range(x.ndim) if i != 1]
         to_bias, to_weight = g.sum(over), (g * normalized).sum(over)

@@ -53,9 +53,9 @@ def recomputed(network: nn.Module) -> Iterator[int]:
                 block.forward = before
 
 
-def _twice(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
-    if not torch.is_grad_enabled() or not all(isinstance(x, Tensor) for x in inputs):
-        return forward(*inputs)
+def _twice(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    if not torch.is_grad_enabled() or options or not all(isinstance(x, Tensor) for x in inputs):
+        return forward(*inputs, **options)
     state = [*inputs, *_other_buffers(block)]
     versions = [tensor._version for tensor in state]
     made = checkpoint(

@@ -1,0 +1,24 @@
+"""Puts what was measured into a page: the shared end of the programs that write tables from lines of results."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_or_check(about: str, page: Path, log: Path, page_with: Callable[[str, Sequence[dict[str, Any]]], str]) -> int:
+    """Writes the page anew from the log's lines, or with `--check` returns 1 if that would change it."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help=f"exit with 1 if {page.name} is not up to date")
+    arguments = parser.parse_args(sys.argv[1:])
+    text = page.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line]
+    wanted = page_with(text, lines)
+    if arguments.check:
+        return int(wanted != text)
+    page.write_text(wanted, encoding="utf-8")
+    return 0
