@@ -504,8 +504,8 @@ FAULTS = [
     Fault(
         "chunks: the gradient is that of the last chunk",
         "methods/backward.py",
-        "            with world.apart(network):\n                _carry(embedded(number, part), compared, part)\n",
-        "            pass\n",
+        "            _carry(embedded(number, part), compared, part)\n",
+        "            if last:\n                _carry(embedded(number, part), compared, part)\n",
         (f"{CHUNKS}chunks_have_the_gradient_of_the_whole_batch[5-vicreg]",),
     ),
     Fault(
@@ -522,8 +522,8 @@ FAULTS = [
     Fault(
         "chunks: no process hears of the gradients of the others",
         "methods/backward.py",
-        "if number < len(parts) - 1:",
-        "if True:",
+        "if last else world.apart(network)",
+        "if False else world.apart(network)",
         (
             f"{ONE_STEP}[vicreg-in chunks]",
             f"{BACKWARD}gradients_are_exchanged_once_a_step_however_many_chunks_there_are[4]",
@@ -532,8 +532,8 @@ FAULTS = [
     Fault(
         "chunks: gradients are exchanged and averaged after every one",
         "methods/backward.py",
-        "if number < len(parts) - 1:",
-        "if False:",
+        "if last else world.apart(network)",
+        "if True else world.apart(network)",
         (f"{BACKWARD}gradients_are_exchanged_once_a_step_however_many_chunks_there_are[4]",),
     ),
     Fault(

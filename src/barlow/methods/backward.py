@@ -1,7 +1,7 @@
 """The gradient of the loss of the global batch: in one pass, or exactly the same in the memory of a few rows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -83,10 +83,8 @@ def backward(
     terms = objective(*world.gather(compared))
     (loss_weight * torch.stack(list(terms.values())).sum()).backward()
     for number, part in enumerate(parts):
-        if number < len(parts) - 1:
-            with world.apart(network):
-                _carry(embedded(number, part), compared, part)
-        else:  # with this pass the sum over the chunks is averaged over processes
+        last = number == len(parts) - 1  # with this pass the sum over the chunks is averaged over processes
+        with nullcontext() if last else world.apart(network):
             _carry(embedded(number, part), compared, part)
     return outputs, terms
 
