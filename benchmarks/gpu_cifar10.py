@@ -92,7 +92,7 @@ class Clock:
         return math.inf if self.seconds is None else self.seconds - self.passed
 
     def say(self, line: str) -> None:
-        print(f"{self.passed:7.1f} s  {line}", flush=True)  # noqa: T201
+        print(f"{self.passed:7.1f} s  {line}", flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:

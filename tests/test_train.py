@@ -163,6 +163,60 @@ def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
     assert not (run.path / "encoder").exists()
 
 
+@pytest.mark.parametrize("poison", [poisoned_loss, poisoned_gradient])
+def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
+    poison: Callable[..., Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(name: str, objective: Recording, steps: int) -> dict[str, Tensor]:
+        kept: dict[str, Any] = {}
+
+        def watched(*arguments: Any) -> Any:
+            kept["method"], _ = built = build(*arguments)
+            return built
+
+        with monkeypatch.context() as patched:
+            patched.setattr(training, "_build", watched)
+            kept["error"] = None
+            try:
+                quick(data, tmp_path / name, objective=objective, overrides=constant | {"train.steps": steps})
+            except NonFinite as error:
+                kept["error"] = str(error)
+        return {"error": kept["error"], **{n: p.detach() for n, p in kept["method"].named_parameters()}}
+
+    build = training._build
+    constant = {"train.log_steps": 100, "schedule.warmup_fraction": 0.0, "schedule.floor": 1.0}
+    good = trained("good", Recording(), 2)
+    monkeypatch.setattr(training.World, "queues", property(lambda world: True))
+    read: list[int] = []
+
+    def reading(step: int, *rest: Any) -> None:
+        read.append(step)
+        guard(step, *rest)
+
+    monkeypatch.setattr(training, "guard", reading)
+    bad = trained("bad", Recording(2, poison), 6)
+    assert bad.pop("error").startswith("step 2: ")
+    assert good.pop("error") is None
+    assert read == [0, 1, 2]  # and the third step is queued by then
+    assert all(torch.equal(bad[name], good[name]) for name in good)
+    assert not list((tmp_path / "bad" / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_where_steps_are_read_late_nothing_bad_is_logged_or_kept(
+    step: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.World, "queues", property(lambda world: True))
+    often = {"train.checkpoint_steps": 1, "train.log_steps": 1}
+    with pytest.raises(NonFinite, match=rf"step {step}: "):
+        quick(data, tmp_path / "run", objective=Recording(step, poisoned_loss), overrides=often | {"train.steps": 6})
+    run = Run(tmp_path / "run")
+    assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
+    checkpoint, _ = run.load_checkpoint()
+    assert (checkpoint.step if checkpoint else 0) == step
+    assert not (run.path / "encoder").exists()
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -58,6 +58,11 @@ class World:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
+    @property
+    def queues(self) -> bool:
+        """Whether the device is only told what to compute, so that reading a value waits for all of it."""
+        return self.device.type == "cuda"
+
     def block(self, rows: int) -> slice:
         """This process's rows of a global batch.
 
@@ -321,6 +326,17 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
+
+
+@contextlib.contextmanager
+def fixed_shapes(device: torch.device) -> Iterator[None]:
+    """Lets cuDNN try its kernels once and keep the fastest: every step of the body has the same shapes."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from barlow import recipe as recipes
 from barlow import resolve, storage
 from barlow.data.folder import printable
-from barlow.distributed import World, joined, synchronize
+from barlow.distributed import World, fixed_shapes, joined, synchronize
 from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
 from barlow.nets import encoders
@@ -27,7 +28,7 @@ from barlow.nets.norms import synchronized
 from barlow.nets.projectors import Projector
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeds import seeded
-from barlow.optim.optimizers import build_optimizer, load_state, state_tensors
+from barlow.optim.optimizers import build_optimizer, can_skip, has_fused_kernels, load_state, state_tensors, update_if
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, environment, load_recipe_text, same_content
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
@@ -79,7 +80,16 @@ def train(
     have. Loss, gradient and update are those of the global batch, whatever the number of processes and chunks.
     """
     method.train()
-    with synchronized(method, world):
+    unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
+
+    def settle(leave: int = 0) -> None:
+        while len(unread) > leave:
+            guard(*unread.popleft())
+
+    # Reading a value waits for the device. A GPU would then idle until it is given work: where the update can be left
+    # to it, a step is read when the next one is queued.
+    late = 1 if world.queues and can_skip(optimizer) else 0
+    with synchronized(method, world), fixed_shapes(world.device):
         network = world.wrap(method)
         parameters = [p for p in method.parameters() if p.requires_grad]
         before = time.monotonic()
@@ -98,15 +108,18 @@ def train(
                 rows_in_memory=rows_in_memory,
             )
             norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            guard(batch.step, terms, norm)
-            optimizer.step()
+            unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
+            settle(leave=late)
+            update_if(optimizer, finite(terms, norm)) if late else optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             after = time.monotonic()
             images = len(batch.ids) * world.size
-            moment = Moment(batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before)
-            before = after
+            moment = Moment(
+                batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before, settle
+            )
             for watcher in watchers:
                 watcher(moment)
+        settle()
 
 
 def _draws(seed: int, step: int, world: World) -> Callable[[int], contextlib.AbstractContextManager[None]]:
@@ -124,13 +137,18 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
+def finite(terms: Mapping[str, Tensor], gradient_norm: Tensor) -> Tensor:
+    """Whether a loss and its gradient are numbers: decided where they are, without waiting."""
+    return torch.isfinite(torch.stack([*terms.values(), gradient_norm.to(next(iter(terms.values())).device)])).all()
+
+
 def guard(step: int, terms: Mapping[str, Tensor], gradient_norm: Tensor) -> None:
-    """Refuses a loss or gradient that is not finite, before the update.
+    """Refuses a loss or gradient that is not finite; nothing is updated with it.
 
     Raises:
         NonFinite: with the terms' values.
     """
-    if bool(torch.isfinite(torch.stack([*terms.values(), gradient_norm.to(next(iter(terms.values())).device)])).all()):
+    if bool(finite(terms, gradient_norm)):
         return
     values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
     raise NonFinite(
@@ -478,6 +496,7 @@ def _build(
         eps=optim.eps,
         trust=optim.trust,
         clip=optim.clip,
+        fused=has_fused_kernels(optim.kind, world.device),
     )
     return method, optimizer
 
@@ -617,6 +636,7 @@ def _stoppable(run: Run, save: Callable[[int], None], world: World) -> Iterator[
 
     def stop_if_asked(moment: Moment) -> None:
         if world.any(bool(asked)) and moment.step < moment.total:
+            moment.settle()
             if world.main:
                 save(moment.step)
             raise Interrupted(

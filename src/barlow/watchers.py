@@ -36,6 +36,9 @@ class Moment:
     """How long this step waited for its images."""
     step_seconds: float
     """The whole step, waiting included."""
+    settle: Callable[[], None]
+    """Raises what is wrong with the steps so far. Who keeps or shows something of a step calls it first: on a GPU the
+    loop itself looks a step later, and this waits."""
 
 
 class Watcher(Protocol):
@@ -92,6 +95,7 @@ class MetricsLog:
         self._speed.add(moment)
         if moment.step % self.every and moment.step != moment.total:
             return
+        moment.settle()
         images_per_second, wait = self._speed.read()
         terms = {name: float(value.detach()) for name, value in moment.terms.items()}
         features, embeddings = moment.outputs.features[0].detach(), moment.outputs.embeddings[0].detach()
@@ -136,6 +140,7 @@ class Checkpointer:
         by_steps = self.steps is not None and moment.step % self.steps == 0
         by_time = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
         if by_steps or by_time or moment.step == moment.total:
+            moment.settle()
             self.save(moment.step)
             self._saved_at = time.monotonic()
 
@@ -162,6 +167,7 @@ class LiveLine:
         if not last and now - self._shown_at < pause:
             return
         self._shown_at = now
+        moment.settle()
         images_per_second, wait = self._speed.read()
         done = moment.step - self.first_step
         left = (now - self.started) / done * (moment.total - moment.step) if done else float("nan")

@@ -8,7 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from barlow.optim.optimizers import build_optimizer, load_state, state_tensors
+from barlow.optim.optimizers import (
+    build_optimizer,
+    can_skip,
+    has_fused_kernels,
+    load_state,
+    state_tensors,
+    update_if,
+)
 
 KINDS = ("adamw", "adam", "sgd")
 """torch's; LARS has tests of its own beside."""
@@ -160,6 +167,41 @@ def test_a_run_resumed_through_files_is_bit_for_bit_the_one_that_was_not(
         for slot, value in optimizer.state[p].items():
             if isinstance(value, Tensor):
                 assert value.stride() == other.state[q][slot].stride()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "lars"])
+def test_an_update_that_is_not_wanted_changes_neither_parameters_nor_state(kind: str) -> None:
+    fused = has_fused_kernels(kind, torch.device("cpu"))
+    net, other = network(), network()
+    optimizer = build_optimizer(net, kind, lr=0.01, weight_decay=0.1, fused=fused)
+    plain = build_optimizer(other, kind, lr=0.01, weight_decay=0.1, fused=fused)
+    assert can_skip(optimizer)
+    assert not can_skip(build_optimizer(net, "lars", lr=0.01))
+    step(other, plain, 0)
+    step(net, optimizer, 0)
+    _poisoned(net, optimizer)
+    _poisoned(net, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+    ours, theirs = state_tensors(optimizer, net)[0], state_tensors(plain, other)[0]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def _poisoned(net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for p in net.parameters():
+        p.grad = torch.full_like(p, float("nan"))
+    update_if(optimizer, torch.tensor(False))
+
+
+def test_a_wanted_update_is_the_plain_one() -> None:
+    net, other = network(), network()
+    optimizer, plain = (build_optimizer(n, "adamw", lr=0.01, fused=True) for n in (net, other))
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        p.grad = torch.ones_like(p)
+        q.grad = torch.ones_like(q)
+    update_if(optimizer, torch.tensor(True))
+    plain.step()
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
 
 
 def test_tensors_are_filed_under_the_parameters_names() -> None:

@@ -100,6 +100,29 @@ def build_optimizer(
     return _KINDS[kind]([group for group in groups if group["params"]], **options)
 
 
+def has_fused_kernels(kind: str, device: torch.device) -> bool | None:
+    """What to give as `fused`: one kernel for a step where there is one that is the faster; else torch's choice."""
+    return True if kind != "lars" and device.type in ("cpu", "cuda") else None
+
+
+def can_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `update_if` can leave the decision to the device: fused kernels can."""
+    return bool(optimizer.defaults.get("fused"))
+
+
+def update_if(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
+    """A step, or none at all if `wanted` is False: parameters and state stay. Decided on the device, without waiting.
+
+    Source: torch.amp's GradScaler, which gives fused optimizers the attribute `found_inf`.
+    """
+    assert can_skip(optimizer)
+    optimizer.found_inf = (~wanted).float()  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf
+
+
 def _named(parameters: Parameters) -> dict[str, nn.Parameter]:
     return dict(parameters.named_parameters() if isinstance(parameters, nn.Module) else parameters)
 
