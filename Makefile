@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-learning nightly check clean
+.PHONY: demo test test-learning nightly bench bench-smoke check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite \
@@ -23,6 +23,16 @@ nightly: .venv/ready
 	  tests/objectives tests/optim tests/equivalence tests/mutations tests/faults/test_process_faults.py tests/learning
 	mv results/nightly.partial results/nightly.jsonl
 	$(BIN)/python experiments/exactness.py
+
+# What is promised in docs/performance.md: fifteen minutes on two quiet cores, and the page's tables from the lines.
+BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step
+
+bench: .venv/ready
+	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \
+	  $(BIN)/python experiments/performance.py; exit $$failed
+
+bench-smoke: .venv/ready
+	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --smoke || failed=1; done; exit $$failed
 
 check: .venv/ready
 	$(BIN)/ruff check .

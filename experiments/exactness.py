@@ -5,19 +5,14 @@ python experiments/exactness.py
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from generated import ROOT, write_or_check
+from generated import ROOT, markdown, write_or_check
 
 LOG, PAGE = ROOT / "results" / "nightly.jsonl", ROOT / "docs" / "exactness.md"
 
 Line = dict[str, Any]
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    made = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(made) if len(made) > 2 else "*not measured*"
 
 
 def of(lines: Sequence[Line], kind: str) -> list[Line]:

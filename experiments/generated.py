@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +22,9 @@ def write_or_check(about: str, page: Path, log: Path, page_with: Callable[[str, 
         return int(wanted != text)
     page.write_text(wanted, encoding="utf-8")
     return 0
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table, or that nothing was measured."""
+    made = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(made) if len(made) > 2 else "*not measured*"

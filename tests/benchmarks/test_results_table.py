@@ -114,7 +114,8 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     assert table.readme_with(text, "new") == f"before {table.BEGIN}\nnew\n{table.END} after"
 
 
-def test_the_page_on_exactness_shows_what_was_measured() -> None:
-    program = ROOT / "experiments" / "exactness.py"
+@pytest.mark.parametrize("page", ["exactness", "performance"])
+def test_the_pages_show_what_was_measured(page: str) -> None:
+    program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)
-    assert done.returncode == 0, "run `python experiments/exactness.py`"
+    assert done.returncode == 0, f"run `python experiments/{page}.py`"
