@@ -238,15 +238,17 @@ class _Labelled:
         """Normalised batches of centre views, in the order of `ids`, or of these rows of it."""
         rows = np.arange(len(self.ids)) if rows is None else rows
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+
+        def view(row: int) -> np.ndarray:
+            return self.preprocessing.centre(self.source.read(int(self.ids[row])))
+
+        # One row of threads for all batches: they decode the next one while the network has this one.
+        decoded = iter(()) if self.held is not None else in_threads(view, rows, available_cores())
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            if self.held is not None:
-                pixels = self.held[batch]
-            else:
-                chosen = [int(i) for i in self.ids[batch]]
-                read = in_threads(lambda i: self.preprocessing.centre(self.source.read(i)), chosen, available_cores())
-                pixels = np.stack(list(read))
-            yield (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+            pixels = self.held[batch] if self.held is not None else np.stack([next(decoded) for _ in batch])
+            # In place, and in the order of the bytes: what `channels_last` asks of the network's input.
+            yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
     def augmented_views(self, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Images]:
         """Normalised batches in the order of `ids`: a random crop and a flip of each image, a function of (seed, epoch,

@@ -127,3 +127,215 @@ def test_fewer_training_images_than_neighbours_are_all_asked():
 def test_senseless_settings_are_refused(make):
     with pytest.raises(ValueError, match="use "):
         make()
+
+
+# ---------------------------------------------------------------------------------------- against float64, pair by pair
+
+
+def exact_distances(train, test):
+    return torch.stack([(test.double()[i] - train.double()).square().sum(dim=1) for i in range(len(test))])
+
+
+def check_nearest(train, test, k):
+    """The k distances are the k smallest, and each belongs to its row, up to float32's rounding."""
+    distances, positions = nearest(train, test, k)
+    exact = exact_distances(train, test)
+    assert positions.shape == distances.shape == (len(test), k)
+    assert all(len(set(row)) == k for row in positions.tolist()), "a row is found once"
+    own = exact.gather(1, positions)
+    torch.testing.assert_close(distances.double(), own, rtol=1e-5, atol=0)
+    assert (distances.diff(dim=1) >= 0).all()
+    # Rows that a product of centred rows in float32 can tell apart are told apart.
+    centred = (train.double() - train.double().mean(dim=0)).norm(dim=1).max()
+    queries = (test.double() - train.double().mean(dim=0)).norm(dim=1, keepdim=True)
+    rounding = 2.0**-20 * centred * (centred + queries)
+    best = exact.topk(k, largest=False).values
+    assert ((own - best).abs() <= rounding + 1e-5 * best).all()
+
+
+def drawn(n, width, seed):
+    return torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
+
+
+def duplicates():
+    return drawn(20, 24, 0).repeat(15, 1), drawn(40, 24, 1)
+
+
+def tight_clusters_far_from_the_origin():
+    centres = 1000 + 100 * drawn(6, 24, 0)
+    train, test = centres.repeat(50, 1) + 1e-2 * drawn(300, 24, 1), centres.repeat(6, 1) + 1e-2 * drawn(36, 24, 2)
+    return train, test
+
+
+def constant_rows():
+    return torch.linspace(-3, 3, 300)[:, None].expand(300, 24).contiguous(), torch.full((3, 24), 0.013)
+
+
+def all_equal():
+    return torch.full((300, 24), 0.7), torch.full((10, 24), 0.7)
+
+
+def lengths_of_all_sizes():
+    return drawn(300, 24, 0) * torch.logspace(-6, 6, 300)[:, None], drawn(40, 24, 1)
+
+
+def queries_in_train():
+    train = drawn(300, 24, 0) + 50
+    return train, train[::7].clone()
+
+
+def no_wider_than_one():
+    return drawn(300, 1, 0), drawn(40, 1, 1)
+
+
+ADVERSARIES = [
+    duplicates,
+    tight_clusters_far_from_the_origin,
+    constant_rows,
+    all_equal,
+    lengths_of_all_sizes,
+    queries_in_train,
+    no_wider_than_one,
+]
+
+
+@pytest.fixture(params=["bf16", "float32"])
+def products(request, monkeypatch):
+    """Both ways whatever the machine: bfloat16 is only slower where the processor has none."""
+    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: request.param == "bf16")
+    return request.param
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """In which precision how many rows were scored."""
+    found = []
+    shortlist = knn._shortlist
+
+    def watched(train, test, queries, *rest):
+        found.append((rest[-1], len(queries)))
+        return shortlist(train, test, queries, *rest)
+
+    monkeypatch.setattr(knn, "_shortlist", watched)
+    return found
+
+
+@pytest.mark.parametrize("k", [1, 5, 300])
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+def test_the_neighbours_are_the_nearest_whatever_the_features(products, adversary, k):
+    check_nearest(*adversary(), k)
+
+
+@pytest.mark.parametrize("block", [1, 1000, 2**14])
+@pytest.mark.parametrize("n", [41, 301, 333])
+def test_the_neighbours_are_the_nearest_whatever_the_blocks(products, monkeypatch, n, block):
+    monkeypatch.setattr(knn, "BLOCK", block)
+    monkeypatch.setattr(knn, "TRIAL", 7)
+    check_nearest(drawn(n, 24, 0) + 3, drawn(90, 24, 1) + 3, 5)
+
+
+@pytest.mark.parametrize("group", [1, 2, 16])
+def test_the_highest_scores_are_found_by_way_of_groups(monkeypatch, group):
+    monkeypatch.setattr(knn, "GROUP", group)
+    scores = drawn(50, 640, 0).bfloat16()  # with ties
+    values, columns = knn._highest(scores, 9)
+    assert torch.equal(values, scores.topk(9).values)
+    assert torch.equal(scores.gather(1, columns), values)
+    assert all(len(set(row)) == 9 for row in columns.tolist())
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_scored_in_float32(monkeypatch, asked):
+    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(knn, "TRIAL", 10**6)
+    far = drawn(200, 32, 0)
+    near = 5 + 1e-3 * drawn(200, 32, 1)  # 200 rows within a rounding of each other, and the others apart
+    train, test = torch.cat([far, near]), torch.cat([far[:30] + 0.01 * drawn(30, 32, 2), near[:12] + 1e-4])
+    check_nearest(train, test, 5)
+    (first, all_of_them), (second, some) = asked
+    assert (first, all_of_them, second) == (torch.bfloat16, 42, torch.float32)
+    assert 12 <= some < 42
+
+
+def test_bfloat16_alone_settles_features_that_are_spread_out(monkeypatch, asked):
+    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    check_nearest(drawn(2000, 64, 0), drawn(100, 64, 1), 20)
+    assert {dtype for dtype, _ in asked} == {torch.bfloat16}
+
+
+def test_where_bfloat16_settles_little_the_rest_is_spared_it(monkeypatch, asked):
+    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(knn, "TRIAL", 10)
+    check_nearest(*tight_clusters_far_from_the_origin(), 5)
+    assert asked == [(torch.bfloat16, 12), (torch.float32, 36)]
+
+
+def test_the_bound_holds_where_rounding_is_at_its_worst(monkeypatch):
+    """Every coordinate of every row lies as far from its bfloat16 as it can, all to the same side."""
+    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    signs = drawn(400, 64, 0).sign()
+    train = torch.cat([signs, -signs]) * (1 + 2.0**-8 - 2.0**-20 * drawn(800, 64, 1).abs())
+    test = signs[:50] * (1 + 2.0**-8 + 2.0**-20)
+    flipped = test.clone()
+    flipped[:, :8] *= -1
+    check_nearest(train, torch.cat([test, flipped]), 5)
+
+
+@pytest.mark.parametrize("width", [1, 3, 257])
+def test_the_bound_is_above_the_largest_error_and_not_far_above(width):
+    """Rows that lose 2⁻⁸ of every coordinate, in one direction, and (at width 257) a product halfway to the next."""
+    lost = 2.0**-8 - 2.0**-20
+    x = torch.full((1, width), 1 + lost)
+    rounded, size, off = knn._factors(x, None, torch.bfloat16)
+    score = (rounded[:, :width] @ rounded[:, :width].T).float()
+    bound = float(knn._off(score, (size, off), (size, off), width))
+    error = abs(width * (1 + lost) ** 2 - float(score))
+    assert error <= bound
+    assert width < 257 or bound < 1.1 * error
+
+
+def test_both_precisions_give_the_same_distances(monkeypatch):
+    train, test, found = drawn(1000, 48, 0), drawn(60, 48, 1), []
+    for coarse in (True, False):
+        monkeypatch.setattr(knn, "_prefers_bf16", lambda device, coarse=coarse: coarse)
+        found.append(nearest(train, test, 20) + most_similar(train, test, 20))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_equal_rows_are_at_distance_zero(products):
+    train, test = queries_in_train()
+    distances, positions = nearest(train, test, 1)
+    assert positions[:, 0].tolist() == list(range(0, 300, 7))
+    assert (distances == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_cosines_of_very_short_and_very_long_rows(products, size):
+    train, test = drawn(200, 8, 0), drawn(30, 8, 1)
+    cosines, positions = most_similar(train * size, test / size, 5)
+    expected = torch.nn.functional.cosine_similarity(test[:, None].double(), train[None].double(), dim=2).topk(5)
+    assert torch.equal(positions, expected.indices)
+    torch.testing.assert_close(cosines.double(), expected.values, atol=1e-6, rtol=0)
+
+
+def test_no_queries_have_no_neighbours(products):
+    distances, positions = nearest(drawn(50, 4, 0), torch.empty(0, 4), 3)
+    assert distances.shape == positions.shape == (0, 3)
+
+
+def test_the_number_of_threads_changes_nothing(products):
+    train, test, threads, found = drawn(1000, 48, 0), drawn(300, 48, 1), torch.get_num_threads(), []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append(nearest(train, test, 10))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_float64_and_half_precision_are_searched_as_they_are_and_in_float32():
+    train, test = drawn(100, 8, 0).double() * 1e-200, drawn(10, 8, 1).double() * 1e-200
+    assert most_similar(train, test, 3)[0].dtype == torch.float64
+    assert torch.equal(most_similar(train, test, 3)[1], most_similar(train * 1e200, test * 1e200, 3)[1])
+    assert nearest(train.half(), test.half(), 3)[0].dtype == torch.float32

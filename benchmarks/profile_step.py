@@ -1,0 +1,104 @@
+"""Where the time of a step goes, as text: benchmarks/profiles/CASE.txt.
+
+    python benchmarks/profile_step.py small
+
+The loop's own parts first (the views, and of the rest forward, objective and backward together, the update), by the
+clock; then torch's operators, by torch's profiler, which makes small ones look slower than they are.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import step
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from barlow import resolve, storage
+from barlow import train as training
+from barlow.distributed import World, choose_device
+from barlow.run import environment
+from barlow.train import chosen_recipe
+from barlow.watchers import Moment
+
+PROFILES = Path(__file__).resolve().parent / "profiles"
+OPERATORS = 25
+
+
+def profiled(case: step.Case, folder: Path) -> str:
+    world = World(choose_device("auto"))
+    chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
+    prepared = resolve.prepare(chosen, world)
+    recipe, loader = prepared.recipe, prepared.loader
+    method, optimizer = training._build(recipe, world, None, lambda line: None)
+    moments: list[Moment] = []
+    updates: list[float] = []
+
+    def run(steps: int) -> None:
+        moments.clear()
+        updates.clear()
+        precision = str(recipe.train.precision)
+        objective = recipe.build_objective()
+        training.train(
+            method,
+            objective,
+            loader.stream(0, steps),
+            optimizer,
+            lambda at, of: 1e-4,
+            steps,
+            world,
+            precision,
+            [moments.append],
+            0,
+        )
+
+    def before(*_: object) -> None:
+        updates.append(-time.perf_counter())
+
+    def after(*_: object) -> None:
+        updates[-1] += time.perf_counter()
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
+    run(step.LEFT_OUT + case.steps)
+    counted = moments[step.LEFT_OUT :]
+    whole = statistics.median(m.step_seconds for m in counted)
+    views = statistics.median(m.wait_seconds for m in counted)
+    update = statistics.median(updates[step.LEFT_OUT :])
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run(max(2, case.steps // 4))
+    table = profiler.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=OPERATORS, max_name_column_width=50, max_src_column_width=0
+    )
+    hardware = environment(str(world.device))["hardware"]
+    parts = {"views, waited for": views, "forward, objective, backward": whole - views - update, "update": update}
+    lines = [
+        f"A step of {case.what}, {case.recipe}; {hardware['cores']} cores of {hardware['processor']}, "
+        f"torch {torch.__version__}",
+        f"{1e3 * whole:8.1f} ms  a step, median of {len(counted)}",
+        *(f"{1e3 * seconds:8.1f} ms  {100 * seconds / whole:3.0f} %  {name}" for name, seconds in parts.items()),
+        "",
+        *(line.rstrip() for line in table.splitlines()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("case", choices=[case.name for case in step.CASES])
+    name = parser.parse_args().case
+    case = next(case for case in step.CASES if case.name == name)
+    with tempfile.TemporaryDirectory() as home:
+        text = profiled(case, step.images(case, Path(home)))
+    storage.write_text(PROFILES / f"{name}.txt", text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
