@@ -60,9 +60,7 @@ def where(lines: Sequence[Line]) -> str:
         for line in lines
     )
     commits = dict.fromkeys(str(line["commit"])[:12] for line in lines)
-    return (
-        f"Measured at {', '.join(commits)}; {'; '.join(machines)}. Medians, with the least and the most."
-    )
+    return f"Measured at {', '.join(commits)}; {'; '.join(machines)}. Medians, with the least and the most."
 
 
 def page_with(text: str, lines: Sequence[Line]) -> str:

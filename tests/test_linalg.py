@@ -127,6 +127,31 @@ def test_products_are_taken_in_the_precision_that_is_asked_for_but_for_narrow_ba
                 assert float(rounded) == pytest.approx(float(exact), rel=1e-5)
 
 
+@pytest.mark.parametrize("gram", [False, True])
+def test_gradients_of_one_energy_alone_are_those_that_add_up_to_the_gradient_of_both(gram: bool) -> None:
+    # Of batches that are only centred, too, whose diagonal has another gradient.
+    for prepare in (lambda z: linalg.standardize(z, 1e-5), linalg.centered):
+        leaves = [z.requires_grad_() for z in batch_in("healthy", 12, 8)]
+        ((on, off),) = linalg.cross_correlation_energies([prepare(z) for z in leaves], gram=gram)
+        x = [prepare(z).x for z in leaves]
+        c = linalg.cross_correlation(*x)
+        plain = ((1 - c.diagonal()).square().sum(), linalg.without_diagonal(c).square().sum())
+        for energies, expected in (((on,), plain[:1]), ((off,), plain[1:]), ((on, off), plain)):
+            found = torch.autograd.grad(sum(energies), leaves, retain_graph=True)
+            reference = torch.autograd.grad(sum(expected), leaves, retain_graph=True)
+            assert relative_error(list(found), list(reference)) < 1e-12
+
+
+@pytest.mark.parametrize("gram", [False, True])
+def test_a_second_derivative_is_refused_not_wrong(gram: bool) -> None:
+    leaves = [z.requires_grad_() for z in batch_in("healthy", 8, 4)]
+    ((on, off),) = linalg.cross_correlation_energies([linalg.standardize(z) for z in leaves], gram=gram)
+    variance, energy = linalg.covariance_energies(leaves[0], gram=gram)
+    for value in (on + off, variance.sum() + energy):
+        with pytest.raises(RuntimeError, match="create_graph"):
+            torch.autograd.grad(value, leaves[:1], create_graph=True)
+
+
 def test_covariance_is_unbiased() -> None:
     z, _ = batch_in("healthy", 12, 4)
     torch.testing.assert_close(linalg.covariance(z), torch.cov(z.T))

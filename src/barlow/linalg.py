@@ -4,14 +4,15 @@ Rows are samples, columns are features. Functions compute in the precision they 
 between d × d matrices and n × n Gram matrices is made here and nowhere else (`prefers_gram`).
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from barlow.types import Embedding
 
@@ -39,6 +40,21 @@ def at_least_float32(z: Tensor) -> Tensor:
     return z if z.dtype == torch.float64 else z.float()
 
 
+def _first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """For gradients written by hand: refuses the graph of them that a second derivative would need.
+
+    torch's once_differentiable lets it pass, and takes them for constants, where the gradient that comes in is one.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor | None) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this gradient has no derivative of its own: call backward without create_graph=True")
+        return backward(ctx, *gradients)
+
+    return checked
+
+
 def center(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices n d"]:
     """Subtracts from each feature its mean over the rows.
 
@@ -47,20 +63,33 @@ def center(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices n d"]:
     leaves a constant feature exactly 0.
     """
     shifted = z - z[..., :1, :].detach()
-    return shifted - shifted.mean(dim=-2, keepdim=True)
+    return shifted.sub_(shifted.mean(dim=-2, keepdim=True))
 
 
-class Standardized(NamedTuple):
-    """A batch whose features have mean 0 and (population) variance 1 - shortfall."""
+@dataclass(frozen=True)
+class Standardized:
+    """A batch whose features have mean 0 and (population) variance 1 - shortfall; unpacks into x and shortfall.
+
+    Args:
+        x: the batch.
+        shortfall: what the variances lack to 1.
+        source: the batch that x was made from: x = scale (source - mean).
+        scale: 1/√(var + eps) of the source's features, or None where they were only centred.
+    """
 
     x: Embedding
     shortfall: Float[Tensor, "d"]
+    source: Embedding
+    scale: Float[Tensor, "d"] | None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x, self.shortfall))
 
 
 def centered(z: Embedding) -> Standardized:
     """Gives each feature mean 0 and leaves its variance as it is: the shortfall of a variance above 1 is negative."""
     x = center(z)
-    return Standardized(x, 1 - x.square().mean(dim=0))
+    return Standardized(x, 1 - x.square().mean(dim=0), z, None)
 
 
 def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
@@ -80,7 +109,8 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
             f"{int((variance == 0).sum())} of {len(variance)} features are constant over the batch and eps is 0, so "
             "they cannot be standardised: use eps > 0 (1e-5 in batch normalisation)"
         )
-    return Standardized(x / (variance + eps).sqrt(), eps / (variance + eps))
+    scale = (variance + eps).rsqrt()
+    return Standardized(x * scale, eps * scale.square(), z, scale)
 
 
 def equal_lengths(x: Embedding) -> Embedding:
@@ -104,10 +134,11 @@ def covariance(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices d d"]:
 def prefers_gram(n: int, d: int, *, crossed: bool) -> bool:
     """Whether the sum of squares of a d × d matrix is cheaper by way of n × n Gram matrices.
 
-    ‖zaᵀ zb‖²_F = ⟨za zaᵀ, zb zbᵀ⟩_F. Forward and backward, a cross-correlation (`crossed`) costs 6 n d² multiplications
-    directly and 12 n² d by its two Gram matrices; a covariance 6 n d² and 6 n² d. On the Gram side the rank, at most
-    n - 1, keeps the off-diagonal sum from vanishing beside the diagonal one that is subtracted from the whole (with
-    variances that differ by orders of magnitude it may be n times smaller: then ask for float64).
+    ‖zaᵀ zb‖²_F = ⟨za zaᵀ, zb zbᵀ⟩_F. Forward and backward, a cross-correlation (`crossed`) costs 6 n d² operations
+    directly and 8 n² d by its two Gram matrices, with more passes over n × d; a covariance 4 n d² and 4 n² d. On the
+    Gram side the rank, at most n - 1, keeps the off-diagonal sum from vanishing beside the diagonal one that is
+    subtracted from the whole (with variances that differ by orders of magnitude it may be n times smaller: then ask for
+    float64).
     """
     return n <= d / 2 if crossed else n <= d
 
@@ -117,18 +148,14 @@ def without_diagonal(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return matrix.diagonal_scatter(torch.zeros_like(matrix.diagonal()))
 
 
-def off_diagonal_energy(matrix: Float[Tensor, "d d"]) -> Scalar:
-    """Σᵢ Σ_{j≠i} mᵢⱼ², not as the whole less the diagonal: that loses its digits where m is nearly diagonal."""
-    return without_diagonal(matrix).square().sum()
-
-
 def disagreement(a: Standardized, b: Standardized) -> Float[Tensor, "d"]:
     """1 - cᵢᵢ of two views' features, from the distance of the views.
 
     1 - mean xₐ x_b has no digits left where the views nearly agree; (mean (xₐ - x_b)² + shortfallₐ + shortfall_b) / 2
     is the same number and keeps them.
     """
-    return ((a.x - b.x).square().mean(dim=0) + a.shortfall + b.shortfall) / 2
+    squares = torch.nn.functional.mse_loss(a.x, b.x, reduction="none")
+    return (squares.mean(dim=0) + a.shortfall + b.shortfall) / 2
 
 
 def cross_correlation_energies(
@@ -145,24 +172,110 @@ def cross_correlation_energies(
     Returns:
         For each pair (0, 1), (0, 2), ..., (1, 2), ...: Σᵢ (1 - cᵢᵢ)² and Σᵢ Σ_{j≠i} cᵢⱼ², in the views' precision.
     """
-    n, d = views[0].x.shape
     if gram is None:
-        gram = prefers_gram(n, d, crossed=True)
-    factors = [_factor(view.x, products) for view in views]
-    grams = [x @ x.T / n for x in factors] if gram else []
-    energies = []
-    for a, b in combinations(range(len(views)), 2):
-        apart = disagreement(views[a], views[b])
-        if gram:
-            off_diagonal = (grams[a] * grams[b]).sum() - (1 - apart).square().sum()
+        gram = prefers_gram(*views[0].x.shape, crossed=True)
+    with torch.no_grad():
+        factors = [_factor(view.x, products) for view in views]
+        grams = [factor @ factor.T / len(factor) for factor in factors] if gram else [None] * len(views)
+    sides = [(view.source, view, factor, g) for view, factor, g in zip(views, factors, grams, strict=True)]
+    return [_CrossCorrelationEnergies.apply(*a, *b) for a, b in combinations(sides, 2)]
+
+
+class _CrossCorrelationEnergies(torch.autograd.Function):
+    """On = Σ uᵢ² with u = `disagreement`, and Off = ‖C‖² with C = XₐᵀX_b/n without its diagonal.
+
+    With respect to xₐ, of which c = 1 - u = mean xₐ x_b is a function, On has the gradient -(2/n) u x_b, written as
+    (2/n) u (xₐ - x_b - xₐ), and Off has (2/n) X_b Cᵀ; as ⟨Gₐ, G_b⟩ - Σ (1 - u)² with G = X Xᵀ/n, Off has
+    (2/n) (G_b Xₐ - (1 - u) X_b). All have mean 0, so they are the gradients of a source that was only centred, too.
+    Where x = r (z - mean), r = 1/√(var + eps), dr = -r² mean(x dz): z has the gradient r (g - x mean(g x)) if x has g.
+    On: mean(x_b xₐ) = 1 - u, hence (2/n) r u (xₐ - x_b - u xₐ), in which nothing cancels where the views nearly agree.
+    Off: the mean of feature i of X_b Cᵀ times xₐ is Σⱼ cᵢⱼ², hence (2/n) r (X_b Cᵀ - xₐ Σⱼ cᵢⱼ²).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        source_a: Tensor,
+        a: Standardized,
+        factor_a: Tensor,
+        gram_a: Tensor | None,
+        source_b: Tensor,
+        b: Standardized,
+        factor_b: Tensor,
+        gram_b: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        apart = disagreement(a, b)
+        if gram_a is not None and gram_b is not None:
+            off_diagonal = (gram_a * gram_b).sum() - (1 - apart).square().sum()
+            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, factor_a, factor_b, apart, gram_a, gram_b)
         else:
-            off_diagonal = off_diagonal_energy(cross_correlation(factors[a], factors[b])).to(apart.dtype)
-        energies.append((apart.square().sum(), off_diagonal))
-    return energies
+            c = cross_correlation(factor_a, factor_b)
+            squares = off_diagonal_squares_(c)
+            rows, columns = squares.sum(dim=1), squares.sum(dim=0)
+            off_diagonal = rows.sum()
+            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, factor_a, factor_b, apart, c, rows, columns)
+        ctx.set_materialize_grads(False)
+        return apart.square().sum(), off_diagonal.to(apart.dtype)
+
+    @staticmethod
+    @_first_derivative_only
+    def backward(ctx: Any, g_on: Tensor | None, g_off: Tensor | None) -> tuple[Tensor | None, ...]:
+        x_a, x_b, r_a, r_b, factor_a, factor_b, apart, *matrices = ctx.saved_tensors
+        by_gram = len(matrices) == 2
+        # For each view: its product, (2/n) G_b Xₐ or (2/n) X_b Cᵀ, and what the squares of C sum to along the other's.
+        left: tuple[Tensor, ...] = ()
+        right: tuple[Tensor, ...] = ()
+        squares: tuple[Tensor, ...] = ()
+        if g_off is not None:
+            g_off = g_off * (2 / len(x_a))
+            if by_gram:
+                left, right = (matrices[1] * g_off, matrices[0] * g_off), (factor_a, factor_b)
+            else:
+                c = (matrices[0] * g_off).to(factor_a.dtype)
+                left, right, squares = (factor_b, factor_a), (c.T, c), (matrices[1] * g_off, matrices[2] * g_off)
+        if g_on is not None:
+            g_on = g_on * apart * (2 / len(x_a))
+            difference = x_a - x_b
+        gradients = []
+        for view, (x, other, r) in enumerate(((x_a, x_b, r_a), (x_b, x_a, r_b))):
+            g, along = None, list[Tensor]()  # the gradient times 1/r, and the multiples of x that it is less
+            if g_on is not None:
+                along.append(g_on if r is None else g_on * apart)
+            if g_off is not None and by_gram:
+                g = other * (g_off * (apart - 1))
+                _add_product_(g, left[view], right[view])
+                if r is not None:
+                    along.append((g * x).mean(dim=0))
+            elif g_off is not None and r is not None:
+                along.append(squares[view])
+            if g is None:
+                g = x * -sum(along) if along else torch.zeros_like(x)
+            elif along:
+                g.addcmul_(x, sum(along), value=-1)
+            if g_on is not None:
+                g.addcmul_(difference, g_on, value=1 - 2 * view)
+            if g_off is not None and not by_gram:
+                _add_product_(g, left[view], right[view])
+            gradients.append(g if r is None else g.mul_(r))
+        return gradients[0], None, None, None, gradients[1], None, None, None
+
+
+def off_diagonal_squares_(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Sets the diagonal to 0 and returns the squares: a sum of all less the diagonal loses its digits where m ≈ I."""
+    matrix.diagonal().zero_()
+    return matrix.square()
 
 
 def _factor(x: Embedding, products: torch.dtype | None) -> Embedding:
     return x if products is None or x.shape[1] <= NARROW else x.to(products)
+
+
+def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds left @ right, multiplied in the precision of the factors, in place."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def covariance_energies(
@@ -170,30 +283,68 @@ def covariance_energies(
 ) -> tuple[Float[Tensor, "d"], Scalar]:
     """Variances of the features, and the off-diagonal energy Σᵢ Σ_{j≠i} covᵢⱼ² of their covariance.
 
-    Convention: unbiased, divisor n - 1.
+    Convention: unbiased, divisor n - 1. Variances are summed and returned in float64 (on mps, which has none, in that
+        of z), the energy in that of z.
 
     Args:
         z: a batch, centred or not.
         gram: forces the n × n (True) or the d × d form (False); by default the cheaper one. Same value, same gradient.
         products: precision in which matrices are multiplied (narrow ones excepted, see `NARROW`); by default that of z.
     """
-    n, d = z.shape
-    x = center(z)
-    variance = x.square().sum(dim=0) / (n - 1)
-    x = _factor(x, products)
     if gram is None:
-        gram = prefers_gram(n, d, crossed=False)
-    if not gram:
-        return variance, off_diagonal_energy(x.T @ x / (n - 1)).to(z.dtype)
-    # ‖G‖² - Σ vⱼ² cancels where G nears τP (decorrelated features, n near d; P the projection that centres). With the
-    # means τ of G's n - 1 eigenvalues and v̄ of the d variances taken out of both sums, what is left over is exact:
-    # tr² (1/(n-1) - 1/d). τ and v̄ are where both squares are stationary, so no gradient passes through them.
-    trace = variance.sum()
-    mean_eigenvalue, mean_variance = trace.detach() / (n - 1), trace.detach() / d
-    spread = x @ x.T / (n - 1) + mean_eigenvalue / n
-    spread = spread - torch.diag_embed(mean_eigenvalue.to(x.dtype).expand(n))
-    rank_excess = (d - n + 1) / (d * (n - 1))
-    return variance, spread.square().sum() - (variance - mean_variance).square().sum() + rank_excess * trace.square()
+        gram = prefers_gram(*z.shape, crossed=False)
+    variance, energy = _CovarianceEnergies.apply(z, gram, products)
+    return variance, energy
+
+
+class _CovarianceEnergies(torch.autograd.Function):
+    """Variances v of the centred X, and the energy E = ‖C‖² with C = XᵀX/(n-1) without its diagonal.
+
+    v has the gradient 2 X / (n-1), E has 4 X C / (n-1). By G = X Xᵀ/(n-1), E = ‖G‖² - Σ vⱼ², which cancels where G
+    nears τP (decorrelated features, n near d; P the projection that centres). With the means τ of G's n - 1 eigenvalues
+    and v̄ of the d variances taken out of both sums, what is left over is exact:
+    E = ‖G - τP‖² - Σ (vⱼ - v̄)² + tr² (1/(n-1) - 1/d). τ and v̄ are where both squares are stationary, so no gradient
+    passes through them: 4 (G - τP) X / (n-1), and to v -2 (v - v̄) + 2 tr (1/(n-1) - 1/d). All gradients have mean 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, gram: bool, products: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        n, d = z.shape
+        x = center(z)
+        variance = x.square().sum(dim=0, dtype=x.dtype if x.device.type == "mps" else torch.float64) / (n - 1)
+        factor = _factor(x, products)
+        if gram:
+            trace = variance.sum()
+            mean_eigenvalue = trace / (n - 1)
+            matrix = (factor @ factor.T).div_(n - 1).add_(mean_eigenvalue / n)
+            matrix.diagonal().sub_(mean_eigenvalue)
+            spread = variance - trace / d
+            rank_excess = trace * ((d - n + 1) / (d * (n - 1)))
+            energy = matrix.square().sum() - spread.square().sum() + rank_excess * trace
+            v_slope = (rank_excess - spread).mul_(2)
+        else:
+            matrix = (factor.T @ factor).div_(n - 1)
+            energy = off_diagonal_squares_(matrix).sum()
+            v_slope = None
+        ctx.save_for_backward(x, matrix, v_slope)
+        ctx.gram, ctx.products = gram, products
+        ctx.set_materialize_grads(False)
+        return variance, energy.to(z.dtype)
+
+    @staticmethod
+    @_first_derivative_only
+    def backward(ctx: Any, g_variance: Tensor | None, g_energy: Tensor | None) -> tuple[Tensor | None, None, None]:
+        x, matrix, v_slope = ctx.saved_tensors
+        n = len(x)
+        weights = [] if g_variance is None else [g_variance]
+        if v_slope is not None and g_energy is not None:
+            weights.append(v_slope * g_energy)
+        gradient = x * torch.mul(sum(weights), 2 / (n - 1)).to(x.dtype) if weights else torch.zeros_like(x)
+        if g_energy is not None:
+            factor = _factor(x, ctx.products)
+            weighted = matrix * (g_energy * (4 / (n - 1))).to(matrix.dtype)
+            _add_product_(gradient, *((weighted, factor) if ctx.gram else (factor, weighted)))
+        return gradient, None, None
 
 
 def whiten(
@@ -292,7 +443,7 @@ class _OrthogonalFactor(torch.autograd.Function):
         return u @ vh
 
     @staticmethod
-    @once_differentiable
+    @_first_derivative_only
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         u, s, vh = ctx.saved_tensors
         turned = u.mT @ gradient @ vh.mT

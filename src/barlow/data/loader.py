@@ -4,7 +4,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.folder import printable
@@ -135,6 +135,9 @@ class _Crops:
     replaced: list[tuple[int, int, str]]
     failed: list[int]  # ids whose replacements all failed
 
+    def pin_memory(self) -> "_Crops":  # by this name DataLoader finds what to pin
+        return replace(self, views=[view.pin_memory() for view in self.views])
+
 
 class StreamingLoader:
     """Batches from files: workers read, decode and crop; the rest of the pipeline runs batched in this process.
@@ -183,14 +186,19 @@ class StreamingLoader:
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator."""
+        """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator.
+
+        Workers prepare the crops of the batches to come (DataLoader's two for each) while the caller works on one. The
+        rest of a batch's views is made when it is asked for: on a GPU that is queued behind the work of the step before
+        without waiting for it.
+        """
         loader = DataLoader(
             self._crops,
             batch_sampler=_Requests(self._order, self.ids, start, stop),
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
-            pin_memory=False,
+            pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
             # Without it, DataLoader would take a number from torch's global generator.
             generator=torch.Generator().manual_seed(0),
         )
@@ -262,17 +270,25 @@ def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int
 
 
 def _collate(samples: Sequence[_Sample]) -> _Crops:
-    whole = [sample for sample in samples if sample.crops]
-    views = [
-        torch.from_numpy(np.stack([sample.crops[k] for sample in whole]))
-        for k in range(len(whole[0].crops) if whole else 0)
-    ]
+    whole = [sample.crops for sample in samples if sample.crops]
+    views = [_stacked(crops) for crops in zip(*whole, strict=True)]
     return _Crops(
         torch.tensor([sample.id for sample in samples], dtype=torch.int64),
         views,
         [(failed, sample.id, reason) for sample in samples for failed, reason in sample.failures],
         [sample.id for sample in samples if not sample.crops],
     )
+
+
+def _stacked(crops: Sequence[Array]) -> Pixels:
+    shape = (len(crops), *crops[0].shape)
+    if get_worker_info() is None:
+        out = torch.empty(shape, dtype=torch.uint8)
+    else:  # where the main process can read it: what is sent elsewhere is copied there first
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        out = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
+    np.stack(crops, out=out.numpy())
+    return out
 
 
 def _start_worker(_: int) -> None:

@@ -1,13 +1,18 @@
 """What every objective asks of its inputs, checked once, at the boundary."""
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 
 import torch
 
+from barlow.linalg import Scalar
 from barlow.types import Embedding
+
+FEW = 16
+"""Rows, or features, so few that float64 costs nothing beside any other part of a step."""
 
 
 @contextmanager
@@ -28,7 +33,7 @@ def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
             raise ValueError(f"embeddings are floating point, got {z.dtype}: convert them with .float()")
         if z.ndim != 2 or z.shape[1] == 0:
             raise ValueError(f"embeddings are (n, d) matrices, got shape {tuple(z.shape)}: flatten all but the rows")
-        if z.shape != first.shape:
+        if z is not first and z.shape != first.shape:
             raise ValueError(
                 f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
                 "comes from image i, and all come from one projector width"
@@ -36,17 +41,32 @@ def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
     if len(first) < 2:
         raise ValueError(f"statistics over a batch need two rows or more, got {len(first)}: use a larger batch")
     dtype = reduce(torch.promote_types, (z.dtype for z in views), torch.float32)
-    with torch.autocast(first.device.type, enabled=False):
+    kind = first.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         yield [z.to(dtype) for z in views]
 
 
 def in_float64(z: Embedding) -> Embedding:
     """The embedding in float64, or as it is on devices without (mps).
 
-    For what costs n × d: a gradient through a standardisation, or the distance of a correlation from 1, is a small
-    difference of large numbers, and float32 would leave few digits of it.
+    For what costs n × d where no form is known that float32 does not lose digits in.
     """
     return z if z.device.type == "mps" else z.double()
+
+
+def few_in_float64(z: Embedding) -> Embedding:
+    """The embedding as it is, or `in_float64` if it has few rows.
+
+    Few rows: a gradient through a standardisation is what remains of it across two directions, the feature's and the
+    mean's. Of two rows nothing remains but what eps leaves, of three one direction: small differences of large numbers.
+    Few features: a small correlation is one, too, and there are not enough of them for their errors to average out.
+    """
+    return in_float64(z) if min(z.shape) <= FEW else z
+
+
+def mean(terms: Sequence[Scalar]) -> Scalar:
+    """The mean of terms, one for each view or pair of views."""
+    return reduce(operator.add, terms) / len(terms) if len(terms) > 1 else terms[0]
 
 
 def check_non_negative(**values: float) -> None:

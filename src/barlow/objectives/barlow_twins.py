@@ -6,7 +6,14 @@ from typing import Literal, get_args
 import torch
 
 from barlow.linalg import Standardized, centered, cross_correlation_energies, equal_lengths, standardize
-from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision, in_float64
+from barlow.objectives._inputs import (
+    check_non_negative,
+    check_one_of,
+    few_in_float64,
+    full_precision,
+    in_float64,
+    mean,
+)
 from barlow.types import Embedding, Terms
 
 __all__ = ["BarlowTwins"]
@@ -28,8 +35,8 @@ class BarlowTwins:
     Convention: that of the released code: population variance and eps 1e-5 (a batch norm without affine parameters),
         sums over features, not means. Unchanged by a shift or a positive scale of any feature in either view (up to
         eps) and by exchanging the views. Where n ≤ d/2 the off-diagonal sum comes from n × n Gram matrices: same
-        value, same gradient. Of float32 embeddings the matrix products are taken in float32 and the rest in float64;
-        with another normalization than "batch" all is in float64 (float32 on devices without it).
+        value, same gradient. Computed in the precision of the embeddings; of float32 ones up to 16 rows or features all
+        but wide matrix products in float64, with another normalization than "batch" all (not on devices without it).
     Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
         mean over all pairs, each view standardised once. For normalization "samples" the paper says unit length, under
         which no cᵢᵢ of d could be more than about 1/d, and leaves open how the target 1 is meant: here the length is √d
@@ -67,19 +74,22 @@ class BarlowTwins:
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
             dtype = views[0].dtype
-            normalized = [self._normalized(in_float64(view)) for view in views]
             # Features that batch statistics do not make equal may differ so much in variance that float32 would drown
             # the off-diagonal sum of a Gram form in the diagonal one.
-            products = dtype if self.normalization == "batch" else None
-            energies = cross_correlation_energies(normalized, products=products)
-            on_diagonal, off_diagonal = map(torch.stack, zip(*energies, strict=True))
+            if self.normalization == "batch":
+                views = [few_in_float64(view) for view in views]
+                with torch.no_grad():
+                    normalized = [standardize(view, self.eps) for view in views]
+                energies = cross_correlation_energies(normalized, products=dtype)
+            else:
+                energies = cross_correlation_energies([self._normalized(in_float64(view)) for view in views])
+            on_diagonal, off_diagonal = zip(*energies, strict=True)
             return {
-                "invariance": (self.invariance * on_diagonal.mean()).to(dtype),
-                "redundancy": (self.redundancy * off_diagonal.mean()).to(dtype),
+                "invariance": (self.invariance * mean(on_diagonal)).to(dtype),
+                "redundancy": (self.redundancy * mean(off_diagonal)).to(dtype),
             }
 
     def _normalized(self, z: Embedding) -> Standardized:
         if self.normalization == "none":
             return centered(z)
-        standardized = standardize(z, self.eps)
-        return standardized if self.normalization == "batch" else centered(equal_lengths(standardized.x))
+        return centered(equal_lengths(standardize(z, self.eps).x))

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from barlow.linalg import covariance_energies
-from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision, in_float64
+from barlow.objectives._inputs import check_non_negative, check_one_of, few_in_float64, full_precision, mean
 from barlow.types import Embedding, Terms
 
 __all__ = ["VICReg"]
@@ -30,8 +30,9 @@ class VICReg:
     Convention: that of the released code: invariance a mean over rows *and* features, variance averaged over the views,
         covariance summed over them, unbiased variance and covariance (divisor n - 1). The paper holds two others, see
         ``convention``. Variance and covariance are unchanged by a shift of either view, the invariance only by a shift
-        of all. Where n ≤ d the covariance comes from n × n Gram matrices: same value, same gradient. Of float32
-        embeddings the matrix products are taken in float32 and the rest in float64 (float32 on devices without it).
+        of all. Where n ≤ d the covariance comes from n × n Gram matrices: same value, same gradient. Computed
+        in the precision of the embeddings; of float32 ones the variances, and up to 16 rows or features all but wide
+        matrix products, in float64 (not on devices without it).
     Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
         mean over all pairs, each view's variance and covariance computed once.
 
@@ -77,16 +78,15 @@ class VICReg:
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
             dtype, d = views[0].dtype, views[0].shape[1]
-            views = [in_float64(view) for view in views]
-            distances = [(za - zb).square().mean() for za, zb in combinations(views, 2)]
-            hinges, energies = zip(*(self._spread(view, dtype) for view in views), strict=True)
+            distances = [torch.nn.functional.mse_loss(za, zb) for za, zb in combinations(views, 2)]
+            hinges, energies = zip(*(self._spread(few_in_float64(view), dtype) for view in views), strict=True)
             # Of the two views of a pair, sums are twice the means; every view is in equally many pairs.
             features = d if self.convention == "equations" else 1
             views_summed = 1 if self.convention == "code" else 2
             return {
-                "invariance": (self.invariance * features * torch.stack(distances).mean()).to(dtype),
-                "variance": (self.variance * views_summed * torch.stack(hinges).mean()).to(dtype),
-                "covariance": (self.covariance * 2 * torch.stack(energies).mean()).to(dtype),
+                "invariance": (self.invariance * features * mean(distances)).to(dtype),
+                "variance": (self.variance * views_summed * mean(hinges)).to(dtype),
+                "covariance": (self.covariance * 2 * mean(energies)).to(dtype),
             }
 
     def _spread(self, z: Embedding, products: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ that was skipped) can shift a draw. Nearby arguments give unrelated numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -53,13 +54,17 @@ def hashed(words: Sequence[int], ids: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if a word does not fit, or ids are not integers or negative.
     """
-    return _mixed_array(_mixed_array(_as_words(ids) + np.uint64(_chain(words))))
+    for word in words:
+        checked(word)
+    return _mixed_array(_mixed_array(_as_words(ids) + np.uint64(_chain(tuple(map(int, words))))))
 
 
-def _chain(words: Sequence[int]) -> int:
+# A worker draws for one image at a time: the prefix that all of its draws share would cost more than the draws.
+@lru_cache(maxsize=256)
+def _chain(words: tuple[int, ...]) -> int:
     state = 0
     for word in words:
-        state = _mixed((state + GOLDEN + checked(word)) % WORD)
+        state = _mixed((state + GOLDEN + word) % WORD)
     return (state + GOLDEN) % WORD
 
 
@@ -119,8 +124,10 @@ class Keys:
 
     def uniforms(self, first: int, count: int) -> np.ndarray:
         """Draws ``first`` to ``first + count - 1`` of each sample at once: (count, n), rows as from ``uniform``."""
-        chains = [_chain((VIEWS, self.seed, self.epoch, self.view, self.op, first + k)) for k in range(count)]
-        states = self.ids[None, :] + np.array(chains, dtype=np.uint64)[:, None]
+        # As in `_chain`, with the draw as its last word; arrays of uint64 wrap around as the remainder by WORD does.
+        prefix = _chain((VIEWS, int(self.seed), int(self.epoch), int(self.view), int(self.op)))
+        chains = _mixed_array(np.arange(first, first + count, dtype=np.uint64) + np.uint64(prefix))
+        states = (chains + np.uint64(GOLDEN))[:, None] + self.ids
         return _as_uniform(_mixed_array(_mixed_array(states)))
 
     def for_op(self, op: int) -> "Keys":

@@ -1,10 +1,17 @@
 """The ops views are made of: batched, with draws of its own for each sample, on any device.
 
-Images are (n, c, h, w) floats in [0, 1]. An op returns new images and leaves its input as it was; what it does to a
-sample depends on that sample and its key only, never on the batch around it. On a CPU this holds to the last bit: sums
-run along rows of fixed length, and a sample's matrix product has the same shape in every batch
-(tests/contracts/test_ops.py). On a GPU the library that multiplies matrices may choose another kernel for another
-batch, and the last bits may differ.
+Images are (n, c, h, w) floats in [0, 1]. An op is two things: what it draws for each sample, a function of the keys
+alone (`draws`), and what it does with that to images it may write to (`apply`). Called, it returns new images and
+leaves its input as it was. What it does to a sample depends on that sample and its key only, never on the batch around
+it. On a CPU this holds to the last bit: sums run along rows of fixed length, and a sample's matrix product has the same
+shape in every batch (tests/contracts/test_ops.py). On a GPU the library that multiplies matrices may choose another
+kernel for another batch, and the last bits may differ.
+
+The same code serves a CPU and a GPU: the caller chooses how many images an op gets at once (see
+`barlow.views.pipeline`). Several are sorted by what they drew, gathered, changed and put back; one alone, or several
+that drew alike, are changed where they lie. On a CPU a pass over an image that lies in the cache takes a tenth of the
+time that torch takes to choose between two images (`where`) or to put rows in place by index, so choices are written as
+arithmetic.
 
 Channels: brightness and contrast act on all channels of an image (contrast's mean is that of the grey image for three
 channels, of all channels otherwise). Saturation, hue and grayscale speak of colour: images that do not have
@@ -13,12 +20,14 @@ three channels pass them unchanged. Crop, flip, blur and solarise act on each ch
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +40,19 @@ class Op(Protocol):
 
     def __call__(self, x: Images, keys: Keys) -> Images:
         """Returns the images changed by each sample's own draws."""
+        return self.apply(x.clone(), *self.draws(keys))
+
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """What is drawn for each sample: arrays with a row for each."""
+        ...
+
+    def apply(self, x: Images, *draws: Any) -> Images:
+        """Changes images in place if it can: use what is returned.
+
+        Args:
+            x: images that nobody else needs.
+            draws: of these images, as returned by ``draws``.
+        """
         ...
 
 
@@ -55,12 +77,16 @@ def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
     return low + (high - low) * uniform
 
 
-def _chosen(uniform: np.ndarray, p: float, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(uniform < p)).to(device)
-
-
-def _per_sample(values: np.ndarray, like: Images) -> Float[Tensor, "n 1 1 1"]:
-    return torch.from_numpy(values.astype(np.float32)).to(like.device).to(like.dtype).view(-1, 1, 1, 1)
+def _changed(x: Images, chosen: np.ndarray, change: Callable[..., Images], *factors: Tensor) -> Images:
+    """Changes the chosen images, each by its own factors; in place where they are all there are."""
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        return x
+    if len(rows) == len(x):
+        return change(x, *factors)
+    where = torch.from_numpy(rows).to(x.device)
+    some = change(x.index_select(0, where), *(factor.index_select(0, where) for factor in factors))
+    return x.index_copy_(0, where, some)
 
 
 # ---------------------------------------------------------------------------------------------------------------- crop
@@ -68,12 +94,12 @@ def _per_sample(values: np.ndarray, like: Images) -> Float[Tensor, "n 1 1 1"]:
 
 def _bicubic(distance: Tensor) -> Tensor:
     """Keys' cubic convolution kernel with a = -0.5, the one Pillow and torch (antialias=True) resample with."""
-    # Source: Keys 1981, "Cubic convolution interpolation for digital image processing", equation 15. Held at 2, where
-    # it is 0, the outer piece needs no third case.
-    t = distance.abs().clamp_(max=2.0)
+    # Source: Keys 1981, "Cubic convolution interpolation for digital image processing", equation 15. Each of its pieces
+    # is 0 at both ends of the other's, exactly: held inside their own, their sum is the one that counts.
+    t = distance.abs()
+    far, t = t.clamp(1.0, 2.0), t.clamp_(max=1.0)
     near = (1.5 * t).sub_(2.5).mul_(t).mul_(t).add_(1.0)
-    far = (-0.5 * t).add_(2.5).mul_(t).sub_(4.0).mul_(t).add_(2.0)
-    return torch.where(t < 1.0, near, far)
+    return near.add_((-0.5 * far).add_(2.5).mul_(far).sub_(4.0).mul_(far).add_(2.0))
 
 
 def resampling_weights(
@@ -100,7 +126,7 @@ def resampling_weights(
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Op):
     """Cuts out a box of random area and aspect ratio and resizes it to a square (Inception's crop).
 
     Ten boxes of area uniform in ``scale`` (a part of the image's) and aspect ratio log-uniform in ``ratio`` are tried;
@@ -146,8 +172,16 @@ class RandomResizedCrop:
         Returns:
             (n, 4) int64: top, left, height, width.
         """
+        return self.boxes_of(heights, widths, *self.draws(keys))
+
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Uniform numbers: area and ratio of every attempt, and the place."""
+        return (keys.uniforms(0, 2 * self.ATTEMPTS + 2).T,)
+
+    def boxes_of(self, heights: np.ndarray, widths: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+        """As ``boxes``, of draws made before."""
         heights, widths = np.asarray(heights, dtype=np.int64), np.asarray(widths, dtype=np.int64)
-        draws = keys.uniforms(0, 2 * self.ATTEMPTS + 2)
+        draws = uniforms.T
         area = heights * widths * _between(draws[: self.ATTEMPTS], *self.scale)
         ratio = np.exp(_between(draws[self.ATTEMPTS : -2], *np.log(self.ratio)))
         tried_w = np.rint(np.sqrt(area * ratio)).astype(np.int64)
@@ -157,17 +191,20 @@ class RandomResizedCrop:
         found = fits[attempt, sample]
         h, w = tried_h[attempt, sample], tried_w[attempt, sample]
 
+        # Mostly done: a worker draws for one image at a time, and every further line costs it.
+        top = np.minimum(np.floor(draws[-2] * (heights - h + 1)).astype(np.int64), heights - h)
+        left = np.minimum(np.floor(draws[-1] * (widths - w + 1)).astype(np.int64), widths - w)
+        if found.all():
+            return np.stack([top, left, h, w], axis=1)
+
         # The largest central box. A side of an extremely thin image would round to 0 pixels; it keeps one.
         low, high = self.ratio
         tall, wide = widths < low * heights, widths > high * heights
         central_h = np.where(tall, np.maximum(np.rint(widths / low).astype(np.int64), 1), heights)
         central_w = np.where(wide, np.maximum(np.rint(heights * high).astype(np.int64), 1), widths)
-        h, w = np.where(found, h, np.minimum(central_h, heights)), np.where(found, w, np.minimum(central_w, widths))
-
-        spare_h, spare_w = heights - h, widths - w
-        top = np.minimum(np.floor(draws[-2] * (spare_h + 1)).astype(np.int64), spare_h)
-        left = np.minimum(np.floor(draws[-1] * (spare_w + 1)).astype(np.int64), spare_w)
-        return np.stack([np.where(found, top, spare_h // 2), np.where(found, left, spare_w // 2), h, w], axis=1)
+        central_h, central_w = np.minimum(central_h, heights), np.minimum(central_w, widths)
+        centred = np.stack([(heights - central_h) // 2, (widths - central_w) // 2, central_h, central_w], axis=1)
+        return np.where(found[:, None], np.stack([top, left, h, w], axis=1), centred)
 
     def __call__(self, x: Images, keys: Keys, sizes: np.ndarray | None = None) -> Images:
         """Crops a batch of images held at one size.
@@ -178,9 +215,13 @@ class RandomResizedCrop:
             sizes: (n, 2) original height and width of each, if they were resized to be held together. Boxes are drawn
                 in the original coordinates, so the aspect ratios of the views are those of the original images.
         """
+        return self.apply(x, self.draws(keys)[0], sizes)
+
+    def apply(self, x: Images, uniforms: np.ndarray, sizes: np.ndarray | None = None) -> Images:
+        """See the class; the images given stay as they were."""
         n, _, held_h, held_w = x.shape
         sizes = np.tile(np.array([[held_h, held_w]]), (n, 1)) if sizes is None else np.asarray(sizes)
-        boxes = self.boxes(sizes[:, 0], sizes[:, 1], keys)
+        boxes = self.boxes_of(sizes[:, 0], sizes[:, 1], uniforms)
         return self.resample(x, boxes * np.tile(np.array([held_h, held_w]) / sizes, (1, 2)))
 
     def resample(self, x: Images, boxes: np.ndarray) -> Images:
@@ -191,8 +232,10 @@ class RandomResizedCrop:
         across = resampling_weights(left, width, w, self.size).to(x.dtype)
         # Clipped between the passes and after: where bicubic overshoots, 8-bit resampling does the same.
         rows = torch.bmm(x.reshape(n, c * h, w), across.transpose(1, 2)).clamp_(0.0, 1.0).view(n, c, h, self.size)
-        out = [torch.bmm(down, rows[:, channel]) for channel in range(c)]
-        return torch.stack(out, dim=1).clamp_(0.0, 1.0)
+        out = x.new_empty(n, c, self.size, self.size)
+        for channel in range(c):
+            out[:, channel] = torch.bmm(down, rows[:, channel])
+        return out.clamp_(0.0, 1.0)
 
     def resample_one(self, image: UInt8[np.ndarray, "c h w"], box: np.ndarray) -> UInt8[np.ndarray, "c s s"]:
         """Resizes the box of one image of any size, in whole pixels and with torch's uint8 kernel: for a worker."""
@@ -208,7 +251,7 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(Op):
     """Mirrors an image left to right with probability ``p``."""
 
     p: float = 0.5
@@ -216,49 +259,77 @@ class HorizontalFlip:
     def __post_init__(self) -> None:
         _check_probability("horizontal_flip", self.p)
 
-    def __call__(self, x: Images, keys: Keys) -> Images:
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Whether each is mirrored."""
+        return (keys.uniform(0) < self.p,)
+
+    def apply(self, x: Images, mirrored: np.ndarray) -> Images:
         """See the class."""
-        out = x.clone()
-        chosen = _chosen(keys.uniform(0), self.p, x.device)
-        out[chosen] = x[chosen].flip(-1)
-        return out
+        return _changed(x, mirrored, lambda some: some.flip(-1))
+
+
+LUMA = (0.2989, 0.587, 0.114)
+"""Of red, green and blue. Source: ITU-R BT.601, rounded as torchvision rounds it."""
 
 
 def grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """The luma of RGB images.
+    """The luma of RGB images."""
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
 
-    Source: ITU-R BT.601 weights, rounded as torchvision rounds them.
+
+def _shift_hue(
+    x: Float[Tensor, "n 3 h w"], shift: Float[Tensor, "n 1 1 1"], *, far: bool = True
+) -> Float[Tensor, "n 3 h w"]:
+    """Turns the hue by ``shift`` (1 is a full turn), keeping HSV's value and saturation; in place.
+
+    Convention: HSV as in Pillow and torchvision. With value v, chroma d = v·s = max − min and hue H in sixths of a turn
+    from red, a channel is min + d·clip(2 − |H − o|, 0, 1), o = 0, 2, 4 for red, green, blue, |·| the shorter way round.
+
+    Everything is kept multiplied by d, so that nothing is divided and grey (d = 0) is no case of its own. With
+    e = g + b − 2r the angle between the colour and red is |H|·d = 3/2·d + e − clip(e, −d, d)/2 whichever channel is the
+    largest: three straight pieces, over the sixths in which red is the largest, neither and the smallest. Its side is
+    the sign of g − b. The shorter way round of an angle y of up to a full turn is 3 − ||y| − 3|, so a channel is
+    min + clip(||y·d| − 3·d| − d, 0, d).
+
+    Args:
+        x: the images.
+        shift: of each.
+        far: whether a shift may be more than a sixth of a turn, when y can be up to one and a half.
     """
     r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
-    return (r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114)
-
-
-def _shift_hue(x: Float[Tensor, "n 3 h w"], shift: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 h w"]:
-    """Turns the hue by ``shift`` (1 is a full turn), keeping HSV's value and saturation.
-
-    Convention: HSV as in Pillow and torchvision. With value v, chroma d = v·s = max − min and hue H in sixths of a
-    turn, a channel is v − d·clip(min(k, 4 − k), 0, 1), k = (o + H) mod 6, o = 5, 3, 1 for red, green, blue.
-    """
-    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
-    value = torch.maximum(torch.maximum(r, g), b)  # a reduction over three channels is many times slower
-    chroma = value - torch.minimum(torch.minimum(r, g), b)
-    divisor = chroma + (chroma == 0).to(x.dtype)
-    hue = torch.where(value == g, ((b - r) / divisor).add_(2.0), ((r - g) / divisor).add_(4.0))
-    hue = torch.where(value == r, (g - b) / divisor, hue).add_(6.0 * shift)
-    k = hue + torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    k.sub_(torch.floor(k / 6.0).mul_(6.0))
-    return value - torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0).mul_(chroma)
+    low, high = torch.minimum(g, b), torch.maximum(g, b)
+    torch.minimum(low, r, out=low)
+    torch.maximum(high, r, out=high)
+    chroma = high - low
+    turn = (g + b).sub_(r, alpha=2.0)
+    turn.add_(torch.clamp(turn, -chroma, chroma), alpha=-0.5).add_(chroma, alpha=1.5)
+    turn = torch.copysign(turn, g - b).add_(chroma * (6.0 * shift))
+    r.copy_(turn)
+    torch.sub(turn, chroma, alpha=2.0, out=g)
+    torch.add(turn, chroma, alpha=2.0, out=b)
+    x.abs_()
+    if far:
+        x.sub_(6.0 * chroma).abs_()
+    x.sub_(chroma.mul_(3.0)).abs_().add_(low.mul(2.0).sub_(high))
+    return torch.clamp(x, low, high, out=x)
 
 
 def _mean_grey(x: Images) -> Float[Tensor, "n 1 1 1"]:
-    plane = grey(x)[:, 0] if x.shape[1] == 3 else x.flatten(1, 2)
     # One axis at a time: a sum over both is split over threads when the batch is one image, and not when it is two.
-    total = plane.sum(-1).sum(-1)
-    return (total / (plane.shape[1] * plane.shape[2])).view(-1, 1, 1, 1)
+    means = x.sum(-1).sum(-1).div_(x.shape[2] * x.shape[3])
+    return (means.mul_(_luma(x.device)) if x.shape[1] == 3 else means.div_(x.shape[1])).sum(1).view(-1, 1, 1, 1)
+
+
+# What is kept from call to call is made outside of inference mode, in which the pipeline works: callers may not.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _luma(device: torch.device) -> Float[Tensor, "3"]:
+    return torch.tensor(LUMA, device=device)
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(Op):
     """With probability ``p`` changes brightness, contrast, saturation and hue, in an order drawn for each image.
 
     Brightness, contrast and saturation blend the image with black, with the mean of its grey image and with its grey
@@ -302,39 +373,40 @@ class ColorJitter:
         factors.append(_between(u[4], -self.hue, self.hue))
         return u[0] < self.p, np.stack(factors, axis=1), np.argsort(u[5:9], axis=0, kind="stable").T
 
-    def __call__(self, x: Images, keys: Keys) -> Images:
+    def apply(self, x: Images, applies: np.ndarray, factors: np.ndarray, order: np.ndarray) -> Images:
         """See the class."""
-        applies, factors, order = self.draws(keys)
-        out = x.clone()
         steps = (self._brighten, self._stretch, self._saturate, self._turn)
-        active = (self.brightness > 0, self.contrast > 0, self.saturation > 0, self.hue > 0)
-        for position in range(4):
-            for kind in range(4):
-                chosen = np.flatnonzero(applies & (order[:, position] == kind))
-                if active[kind] and len(chosen) and (kind < 2 or x.shape[1] == 3):
-                    rows = torch.from_numpy(chosen).to(x.device)
-                    out[rows] = steps[kind](out[rows], _per_sample(factors[chosen, kind], x))
-        return out
+        strengths = (self.brightness, self.contrast, self.saturation, self.hue)
+        able = [strength > 0 and (kind < 2 or x.shape[1] == 3) for kind, strength in enumerate(strengths)]
+        columns = torch.from_numpy(factors.T.astype(np.float32)).to(x.device, x.dtype).view(4, -1, 1, 1, 1)
+        if not applies.any():
+            return x
+        for kinds in order.T:
+            for kind in range(4) if len(x) > 1 else kinds.tolist():
+                if able[kind]:
+                    x = _changed(x, applies & (kinds == kind), steps[kind], columns[kind])
+        return x
 
     @staticmethod
     def _brighten(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
-        return (x * factor).clamp_(0.0, 1.0)
+        return x.mul_(factor).clamp_(0.0, 1.0)
 
     @staticmethod
     def _stretch(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
-        return (x * factor).add_(_mean_grey(x) * (1.0 - factor)).clamp_(0.0, 1.0)
+        mean = _mean_grey(x).mul_(1.0 - factor)
+        return x.mul_(factor).add_(mean).clamp_(0.0, 1.0)
 
     @staticmethod
     def _saturate(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
-        return (x * factor).add_(grey(x) * (1.0 - factor)).clamp_(0.0, 1.0)
+        luma = grey(x).mul_(1.0 - factor)
+        return x.mul_(factor).add_(luma).clamp_(0.0, 1.0)
 
-    @staticmethod
-    def _turn(x: Images, shift: Float[Tensor, "n 1 1 1"]) -> Images:
-        return _shift_hue(x, shift)
+    def _turn(self, x: Images, shift: Float[Tensor, "n 1 1 1"]) -> Images:
+        return _shift_hue(x, shift, far=self.hue > 1 / 6)
 
 
 @dataclass(frozen=True)
-class Grayscale:
+class Grayscale(Op):
     """Gives all three channels the luma with probability ``p``; images without three channels pass unchanged."""
 
     p: float = 0.2
@@ -342,17 +414,17 @@ class Grayscale:
     def __post_init__(self) -> None:
         _check_probability("grayscale", self.p)
 
-    def __call__(self, x: Images, keys: Keys) -> Images:
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Whether each becomes grey."""
+        return (keys.uniform(0) < self.p,)
+
+    def apply(self, x: Images, greyed: np.ndarray) -> Images:
         """See the class."""
-        out = x.clone()
-        if x.shape[1] == 3:
-            chosen = _chosen(keys.uniform(0), self.p, x.device)
-            out[chosen] = grey(x[chosen]).expand(-1, 3, -1, -1)
-        return out
+        return _changed(x, greyed, lambda some: some.copy_(grey(some))) if x.shape[1] == 3 else x
 
 
 @dataclass(frozen=True)
-class Solarize:
+class Solarize(Op):
     """Inverts the pixels from ``threshold`` (of 255) up, with probability ``p``.
 
     Source: Pillow's ``ImageOps.solarize`` as BYOL and Barlow Twins use it (threshold 128).
@@ -366,20 +438,24 @@ class Solarize:
         if not 0 <= self.threshold <= 256:
             raise ValueError(f"solarize: got threshold={self.threshold}; give 0 to 256, in units of 1/255.")
 
-    def __call__(self, x: Images, keys: Keys) -> Images:
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Whether each is solarised."""
+        return (keys.uniform(0) < self.p,)
+
+    def apply(self, x: Images, solarized: np.ndarray) -> Images:
         """See the class."""
-        out = x.clone()
-        chosen = _chosen(keys.uniform(0), self.p, x.device)
-        some = x[chosen]
-        out[chosen] = torch.where(some >= self.threshold / 255, 1.0 - some, some)
-        return out
+        return _changed(x, solarized, self._invert)
+
+    def _invert(self, x: Images) -> Images:
+        above = x.clone().ge_(self.threshold / 255)  # 1 or 0, and |1 − x| is the inverse, |0 − x| the pixel
+        return x.sub_(above).abs_()
 
 
 # ---------------------------------------------------------------------------------------------------------------- blur
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(Op):
     """Blurs with a Gaussian of standard deviation uniform in ``sigma`` pixels, with probability ``p``; edges reflect.
 
     Source: BYOL's code (kernel 23, whatever the sigma), Barlow Twins' (Pillow, whose radius is the standard deviation).
@@ -393,62 +469,119 @@ class GaussianBlur:
     p: float
     sigma: tuple[float, float] = (0.1, 2.0)
 
-    RADIUS = 11  # of BYOL's kernel of 23: at sigma 2 it cuts off less than 1e-7 of the weight
-    BLOCK = 32  # outputs per matrix product: large enough for the product to pay, small enough not to be mostly zeros
+    RADIUS = 11  # of BYOL's kernel of 23
+    CUT = 5  # standard deviations, beyond which lies 6e-7 of a Gaussian's weight: less than a sum of its taps rounds
+    # On a CPU, the side up to which an image is blurred as a whole, and above it the outputs per matrix product: large
+    # enough for the product to pay, small enough not to be mostly zeros.
+    WHOLE, BLOCK = 64, 32
 
     def __post_init__(self) -> None:
         _check_probability("gaussian_blur", self.p)
         object.__setattr__(self, "sigma", _check_range("gaussian_blur: sigma", self.sigma))
 
-    def __call__(self, x: Images, keys: Keys) -> Images:
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Whether each is blurred; its standard deviation."""
+        uniform = keys.uniforms(0, 2)
+        return uniform[0] < self.p, _between(uniform[1], *self.sigma)
+
+    def apply(self, x: Images, blurred: np.ndarray, sigmas: np.ndarray) -> Images:
         """See the class."""
-        out = x.clone()
-        draws = keys.uniforms(0, 2)
-        rows = np.flatnonzero(draws[0] < self.p)
-        if len(rows):
-            chosen = torch.from_numpy(rows).to(x.device)
-            sigmas = _between(draws[1][rows], *self.sigma)
-            across = self._banded(sigmas, x.shape[3], x)
-            down = across if x.shape[2] == x.shape[3] else self._banded(sigmas, x.shape[2], x)
-            blurred = self._along_rows(x[chosen], across)
-            out[chosen] = self._along_rows(blurred.transpose(2, 3), down).transpose(2, 3)
-        return out
+        if x.device.type != "cpu" or max(x.shape[2:]) <= self.WHOLE:
+            return _changed(x, blurred, lambda some: self._blur_whole(some, sigmas[blurred]))
+        for i in np.flatnonzero(blurred):
+            self._blur_in_blocks(x[i], float(sigmas[i]))
+        return x
 
-    def _layout(self, side: int) -> tuple[int, int, int]:
-        """How a row of ``side`` pixels is convolved: the kernel's radius, blocks of outputs, outputs per block."""
-        blocks = math.ceil(side / self.BLOCK)
-        return min(self.RADIUS, side - 1), blocks, math.ceil(side / blocks)
-
-    def _banded(self, sigmas: np.ndarray, side: int, like: Images) -> Float[Tensor, "n window block"]:
-        """The matrix that takes a window of pixels to a block of outputs: the same for every block of an image."""
-        radius, _, block = self._layout(side)
-        # In float64 and rounded once; at the smallest sigmas the outer weights underflow to 0, which is right.
-        kernel = np.exp(-0.5 * np.square(np.arange(radius + 1) / sigmas[:, None]))
-        kernel /= kernel[:, :1] + 2.0 * kernel[:, 1:].sum(axis=1, keepdims=True)
-        kernel = np.concatenate([kernel, np.zeros((len(sigmas), 1))], axis=1).astype(np.float32)
-        distance = np.abs(np.arange(block + 2 * radius)[:, None] - radius - np.arange(block)[None, :])
-        positions = torch.from_numpy(np.minimum(distance, radius + 1).ravel()).to(like.device)
-        matrices = torch.from_numpy(kernel).to(like.device, like.dtype).index_select(1, positions)
-        return matrices.view(len(sigmas), block + 2 * radius, block)
-
-    def _along_rows(self, x: Images, banded: Float[Tensor, "n window block"]) -> Images:
-        """Convolves each row in blocks, all products of an image with its one matrix."""
+    def _blur_whole(self, x: Images, sigmas: np.ndarray) -> Images:
+        """Blurs a batch by products with one matrix for all rows of an image and one for all its columns."""
         n, c, h, w = x.shape
-        radius, blocks, block = self._layout(w)
-        rows = x.reshape(n, c * h, w)
-        if radius:
-            rows = F.pad(rows, (radius, radius), mode="reflect")
-        if blocks * block > w:
-            rows = F.pad(rows, (0, blocks * block - w))  # the last block's surplus, cut off again
-        windows = rows.unfold(-1, block + 2 * radius, block).reshape(n, c * h * blocks, block + 2 * radius)
-        return torch.bmm(windows, banded).view(n, c, h, blocks * block)[..., :w]
+        across = self._matrix(sigmas, w, x)
+        down = across if h == w else self._matrix(sigmas, h, x)
+        rows = torch.bmm(x.view(n, c * h, w), across).view(n, c, h, w)
+        for channel in range(c):
+            x[:, channel] = torch.bmm(down.transpose(1, 2), rows[:, channel])
+        return x
+
+    def _matrix(self, sigmas: np.ndarray, side: int, like: Images) -> Float[Tensor, "n side side"]:
+        radius = min(self.RADIUS, side - 1)
+        weights = _gaussian(sigmas, radius, like)
+        ways = [weights.index_select(1, way) for way in _mirrored(side, radius, like.device)]
+        return ways[0].add_(ways[1]).add_(ways[2]).view(-1, side, side)
+
+    def _blur_in_blocks(self, x: Float[Tensor, "c h w"], sigma: float) -> None:
+        """Blurs one image in place, with as few taps as its sigma needs, by products with one matrix for all blocks."""
+        c, h, w = x.shape
+        radius = min(math.ceil(self.CUT * sigma), self.RADIUS)
+        # Of both sides: blocks and their length (the last is filled up), and a kernel that ends where the mirror does.
+        (high, down), (wide, across) = (_blocks(side, self.BLOCK) for side in (h, w))
+        deep, r = min(radius, h - 1), min(radius, w - 1)
+        rows = x.new_empty(c, h, wide * across + 2 * r)
+        rows[..., r : r + w] = x
+        rows[..., :r] = x[..., 1 : r + 1].flip(-1)
+        rows[..., r + w : 2 * r + w] = x[..., w - r - 1 : w - 1].flip(-1)
+        rows[..., 2 * r + w :] = 0.0
+        band = _band(sigma, r, across, x)
+        windows = rows.view(c * h, -1).unfold(-1, across + 2 * r, across).transpose(0, 1)
+        blurred = torch.bmm(windows, band.expand(wide, -1, -1)).view(wide, c, h, across)
+
+        columns = x.new_empty(c, high * down + 2 * deep, wide * across)
+        columns[:, deep : deep + h].view(c, h, wide, across).copy_(blurred.permute(1, 2, 0, 3))
+        columns[:, :deep] = columns[:, deep + 1 : 2 * deep + 1].flip(1)
+        columns[:, deep + h : 2 * deep + h] = columns[:, h - 1 : deep + h - 1].flip(1)
+        columns[:, 2 * deep + h :] = 0.0
+        band = band if (deep, down) == (r, across) else _band(sigma, deep, down, x)
+        exact = (high * down, wide * across) == (h, w)
+        out = x if exact else x.new_empty(c, high * down, wide * across)
+        for channel in range(c):
+            windows = columns[channel].unfold(0, down + 2 * deep, down).transpose(1, 2)
+            torch.bmm(band.t().expand(high, -1, -1), windows, out=out[channel].view(high, down, -1))
+        if not exact:
+            x.copy_(out[:, :h, :w])
+
+
+def _blocks(side: int, longest: int) -> tuple[int, int]:
+    blocks = math.ceil(side / longest)
+    return blocks, math.ceil(side / blocks)
+
+
+def _gaussian(sigmas: np.ndarray, radius: int, like: Tensor) -> Float[Tensor, "n taps"]:
+    """Each kernel's weights at distance 0 to ``radius``, and the 0 of every pixel further away."""
+    # In float64 and rounded once; at the smallest sigmas the outer weights underflow to 0, which is right.
+    kernel = np.exp(-0.5 * np.square(np.arange(radius + 2) / sigmas[:, None]))
+    kernel[:, -1] = 0.0
+    kernel /= kernel[:, :1] + 2.0 * kernel[:, 1:].sum(axis=1, keepdims=True)
+    return torch.from_numpy(kernel.astype(np.float32)).to(like.device, like.dtype)
+
+
+def _band(sigma: float, radius: int, block: int, like: Tensor) -> Float[Tensor, "window {block}"]:
+    """The matrix that takes a window of pixels to a block of outputs."""
+    weights = _gaussian(np.array([sigma]), radius, like)[0]
+    return weights.index_select(0, _distances(block, radius)).view(block + 2 * radius, block)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _distances(block: int, radius: int) -> Int64[Tensor, "entries"]:
+    distance = np.abs(np.arange(block + 2 * radius)[:, None] - radius - np.arange(block)[None, :])
+    return torch.from_numpy(np.minimum(distance, radius + 1).ravel())
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _mirrored(side: int, radius: int, device: torch.device) -> Int64[Tensor, "3 entries"]:
+    """How far a pixel is from an output: directly, and seen in the mirror at each edge (which does not see itself)."""
+    pixel, output = np.arange(side)[:, None], np.arange(side)[None, :]
+    left = np.where(pixel > 0, pixel + output, side)
+    right = np.where(pixel < side - 1, 2 * (side - 1) - pixel - output, side)
+    distances = np.minimum([np.abs(pixel - output), left, right], radius + 1)
+    return torch.from_numpy(distances.reshape(3, -1)).to(device)
 
 
 # ------------------------------------------------------------------------------------------------------- normalisation
 
 
 @dataclass(frozen=True)
-class Normalize:
+class Normalize(Op):
     """Subtracts the mean and divides by the standard deviation of each channel; draws nothing.
 
     Args:
@@ -470,14 +603,29 @@ class Normalize:
 
     def __call__(self, x: Images, keys: Keys | None = None) -> Images:
         """See the class."""
+        return self.apply(x, out=torch.empty_like(x))
+
+    def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
+        """Nothing."""
+        return ()
+
+    def apply(self, x: Images, *, out: Images | None = None) -> Images:  # type: ignore[override]
+        """See the class; in place, or into ``out``."""
         if x.shape[1] != len(self.mean):
             raise ValueError(
                 f"normalize: got images of {x.shape[1]} channels and means of {len(self.mean)}; give one mean and std "
                 "per channel."
             )
-        mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, dtype=x.dtype, device=x.device).view(-1, 1, 1)
-        return x.sub(mean).div_(std)
+        mean, std = _columns(self.mean, self.std, x.dtype, x.device)
+        return torch.sub(x, mean, out=x if out is None else out).div_(std)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _columns(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    return tuple(torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1) for values in (mean, std))  # type: ignore[return-value]
 
 
 def as_images(pixels: Pixels) -> Images:

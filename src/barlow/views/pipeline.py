@@ -4,6 +4,7 @@ Both ways draw from the same table of keys, so they make the same views; their p
 crop is rounded to 8 bits to cross the process boundary).
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +16,11 @@ from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
 from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images
 
-# Elements of float images worked on at a time on a CPU: 4 MiB, so that the passes over them stay in the cache. What a
-# sample becomes does not depend on its batch, so this changes the speed and nothing else.
-CHUNK = 1 << 20
+# Elements of float images worked on at a time on a CPU: 4 MiB, for which torch's calls cost little beside their work.
+# An image of more than ALONE elements (147 pixels square) is worked on by itself, where it lies: it is changed without
+# being gathered first, and stays in a core's second cache from pass to pass. What a sample becomes does not depend on
+# its batch, so this changes the speed and nothing else.
+CHUNK, ALONE = 1 << 20, 1 << 16
 
 
 class ViewPipeline:
@@ -81,16 +84,9 @@ class ViewPipeline:
             )
         largest = pixels.shape[1] * max(pixels.shape[2] * pixels.shape[3], self.size**2)
         out = []
-        for view, ops in enumerate(self.views):
-            keys = Keys(seed, epoch, ids, view)
-            parts = []
-            for rows in self._chunks(len(pixels), largest, pixels.device):
-                x = as_images(pixels[rows])
-                for position, op in enumerate(ops):
-                    key = keys.rows(rows.start, rows.stop).for_op(position)
-                    x = op(x, key, original[rows]) if isinstance(op, RandomResizedCrop) else op(x, key)
-                parts.append(self.normalize(x))
-            out.append(_joined(parts))
+        for view in range(len(self.views)):
+            ops, keys = list(enumerate(self.views[view])), Keys(seed, epoch, ids, view)
+            out.append(self._made(pixels, ops, keys, original, largest))
         return out
 
     def crop_one(
@@ -107,9 +103,9 @@ class ViewPipeline:
         _check_uint8("image", image.dtype, np.dtype(np.uint8))
         out = []
         for view, ops in enumerate(self.views):
-            keys = Keys(seed, epoch, np.array([id]), view)
             crop, position = self._crop(view), self._crops[view]
-            box = crop.boxes(np.array([image.shape[1]]), np.array([image.shape[2]]), keys.for_op(position))
+            keys = Keys(seed, epoch, np.array([id]), view, position)
+            box = crop.boxes(np.array([image.shape[1]]), np.array([image.shape[2]]), keys)
             if position == 0:
                 out.append(crop.resample_one(image, box[0]))
                 continue
@@ -134,26 +130,52 @@ class ViewPipeline:
             raise ValueError(f"crops: got {len(crops)} views; give {len(self.views)}, as crop_one returns them.")
         ids = _on_host(ids)
         out = []
-        for view, (pixels, ops) in enumerate(zip(crops, self.views, strict=True)):
+        for view, pixels in enumerate(crops):
             _check_uint8("crops", pixels.dtype, torch.uint8)
             if ids.shape != (len(pixels),):
                 raise ValueError(
                     f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
                 )
-            keys = Keys(seed, epoch, ids, view)
-            parts = []
-            for rows in self._chunks(len(pixels), pixels[0].numel() if len(pixels) else 1, pixels.device):
-                x = as_images(pixels[rows])
-                for position in range(self._crops[view] + 1, len(ops)):
-                    x = ops[position](x, keys.rows(rows.start, rows.stop).for_op(position))
-                parts.append(self.normalize(x))
-            out.append(_joined(parts))
+            ops = list(enumerate(self.views[view]))[self._crops[view] + 1 :]
+            out.append(self._made(pixels, ops, Keys(seed, epoch, ids, view), None, math.prod(pixels.shape[1:])))
         return out
 
-    @staticmethod
-    def _chunks(n: int, elements: int, device: torch.device) -> list[slice]:
-        step = max(1, CHUNK // elements) if device.type == "cpu" else max(1, n)
-        return [slice(start, min(start + step, n)) for start in range(0, max(1, n), step)]
+    def _made(
+        self,
+        pixels: Pixels,
+        ops: Sequence[tuple[int, Op]],
+        keys: Keys,
+        sizes: np.ndarray | None,
+        elements: int,
+    ) -> Images:
+        """One view: the ops, each with its position, and normalisation; on a CPU a few images at a time.
+
+        Args:
+            pixels: what the ops are given.
+            ops: with their positions.
+            keys: of the samples.
+            sizes: original height and width, if the crop is among the ops.
+            elements: of the largest image that is met.
+        """
+        n, c = pixels.shape[:2]
+        side = (n, c, self.size, self.size) if sizes is not None else pixels.shape
+        out = _uninitialized(side, pixels.device)
+        drawn = [(op, op.draws(keys.for_op(position))) for position, op in ops]
+        together = n if pixels.device.type != "cpu" else 1 if elements > ALONE else CHUNK // max(1, elements)
+        step = max(1, together)
+        for start in range(0, max(1, n), step):
+            rows = slice(start, start + step)
+            # Which spares autograd's bookkeeping of every pass; `out` is an ordinary tensor all the same.
+            with torch.inference_mode():
+                x = as_images(pixels[rows])
+                for op, draws in drawn:
+                    of_rows = [draw[rows] for draw in draws]
+                    if isinstance(op, RandomResizedCrop) and sizes is not None:
+                        x = op.apply(x, of_rows[0], sizes[rows])
+                    else:
+                        x = op.apply(x, *of_rows)
+                self.normalize.apply(x, out=out[rows])
+        return out
 
 
 def as_pixels(x: Images) -> Pixels:
@@ -161,8 +183,12 @@ def as_pixels(x: Images) -> Pixels:
     return x.mul(255.0).round_().to(torch.uint8)
 
 
-def _joined(parts: list[Images]) -> Images:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _uninitialized(shape: Sequence[int], device: torch.device) -> Images:
+    if device.type != "cpu":
+        return torch.empty(*shape, device=device)
+    # NumPy asks the system for large pages (on Linux, from 4 MB on): the first touch of small ones would cost a batch
+    # as much time as the colours of its images.
+    return torch.from_numpy(np.empty(shape, np.float32))
 
 
 def _on_host(values: np.ndarray | Tensor) -> np.ndarray:

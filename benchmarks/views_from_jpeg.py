@@ -1,0 +1,134 @@
+"""Two views of 224 pixels from a JPEG's bytes, on one core: ours against the papers' (Pillow and torchvision)."""
+
+import io
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import measure
+import numpy as np
+import pictures
+import torch
+from PIL import Image, ImageFilter, ImageOps
+
+from barlow import recipe
+from barlow.data.decoding import Array, decode
+from barlow.views.pipeline import ViewPipeline
+
+NAME, SIZE = "imagenet/barlow_twins", 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GPU_CORES, GPU_IMAGES_PER_SECOND = 16, 1_700
+"""A GPU's share of a machine's cores, and what a ResNet-50 takes there (docs/performance.md)."""
+
+
+def papers() -> list[Callable[[Image.Image], torch.Tensor]]:
+    """The two transforms of Barlow Twins' code, in its libraries."""
+    from torchvision import transforms
+
+    class Blur:
+        def __init__(self, p: float) -> None:
+            self.p = p
+
+        def __call__(self, image: Image.Image) -> Image.Image:
+            if random.random() >= self.p:
+                return image
+            return image.filter(ImageFilter.GaussianBlur(random.random() * 1.9 + 0.1))
+
+    class Solarize:
+        def __init__(self, p: float) -> None:
+            self.p = p
+
+        def __call__(self, image: Image.Image) -> Image.Image:
+            return ImageOps.solarize(image) if random.random() < self.p else image
+
+    def view(blur: float, solarize: float) -> Callable[[Image.Image], torch.Tensor]:
+        ops = [
+            transforms.RandomResizedCrop(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+            transforms.RandomGrayscale(0.2),
+            Blur(blur),
+            Solarize(solarize),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+        return transforms.Compose(ops)  # type: ignore[no-any-return]
+
+    return [view(1.0, 0.0), view(0.1, 0.2)]
+
+
+def pipeline() -> ViewPipeline:
+    chosen = recipe.read(NAME)
+    for view in chosen["views"]:
+        view[0]["size"] = SIZE
+    return ViewPipeline(recipe.check(recipe.override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
+
+
+def rows(smoke: bool, home: Path) -> list[measure.Row]:
+    torch.set_num_threads(1)
+    folder, what = pictures.native_jpegs(home)
+    files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg")]
+    files = files[: 24 if smoke else 128]
+    count, ours, theirs, ids = len(files), pipeline(), papers(), np.arange(len(files))
+    epoch = 0
+
+    def crops() -> list[list[Array]]:
+        """What a worker does."""
+        return [ours.crop_one(decode(data).transpose(2, 0, 1), i, 0, epoch) for i, data in enumerate(files)]
+
+    def views() -> None:
+        nonlocal epoch
+        epoch += 1
+        stacked = [torch.from_numpy(np.stack(view)) for view in zip(*crops(), strict=True)]
+        ours.finish(stacked, ids, 0, epoch)
+
+    def views_of_the_papers() -> None:
+        for data in files:
+            image = Image.open(io.BytesIO(data)).convert("RGB")
+            for view in theirs:
+                view(image)
+
+    def decoding() -> None:
+        for data in files:
+            decode(data)
+
+    shares = {
+        "decode_ms_an_image": _least(decoding) / count * 1e3,
+        "decode_and_crop_ms_an_image": _least(crops) / count * 1e3,
+    }
+    fed = GPU_CORES * 1e3 / shares["decode_and_crop_ms_an_image"]
+    notes = {name: round(value, 3) for name, value in shares.items()} | {
+        f"images_per_second_that_{GPU_CORES}_cores_crop": round(fed),
+        "images_per_second_that_a_gpu_takes": GPU_IMAGES_PER_SECOND,
+    }
+    print(f"{what}: {notes}", flush=True)
+    return [
+        measure.Row(
+            "views_from_jpeg",
+            f"two {SIZE}-px views of {NAME} of each of {count} of {what}, one thread",
+            measure.once(views),
+            measure.once(views_of_the_papers),
+            "Pillow and torchvision's transforms, as in the papers' code",
+            at_least=3.5,
+            rounds=2 if smoke else 7,
+            work=(count, "images"),
+            notes=notes,
+        )
+    ]
+
+
+def _least(work: Callable[[], object], times: int = 3) -> float:
+    seconds = []
+    for _ in range(times):
+        before = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - before)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as home:
+        sys.exit(measure.main(__file__, lambda smoke: rows(smoke, Path(home))))
