@@ -18,7 +18,7 @@ from barlow import recipe
 from barlow.data.decoding import Array, decode
 from barlow.views.pipeline import ViewPipeline
 
-NAME, SIZE = "imagenet/barlow_twins", 224
+NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GPU_CORES, GPU_IMAGES_PER_SECOND = 16, 1_700
 """A GPU's share of a machine's cores, and what a ResNet-50 takes there (docs/performance.md)."""
@@ -71,19 +71,25 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     torch.set_num_threads(1)
     folder, what = pictures.native_jpegs(home)
     files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg")]
-    files = files[: 24 if smoke else 128]
-    count, ours, theirs, ids = len(files), pipeline(), papers(), np.arange(len(files))
+    files = files[: BATCH if smoke else 4 * BATCH]
+    count, ours, theirs = len(files), pipeline(), papers()
     epoch = 0
 
-    def crops() -> list[list[Array]]:
+    def crops(start: int) -> list[list[Array]]:
         """What a worker does."""
-        return [ours.crop_one(decode(data).transpose(2, 0, 1), i, 0, epoch) for i, data in enumerate(files)]
+        batch = enumerate(files[start : start + BATCH], start)
+        return [ours.crop_one(decode(data).transpose(2, 0, 1), i, 0, epoch) for i, data in batch]
+
+    def all_crops() -> None:
+        for start in range(0, count, BATCH):
+            crops(start)
 
     def views() -> None:
         nonlocal epoch
         epoch += 1
-        stacked = [torch.from_numpy(np.stack(view)) for view in zip(*crops(), strict=True)]
-        ours.finish(stacked, ids, 0, epoch)
+        for start in range(0, count, BATCH):
+            stacked = [torch.from_numpy(np.stack(view)) for view in zip(*crops(start), strict=True)]
+            ours.finish(stacked, np.arange(start, start + len(stacked[0])), 0, epoch)
 
     def views_of_the_papers() -> None:
         for data in files:
@@ -97,7 +103,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
 
     shares = {
         "decode_ms_an_image": _least(decoding) / count * 1e3,
-        "decode_and_crop_ms_an_image": _least(crops) / count * 1e3,
+        "decode_and_crop_ms_an_image": _least(all_crops) / count * 1e3,
     }
     fed = GPU_CORES * 1e3 / shares["decode_and_crop_ms_an_image"]
     notes = {name: round(value, 3) for name, value in shares.items()} | {
@@ -108,7 +114,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     return [
         measure.Row(
             "views_from_jpeg",
-            f"two {SIZE}-px views of {NAME} of each of {count} of {what}, one thread",
+            f"two {SIZE}-px views of {NAME} of each of {count} of {what}, in batches of {BATCH}, one thread",
             measure.once(views),
             measure.once(views_of_the_papers),
             "Pillow and torchvision's transforms, as in the papers' code",

@@ -120,7 +120,7 @@ def update_if(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
     try:
         optimizer.step()
     finally:
-        del optimizer.found_inf
+        del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def _named(parameters: Parameters) -> dict[str, nn.Parameter]:
