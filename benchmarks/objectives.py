@@ -9,7 +9,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -38,9 +38,16 @@ def off_diagonal_squares(matrix: Tensor) -> Tensor:
     return matrix.flatten()[:-1].view(d - 1, d + 1)[:, 1:].square().sum()
 
 
+@cache
+def batch_norm(d: int, dtype: torch.dtype) -> torch.nn.Module:
+    """One for all steps, as in training: it keeps running statistics, too."""
+    return torch.nn.BatchNorm1d(d, affine=False, dtype=dtype)
+
+
 def plain_barlow_twins(za: Tensor, zb: Tensor) -> Tensor:
     """Equations 1 and 2 of Barlow Twins with the weights and the epsilon of the released code."""
-    xa, xb = (torch.nn.functional.batch_norm(z, None, None, training=True) for z in (za, zb))
+    norm = batch_norm(za.shape[1], za.dtype)
+    xa, xb = norm(za), norm(zb)
     c = xa.T @ xb / len(za)
     return (c.diagonal() - 1).square().sum() + 0.0051 * off_diagonal_squares(c)
 

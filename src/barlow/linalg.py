@@ -27,6 +27,9 @@ A correlation near 0 is a sum of n numbers of order 1 that cancel: over 4096 row
 it. Among many entries these errors average out; among few they do not, and there float64 costs next to nothing.
 """
 
+BLOCK = 2**19
+"""Numbers that an intermediate result may have on a CPU: 2 MB in float32, which its caches hold."""
+
 LOSSY_PIVOT = 1e-4
 """Share of a feature's variance, left by the features before it, below which whitening is done in two passes."""
 
@@ -62,8 +65,25 @@ def center(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices n d"]:
     passes through it; in floating point it keeps the digits of features that barely vary around a large offset, and
     leaves a constant feature exactly 0.
     """
-    shifted = z - z[..., :1, :].detach()
-    return shifted.sub_(shifted.mean(dim=-2, keepdim=True))
+    shifted = z - z.detach().narrow(-2, 0, 1)
+    return shifted.sub_(shifted.sum(dim=-2, keepdim=True), alpha=1 / z.shape[-2])
+
+
+def _sums(function: Callable[..., Tensor], *batches: Embedding) -> Float[Tensor, "d"]:
+    """Sums over the rows of an elementwise function, of large batches on a CPU block by block.
+
+    Memory that a process has not touched before costs more than the arithmetic: no n × d array is made to be summed.
+    """
+    n, d = batches[0].shape
+    rows = max(BLOCK // d, 1)
+    if n <= rows or batches[0].device.type != "cpu":
+        return function(*batches).sum(dim=0)
+    blocks = zip(*(batch.split(rows) for batch in batches), strict=True)
+    return functools.reduce(torch.add, (function(*block).sum(dim=0) for block in blocks))
+
+
+def _squared_difference(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square()
 
 
 @dataclass(frozen=True)
@@ -103,14 +123,14 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
         ValueError: a feature is constant and eps is 0.
     """
     x = center(z)
-    variance = x.square().mean(dim=0)
+    variance = _sums(torch.square, x) / len(x)
     if eps == 0 and bool((variance == 0).any()):
         raise ValueError(
             f"{int((variance == 0).sum())} of {len(variance)} features are constant over the batch and eps is 0, so "
             "they cannot be standardised: use eps > 0 (1e-5 in batch normalisation)"
         )
     scale = (variance + eps).rsqrt()
-    return Standardized(x * scale, eps * scale.square(), z, scale)
+    return Standardized(x * scale if x.requires_grad else x.mul_(scale), scale.square() * eps, z, scale)
 
 
 def equal_lengths(x: Embedding) -> Embedding:
@@ -154,8 +174,7 @@ def disagreement(a: Standardized, b: Standardized) -> Float[Tensor, "d"]:
     1 - mean xₐ x_b has no digits left where the views nearly agree; (mean (xₐ - x_b)² + shortfallₐ + shortfall_b) / 2
     is the same number and keeps them.
     """
-    squares = torch.nn.functional.mse_loss(a.x, b.x, reduction="none")
-    return (squares.mean(dim=0) + a.shortfall + b.shortfall) / 2
+    return (a.shortfall + b.shortfall).add(_sums(_squared_difference, a.x, b.x), alpha=1 / len(a.x)) / 2
 
 
 def cross_correlation_energies(
@@ -221,39 +240,42 @@ class _CrossCorrelationEnergies(torch.autograd.Function):
     @_first_derivative_only
     def backward(ctx: Any, g_on: Tensor | None, g_off: Tensor | None) -> tuple[Tensor | None, ...]:
         x_a, x_b, r_a, r_b, factor_a, factor_b, apart, *matrices = ctx.saved_tensors
-        by_gram = len(matrices) == 2
-        # For each view: its product, (2/n) G_b Xₐ or (2/n) X_b Cᵀ, and what the squares of C sum to along the other's.
+        by_gram, n = len(matrices) == 2, len(x_a)
+        # For each view: its product, (2/n) G_b Xₐ or (2/n) X_b Cᵀ, and (2/n) what the squares of C sum to.
         left: tuple[Tensor, ...] = ()
         right: tuple[Tensor, ...] = ()
         squares: tuple[Tensor, ...] = ()
         if g_off is not None:
-            g_off = g_off * (2 / len(x_a))
+            g_off = g_off * (2 / n)
             if by_gram:
                 left, right = (matrices[1] * g_off, matrices[0] * g_off), (factor_a, factor_b)
             else:
                 c = (matrices[0] * g_off).to(factor_a.dtype)
                 left, right, squares = (factor_b, factor_a), (c.T, c), (matrices[1] * g_off, matrices[2] * g_off)
         if g_on is not None:
-            g_on = g_on * apart * (2 / len(x_a))
+            g_on = g_on * apart * (2 / n)
+            g_on_apart = g_on * apart
             difference = x_a - x_b
         gradients = []
         for view, (x, other, r) in enumerate(((x_a, x_b, r_a), (x_b, x_a, r_b))):
-            g, along = None, list[Tensor]()  # the gradient times 1/r, and the multiples of x that it is less
-            if g_on is not None:
-                along.append(g_on if r is None else g_on * apart)
+            g, taken = None, list[Tensor]()  # the gradient over r, and the multiples of x that are taken from it
             if g_off is not None and by_gram:
                 g = other * (g_off * (apart - 1))
                 _add_product_(g, left[view], right[view])
                 if r is not None:
-                    along.append((g * x).mean(dim=0))
+                    taken.append(_sums(torch.mul, g, x) / n)
             elif g_off is not None and r is not None:
-                along.append(squares[view])
-            if g is None:
-                g = x * -sum(along) if along else torch.zeros_like(x)
-            elif along:
-                g.addcmul_(x, sum(along), value=-1)
+                taken.append(squares[view])
             if g_on is not None:
-                g.addcmul_(difference, g_on, value=1 - 2 * view)
+                taken.append(g_on if r is None else g_on_apart)
+                if g is not None:
+                    g.addcmul_(difference, g_on, value=1 - 2 * view)
+                else:
+                    g = difference.mul_(-g_on) if view else difference * g_on  # the second is its last use
+            if g is None:
+                g = torch.zeros_like(x)
+            if taken:
+                g.addcmul_(x, functools.reduce(torch.add, taken), value=-1)
             if g_off is not None and not by_gram:
                 _add_product_(g, left[view], right[view])
             gradients.append(g if r is None else g.mul_(r))

@@ -221,15 +221,15 @@ FAULTS = [
     Fault(
         "Barlow Twins: features are standardised by the unbiased variance",
         "linalg.py",
-        "variance = x.square().mean(dim=0)",
-        "variance = x.square().sum(dim=0) / (len(x) - 1)",
+        "variance = _sums(torch.square, x) / len(x)",
+        "variance = _sums(torch.square, x) / (len(x) - 1)",
         (f"{BARLOW_TWINS}published_vectors", f"{BARLOW_TWINS}{LOOPS}[size0-healthy]"),
     ),
     Fault(
         "Barlow Twins: the standard deviation takes no part in the gradient",
         "linalg.py",
-        "along.append(g_on if r is None else g_on * apart)",
-        "along.append(g_on)",
+        "taken.append(g_on if r is None else g_on_apart)",
+        "taken.append(g_on)",
         (f"{BARLOW_TWINS}{LOOPS}[size0-healthy]",),
     ),
     Fault(
