@@ -1,4 +1,4 @@
-"""Features of a folder of images, beside the encoder alone on the same tensors in memory."""
+"""Features of a folder of generated JPEGs, beside the encoder alone on the same tensors in memory."""
 
 import atexit
 import shutil
@@ -20,7 +20,6 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import embed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FOUND = Path("/tmp/data/imagenette-96/train")
 BATCH = 64
 
 
@@ -65,14 +64,12 @@ class Folder:
 
 
 def rows(smoke: bool) -> Sequence[measure.Row]:
-    """A quick look takes 64 generated images."""
+    """A quick look takes 64 images."""
     count = 64 if smoke else 256
-    source = FOUND
-    if smoke or not FOUND.is_dir():
-        source = Path(tempfile.mkdtemp(prefix="barlow-embedding-"))
-        atexit.register(shutil.rmtree, source)
-        for name in ("one", "other"):
-            pictures.write_folder(source / name, count // 2, 96, 96, different=32)
+    source = Path(tempfile.mkdtemp(prefix="barlow-embedding-"))
+    atexit.register(shutil.rmtree, source)
+    for name in ("one", "other"):
+        pictures.write_folder(source / name, count // 2, 96, 96, different=32)
     small = Folder(source, count, "resnet18", 96)
     listed = [
         ("embedding_memory", "centre views held in memory", small.from_memory),

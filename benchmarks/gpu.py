@@ -181,7 +181,7 @@ def product_rate(device: torch.device, side: int = 8192) -> float:
 
 def timed(work: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
     """Median seconds of a call, done and waited for."""
-    return statistics.median(_spans(work, device, rounds)[1:][0])
+    return statistics.median(_spans(work, device, rounds)[1])
 
 
 def host_seconds(work: Callable[[], object], device: torch.device, rounds: int = 10) -> float:

@@ -55,7 +55,7 @@ def in_float64(z: Embedding) -> Embedding:
 
 
 def few_in_float64(z: Embedding) -> Embedding:
-    """The embedding as it is, or `in_float64` if it has few rows.
+    """The embedding as it is, or `in_float64` if it has few rows or few features.
 
     Few rows: a gradient through a standardisation is what remains of it across two directions, the feature's and the
     mean's. Of two rows nothing remains but what eps leaves, of three one direction: small differences of large numbers.
