@@ -29,16 +29,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from barlow import recipe as recipes
+from barlow import train as training
 from barlow.data.loader import MemoryLoader
 from barlow.distributed import World, fixed_shapes, synchronize
 from barlow.methods.siamese import Siamese
-from barlow.nets import encoders
-from barlow.nets.projectors import Projector
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
-from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.recipe import Recipe
-from barlow.train import train
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
 
@@ -97,22 +94,8 @@ class Built:
 
 
 def built(case: Case, device: torch.device) -> Built:
-    chosen = resolved(case.recipe, case.size)
-    encoder = encoders.build_encoder(
-        chosen.encoder.name,
-        in_channels=3,
-        image_size=case.size,
-        stem=chosen.encoder.stem,
-        zero_init_last=chosen.encoder.zero_init_last,
-        seed=0,
-        options=chosen.encoder.options,
-    )
-    head = chosen.method.projector
-    width = encoders.feature_width(encoder, 3, case.size)
-    projector = Projector(width, head.widths, hidden_bias=head.hidden_bias, last_bias=head.last_bias, seed=0)
-    network = Siamese(encoder, projector).to(device=device, memory_format=torch.channels_last)
-    kind = chosen.optim.kind
-    optimizer = build_optimizer(network, kind, lr=1e-4, fused=has_fused_kernels(kind, device))
+    chosen = resolved(case.recipe, case.size, **{"train.batch_size": case.batch})
+    network, optimizer = training._build(chosen, World(device), None, lambda line: None)
     count = 4 * case.batch
     pixels = torch.randint(0, 256, (count, 3, case.held, case.held), dtype=torch.uint8)
     sizes, ids = torch.full((count, 2), case.held), torch.arange(count)
@@ -131,7 +114,7 @@ def ours(parts: Built, device: torch.device, warm: int, steps: int) -> float:
             ends.append(time.perf_counter())
 
     stream = parts.loader.stream(0, warm + steps)
-    train(
+    training.train(
         parts.network,
         parts.objective,
         stream,

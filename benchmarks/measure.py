@@ -159,7 +159,9 @@ def described(row: Row, line: dict[str, Any], verdict: list[str]) -> str:
     if "memory_gb" in line:
         parts[-1] += f" memory {line['memory_gb']:.2f} GB"
     promised = ", ".join(f"{name} {value:g}" for name, value in line["promised"].items())
-    parts[-1] += f"  {'MISSED: ' + '; '.join(verdict) if verdict else 'kept'} (promised {promised})" if promised else ""
+    if promised:
+        short = "short, within the margin" if judged(line, 1.0) else "kept"
+        parts[-1] += f"  {'MISSED: ' + '; '.join(verdict) if verdict else short} (promised {promised})"
     return "\n".join(parts)
 
 

@@ -95,38 +95,16 @@ def bare(case: Case, folder: Path) -> float:
     import torch
 
     from barlow import resolve
+    from barlow import train as training
     from barlow.distributed import World, choose_device, has_native_bf16
-    from barlow.methods.siamese import Siamese
-    from barlow.nets import encoders
-    from barlow.nets.projectors import Projector
-    from barlow.optim.optimizers import build_optimizer
-    from barlow.train import chosen_recipe
 
     world = World(choose_device("auto"))
-    chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
+    chosen = training.chosen_recipe(
+        folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides
+    )
     prepared = resolve.prepare(chosen, world)
     recipe, views = prepared.recipe, next(iter(prepared.loader.stream(0, 1))).views
-    encoder = encoders.build_encoder(
-        recipe.encoder.name,
-        in_channels=3,
-        image_size=int(recipe.data.image_size),
-        stem=recipe.encoder.stem,
-        zero_init_last=recipe.encoder.zero_init_last,
-        seed=0,
-        options=recipe.encoder.options,
-    )
-    head = recipe.method.projector
-    projector = Projector(
-        encoders.feature_width(encoder, 3, int(recipe.data.image_size)),
-        head.widths,
-        hidden_bias=head.hidden_bias,
-        last_bias=head.last_bias,
-        batch_norm=head.batch_norm,
-        seed=0,
-    )
-    network = Siamese(encoder, projector).to(device=world.device, memory_format=torch.channels_last)
-    kind = recipe.optim.kind
-    optimizer = build_optimizer(network, kind, lr=1e-3, fused=None if kind == "lars" else True)
+    network, optimizer = training._build(recipe, world, None, lambda line: None)
     objective = recipe.build_objective()
     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
     network.train()

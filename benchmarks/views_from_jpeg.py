@@ -1,7 +1,6 @@
 """Two views of 224 pixels from a JPEG's bytes, on one core: ours against the papers' (Pillow and torchvision)."""
 
 import io
-import random
 import sys
 import tempfile
 import time
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import measure
 import numpy as np
+import papers
 import pictures
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 
 from barlow import recipe
 from barlow.data.decoding import Array, decode
@@ -22,42 +22,6 @@ NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GPU_CORES, GPU_IMAGES_PER_SECOND = 16, 1_700
 """A GPU's share of a machine's cores, and what a ResNet-50 takes there (docs/performance.md)."""
-
-
-def papers() -> list[Callable[[Image.Image], torch.Tensor]]:
-    """The two transforms of Barlow Twins' code, in its libraries."""
-    from torchvision import transforms
-
-    class Blur:
-        def __init__(self, p: float) -> None:
-            self.p = p
-
-        def __call__(self, image: Image.Image) -> Image.Image:
-            if random.random() >= self.p:
-                return image
-            return image.filter(ImageFilter.GaussianBlur(random.random() * 1.9 + 0.1))
-
-    class Solarize:
-        def __init__(self, p: float) -> None:
-            self.p = p
-
-        def __call__(self, image: Image.Image) -> Image.Image:
-            return ImageOps.solarize(image) if random.random() < self.p else image
-
-    def view(blur: float, solarize: float) -> Callable[[Image.Image], torch.Tensor]:
-        ops = [
-            transforms.RandomResizedCrop(SIZE, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-            transforms.RandomGrayscale(0.2),
-            Blur(blur),
-            Solarize(solarize),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
-        return transforms.Compose(ops)  # type: ignore[no-any-return]
-
-    return [view(1.0, 0.0), view(0.1, 0.2)]
 
 
 def pipeline() -> ViewPipeline:
@@ -72,7 +36,8 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     folder, what = pictures.native_jpegs(home)
     files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg")]
     files = files[: BATCH if smoke else 4 * BATCH]
-    count, ours, theirs = len(files), pipeline(), papers()
+    count, ours = len(files), pipeline()
+    theirs = papers.views(SIZE, normalize=(MEAN, STD))
     epoch = 0
 
     def crops(start: int) -> list[list[Array]]:

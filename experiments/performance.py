@@ -40,7 +40,9 @@ def side(times: Line) -> str:
 def promised(line: Line) -> str:
     says = {"ratio": "ratio ≥ {:.3g}", "seconds": "≤ {:g} s", "memory_gb": "≤ {:g} GB"}
     cells = ", ".join(says[name].format(value) for name, value in line["promised"].items()) or "–"
-    return f"{cells}; **missed**" if measure.judged(line, measure.MARGIN) else cells
+    if measure.judged(line, measure.MARGIN):
+        return f"{cells}; **missed**"
+    return f"{cells}; short, by less than a tenth" if measure.judged(line, 1.0) else cells
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -70,6 +70,14 @@ def test_a_miss_ends_in_status_1_and_is_recorded_all_the_same(
     assert {"commit", "hardware", "versions", "date", "rounds"} <= set(line)
 
 
+@pytest.mark.parametrize(("ratio", "said"), [(2.0, "kept"), (1.9, "short, within the margin"), (1.0, "MISSED")])
+def test_what_is_short_of_a_promise_is_not_called_kept(
+    measure: ModuleType, ratio: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure.main("some.py", lambda smoke: [row(measure, [1, 1], [1, ratio], at_least=2.0)], ["--no-record"])
+    assert f"  {said}" in capsys.readouterr().out
+
+
 def test_a_quick_look_records_nothing_and_fails_only_where_it_is_several_times_off(measure: ModuleType) -> None:
     seen = []
 

@@ -14,6 +14,7 @@ Kolmogorov-Smirnov test, which has no tolerance but sampling error. What is know
 
 import io
 import random
+import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,13 +23,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 from scipy import stats
 from torchvision import transforms
 
 from barlow.data.decoding import decode
 from barlow.views.ops import ColorJitter, GaussianBlur, Grayscale, HorizontalFlip, Op, RandomResizedCrop, Solarize
 from barlow.views.pipeline import ViewPipeline
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import papers
+import pictures
 
 FLOOR = 10 * (1 / 255) ** 2 / 12
 RINGS = 8
@@ -41,47 +47,8 @@ Stats = dict[str, np.ndarray]
 # ------------------------------------------------------------------------------------------------------- the two sides
 
 
-class PillowBlur:
-    def __init__(self, p: float) -> None:
-        self.p = p
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if random.random() >= self.p:
-            return image
-        return image.filter(ImageFilter.GaussianBlur(random.random() * 1.9 + 0.1))
-
-
-class PillowSolarize:
-    def __init__(self, p: float) -> None:
-        self.p = p
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return ImageOps.solarize(image) if random.random() < self.p else image
-
-
 def byols_blur(p: float) -> Callable[[Image.Image], Image.Image]:
     return transforms.RandomApply([transforms.GaussianBlur(23, (0.1, 2.0))], p=p)  # type: ignore[no-any-return]
-
-
-Blur = Callable[[float], Callable[[Image.Image], Image.Image]]
-
-
-def theirs(size: int, blurred_by: Blur) -> list[Callable[[Image.Image], torch.Tensor]]:
-    """Barlow Twins' pair, without normalisation."""
-
-    def view(blur: float, solarize: float) -> Callable[[Image.Image], torch.Tensor]:
-        ops = [
-            transforms.RandomResizedCrop(size, interpolation=transforms.InterpolationMode.BICUBIC),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-            transforms.RandomGrayscale(0.2),
-            blurred_by(blur),
-            PillowSolarize(solarize),
-            transforms.ToTensor(),
-        ]
-        return transforms.Compose(ops)  # type: ignore[no-any-return]
-
-    return [view(1.0, 0.0), view(0.1, 0.2)]
 
 
 def ours(size: int) -> list[list[Op]]:
@@ -90,12 +57,12 @@ def ours(size: int) -> list[list[Op]]:
 
 
 def made_by_them(
-    images: Sequence[Image.Image], size: int, times: int, blurred_by: Blur = byols_blur
+    images: Sequence[Image.Image], size: int, times: int, blurred_by: Callable[[float], papers.Change] = byols_blur
 ) -> list[torch.Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         random.seed(5)
-        pair = theirs(size, blurred_by)
+        pair = papers.views(size, blurred_by=blurred_by)
         views = [[view(image) for view in pair] for _ in range(times) for image in images]
     return [torch.stack(view) for view in zip(*views, strict=True)]
 
@@ -151,27 +118,13 @@ def unlike(one: Stats, other: Stats) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------- the tests
 
 
-def natural(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """(h, w, 3) uint8 with amplitudes that fall as 1 / frequency, as those of photographs do."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
-    frequency[0, 0] = 1.0
-    planes = []
-    for _ in range(4):
-        noise = np.fft.rfft2(rng.standard_normal((height, width))) / frequency
-        noise[0, 0] = 0.0
-        plane = np.fft.irfft2(noise, s=(height, width))
-        planes.append(plane / plane.std())
-    base = rng.uniform(90, 170, 3)
-    return np.stack([base[k] + 45 * planes[0] + 22 * planes[k + 1] for k in range(3)], 2).clip(0, 255).astype(np.uint8)
-
-
 SIZE = 48
 
 
 @pytest.fixture(scope="module")
 def generated() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [natural(90, 120, rng) for _ in range(150)]
+    return [pictures.natural(90, 120, rng) for _ in range(150)]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +141,7 @@ def test_views_of_generated_pictures_are_distributed_as_the_papers(
 def test_with_pillows_blur_only_the_highest_frequencies_of_the_blurred_view_differ(
     generated: list[np.ndarray], theirs_of_generated: Stats
 ) -> None:
-    of_them = numbers(made_by_them([Image.fromarray(image) for image in generated], SIZE, 6, PillowBlur))
+    of_them = numbers(made_by_them([Image.fromarray(image) for image in generated], SIZE, 6, papers.Blur))
     known = {f"power in ring {ring}, view 1" for ring in range(RINGS // 2, RINGS)}
     assert unlike(numbers(made_by_us(generated, ours(SIZE), 6)), of_them).keys() <= known
 
