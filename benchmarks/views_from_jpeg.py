@@ -57,10 +57,10 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
             ours.finish(stacked, np.arange(start, start + len(stacked[0])), 0, epoch)
 
     def views_of_the_papers() -> None:
-        for data in files:
-            image = Image.open(io.BytesIO(data)).convert("RGB")
+        for start in range(0, count, BATCH):
+            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in files[start : start + BATCH]]
             for view in theirs:
-                view(image)
+                torch.stack([view(image) for image in images])
 
     def decoding() -> None:
         for data in files:

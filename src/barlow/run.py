@@ -223,6 +223,7 @@ def environment(device: str, processes: int = 1) -> dict[str, Any]:
         "numpy",
         "pillow",
         "simplejpeg",
+        "opencv-python-headless",
         "scikit-learn",
         "safetensors",
     )

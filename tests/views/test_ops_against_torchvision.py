@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from barlow.views import ops
 from barlow.views.keys import Keys
 from barlow.views.ops import (
     ColorJitter,
@@ -145,7 +146,16 @@ def test_a_box_thinner_than_a_held_pixel_still_gives_its_pixel() -> None:
 # ------------------------------------------------------------------------------------------------------ blur and colour
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (12, 12), (33, 32), (96, 70), (224, 224)])
+@pytest.fixture(params=["opencv", "torch alone"])
+def blurring_with(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "opencv":
+        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
+    else:
+        monkeypatch.setattr(ops, "_opencv", lambda: None)
+
+
+@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (12, 12), (33, 32), (96, 70), (70, 97), (224, 224)])
 def test_blur_is_torchvisions_with_byols_kernel(pictures: Pictures, height: int, width: int) -> None:
     n = 8
     x = as_images(pictures(n, height, width))
@@ -156,6 +166,31 @@ def test_blur_is_torchvisions_with_byols_kernel(pictures: Pictures, height: int,
     torch.testing.assert_close(ours, reference, atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.parametrize(("height", "width"), [(300, 5), (2, 90), (2, 65), (5, 8)])
+def test_blur_of_thin_images_is_its_definition(pictures: Pictures, height: int, width: int) -> None:
+    # torchvision cannot reflect 11 pixels deep there. Rows and columns have each their own kernel.
+    def weights(sigma: float, side: int) -> Tensor:
+        radius = min(11, side - 1)
+        at = torch.arange(-radius, radius + 1)
+        taps = torch.exp(-0.5 * (at / sigma) ** 2).double()
+        taps /= taps.sum()
+        matrix = torch.zeros(side, side, dtype=torch.float64)
+        for row in range(side):
+            for offset, tap in zip(at.tolist(), taps, strict=True):
+                column = abs(row + offset)
+                matrix[row, 2 * (side - 1) - column if column >= side else column] += tap
+        return matrix
+
+    x = as_images(pictures(8, height, width))
+    sigmas = 0.1 + 1.9 * keys(len(x)).uniform(1)
+    reference = [
+        weights(s, x.shape[2]) @ one.double() @ weights(s, x.shape[3]).T for one, s in zip(x, sigmas, strict=True)
+    ]
+    torch.testing.assert_close(GaussianBlur(1.0)(x, keys(len(x))), torch.stack(reference).float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("blurring_with")
 def test_blur_keeps_its_mean_on_images_smaller_than_its_kernel() -> None:
     for side in (1, 2, 8, 11):
         ones = torch.ones(4, 1, side, side)

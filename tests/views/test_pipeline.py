@@ -97,6 +97,24 @@ def test_large_batches_made_in_chunks_are_those_made_at_once(
     assert all(torch.equal(a, b) for a, b in zip(p.finish([pixels, pixels], ids, 0, 0), finished, strict=True))
 
 
+@pytest.mark.parametrize("keep", ["a view", "a part of one", "its pixels as an array"])
+def test_memory_of_views_is_used_again_once_nobody_holds_them_and_not_before(pictures: Pictures, keep: str) -> None:
+    p, pixels, ids = ViewPipeline(asymmetric(32), MEAN, STD), pictures(16, 32), np.arange(16)
+    views = p.from_memory(pixels, None, ids, 0, 0)
+    copies, places = [view.clone() for view in views], {view.data_ptr() for view in views}
+    held = [{"a view": v, "a part of one": v[3:5, :, 1], "its pixels as an array": v.numpy()}[keep] for v in views]
+    expected = [{"a view": v, "a part of one": v[3:5, :, 1], "its pixels as an array": v.numpy()}[keep] for v in copies]
+    del views
+    used = set()
+    for epoch in range(1, 12):  # more than the batches whose memory is kept
+        later = p.from_memory(pixels, None, ids, 0, epoch)
+        used |= {view.data_ptr() for view in later}
+    assert not places & used
+    assert len(used) == 2 * 2  # while a batch is made, `later` still holds the one before
+    for ours, before in zip(held, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(before))
+
+
 def test_views_epochs_and_samples_differ(pictures: Pictures) -> None:
     # The same image under different keys: no two views may be equal (the failure of workers that share a seed).
     pixels = pictures(1, 32).expand(64, -1, -1, -1)

@@ -18,11 +18,12 @@ channels, of all channels otherwise). Saturation, hue and grayscale speak of col
 three channels pass them unchanged. Crop, flip, blur and solarise act on each channel alike.
 """
 
+import importlib.util
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,6 +80,8 @@ def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _changed(x: Images, chosen: np.ndarray, change: Callable[..., Images], *factors: Tensor) -> Images:
     """Changes the chosen images, each by its own factors; in place where they are all there are."""
+    if len(x) == 1:
+        return change(x, *factors) if chosen[0] else x
     rows = np.flatnonzero(chosen)
     if not len(rows):
         return x
@@ -378,11 +381,16 @@ class ColorJitter(Op):
         steps = (self._brighten, self._stretch, self._saturate, self._turn)
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         able = [strength > 0 and (kind < 2 or x.shape[1] == 3) for kind, strength in enumerate(strengths)]
-        columns = torch.from_numpy(factors.T.astype(np.float32)).to(x.device, x.dtype).view(4, -1, 1, 1, 1)
         if not applies.any():
             return x
+        columns = torch.from_numpy(factors.T.astype(np.float32)).to(x.device, x.dtype).view(4, -1, 1, 1, 1)
+        if len(x) == 1:
+            for kind in order[0].tolist():
+                if able[kind]:
+                    x = steps[kind](x, columns[kind])
+            return x
         for kinds in order.T:
-            for kind in range(4) if len(x) > 1 else kinds.tolist():
+            for kind in range(4):
                 if able[kind]:
                     x = _changed(x, applies & (kinds == kind), steps[kind], columns[kind])
         return x
@@ -398,8 +406,7 @@ class ColorJitter(Op):
 
     @staticmethod
     def _saturate(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
-        luma = grey(x).mul_(1.0 - factor)
-        return x.mul_(factor).add_(luma).clamp_(0.0, 1.0)
+        return torch.lerp(grey(x), x, factor, out=x).clamp_(0.0, 1.0)
 
     def _turn(self, x: Images, shift: Float[Tensor, "n 1 1 1"]) -> Images:
         return _shift_hue(x, shift, far=self.hue > 1 / 6)
@@ -471,8 +478,9 @@ class GaussianBlur(Op):
 
     RADIUS = 11  # of BYOL's kernel of 23
     CUT = 5  # standard deviations, beyond which lies 6e-7 of a Gaussian's weight: less than a sum of its taps rounds
-    # On a CPU, the side up to which an image is blurred as a whole, and above it the outputs per matrix product: few,
-    # so that the matrix is not mostly zeros, and a register of 512 bits (other numbers are a quarter slower).
+    # On a CPU, the side up to which an image is blurred as a whole, and above it, where OpenCV is not installed, the
+    # outputs per matrix product: few, so that the matrix is not mostly zeros, and a register of 512 bits (other numbers
+    # are a quarter slower).
     WHOLE, BLOCK = 64, 16
 
     def __post_init__(self) -> None:
@@ -488,9 +496,25 @@ class GaussianBlur(Op):
         """See the class."""
         if x.device.type != "cpu" or max(x.shape[2:]) <= self.WHOLE:
             return _changed(x, blurred, lambda some: self._blur_whole(some, sigmas[blurred]))
+        by_opencv = x.dtype == torch.float32 and _opencv() is not None
+        blur = self._blur_by_opencv if by_opencv else self._blur_in_blocks
         for i in np.flatnonzero(blurred):
-            self._blur_in_blocks(x[i], float(sigmas[i]))
+            blur(x[i], float(sigmas[i]))
         return x
+
+    def _blur_by_opencv(self, x: Float[Tensor, "c h w"], sigma: float) -> None:
+        """Blurs one image in place, with as few taps as its sigma needs."""
+        cv2, kernels = _opencv(), []
+        for side in x.shape[1:]:
+            weights = _gaussian_weights(np.array([sigma]), self._radius(sigma, side))[0, :-1]
+            kernels.append(np.concatenate([weights[:0:-1], weights]))
+        down, across = kernels
+        for plane in x.numpy():
+            cv2.sepFilter2D(plane, -1, across, down, dst=plane, borderType=cv2.BORDER_REFLECT_101)
+
+    def _radius(self, sigma: float, side: int) -> int:
+        """Pixels on each side that count, of an image of this side."""
+        return min(math.ceil(self.CUT * sigma), self.RADIUS, side - 1)
 
     def _blur_whole(self, x: Images, sigmas: np.ndarray) -> Images:
         """Blurs a batch by products with one matrix for all rows of an image and one for all its columns."""
@@ -511,11 +535,10 @@ class GaussianBlur(Op):
     def _blur_in_blocks(self, x: Float[Tensor, "c h w"], sigma: float) -> None:
         """Blurs one image in place, with as few taps as its sigma needs, by products with one matrix for all blocks."""
         c, h, w = x.shape
-        radius = min(math.ceil(self.CUT * sigma), self.RADIUS)
         # Of both sides: blocks (the last one is filled up), and a kernel that ends where the mirror does.
         block = self.BLOCK
         high, wide = math.ceil(h / block), math.ceil(w / block)
-        deep, r = min(radius, h - 1), min(radius, w - 1)
+        deep, r = self._radius(sigma, h), self._radius(sigma, w)
         rows = x.new_empty(c, h, wide * block + 2 * r)
         rows[..., r : r + w] = x
         rows[..., :r] = x[..., 1 : r + 1].flip(-1)
@@ -540,13 +563,27 @@ class GaussianBlur(Op):
             x.copy_(out[:, :h, :w])
 
 
+@cache
+def _opencv() -> Any:
+    """The module, where it is installed (extra `opencv`); else None."""
+    if importlib.util.find_spec("cv2") is None:
+        return None
+    import cv2
+
+    return cv2
+
+
 def _gaussian(sigmas: np.ndarray, radius: int, like: Tensor) -> Float[Tensor, "n taps"]:
+    return torch.from_numpy(_gaussian_weights(sigmas, radius)).to(like.device, like.dtype)
+
+
+def _gaussian_weights(sigmas: np.ndarray, radius: int) -> Float[np.ndarray, "n taps"]:
     """Each kernel's weights at distance 0 to ``radius``, and the 0 of every pixel further away."""
     # In float64 and rounded once; at the smallest sigmas the outer weights underflow to 0, which is right.
     kernel = np.exp(-0.5 * np.square(np.arange(radius + 2) / sigmas[:, None]))
     kernel[:, -1] = 0.0
     kernel /= kernel[:, :1] + 2.0 * kernel[:, 1:].sum(axis=1, keepdims=True)
-    return torch.from_numpy(kernel.astype(np.float32)).to(like.device, like.dtype)
+    return kernel.astype(np.float32)
 
 
 def _band(sigma: float, radius: int, block: int, like: Tensor) -> Float[Tensor, "window {block}"]:
@@ -599,21 +636,22 @@ class Normalize(Op):
 
     def __call__(self, x: Images, keys: Keys | None = None) -> Images:
         """See the class."""
-        return self.apply(x, out=torch.empty_like(x))
+        return self.apply(x.clone())
 
     def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
         """Nothing."""
         return ()
 
     def apply(self, x: Images, *, out: Images | None = None) -> Images:  # type: ignore[override]
-        """See the class; in place, or into ``out``."""
+        """See the class; the result in ``x``, or in ``out`` (then `x` holds nothing of use)."""
         if x.shape[1] != len(self.mean):
             raise ValueError(
                 f"normalize: got images of {x.shape[1]} channels and means of {len(self.mean)}; give one mean and std "
                 "per channel."
             )
         mean, std = _columns(self.mean, self.std, x.dtype, x.device)
-        return torch.sub(x, mean, out=x if out is None else out).div_(std)
+        x.sub_(mean)
+        return torch.div(x, std, out=x if out is None else out)
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,8 @@ crop is rounded to 8 bits to cross the process boundary).
 """
 
 import math
+import sys
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +23,9 @@ from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images
 # being gathered first, and stays in a core's second cache from pass to pass. What a sample becomes does not depend on
 # its batch, so this changes the speed and nothing else.
 CHUNK, ALONE = 1 << 20, 1 << 16
+
+OUTPUTS = 4
+"""Batches whose memory is kept: one in training, one that is made meanwhile, and as many that a caller looks at."""
 
 
 class ViewPipeline:
@@ -46,6 +51,7 @@ class ViewPipeline:
         if len(set(sizes)) > 1:
             raise ValueError(f"views: got crops of sizes {sizes}; give all views the same size.")
         self.size: int = sizes[0]
+        self._outputs = _Outputs(OUTPUTS * len(self.views))
 
     @staticmethod
     def _crop_position(number: int, ops: tuple[Op, ...]) -> int:
@@ -159,9 +165,10 @@ class ViewPipeline:
         """
         n, c = pixels.shape[:2]
         side = (n, c, self.size, self.size) if sizes is not None else pixels.shape
-        out = _uninitialized(side, pixels.device)
+        cpu = pixels.device.type == "cpu"
+        out = self._outputs.take(side) if cpu else torch.empty(side, device=pixels.device)
         drawn = [(op, op.draws(keys.for_op(position))) for position, op in ops]
-        together = n if pixels.device.type != "cpu" else 1 if elements > ALONE else CHUNK // max(1, elements)
+        together = n if not cpu else 1 if elements > ALONE else CHUNK // max(1, elements)
         step = max(1, together)
         for start in range(0, max(1, n), step):
             rows = slice(start, start + step)
@@ -183,12 +190,31 @@ def as_pixels(x: Images) -> Pixels:
     return x.mul(255.0).round_().to(torch.uint8)
 
 
-def _uninitialized(shape: Sequence[int], device: torch.device) -> Images:
-    if device.type != "cpu":
-        return torch.empty(*shape, device=device)
-    # NumPy asks the system for large pages (on Linux, from 4 MB on): the first touch of small ones would cost a batch
-    # as much time as the colours of its images.
-    return torch.from_numpy(np.empty(shape, np.float32))
+class _Outputs:
+    """Memory for finished views on a CPU, given out again once nobody holds the views that were in it.
+
+    The system clears memory at its first touch, which takes as long as the colours of the images that are put there.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["_Outputs"], tuple[int]]:
+        return type(self), (self._most,)  # another process has memory of its own
+
+    def take(self, shape: Sequence[int]) -> Images:
+        """A tensor of any content that shares its memory with no other."""
+        with self._lock:
+            for array in self._kept:
+                # Of this list, this loop and the question itself: a tensor, or a view of one, would hold one more.
+                if array.shape == tuple(shape) and sys.getrefcount(array) == 3:
+                    return torch.from_numpy(array)
+            # NumPy asks the system for large pages (on Linux, from 4 MB on), which are cleared faster.
+            array = np.empty(shape, np.float32)
+            self._kept = [array, *self._kept[: self._most - 1]]
+            return torch.from_numpy(array)
 
 
 def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
