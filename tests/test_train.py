@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ def test_the_log_has_terms_speed_and_the_state_of_features_and_embeddings(data: 
         for what in ("features", "embeddings"):
             assert {"std", "effective_rank", "mean_abs_correlation"} <= set(row[what])
             assert set(row["healthy"][what]) >= {"std", "effective_rank", "mean_abs_correlation"}
+
+
+def test_the_logged_speeds_add_up_to_no_more_than_the_time_that_passed(data: Path, tmp_path: Path) -> None:
+    def slowed(*z: Tensor) -> dict[str, Tensor]:
+        time.sleep(0.02)
+        return BarlowTwins()(*z)
+
+    before = time.monotonic()
+    changes = {"train.steps": 40, "train.log_steps": 1}
+    run = quick(data, tmp_path / "run", objective=slowed, overrides=changes).run_folder
+    passed = time.monotonic() - before
+    seconds = [16 / row["images_per_second"] for row in Run(run).metrics()]
+    assert min(seconds) > 0.019
+    assert sum(seconds) < 1.01 * passed  # rounded in the log
 
 
 # --- The guard ----------------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ def train(
             moment = Moment(
                 batch.step + 1, total, batch, images, outputs, terms, now, norm, waited, after - before, settle
             )
+            before = after
             for watcher in watchers:
                 watcher(moment)
         settle()
