@@ -12,7 +12,7 @@ import measure
 import torch
 from torch import Tensor
 
-from barlow.probes.knn import most_similar, nearest
+from barlow.probes.neighbours import most_similar, nearest
 
 K = 20
 CHILD = "--peak"

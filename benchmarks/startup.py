@@ -50,7 +50,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     count = SMOKE_IMAGES if smoke else IMAGES
     folder = pictures.write_folder(home / "photos", count, 375, 500)
     what = f"`barlow pretrain` on {count:,} JPEGs of 500×375, to the end of the first step"
-    rounds = 1 if smoke else 5
+    rounds = 1 if smoke else 3
     return [
         measure.Row(
             "startup_steps",
@@ -63,7 +63,8 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
             "startup_minutes",
             f"{what}, with --minutes, which measures steps first",
             lambda: first_step(folder, ["--minutes", "5"]),
-            rounds=1 if smoke else 3,
+            rounds=2,
+            warmups=0,
         ),
     ][: 1 if smoke else 2]
 

@@ -40,7 +40,13 @@ def table(lines: Sequence[Line]) -> str:
         + " | raw pixels (kNN, linear) | untrained (kNN, linear) |",
         "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
-    return "\n".join([*rows, *(_row(line) for line in lines if "scores" in line and line["program"] != GPU_PROGRAM)])
+    measured = [line for line in lines if "scores" in line and line["program"] != GPU_PROGRAM]
+    newest = {_what(line): line["recipe_sha256"] for line in measured}
+    return "\n".join([*rows, *(_row(line, newest[_what(line)] == line["recipe_sha256"]) for line in measured)])
+
+
+def _what(line: Line) -> tuple[str, str]:
+    return line["images"], _recipe(line)
 
 
 def gpu_table(lines: Sequence[Line]) -> str:
@@ -84,10 +90,11 @@ def _gpu_score(runs: Sequence[Line], metric: str) -> str:
     return _mean(spread(values), len(values)) + (", its rate unsuited" if unsuited else "")
 
 
-def _row(line: Line) -> str:
+def _row(line: Line, current: bool) -> str:
     scores = line["scores"]
     minutes = sum(line["training_seconds"]) / len(line["training_seconds"]) / 60
-    cells = [line["images"], _recipe(line), f"{line['steps']} steps, {minutes:.0f} min"]
+    recipe = _recipe(line) + ("" if current else f", as it was at {line['commit'][:7]}")
+    cells = [line["images"], recipe, f"{line['steps']} steps, {minutes:.0f} min"]
     cells += [_mean(scores["encoder"][metric], len(line["seeds"])) for metric in COLUMNS]
     pixels = scores["pixels"]
     cells.append(f"{_percent(pixels['knn.top1']['mean'])}, {_percent(pixels['logistic.top1']['mean'])}")

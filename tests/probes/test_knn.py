@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from barlow.probes import FeatureSet, knn
-from barlow.probes.knn import EuclideanKNN, WeightedKNN, most_similar, nearest
+from barlow.probes import FeatureSet, neighbours
+from barlow.probes.knn import EuclideanKNN, WeightedKNN
+from barlow.probes.neighbours import most_similar, nearest
 
 
 def rows(n, seed, width=8, classes=4):
@@ -68,7 +69,7 @@ def test_training_features_queried_with_one_neighbour_are_all_right(probe, offse
 def test_blocks_change_nothing(monkeypatch):
     train, test = rows(300, 0), rows(100, 1)
     whole = nearest(train.features, test.features, 7)
-    monkeypatch.setattr(knn, "BLOCK", 1)  # 16 rows at a time
+    monkeypatch.setattr(neighbours, "BLOCK", 1)  # 16 rows at a time
     parts = nearest(train.features, test.features, 7)
     assert torch.equal(whole[1], parts[1])
     torch.testing.assert_close(whole[0], parts[0])
@@ -202,7 +203,7 @@ ADVERSARIES = [
 @pytest.fixture(params=["bf16", "float32"])
 def products(request, monkeypatch):
     """Both ways whatever the machine: bfloat16 is only slower where the processor has none."""
-    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: request.param == "bf16")
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: request.param == "bf16")
     return request.param
 
 
@@ -210,13 +211,13 @@ def products(request, monkeypatch):
 def asked(monkeypatch):
     """In which precision how many rows were scored."""
     found = []
-    shortlist = knn._shortlist
+    shortlist = neighbours._shortlist
 
     def watched(train, test, queries, *rest):
         found.append((rest[-1], len(queries)))
         return shortlist(train, test, queries, *rest)
 
-    monkeypatch.setattr(knn, "_shortlist", watched)
+    monkeypatch.setattr(neighbours, "_shortlist", watched)
     return found
 
 
@@ -229,24 +230,24 @@ def test_the_neighbours_are_the_nearest_whatever_the_features(products, adversar
 @pytest.mark.parametrize("block", [1, 1000, 2**14])
 @pytest.mark.parametrize("n", [41, 301, 333])
 def test_the_neighbours_are_the_nearest_whatever_the_blocks(products, monkeypatch, n, block):
-    monkeypatch.setattr(knn, "BLOCK", block)
-    monkeypatch.setattr(knn, "TRIAL", 7)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "TRIAL", 7)
     check_nearest(drawn(n, 24, 0) + 3, drawn(90, 24, 1) + 3, 5)
 
 
 @pytest.mark.parametrize("group", [1, 2, 16])
 def test_the_highest_scores_are_found_by_way_of_groups(monkeypatch, group):
-    monkeypatch.setattr(knn, "GROUP", group)
+    monkeypatch.setattr(neighbours, "GROUP", group)
     scores = drawn(50, 640, 0).bfloat16()  # with ties
-    values, columns = knn._highest(scores, 9)
+    values, columns = neighbours._highest(scores, 9)
     assert torch.equal(values, scores.topk(9).values)
     assert torch.equal(scores.gather(1, columns), values)
     assert all(len(set(row)) == 9 for row in columns.tolist())
 
 
 def test_rows_that_bfloat16_cannot_tell_apart_are_scored_in_float32(monkeypatch, asked):
-    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
-    monkeypatch.setattr(knn, "TRIAL", 10**6)
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(neighbours, "TRIAL", 10**6)
     far = drawn(200, 32, 0)
     near = 5 + 1e-3 * drawn(200, 32, 1)  # 200 rows within a rounding of each other, and the others apart
     train, test = torch.cat([far, near]), torch.cat([far[:30] + 0.01 * drawn(30, 32, 2), near[:12] + 1e-4])
@@ -257,21 +258,21 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_scored_in_float32(monkeypatch,
 
 
 def test_bfloat16_alone_settles_features_that_are_spread_out(monkeypatch, asked):
-    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: True)
     check_nearest(drawn(2000, 64, 0), drawn(100, 64, 1), 20)
     assert {dtype for dtype, _ in asked} == {torch.bfloat16}
 
 
 def test_where_bfloat16_settles_little_the_rest_is_spared_it(monkeypatch, asked):
-    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
-    monkeypatch.setattr(knn, "TRIAL", 10)
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(neighbours, "TRIAL", 10)
     check_nearest(*tight_clusters_far_from_the_origin(), 5)
     assert asked == [(torch.bfloat16, 12), (torch.float32, 36)]
 
 
 def test_the_bound_holds_where_rounding_is_at_its_worst(monkeypatch):
     """Every coordinate of every row lies as far from its bfloat16 as it can, all to the same side."""
-    monkeypatch.setattr(knn, "_prefers_bf16", lambda device: True)
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: True)
     signs = drawn(400, 64, 0).sign()
     train = torch.cat([signs, -signs]) * (1 + 2.0**-8 - 2.0**-20 * drawn(800, 64, 1).abs())
     test = signs[:50] * (1 + 2.0**-8 + 2.0**-20)
@@ -285,9 +286,9 @@ def test_the_bound_is_above_the_largest_error_and_not_far_above(width):
     """Rows that lose 2⁻⁸ of every coordinate, in one direction, and (at width 257) a product halfway to the next."""
     lost = 2.0**-8 - 2.0**-20
     x = torch.full((1, width), 1 + lost)
-    rounded, size, off = knn._factors(x, None, torch.bfloat16)
+    rounded, size, off = neighbours._factors(x, None, torch.bfloat16)
     score = (rounded[:, :width] @ rounded[:, :width].T).float()
-    bound = float(knn._off(score, (size, off), (size, off), width))
+    bound = float(neighbours._off(score, (size, off), (size, off), width))
     error = abs(width * (1 + lost) ** 2 - float(score))
     assert error <= bound
     assert width < 257 or bound < 1.1 * error
@@ -296,7 +297,7 @@ def test_the_bound_is_above_the_largest_error_and_not_far_above(width):
 def test_both_precisions_give_the_same_distances(monkeypatch):
     train, test, found = drawn(1000, 48, 0), drawn(60, 48, 1), []
     for coarse in (True, False):
-        monkeypatch.setattr(knn, "_prefers_bf16", lambda device, coarse=coarse: coarse)
+        monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device, coarse=coarse: coarse)
         found.append(nearest(train, test, 20) + most_similar(train, test, 20))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

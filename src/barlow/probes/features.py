@@ -161,3 +161,20 @@ def load_features(folder: Path, key: str) -> FeatureSet | None:
     if missing := {"features", "labels", "ids"} - tensors.keys():
         raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; remove it, and the features are computed again")
     return FeatureSet(tensors["features"], tensors["labels"].numpy(), tensors["ids"].numpy())
+
+
+def check(train: FeatureSet, test: Features) -> None:
+    """What every probe asks of its training set, before any work is done."""
+    if test.ndim != 2 or test.shape[1] != train.features.shape[1]:
+        raise ValueError(
+            f"training features are {train.features.shape[1]} wide and test features have shape {tuple(test.shape)}; "
+            "embed both with the same encoder"
+        )
+    if train.several_labels:
+        return
+    classes = np.unique(train.labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"every one of the {len(train)} training images has the class {classes[0]}; a probe needs at least two "
+            "classes: give a folder with one sub-folder per class"
+        )

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from barlow.probes.features import FeatureSet
+from barlow.probes.features import FeatureSet, check
 from barlow.probes.intervals import Score
-from barlow.probes.knn import check
 from barlow.probes.metrics import Predicted, measure
 from barlow.types import Features
 from barlow.views.keys import permutation

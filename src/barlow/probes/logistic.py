@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from barlow.probes.features import FeatureSet
+from barlow.probes.features import FeatureSet, check
 from barlow.probes.intervals import Score
-from barlow.probes.knn import check
 from barlow.probes.metrics import Predicted, macro_average_precision, measure
 from barlow.types import Features
 

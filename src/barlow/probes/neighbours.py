@@ -1,0 +1,340 @@
+"""Exact nearest neighbours: matrix products propose, differences decide."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from barlow.distributed import has_native_bf16
+from barlow.linalg import at_least_float32
+from barlow.types import Features
+
+T = TypeVar("T")
+
+BLOCK = 2**24
+"""Numbers held at a time: 64 MiB of float32. A GPU gets sixteen times as many, or it would wait for the next."""
+
+SHORTLIST = 4
+"""Rows kept for each neighbour wanted. With bfloat16's error bound, features of trained encoders need 1.2 to 2."""
+
+TRIAL = 512
+"""Test rows that are scored in bfloat16 before the others: where it settles fewer than half, the others are spared."""
+
+GROUP = 16
+"""Columns whose largest stands for all of them; at 50,000 columns and 80 rows kept, both rounds are as long."""
+
+PAD = -3e38
+"""Score of a row that is not there: bfloat16 holds it, and what is added to it cannot become infinite."""
+
+
+def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """Squared Euclidean distances to, and positions of, the k training rows nearest to each test row, nearest first.
+
+    Exact: every pair is compared. A distance is the sum of squared differences of the two rows in float32, off by
+    roundings of itself, whatever offset the rows have in common; equal rows have distance 0. The neighbours are
+    float32's: of two rows whose squared distances differ by more than the roundings of a product of centred rows
+    (2⁻²⁴ · ‖a‖ ‖b‖ times a factor that grows with the width, a few units in practice) the nearer comes first. Of rows
+    at equal distance any may be among the k.
+
+    How: matrix products of the centred rows give the score a·b − ‖b‖² / 2 of every pair, and the rows of highest score
+    are compared by their differences. On a processor that multiplies bfloat16 the products are bfloat16's, with a bound
+    on their error: the k neighbours are among the rows whose score is within twice the bound of the k-th. Test rows
+    with more of those than were kept are scored again in float32.
+
+    Memory: a few blocks of `BLOCK` numbers, and 12 · SHORTLIST · k bytes per test row; no copy of either set.
+    """
+    return _search(_Rows(train), _Rows(test), k)
+
+
+def most_similar(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """Cosines to, and positions of, the k training rows most similar to each test row, most similar first.
+
+    On the unit sphere cos = 1 − distance² / 2, so this is `nearest` there, and as exact for features that all point
+    nearly the same way. A row of zeros has no direction: it gets a coordinate of its own, and cosine 0 with everything
+    else.
+    """
+    b, a = _Directions(train), _Directions(test)
+    if bool(a.lost.any()) or bool(b.lost.any()):
+        a.mark_lost(0)
+        b.mark_lost(1)
+    distances, positions = _search(b, a, k)
+    return 1 - distances / 2, positions
+
+
+class _Rows:
+    """The points of a search, made from features where they are asked for."""
+
+    def __init__(self, features: Features):
+        self.features = features
+        self.width = features.shape[1]
+        self.dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def between(self, start: int, stop: int) -> Features:
+        return at_least_float32(self.features[start:stop])
+
+    def take(self, positions: Int64[Tensor, "n"]) -> Features:
+        """A copy of some of them."""
+        return at_least_float32(self.features.index_select(0, positions))
+
+    def pieces(self, start: int, stop: int) -> list[slice]:
+        """A stretch of them in parts small enough for a core's cache."""
+        step = max(1, _cached(self.features.device) // self.width)
+        return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
+
+
+class _Directions(_Rows):
+    """The same at unit length; `lost` tells which rows have none."""
+
+    def __init__(self, features: Features):
+        super().__init__(features)
+        largest, squares = torch.empty(2, len(features), dtype=self.dtype, device=features.device)
+
+        def measure_lengths(some: slice) -> None:
+            rows = _Rows(self.features).between(some.start, some.stop)
+            largest[some], squares[some] = rows.abs().amax(dim=1), rows.square().sum(dim=1)
+
+        pieces = self.pieces(0, len(features))
+        _each(measure_lengths, pieces, features.device)
+        self.lost = largest == 0
+        if bool((largest.masked_fill(self.lost, 1).log2().abs() > 60).any()):
+            # Squares overflow or vanish: the one case that takes a copy.
+            self.features = at_least_float32(features) / largest.masked_fill(self.lost, 1)[:, None]
+            _each(measure_lengths, pieces, features.device)
+        self.inverse = squares.masked_fill(self.lost, 1).double().rsqrt().to(self.dtype)
+        self.lost_column: int | None = None
+
+    def mark_lost(self, column: int) -> None:
+        """Gives rows without direction one in this one of two more coordinates."""
+        self.lost_column = column
+        self.width += 2
+
+    def between(self, start: int, stop: int) -> Features:
+        inverse = self.inverse[start:stop, None]
+        return self._complete(super().between(start, stop) * inverse, self.lost[start:stop])
+
+    def take(self, positions: Int64[Tensor, "n"]) -> Features:
+        inverse = self.inverse.index_select(0, positions)[:, None]
+        return self._complete(super().take(positions).mul_(inverse), self.lost[positions])
+
+    def _complete(self, rows: Features, lost: Bool[Tensor, "n"]) -> Features:
+        if self.lost_column is None:
+            return rows
+        more = rows.new_zeros(len(rows), 2)
+        more[:, self.lost_column] = lost.to(rows.dtype)
+        return torch.cat([rows, more], dim=1)
+
+
+def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """`nearest` of the points of two sets."""
+    device, kept = train.features.device, min(len(train), SHORTLIST * k)
+    offset = _mean(train)
+    distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
+    positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
+
+    def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
+        """Fills in these rows, and returns those for which this precision is too low."""
+        shortlist, needed = _shortlist(train, test, queries, offset, k, kept, dtype)
+        order = needed.argsort()  # so that those ranked together have about as many to look at
+        sure = order[: int((needed <= kept).sum())]
+
+        def rank(chosen: Tensor) -> None:
+            rows, width = queries[chosen], int(needed[chosen[-1]])
+            distances[rows], positions[rows] = _ranked(train, test, rows, shortlist[chosen, :width], k)
+
+        if len(sure):
+            _each(rank, sure.split(max(1, _cached(device) // (kept * train.width))), device)
+        return queries[order[len(sure) :]]
+
+    left = torch.arange(len(test), device=device)
+    if train.dtype == torch.float32 and kept < len(train) and _prefers_bf16(device):
+        tried = left % max(1, len(test) // TRIAL) == 0
+        left, rest = answer(left[tried], torch.bfloat16), left[~tried]
+        if len(rest) and 2 * len(left) <= len(test) - len(rest):
+            rest = answer(rest, torch.bfloat16)
+        left = torch.cat([left, rest])
+    if len(left):
+        left = answer(left, train.dtype)
+        assert not len(left), "the precision of the rows answers for all"
+    return distances, positions
+
+
+def _prefers_bf16(device: torch.device) -> bool:
+    """Whether products are much faster in it: a GPU's float32 is fast enough for whatever fits into its memory."""
+    return device.type == "cpu" and has_native_bf16(device)
+
+
+def _mean(rows: _Rows) -> Float[Tensor, "f"]:
+    pieces, device = rows.pieces(0, len(rows)), rows.features.device
+    sums = torch.empty(len(pieces), rows.width, dtype=torch.float64, device=device)
+
+    def add_up(number: int) -> None:
+        sums[number] = rows.between(pieces[number].start, pieces[number].stop).sum(dim=0, dtype=torch.float64)
+
+    _each(add_up, range(len(pieces)), device)
+    return (sums.sum(dim=0) / len(rows)).to(rows.dtype)
+
+
+def _ranked(
+    train: _Rows, test: _Rows, queries: Int64[Tensor, "q"], shortlist: Int64[Tensor, "q s"], k: int
+) -> tuple[Float[Tensor, "q k"], Int64[Tensor, "q k"]]:
+    """The nearest of a shortlist, by their differences."""
+    a, parts = test.take(queries)[:, None], []
+    for some in shortlist.split(max(1, _block(a.device) // (len(queries) * train.width)), dim=1):
+        b = train.take(some.flatten()).view(*some.shape, train.width)
+        parts.append(b.sub_(a).square_().sum(dim=2))
+    distances, chosen = torch.cat(parts, dim=1).topk(k, dim=1, largest=False)
+    return distances, shortlist.gather(1, chosen)
+
+
+def _shortlist(
+    train: _Rows,
+    test: _Rows,
+    queries: Int64[Tensor, "q"],
+    offset: Float[Tensor, "f"],
+    k: int,
+    kept: int,
+    dtype: torch.dtype,
+) -> tuple[Int64[Tensor, "q s"], Int64[Tensor, "q"]]:
+    """The training rows of highest score for each query, best first, and how many of them are to be looked at.
+
+    In the precision of the rows that is all of them. In bfloat16 it is proven, and one more than there are where the
+    proof fails. Let s be a score as it comes out, the product of rounded rows â and b̂, itself rounded with unit u, and
+    e the bound on what happens before that last rounding. True scores are then in s ± (u|s| + e), and no row outside
+    the shortlist has a higher s than the last one in it. A row whose upper end is not above the lower end of the k-th
+    is no neighbour, or at the same distance.
+
+    e: a·b − â·b̂ = (a − â)·b + â·(b − b̂), at most ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖, where what was rounded off is measured; and
+    a sum of n products in float32, in any order, is off by at most n 2⁻²⁴ times the sum of their absolute values.
+    """
+    device, width = train.features.device, train.width
+    coarse = dtype != train.dtype
+    numbers = _block(device) * (2 if coarse else 1)
+    rows = _even(len(train), max(GROUP, numbers // width))
+    step = _even(len(queries), max(64, numbers // rows // _workers(device)))
+    scores = torch.full((len(queries), kept), PAD, dtype=train.dtype, device=device)
+    places = torch.zeros(len(queries), kept, dtype=torch.int64, device=device)
+    a_sizes, a_lost = torch.zeros(2, len(queries), dtype=train.dtype, device=device)
+    b_size, b_lost = torch.zeros(2, dtype=train.dtype, device=device)
+    for start in range(0, len(train), rows):
+        b, sizes, lost = _right(train, start, min(start + rows, len(train)), offset, dtype)
+        b_size, b_lost = torch.maximum(b_size, sizes.amax()), torch.maximum(b_lost, lost.amax())
+
+        def score(some: slice, b: Tensor = b, start: int = start) -> None:
+            a, a_sizes[some], a_lost[some] = _factors(test.take(queries[some]) - offset, None, dtype)
+            best, columns = _highest(a @ b.T, min(kept, len(b)))
+            best = torch.cat([scores[some], best.to(train.dtype)], dim=1)
+            columns = torch.cat([places[some], columns + start], dim=1)
+            scores[some], chosen = best.topk(kept, dim=1)
+            places[some] = columns.gather(1, chosen)
+
+        _each(score, [slice(first, first + step) for first in range(0, len(queries), step)], device)
+    places.clamp_(max=len(train) - 1)  # among scores that are not finite there may be one of a row that is not there
+    if not coarse:
+        return places, torch.full((len(queries),), kept, device=device)
+    off = _off(scores, (a_sizes[:, None], a_lost[:, None]), (b_size, b_lost), width)
+    above = scores + off > (scores - off)[:, k - 1 : k]
+    proven = (scores + off)[:, -1] <= (scores - off)[:, k - 1]  # false for not-a-number
+    return places, torch.where(proven, above.sum(dim=1).clamp(min=k), kept + 1)
+
+
+def _off(scores: Tensor, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], width: int) -> Tensor:
+    """How far scores of bfloat16 may be from the true ones, from the sizes and what was rounded off of both sides."""
+    summed = 2 * (width + 4) * 2.0**-24 * b[0] * (a[0] + b[0])  # twice, for the roundings of ‖b‖² and of centring
+    error = 1.01 * (a[1] * b[0] + (a[0] + a[1]) * b[1] + summed)  # a hundredth for those of the norms
+    return 2.0**-8 * scores.abs() + error  # eight significant bits
+
+
+def _factors(
+    x: Float[Tensor, "n f"], bias: Float[Tensor, "n"] | None, dtype: torch.dtype
+) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Rows rounded to a type, their lengths, and the lengths of what was rounded off.
+
+    Three more coordinates hold the bias to the precision of float32 or, without bias, 1.
+    """
+    n, f = x.shape
+    rounded = x.new_ones(n, f + 3, dtype=dtype)
+    rounded[:, :f] = x
+    if bias is not None:
+        for column in range(f, f + 3):
+            rounded[:, column] = bias
+            bias = bias - rounded[:, column]
+    # A product may take what is too small for the exponent as 0.
+    smallest = torch.finfo(torch.float32).tiny * math.sqrt(f)
+    lost = torch.linalg.vector_norm(x - rounded[:, :f], dim=1) + smallest
+    return rounded, torch.linalg.vector_norm(x, dim=1), lost
+
+
+def _right(
+    train: _Rows, start: int, stop: int, offset: Float[Tensor, "f"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "columns w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """A block of training rows as factors, −‖b‖² / 2 as their bias; filled up to a multiple of GROUP."""
+    count, device = stop - start, offset.device
+    factors = offset.new_zeros(-(-count // GROUP) * GROUP, train.width + 3, dtype=dtype)
+    factors[count:, train.width] = PAD
+    sizes, lost = offset.new_empty(2, count)
+
+    def fill(some: slice) -> None:
+        b, here = train.between(some.start, some.stop) - offset, slice(some.start - start, some.stop - start)
+        factors[here], sizes[here], lost[here] = _factors(b, b.square().sum(dim=1) / -2, dtype)
+
+    _each(fill, train.pieces(start, stop), device)
+    return factors, sizes, lost
+
+
+def _highest(scores: Float[Tensor, "m n"], count: int) -> tuple[Float[Tensor, "m count"], Int64[Tensor, "m count"]]:
+    """As `topk`, for many columns in a fraction of the time: the highest are in the groups with the highest maxima."""
+    groups = scores.shape[1] // GROUP
+    if groups <= count:
+        return scores.topk(count, dim=1)
+    chosen = scores.unflatten(1, (GROUP, groups)).amax(dim=1).topk(count, dim=1, sorted=False).indices
+    members = torch.arange(0, scores.shape[1], groups, device=scores.device)
+    columns = (chosen[:, None] + members[:, None]).flatten(1)
+    best, among = scores.gather(1, columns).topk(count, dim=1)
+    return best, columns.gather(1, among)
+
+
+def _each(function: Callable[[T], None], items: Sequence[T], device: torch.device) -> None:
+    """Calls a function with each, on a processor each core by itself.
+
+    All cores together at one operation after the other would wait for each other at the end of each, a time slice of
+    the system (some milliseconds) where another process has one of them, and there are hundreds of operations.
+    """
+    workers = min(_workers(device), len(items))
+    if workers <= 1:
+        for item in items:
+            function(item)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the pool's threads begin with this number
+    try:
+        with ThreadPoolExecutor(workers, thread_name_prefix="neighbours") as pool:
+            for _ in pool.map(function, items):
+                pass
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _workers(device: torch.device) -> int:
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def _even(total: int, most: int) -> int:
+    """How many of `total` are taken at a time, at most `most`, so that no block is much smaller than the others."""
+    blocks = -(-total // most)
+    return max(1, -(-total // max(1, blocks)))
+
+
+def _block(device: torch.device) -> int:
+    return BLOCK * 16 if device.type == "cuda" else BLOCK
+
+
+def _cached(device: torch.device) -> int:
+    """Numbers that a core keeps close, for work that goes over them several times."""
+    return BLOCK * 16 if device.type == "cuda" else BLOCK // 64
