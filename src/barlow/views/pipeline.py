@@ -5,8 +5,8 @@ crop is rounded to 8 bits to cross the process boundary).
 """
 
 import math
-import sys
 import threading
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -198,7 +198,7 @@ class _Outputs:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: list[np.ndarray] = []
+        self._kept: list[tuple[np.ndarray, weakref.ref[np.ndarray]]] = []
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["_Outputs"], tuple[int]]:
@@ -207,14 +207,16 @@ class _Outputs:
     def take(self, shape: Sequence[int]) -> Images:
         """A tensor of any content that shares its memory with no other."""
         with self._lock:
-            for array in self._kept:
-                # Of this list, this loop and the question itself: a tensor, or a view of one, would hold one more.
-                if array.shape == tuple(shape) and sys.getrefcount(array) == 3:
-                    return torch.from_numpy(array)
-            # NumPy asks the system for large pages (on Linux, from 4 MB on), which are cleared faster.
-            array = np.empty(shape, np.float32)
-            self._kept = [array, *self._kept[: self._most - 1]]
-            return torch.from_numpy(array)
+            free = (at for at, (array, lent) in enumerate(self._kept) if lent() is None and array.shape == tuple(shape))
+            if (at := next(free, None)) is not None:
+                array, _ = self._kept.pop(at)
+            else:
+                # NumPy asks the system for large pages (on Linux, from 4 MB on), which are cleared faster.
+                array = np.empty(shape, np.float32)
+            # The tensor and whatever is made of it hold this view of the array, and nobody else does.
+            lent = array[:]
+            self._kept = [(array, weakref.ref(lent)), *self._kept[: self._most - 1]]
+            return torch.from_numpy(lent)
 
 
 def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
