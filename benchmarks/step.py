@@ -61,6 +61,7 @@ CASES = [
         5,
         overrides={
             "data.image_size": 96,
+            "encoder.name": "resnet18",
             "encoder.stem": "as_is",
             "encoder.options": {},
             "method.projector.widths": [2048, 2048, 2048],
