@@ -245,7 +245,7 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, data: Path, 
     def exhausted(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         raise error
 
-    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet18; lower --batch-size, --image-size"):
+    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet26; lower --batch-size, --image-size"):
         quick(data, tmp_path / "run", objective=Recording(1, exhausted))
 
 
@@ -307,7 +307,7 @@ def test_the_saved_encoder_gives_the_features_of_the_one_returned(data: Path, tm
     assert torch.equal(x, result.encoder.preprocess([data / "000.png", data / "001.png"]))
     with torch.no_grad():
         features, again = result.encoder(x), loaded(x)
-    assert features.shape == (2, 8)
+    assert features.shape == (2, 32)
     assert not torch.equal(features[0], features[1])
     torch.testing.assert_close(again, features)
     for name, value in result.encoder.state_dict().items():
