@@ -95,7 +95,7 @@ class Built:
 
 def built(case: Case, device: torch.device) -> Built:
     chosen = resolved(case.recipe, case.size, **{"train.batch_size": case.batch})
-    network, optimizer = training._build(chosen, World(device), None, lambda line: None)
+    network, optimizer = training.build_for_training(chosen, World(device), None, lambda line: None)
     count = 4 * case.batch
     pixels = torch.randint(0, 256, (count, 3, case.held, case.held), dtype=torch.uint8)
     sizes, ids = torch.full((count, 2), case.held), torch.arange(count)

@@ -35,7 +35,7 @@ def profiled(case: step.Case, folder: Path) -> str:
     chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
     prepared = resolve.prepare(chosen, world)
     recipe, loader = prepared.recipe, prepared.loader
-    method, optimizer = training._build(recipe, world, None, lambda line: None)
+    method, optimizer = training.build_for_training(recipe, world, None, lambda line: None)
     moments: list[Moment] = []
     updates: list[float] = []
 

@@ -106,7 +106,7 @@ def bare(case: Case, folder: Path) -> float:
     )
     prepared = resolve.prepare(chosen, world)
     recipe, views = prepared.recipe, next(iter(prepared.loader.stream(0, 1))).views
-    network, optimizer = training._build(recipe, world, None, lambda line: None)
+    network, optimizer = training.build_for_training(recipe, world, None, lambda line: None)
     objective = recipe.build_objective()
     views = [view.contiguous(memory_format=torch.channels_last) for view in views]
     network.train()

@@ -58,9 +58,12 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
 
     def views_of_the_papers() -> None:
         for start in range(0, count, BATCH):
-            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in files[start : start + BATCH]]
-            for view in theirs:
-                torch.stack([view(image) for image in images])
+            made = []
+            for data in files[start : start + BATCH]:
+                image = Image.open(io.BytesIO(data)).convert("RGB")
+                made.append([view(image) for view in theirs])
+            for batch in zip(*made, strict=True):
+                torch.stack(batch)
 
     def decoding() -> None:
         for data in files:

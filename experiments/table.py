@@ -41,6 +41,8 @@ def table(lines: Sequence[Line]) -> str:
         "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
     measured = [line for line in lines if "scores" in line and line["program"] != GPU_PROGRAM]
+    order = [_what(line) for line in measured]
+    measured.sort(key=lambda line: order.index(_what(line)))  # the runs of one recipe below each other
     newest = {_what(line): line["recipe_sha256"] for line in measured}
     return "\n".join([*rows, *(_row(line, newest[_what(line)] == line["recipe_sha256"]) for line in measured)])
 

@@ -161,8 +161,8 @@ def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
             kept["before"] = {name: p.clone() for name, p in kept["method"].named_parameters()}
         guard(now, *rest)
 
-    build = training._build
-    monkeypatch.setattr(training, "_build", watched)
+    build = training.build_for_training
+    monkeypatch.setattr(training, "build_for_training", watched)
     monkeypatch.setattr(training, "guard", remember)
     with pytest.raises(NonFinite, match=rf"step {step}: "):
         quick(data, tmp_path / "run", objective=Recording(step, poison), overrides={"train.checkpoint_steps": 1})
@@ -190,7 +190,7 @@ def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
             return built
 
         with monkeypatch.context() as patched:
-            patched.setattr(training, "_build", watched)
+            patched.setattr(training, "build_for_training", watched)
             kept["error"] = None
             try:
                 quick(data, tmp_path / name, objective=objective, overrides=constant | {"train.steps": steps})
@@ -198,7 +198,7 @@ def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
                 kept["error"] = str(error)
         return {"error": kept["error"], **{n: p.detach() for n, p in kept["method"].named_parameters()}}
 
-    build = training._build
+    build = training.build_for_training
     constant = {"train.log_steps": 100, "schedule.warmup_fraction": 0.0, "schedule.floor": 1.0}
     good = trained("good", Recording(), 2)
     monkeypatch.setattr(training.World, "queues", property(lambda world: True))

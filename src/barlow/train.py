@@ -361,7 +361,7 @@ def _pretrain(
     loader = prepared.loader
 
     def build(say: Callable[[str], None] = say) -> tuple[Siamese, torch.optim.Optimizer]:
-        return _build(chosen, world, module, say)
+        return build_for_training(chosen, world, module, say)
 
     checkpoint = None
     if resume:
@@ -451,7 +451,7 @@ def _describe(chosen: Recipe) -> str:
     return f"{chosen.objective['kind']} on {', '.join(map(printable, chosen.data.sources))}, seed {chosen.seed}."
 
 
-def _build(
+def build_for_training(
     chosen: Recipe, world: World, module: nn.Module | None, say: Callable[[str], None]
 ) -> tuple[Siamese, torch.optim.Optimizer]:
     """The networks and the optimizer, a function of the recipe (and of the module and weights it names) alone."""

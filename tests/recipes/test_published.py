@@ -133,7 +133,7 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
     small = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}, "method.projector.widths": [4, 2]}
     chosen = recipes.check(recipes.override(chosen.as_dict(), small | {"data.image_size": 32}))
-    _, optimizer = barlow.train._build(chosen, World(torch.device("cpu")), None, lambda line: None)
+    _, optimizer = barlow.train.build_for_training(chosen, World(torch.device("cpu")), None, lambda line: None)
     yield from ((group["name"], group) for group in optimizer.param_groups)
 
 

@@ -167,6 +167,15 @@ def test_blur_is_torchvisions_with_byols_kernel(pictures: Pictures, height: int,
 
 
 @pytest.mark.usefixtures("blurring_with")
+def test_blur_of_images_in_any_layout_is_the_same(pictures: Pictures) -> None:
+    x = as_images(pictures(3, 96, 80))
+    expected = GaussianBlur(1.0)(x, keys(3))
+    for other in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        assert not other.is_contiguous()
+        torch.testing.assert_close(GaussianBlur(1.0)(other, keys(3)), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.usefixtures("blurring_with")
 @pytest.mark.parametrize(("height", "width"), [(300, 5), (2, 90), (2, 65), (5, 8)])
 def test_blur_of_thin_images_is_its_definition(pictures: Pictures, height: int, width: int) -> None:
     # torchvision cannot reflect 11 pixels deep there. Rows and columns have each their own kernel.

@@ -384,13 +384,8 @@ class ColorJitter(Op):
         if not applies.any():
             return x
         columns = torch.from_numpy(factors.T.astype(np.float32)).to(x.device, x.dtype).view(4, -1, 1, 1, 1)
-        if len(x) == 1:
-            for kind in order[0].tolist():
-                if able[kind]:
-                    x = steps[kind](x, columns[kind])
-            return x
         for kinds in order.T:
-            for kind in range(4):
+            for kind in range(4) if len(x) > 1 else kinds.tolist():
                 if able[kind]:
                     x = _changed(x, applies & (kinds == kind), steps[kind], columns[kind])
         return x
@@ -497,6 +492,8 @@ class GaussianBlur(Op):
         if x.device.type != "cpu" or max(x.shape[2:]) <= self.WHOLE:
             return _changed(x, blurred, lambda some: self._blur_whole(some, sigmas[blurred]))
         by_opencv = x.dtype == torch.float32 and _opencv() is not None
+        if by_opencv:
+            x = x.contiguous()  # OpenCV writes whole planes only
         blur = self._blur_by_opencv if by_opencv else self._blur_in_blocks
         for i in np.flatnonzero(blurred):
             blur(x[i], float(sigmas[i]))

@@ -193,7 +193,7 @@ def as_pixels(x: Images) -> Pixels:
 class _Outputs:
     """Memory for finished views on a CPU, given out again once nobody holds the views that were in it.
 
-    The system clears memory at its first touch, which takes as long as the colours of the images that are put there.
+    The system clears memory at its first touch, which takes longer than most ops on the images that are put there.
     """
 
     def __init__(self, most: int) -> None:
