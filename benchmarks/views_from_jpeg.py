@@ -16,12 +16,23 @@ from PIL import Image
 
 from barlow import recipe
 from barlow.data.decoding import Array, decode
+from barlow.data.loader import StreamingLoader
 from barlow.views.pipeline import ViewPipeline
 
 NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GPU_CORES, GPU_IMAGES_PER_SECOND = 16, 1_700
 """A GPU's share of a machine's cores, and what a ResNet-50 takes there (docs/performance.md)."""
+
+
+class Held:
+    """Images as the bytes of their files, in memory: what is measured begins there."""
+
+    def __init__(self, files: list[bytes]) -> None:
+        self.files = files
+
+    def read(self, index: int, min_side: int = 0) -> Array:
+        return decode(self.files[index], min_side=min_side)
 
 
 def pipeline() -> ViewPipeline:
@@ -38,23 +49,21 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     files = files[: BATCH if smoke else 4 * BATCH]
     count, ours = len(files), pipeline()
     theirs = papers.views(SIZE, normalize=(MEAN, STD))
+    loader = StreamingLoader(Held(files), np.arange(count), ours, BATCH, seed=0, workers=0)
     epoch = 0
 
-    def crops(start: int) -> list[list[Array]]:
-        """What a worker does."""
-        batch = enumerate(files[start : start + BATCH], start)
-        return [ours.crop_one(decode(data).transpose(2, 0, 1), i, 0, epoch) for i, data in batch]
-
     def all_crops() -> None:
+        """What workers do."""
         for start in range(0, count, BATCH):
-            crops(start)
+            crop = ours.cropper(np.arange(start, start + BATCH), 0, epoch)
+            for row, data in enumerate(files[start : start + BATCH]):
+                crop(decode(data).transpose(2, 0, 1), row)
 
     def views() -> None:
         nonlocal epoch
+        for _ in loader.stream(epoch * loader.steps_per_epoch, (epoch + 1) * loader.steps_per_epoch):
+            pass
         epoch += 1
-        for start in range(0, count, BATCH):
-            stacked = [torch.from_numpy(np.stack(view)) for view in zip(*crops(start), strict=True)]
-            ours.finish(stacked, np.arange(start, start + len(stacked[0])), 0, epoch)
 
     def views_of_the_papers() -> None:
         for start in range(0, count, BATCH):

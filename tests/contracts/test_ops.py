@@ -71,6 +71,30 @@ def test_a_sample_becomes_the_same_to_the_last_bit_in_every_batch(
 
 
 @every_op
+@pytest.mark.parametrize("with_opencv", [True, False])
+def test_an_interleaved_image_becomes_what_a_planar_one_does(
+    kind: str, with_opencv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_opencv:
+        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
+    else:
+        monkeypatch.setattr(module, "_opencv", lambda: None)
+    op, planar = build(kind, 3), images(3, 67, 70)
+    planar[2] = torch.rand(67, 70) * torch.ones(3, 1, 1)  # grey
+    planar[3] = planar[3].round()
+    planar[4] *= 1e-4
+    x = planar.contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    together = op(x, keys())
+    assert torch.equal(x, before)
+    torch.testing.assert_close(together, op(planar, keys()), atol=4e-6, rtol=0)
+    alone = torch.cat([op(x[i : i + 1], keys().rows(i, i + 1)) for i in range(N)])
+    odd = torch.cat([op(x[:5], keys().rows(0, 5)), op(x[5:], keys().rows(5, N))])
+    assert torch.equal(together, alone)
+    assert torch.equal(together, odd)
+
+
+@every_op
 def test_the_key_alone_decides_what_is_done(kind: str) -> None:
     op, x = build(kind, 3), images(3)
     with torch.random.fork_rng():

@@ -1,6 +1,7 @@
 """Batches are a function of (seed, step): not of the workers, nor of where a run was resumed."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,8 @@ class Flaky(ArraySource):
 class Whole:
     """The quickest pipeline: views are the images."""
 
-    def crop_one(self, image: np.ndarray, id: int, seed: int, epoch: int) -> list[np.ndarray]:
-        return [image, image]
+    def cropper(self, ids: np.ndarray, seed: int, epoch: int) -> Callable[[np.ndarray, int], list[np.ndarray]]:
+        return lambda image, row: [image, image]
 
     def finish(self, crops: list[torch.Tensor], ids: object, seed: int, epoch: int) -> list[torch.Tensor]:
         return [crop.float() for crop in crops]

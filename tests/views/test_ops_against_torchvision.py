@@ -321,6 +321,20 @@ def test_boxes_lie_inside_the_image_and_fall_back_to_torchvisions_centre(height:
     assert box.tolist() == [expected["top"], expected["left"], expected["height"], expected["width"]]
 
 
+def test_the_box_of_one_image_is_the_one_it_has_among_others() -> None:
+    n, rng = 2_000, np.random.default_rng(0)
+    heights, widths = rng.integers(1, 700, n), rng.integers(1, 700, n)
+    heights[:40], widths[20:60] = 1, 3  # some take the central box
+    crop = RandomResizedCrop(32)
+    (uniforms,) = crop.draws(keys(n))
+    shares, ratios = crop.shapes(uniforms)
+    one_by_one = [
+        crop.box_of_one(int(h), int(w), shares[i].tolist(), ratios[i].tolist(), uniforms[i])
+        for i, (h, w) in enumerate(zip(heights, widths, strict=True))
+    ]
+    assert np.array_equal(one_by_one, crop.boxes(heights, widths, keys(n)))
+
+
 def test_boxes_of_different_images_are_those_of_each_alone() -> None:
     rng = np.random.default_rng(0)
     heights, widths = rng.integers(1, 600, 300), rng.integers(1, 600, 300)

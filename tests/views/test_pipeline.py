@@ -136,6 +136,40 @@ def test_one_image_gives_a_worker_uint8_views_of_any_layout(pictures: Pictures) 
         assert np.abs(a.astype(int) - b).max() <= 1
 
 
+@PAIRS
+def test_a_batch_cropped_with_draws_made_at_once_is_that_of_each_image_alone(
+    pictures: Pictures, pair: Callable
+) -> None:
+    p, ids = ViewPipeline(pair(32), MEAN, STD), np.array([7, 3, 1000])
+    images = [pictures(1, height, width)[0].numpy() for height, width in ((40, 50), (90, 33), (32, 32))]
+    crop = p.cropper(ids, 5, 2)
+    for row, (image, id) in enumerate(zip(images, ids, strict=True)):
+        for a, b in zip(crop(image, row), p.crop_one(image, int(id), 5, 2), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("with_opencv", [True, False])
+def test_large_views_made_of_interleaved_crops_are_those_of_planar_ones(
+    pictures: Pictures, with_opencv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if with_opencv:
+        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
+    else:
+        monkeypatch.setattr("barlow.views.ops._opencv", lambda: None)
+    p, pixels, ids = ViewPipeline(asymmetric(160), MEAN, STD), pictures(12, 160), np.arange(12)
+    planar = p.finish([pixels, pixels], ids, 0, 0)
+    kept = pixels.contiguous(memory_format=torch.channels_last)
+    views = p.finish([kept, kept], ids, 0, 0)
+    assert torch.equal(kept, pixels)
+    for ours, expected in zip(views, planar, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last) == with_opencv
+        assert expected.is_contiguous()
+        torch.testing.assert_close(ours, expected, atol=4e-5, rtol=0)
+    for part in (slice(0, 1), slice(1, 7)):
+        for a, b in zip(p.finish([kept[part]] * 2, ids[part], 0, 0), views, strict=True):
+            assert torch.equal(a, b[part])
+
+
 def test_images_held_at_a_square_are_cropped_as_the_originals_are(pictures: Pictures) -> None:
     originals = torch.nn.functional.interpolate(pictures(16, 12, 18).float(), (120, 180), mode="bicubic").clamp(0, 255)
     held = torch.nn.functional.interpolate(originals, (64, 64), mode="bicubic", antialias=True).clamp(0, 255)

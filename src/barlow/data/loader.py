@@ -3,7 +3,7 @@
 import math
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,7 +35,7 @@ class Pipeline(Protocol):
         self, pixels: Pixels, sizes: Int64[Tensor, "n 2"], ids: Ids, seed: int, epoch: int
     ) -> list[Images]: ...
 
-    def crop_one(self, image: Array, id: int, seed: int, epoch: int) -> list[Array]: ...
+    def cropper(self, ids: NDArray[np.int64], seed: int, epoch: int) -> Callable[[Array, int], list[Array]]: ...
 
     def finish(self, crops: list[Pixels], ids: Ids, seed: int, epoch: int) -> list[Images]: ...
 
@@ -194,7 +194,7 @@ class StreamingLoader:
         """
         loader = DataLoader(
             self._crops,
-            batch_sampler=_Requests(self._order, self.ids, start, stop),
+            batch_sampler=_Requests(self._order, self.ids, start, stop),  # type: ignore[arg-type]
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
@@ -225,11 +225,16 @@ class StreamingLoader:
         raise ValueError(f"{found}: {examples}; is the disk mounted? Afterwards go on with --resume")
 
 
-Request = tuple[int, int]
+@dataclass(frozen=True)
+class _Request:
+    """The samples of one step."""
+
+    ids: NDArray[np.int64]
+    epoch: int
 
 
 class _Requests:
-    """The (id, epoch) of every sample of the steps asked for: DataLoader's batch sampler."""
+    """What each of the steps asked for needs: DataLoader's batch sampler."""
 
     def __init__(self, order: _Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
         self._order, self._ids, self._start, self._stop = order, ids, start, stop
@@ -237,21 +242,23 @@ class _Requests:
     def __len__(self) -> int:
         return max(self._stop - self._start, 0)
 
-    def __iter__(self) -> Iterator[list[Request]]:
+    def __iter__(self) -> Iterator[_Request]:
         for step in range(self._start, self._stop):
-            epoch = self._order.epoch(step)
-            yield [(int(id), epoch) for id in self._ids[self._order.rows(step)]]
+            yield _Request(self._ids[self._order.rows(step)], self._order.epoch(step))
 
 
 class _CropDataset(Dataset[_Sample]):
-    """Reads one image and crops its views; runs in the workers."""
+    """Reads the images of a step and crops their views; runs in the workers."""
 
     def __init__(self, source: Source, ids: NDArray[np.int64], pipeline: Pipeline, seed: int, min_side: int) -> None:
         self._source, self._ids, self._pipeline = source, ids, pipeline
         self._seed, self._min_side = seed, min_side
 
-    def __getitem__(self, request: Request) -> _Sample:
-        wanted, epoch = request
+    def __getitems__(self, request: _Request) -> list[_Sample]:  # by this name DataLoader asks for a whole batch
+        crop = self._pipeline.cropper(request.ids, self._seed, request.epoch)
+        return [self._sample(int(id), request.epoch, crop, row) for row, id in enumerate(request.ids)]
+
+    def _sample(self, wanted: int, epoch: int, crop: Callable[[Array, int], list[Array]], row: int) -> _Sample:
         id, failures = wanted, []
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -259,8 +266,9 @@ class _CropDataset(Dataset[_Sample]):
             except UnreadableImage as error:
                 failures.append((id, error.reason))
                 id = int(self._ids[replacement(self._seed, epoch, wanted, attempt, len(self._ids))])
+                crop, row = self._pipeline.cropper(np.array([id]), self._seed, epoch), 0
                 continue
-            return _Sample(id, self._pipeline.crop_one(image.transpose(2, 0, 1), id, self._seed, epoch), failures)
+            return _Sample(id, crop(image.transpose(2, 0, 1), row), failures)
         return _Sample(wanted, [], failures)
 
 
@@ -281,14 +289,16 @@ def _collate(samples: Sequence[_Sample]) -> _Crops:
 
 
 def _stacked(crops: Sequence[Array]) -> Pixels:
-    shape = (len(crops), *crops[0].shape)
+    """One tensor of all crops; in memory it is (n, h, w, c), as crops are."""
+    c, h, w = crops[0].shape
+    shape = (len(crops), h, w, c)
     if get_worker_info() is None:
-        out = torch.empty(shape, dtype=torch.uint8)
+        out = torch.from_numpy(np.empty(shape, np.uint8))
     else:  # where the main process can read it: what is sent elsewhere is copied there first
         storage = torch.UntypedStorage._new_shared(math.prod(shape))
         out = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
-    np.stack(crops, out=out.numpy())
-    return out
+    np.stack([crop.transpose(1, 2, 0) for crop in crops], out=out.numpy())
+    return out.permute(0, 3, 1, 2)
 
 
 def _start_worker(_: int) -> None:
