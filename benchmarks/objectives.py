@@ -163,7 +163,7 @@ def rows(smoke: bool) -> Sequence[Row]:
                 large = 8192 in (n, d) and n * d > 64 * 8192
                 if (n, d) in ((256, 8192), (1024, 8192)) or n * d == 8192**2 or (smoke and (large or d == 8192)):
                     continue  # named rows, a minute each, or none for a quick look
-                listed.append(compared(name, n, d, 1.0, grid=True, rounds=3 if large or d == 8192 else 7))
+                listed.append(compared(name, n, d, 1.0, grid=True, rounds=3 if large or d == 8192 else 15))
     return listed
 
 

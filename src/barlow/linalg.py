@@ -30,6 +30,12 @@ it. Among many entries these errors average out; among few they do not, and ther
 BLOCK = 2**19
 """Numbers that an intermediate result may have on a CPU: 2 MB in float32, which its caches hold."""
 
+SHORT = 1024
+"""Numbers that may be summed one after the other in float32 for a mean or a variance: these keep six digits."""
+
+FAR = 4.0
+"""Distance of a feature's mean from 0, in standard deviations, beyond which it costs digits to take it off last."""
+
 LOSSY_PIVOT = 1e-4
 """Share of a feature's variance, left by the features before it, below which whitening is done in two passes."""
 
@@ -76,7 +82,7 @@ def _sums(function: Callable[..., Tensor], *batches: Embedding) -> Float[Tensor,
     """
     n, d = batches[0].shape
     rows = max(BLOCK // d, 1)
-    if n <= rows or batches[0].device.type != "cpu":
+    if n <= rows or not batches[0].is_cpu:
         return function(*batches).sum(dim=0)
     blocks = zip(*(batch.split(rows) for batch in batches), strict=True)
     return functools.reduce(torch.add, (function(*block).sum(dim=0) for block in blocks))
@@ -86,30 +92,34 @@ def _squared_difference(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Standardized:
     """A batch whose features have mean 0 and (population) variance 1 - shortfall; unpacks into x and shortfall.
 
     Args:
         x: the batch.
-        shortfall: what the variances lack to 1.
         source: the batch that x was made from: x = scale (source - mean).
         scale: 1/√(var + eps) of the source's features, or None where they were only centred.
+        eps: what was added to the variances.
     """
 
     x: Embedding
-    shortfall: Float[Tensor, "d"]
     source: Embedding
     scale: Float[Tensor, "d"] | None
+    eps: float = 0.0
+
+    @property
+    def shortfall(self) -> Float[Tensor, "d"]:
+        """What the variances lack to 1; of features that were only centred it may be negative."""
+        return 1 - self.x.square().mean(dim=0) if self.scale is None else self.scale.square() * self.eps
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.x, self.shortfall))
 
 
 def centered(z: Embedding) -> Standardized:
-    """Gives each feature mean 0 and leaves its variance as it is: the shortfall of a variance above 1 is negative."""
-    x = center(z)
-    return Standardized(x, 1 - x.square().mean(dim=0), z, None)
+    """Gives each feature mean 0 and leaves its variance as it is."""
+    return Standardized(center(z), z, None)
 
 
 def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
@@ -122,15 +132,39 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
     Raises:
         ValueError: a feature is constant and eps is 0.
     """
+    n = z.shape[0]
+    groups = 1 << ((n - 1) // SHORT).bit_length()
+    if eps and z.is_cpu and not n % groups and not (torch.is_grad_enabled() and z.requires_grad):
+        # torch's batch normalisation: a third of the passes, but no gradient of the scale.
+        x, mean, scale = _batch_norm(z, eps, groups)
+        if float((mean * scale).abs_().max()) > FAR:
+            x, _, scale = _batch_norm(z - z[:1], eps, groups)  # as in `center`
+        return Standardized(x, z, scale, eps)
     x = center(z)
-    variance = _sums(torch.square, x) / len(x)
+    variance = _sums(torch.square, x) / n
     if eps == 0 and bool((variance == 0).any()):
         raise ValueError(
             f"{int((variance == 0).sum())} of {len(variance)} features are constant over the batch and eps is 0, so "
             "they cannot be standardised: use eps > 0 (1e-5 in batch normalisation)"
         )
     scale = (variance + eps).rsqrt()
-    return Standardized(x * scale if x.requires_grad else x.mul_(scale), scale.square() * eps, z, scale)
+    return Standardized(x * scale if x.requires_grad else x.mul_(scale), z, scale, eps)
+
+
+def _batch_norm(z: Embedding, eps: float, groups: int) -> tuple[Embedding, Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """x, mean and scale, as exact as sums of one number after the other are and x = scale z - scale mean is.
+
+    The rows are taken in groups, as so many features more; the groups' means and variances are then put together.
+    """
+    if groups == 1:
+        return torch.native_batch_norm(z, None, None, None, None, True, 0.0, eps)
+    n, d = z.shape
+    blocks = torch.batch_norm_update_stats(z.reshape(n // groups, groups * d), None, None, 0.0)
+    means, variances = (block.view(groups, d) for block in blocks)
+    mean = means.mean(dim=0)
+    variance = (means - mean).square_().add_(variances).mean(dim=0)
+    x, _, _ = torch.native_batch_norm(z, None, None, mean, variance, False, 0.0, eps)
+    return x, mean, variance.add_(eps).rsqrt_()
 
 
 def equal_lengths(x: Embedding) -> Embedding:
@@ -142,7 +176,7 @@ def equal_lengths(x: Embedding) -> Embedding:
 
 def cross_correlation(za: Embedding, zb: Embedding) -> Float[Tensor, "d d"]:
     """Cross-correlation of two standardised batches: zaᵀ zb / n."""
-    return za.T @ zb / len(za)
+    return (za.T @ zb).div_(za.shape[0])
 
 
 def covariance(z: Float[Tensor, "*slices n d"]) -> Float[Tensor, "*slices d d"]:
@@ -168,124 +202,187 @@ def without_diagonal(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return matrix.diagonal_scatter(torch.zeros_like(matrix.diagonal()))
 
 
-def disagreement(a: Standardized, b: Standardized) -> Float[Tensor, "d"]:
-    """1 - cᵢᵢ of two views' features, from the distance of the views.
+def disagreement(a: Standardized, b: Standardized, difference: Embedding | None = None) -> Float[Tensor, "d"]:
+    """1 - cᵢᵢ of two views' features, from the distance of the views (their `difference` need not be made for that).
 
     1 - mean xₐ x_b has no digits left where the views nearly agree; (mean (xₐ - x_b)² + shortfallₐ + shortfall_b) / 2
     is the same number and keeps them.
     """
-    return (a.shortfall + b.shortfall).add(_sums(_squared_difference, a.x, b.x), alpha=1 / len(a.x)) / 2
+    n = a.x.shape[0]
+    squares = _sums(_squared_difference, a.x, b.x) if difference is None else _sums(torch.square, difference)
+    for view in (a, b):  # n times the shortfalls
+        if view.scale is None:
+            squares = squares + n * view.shortfall
+        else:
+            squares = torch.addcmul(squares, view.scale, view.scale, value=n * view.eps)
+    return squares * (0.5 / n)
 
 
 def cross_correlation_energies(
-    views: Sequence[Standardized], *, gram: bool | None = None, products: torch.dtype | None = None
+    views: Sequence[Standardized],
+    *,
+    weights: tuple[float, float] = (1.0, 1.0),
+    gram: bool | None = None,
+    products: torch.dtype | None = None,
 ) -> list[tuple[Scalar, Scalar]]:
     """How far the cross-correlation (or -covariance) of every pair of centred views is from I, on the diagonal and off.
 
     Args:
         views: two or more centred batches; each view's Gram matrix is made once.
+        weights: factors of the two sums.
         gram: forces the n × n (True) or the d × d form (False); by default the cheaper one. Same value, same gradient.
         products: precision in which matrices are multiplied (narrow ones excepted, see `NARROW`), the one step that
             costs more than n × d; by default that of the views.
 
     Returns:
-        For each pair (0, 1), (0, 2), ..., (1, 2), ...: Σᵢ (1 - cᵢᵢ)² and Σᵢ Σ_{j≠i} cᵢⱼ², in the views' precision.
+        For each pair (0, 1), (0, 2), ..., (1, 2), ...: Σᵢ (1 - cᵢᵢ)² and Σᵢ Σ_{j≠i} cᵢⱼ², weighted, in the views'
+        precision.
     """
     if gram is None:
         gram = prefers_gram(*views[0].x.shape, crossed=True)
-    with torch.no_grad():
-        factors = [_factor(view.x, products) for view in views]
-        grams = [factor @ factor.T / len(factor) for factor in factors] if gram else [None] * len(views)
-    sides = [(view.source, view, factor, g) for view, factor, g in zip(views, factors, grams, strict=True)]
-    return [_CrossCorrelationEnergies.apply(*a, *b) for a, b in combinations(sides, 2)]
+    grams: list[Tensor | None] = [None] * len(views)
+    if gram:
+        with torch.no_grad():
+            factors = [_factor(view.x, products) for view in views]
+            grams = [(factor @ factor.T).div_(len(factor)) for factor in factors]
+    sides = [(view.source, view, matrix) for view, matrix in zip(views, grams, strict=True)]
+    return [_CrossCorrelationEnergies.apply(weights, products, *a, *b) for a, b in combinations(sides, 2)]
 
 
 class _CrossCorrelationEnergies(torch.autograd.Function):
     """On = Σ uᵢ² with u = `disagreement`, and Off = ‖C‖² with C = XₐᵀX_b/n without its diagonal.
 
     With respect to xₐ, of which c = 1 - u = mean xₐ x_b is a function, On has the gradient -(2/n) u x_b, written as
-    (2/n) u (xₐ - x_b - xₐ), and Off has (2/n) X_b Cᵀ; as ⟨Gₐ, G_b⟩ - Σ (1 - u)² with G = X Xᵀ/n, Off has
+    (2/n) u (D - xₐ) with D = xₐ - x_b, and Off has (2/n) X_b Cᵀ; as ⟨Gₐ, G_b⟩ - Σ (1 - u)² with G = X Xᵀ/n, Off has
     (2/n) (G_b Xₐ - (1 - u) X_b). All have mean 0, so they are the gradients of a source that was only centred, too.
     Where x = r (z - mean), r = 1/√(var + eps), dr = -r² mean(x dz): z has the gradient r (g - x mean(g x)) if x has g.
-    On: mean(x_b xₐ) = 1 - u, hence (2/n) r u (xₐ - x_b - u xₐ), in which nothing cancels where the views nearly agree.
+    On: mean(x_b xₐ) = 1 - u, hence (2/n) r u (D - u xₐ), in which nothing cancels where the views nearly agree.
     Off: the mean of feature i of X_b Cᵀ times xₐ is Σⱼ cᵢⱼ², hence (2/n) r (X_b Cᵀ - xₐ Σⱼ cᵢⱼ²).
     """
 
     @staticmethod
     def forward(
         ctx: Any,
+        weights: tuple[float, float],
+        products: torch.dtype | None,
         source_a: Tensor,
         a: Standardized,
-        factor_a: Tensor,
         gram_a: Tensor | None,
         source_b: Tensor,
         b: Standardized,
-        factor_b: Tensor,
         gram_b: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        apart = disagreement(a, b)
-        if gram_a is not None and gram_b is not None:
-            off_diagonal = (gram_a * gram_b).sum() - (1 - apart).square().sum()
-            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, factor_a, factor_b, apart, gram_a, gram_b)
-        else:
-            c = cross_correlation(factor_a, factor_b)
-            squares = off_diagonal_squares_(c)
-            rows, columns = squares.sum(dim=1), squares.sum(dim=0)
-            off_diagonal = rows.sum()
-            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, factor_a, factor_b, apart, c, rows, columns)
         ctx.set_materialize_grads(False)
-        return apart.square().sum(), off_diagonal.to(apart.dtype)
+        factor_a, factor_b, n = _factor(a.x, products), _factor(b.x, products), a.x.shape[0]
+        on_weight, off_weight = weights
+        ctx.by_gram = gram_a is not None and gram_b is not None
+        ctx.slopes = 2 * on_weight / n, 2 * off_weight / n
+        if gram_a is not None and gram_b is not None:
+            apart = disagreement(a, b)
+            off_diagonal = (gram_a * gram_b).sum() - (1 - apart).square().sum()
+            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, apart, factor_a, factor_b, gram_a, gram_b)
+        else:
+            difference = a.x - b.x
+            apart = disagreement(a, b, difference)
+            sums = torch.mm(factor_a.t(), factor_b)  # n C: what divides by n is left to the numbers of the end
+            squares = off_diagonal_squares_(sums)
+            rows, columns = squares.sum(dim=1), squares.sum(dim=0)
+            off_diagonal, off_weight = rows.sum(), off_weight / n**2
+            ctx.slopes = 2 * on_weight / n, 2 * off_weight
+            ctx.save_for_backward(a.x, b.x, a.scale, b.scale, apart, difference, sums, rows, columns)
+        on_diagonal = torch.dot(apart, apart)
+        on_diagonal = on_diagonal if on_weight == 1 else on_diagonal.mul_(on_weight)
+        return on_diagonal, off_diagonal.mul_(off_weight).to(apart.dtype)
 
     @staticmethod
     @_first_derivative_only
     def backward(ctx: Any, g_on: Tensor | None, g_off: Tensor | None) -> tuple[Tensor | None, ...]:
-        x_a, x_b, r_a, r_b, factor_a, factor_b, apart, *matrices = ctx.saved_tensors
-        by_gram, n = len(matrices) == 2, len(x_a)
-        # For each view: its product, (2/n) G_b Xₐ or (2/n) X_b Cᵀ, and (2/n) what the squares of C sum to.
-        left: tuple[Tensor, ...] = ()
-        right: tuple[Tensor, ...] = ()
-        squares: tuple[Tensor, ...] = ()
-        if g_off is not None:
-            g_off = g_off * (2 / n)
-            if by_gram:
-                left, right = (matrices[1] * g_off, matrices[0] * g_off), (factor_a, factor_b)
+        if g_on is None and g_off is None:
+            return (None,) * 8
+        on, off = (None if g is None else g * slope for g, slope in zip((g_on, g_off), ctx.slopes, strict=True))
+        gradients = _gradients_by_gram if ctx.by_gram else _gradients_by_features
+        g_a, g_b = gradients(on, off, *ctx.saved_tensors)
+        return None, None, g_a, None, None, g_b, None, None
+
+
+def _gradients_by_features(
+    on: Tensor | None,
+    off: Tensor | None,
+    x_a: Tensor,
+    x_b: Tensor,
+    r_a: Tensor | None,
+    r_b: Tensor | None,
+    apart: Tensor,
+    difference: Tensor,
+    sums: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+) -> Iterator[Tensor]:
+    """As `_CrossCorrelationEnergies` has them, with what is taken from xₐ split into x_b and D = xₐ - x_b.
+
+    A gradient is then r (X_b M + w D), M being Off's Cᵀ with what is taken, negative, on its diagonal: two passes over
+    n × d. `on` and `off` are the gradients that come in, times 2/n and 2/n²; `sums` is n C, rows and columns
+    those of its squares.
+    """
+    n = x_a.shape[0]
+    u = torch.zeros_like(apart) if on is None else apart * on
+    off = apart.new_zeros(()) if off is None else off
+    both, sums = u * apart, sums.to(x_a.dtype)
+    for x_other, r, squares, sign in ((x_b, r_a, rows, 1), (x_a, r_b, columns, -1)):
+        if r is None:
+            r, taken = torch.ones_like(apart), u
+        else:
+            taken = torch.addcmul(both, squares.to(u.dtype), off, value=1 / n)
+        taken = taken * r
+        matrix = (sums.t() if sign > 0 else sums) * (r * off)
+        torch.neg(taken, out=matrix.diagonal())
+        yield torch.mm(x_other, matrix).addcmul_(difference, (u * r).sub_(taken), value=sign)
+
+
+def _gradients_by_gram(
+    on: Tensor | None,
+    off: Tensor | None,
+    x_a: Tensor,
+    x_b: Tensor,
+    r_a: Tensor | None,
+    r_b: Tensor | None,
+    apart: Tensor,
+    factor_a: Tensor,
+    factor_b: Tensor,
+    gram_a: Tensor,
+    gram_b: Tensor,
+) -> Iterator[Tensor]:
+    """As `_CrossCorrelationEnergies` has them; Σⱼ cᵢⱼ² is the mean of the gradient of Off times xₐ.
+
+    `on` and `off` are the gradients that come in, times 2/n.
+    """
+    if on is not None:
+        on = apart * on
+        on_apart = on * apart
+        difference = x_a - x_b
+    views = ((x_a, x_b, r_a, gram_b, factor_a), (x_b, x_a, r_b, gram_a, factor_b))
+    for view, (x, other, r, gram, factor) in enumerate(views):
+        g, taken = None, list[Tensor]()  # the gradient over r, and the multiples of x that are taken from it
+        if off is not None:
+            g = other * (off * (apart - 1))
+            _add_product_(g, gram * off, factor)
+            if r is not None:
+                taken.append(_sums(torch.mul, g, x) / len(x))
+        if on is not None:
+            taken.append(on if r is None else on_apart)
+            if g is not None:
+                g.addcmul_(difference, on, value=1 - 2 * view)
             else:
-                c = (matrices[0] * g_off).to(factor_a.dtype)
-                left, right, squares = (factor_b, factor_a), (c.T, c), (matrices[1] * g_off, matrices[2] * g_off)
-        if g_on is not None:
-            g_on = g_on * apart * (2 / n)
-            g_on_apart = g_on * apart
-            difference = x_a - x_b
-        gradients = []
-        for view, (x, other, r) in enumerate(((x_a, x_b, r_a), (x_b, x_a, r_b))):
-            g, taken = None, list[Tensor]()  # the gradient over r, and the multiples of x that are taken from it
-            if g_off is not None and by_gram:
-                g = other * (g_off * (apart - 1))
-                _add_product_(g, left[view], right[view])
-                if r is not None:
-                    taken.append(_sums(torch.mul, g, x) / n)
-            elif g_off is not None and r is not None:
-                taken.append(squares[view])
-            if g_on is not None:
-                taken.append(g_on if r is None else g_on_apart)
-                if g is not None:
-                    g.addcmul_(difference, g_on, value=1 - 2 * view)
-                else:
-                    g = difference.mul_(-g_on) if view else difference * g_on  # the second is its last use
-            if g is None:
-                g = torch.zeros_like(x)
-            if taken:
-                g.addcmul_(x, functools.reduce(torch.add, taken), value=-1)
-            if g_off is not None and not by_gram:
-                _add_product_(g, left[view], right[view])
-            gradients.append(g if r is None else g.mul_(r))
-        return gradients[0], None, None, None, gradients[1], None, None, None
+                g = difference.mul_(-on) if view else difference * on  # the second is its last use
+        assert g is not None  # of the two gradients that come in, one is there
+        if taken:
+            g.addcmul_(x, functools.reduce(torch.add, taken), value=-1)
+        yield g if r is None else g.mul_(r)
 
 
 def off_diagonal_squares_(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     """Sets the diagonal to 0 and returns the squares: a sum of all less the diagonal loses its digits where m ≈ I."""
-    matrix.diagonal().zero_()
-    return matrix.square()
+    return matrix.fill_diagonal_(0).square()
 
 
 def _factor(x: Embedding, products: torch.dtype | None) -> Embedding:

@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import reduce
 
 import torch
@@ -15,8 +15,7 @@ FEW = 16
 """Rows, or features, so few that float64 costs nothing beside any other part of a step."""
 
 
-@contextmanager
-def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
+def full_precision(views: Sequence[Embedding]) -> AbstractContextManager[list[Embedding]]:
     """The views checked and in float32 (float64 if one of them is), with autocast off for the body.
 
     Half precision overflows and loses the small differences that these losses are made of (sums of squares over d²
@@ -25,25 +24,36 @@ def full_precision(views: Sequence[Embedding]) -> Iterator[list[Embedding]]:
     Raises:
         ValueError: fewer than two views, or views that are not float matrices of one shape with two rows or more.
     """
+    _check(views)
+    dtype = torch.float64 if torch.float64 in [z.dtype for z in views] else torch.float32
+    prepared = [z.to(dtype) for z in views]
+    kind = views[0].device.type
+    return _without_autocast(kind, prepared) if torch.is_autocast_enabled(kind) else nullcontext(prepared)
+
+
+@contextmanager
+def _without_autocast(kind: str, views: list[Embedding]) -> Iterator[list[Embedding]]:
+    with torch.autocast(kind, enabled=False):
+        yield views
+
+
+def _check(views: Sequence[Embedding]) -> None:
     if len(views) < 2:
         raise ValueError(f"an objective compares two views or more, got {len(views)}: call it as objective(za, zb)")
-    first = views[0]
+    first = views[0].shape
     for z in views:
+        shape = z.shape
         if not z.is_floating_point():
             raise ValueError(f"embeddings are floating point, got {z.dtype}: convert them with .float()")
-        if z.ndim != 2 or z.shape[1] == 0:
-            raise ValueError(f"embeddings are (n, d) matrices, got shape {tuple(z.shape)}: flatten all but the rows")
-        if z is not first and z.shape != first.shape:
+        if len(shape) != 2 or shape[1] == 0:
+            raise ValueError(f"embeddings are (n, d) matrices, got shape {tuple(shape)}: flatten all but the rows")
+        if shape != first:
             raise ValueError(
                 f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
                 "comes from image i, and all come from one projector width"
             )
-    if len(first) < 2:
-        raise ValueError(f"statistics over a batch need two rows or more, got {len(first)}: use a larger batch")
-    dtype = reduce(torch.promote_types, (z.dtype for z in views), torch.float32)
-    kind = first.device.type
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
-        yield [z.to(dtype) for z in views]
+    if first[0] < 2:
+        raise ValueError(f"statistics over a batch need two rows or more, got {first[0]}: use a larger batch")
 
 
 def in_float64(z: Embedding) -> Embedding:

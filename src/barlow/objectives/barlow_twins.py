@@ -80,14 +80,13 @@ class BarlowTwins:
                 views = [few_in_float64(view) for view in views]
                 with torch.no_grad():
                     normalized = [standardize(view, self.eps) for view in views]
-                energies = cross_correlation_energies(normalized, products=dtype)
+                products = dtype
             else:
-                energies = cross_correlation_energies([self._normalized(in_float64(view)) for view in views])
+                normalized, products = [self._normalized(in_float64(view)) for view in views], None
+            weights = (self.invariance, self.redundancy)
+            energies = cross_correlation_energies(normalized, weights=weights, products=products)
             on_diagonal, off_diagonal = zip(*energies, strict=True)
-            return {
-                "invariance": (self.invariance * mean(on_diagonal)).to(dtype),
-                "redundancy": (self.redundancy * mean(off_diagonal)).to(dtype),
-            }
+            return {"invariance": mean(on_diagonal).to(dtype), "redundancy": mean(off_diagonal).to(dtype)}
 
     def _normalized(self, z: Embedding) -> Standardized:
         if self.normalization == "none":
