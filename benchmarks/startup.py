@@ -63,8 +63,8 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
             "startup_minutes",
             f"{what}, with --minutes, which measures steps first",
             lambda: first_step(folder, ["--minutes", "5"]),
-            rounds=2,
-            warmups=0,
+            at_most_seconds=8.0,
+            rounds=3,
         ),
     ][: 1 if smoke else 2]
 

@@ -68,7 +68,7 @@ CASES = [
         },
     ),
     Case("resnet50_224px", "ResNet-50, 224 px, batch 32, JPEG files", "imagenet/barlow_twins", 32, None, 200, 3),
-    Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 100, None),
+    Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 100, None, 4),
 ]
 SMOKE = [
     Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 1024, 10),
