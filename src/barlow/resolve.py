@@ -287,7 +287,7 @@ def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, resolve
     groups: list[list[torch.Tensor]] = [[] for _ in resolved.views]
     for epoch in range(SHEET_DRAWS):
         crops = [
-            pipeline.crop_one(np.ascontiguousarray(image.transpose(2, 0, 1)), int(i), resolved.seed, epoch)
+            pipeline.crop_one(image.transpose(2, 0, 1), int(i), resolved.seed, epoch)
             for i, image in zip(ids, originals, strict=True)
         ]
         stacked = [torch.from_numpy(np.stack([crop[v] for crop in crops])) for v in range(len(resolved.views))]
