@@ -80,7 +80,7 @@ def rows(smoke: bool) -> Sequence[measure.Row]:
             None if smoke else fits.reference,
             "scikit-learn, each fit from cold",
             at_most_seconds=20 * count / 50_000,
-            rounds=1,  # the reference takes most of a minute where another process has a core
+            rounds=1,  # the reference takes long where another process has a core
             warmups=0,
             work=(count, "images"),
         )

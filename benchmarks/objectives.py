@@ -137,7 +137,8 @@ def compared(name: str, n: int, d: int, at_least: float, *, grid: bool = False, 
 def within(name: str, n: int, d: int, seconds: float, gigabytes: float, rounds: int = 3) -> Row:
     return Row(
         name=f"{name}_{n}x{d}",
-        what=f"{TITLES[name]}, forward and backward, {n} x {d} float32, {THREADS} threads; memory beside the inputs",
+        what=f"{TITLES[name]}, forward and backward, {n} x {d} float32, {THREADS} threads; memory beside the views and "
+        "their gradients",
         ours=step(OURS[name], n, d),
         at_most_seconds=seconds,
         at_most_gb=gigabytes,

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import measure
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from barlow import recipe
 from barlow.data.decoding import Array, decode
 from barlow.data.loader import StreamingLoader
+from barlow.views import ops
 from barlow.views.pipeline import ViewPipeline
 
 NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
@@ -65,6 +67,10 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
             pass
         epoch += 1
 
+    def views_without_opencv() -> None:
+        with mock.patch.object(ops, "_opencv", lambda: None):
+            views()
+
     def views_of_the_papers() -> None:
         for start in range(0, count, BATCH):
             made = []
@@ -88,10 +94,11 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
         "images_per_second_that_a_gpu_takes": GPU_IMAGES_PER_SECOND,
     }
     print(f"{what}: {notes}", flush=True)
+    work = f"two {SIZE}-px views of {NAME} of each of {count} of {what}, in batches of {BATCH}, one thread"
     return [
         measure.Row(
             "views_from_jpeg",
-            f"two {SIZE}-px views of {NAME} of each of {count} of {what}, in batches of {BATCH}, one thread",
+            f"{work}, with OpenCV",
             measure.once(views),
             measure.once(views_of_the_papers),
             "Pillow and torchvision's transforms, as in the papers' code",
@@ -99,8 +106,17 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
             rounds=2 if smoke else 7,
             work=(count, "images"),
             notes=notes,
-        )
-    ]
+        ),
+        measure.Row(
+            "views_from_jpeg_without_opencv",
+            f"{work}, as where OpenCV is not installed",
+            measure.once(views_without_opencv),
+            measure.once(views_of_the_papers),
+            "Pillow and torchvision's transforms, as in the papers' code",
+            rounds=3,
+            work=(count, "images"),
+        ),
+    ][: 1 if smoke else 2]
 
 
 def _least(work: Callable[[], object], times: int = 3) -> float:

@@ -18,7 +18,7 @@ LOG, PAGE = ROOT / "benchmarks" / "results.jsonl", ROOT / "docs" / "performance.
 
 Line = dict[str, Any]
 
-HEADER = ("row", "what", "ours", "reference", "ratio", "promised")
+HEADER = ("row", "what", "ours", "reference", "ratio", "promised", "rounds")
 
 
 def newest(lines: Sequence[Line], *, gpu: bool) -> list[Line]:
@@ -52,7 +52,17 @@ def table(lines: Sequence[Line]) -> str:
         ratio = f"**{line['ratio']:.3g}** ({line['ratios'][0]:.3g} to {line['ratios'][1]:.3g})" if reference else "–"
         memory = f"; {line['memory_gb']:.2g} GB" if "memory_gb" in line else ""
         against = f"{reference['what']}: {side(reference)}" if reference else "–"
-        rows.append((f"`{line['name']}`", line["what"], side(line["ours"]) + memory, against, ratio, promised(line)))
+        rows.append(
+            (
+                f"`{line['name']}`",
+                line["what"],
+                side(line["ours"]) + memory,
+                against,
+                ratio,
+                promised(line),
+                str(line["rounds"]),
+            )
+        )
     return markdown(HEADER, rows)
 
 

@@ -96,6 +96,19 @@ def test_standardised_features_have_population_variance_one_less_the_shortfall()
     torch.testing.assert_close(linalg.standardize(z).x.square().mean(dim=0), torch.ones(4, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("n", [512, 1024, 2048])
+@pytest.mark.parametrize(("mean", "deviation"), [(0.01, 1e-6), (0.01, 1e-4), (0.001, 1e-5), (3.9, 1.0), (1e4, 1.0)])
+def test_float32_features_far_from_0_beside_their_deviation_keep_their_digits(
+    n: int, mean: float, deviation: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = mean + deviation * torch.randn(n, 64, generator=generator)
+    z[:, 0] = mean
+    x, exact = linalg.standardize(z, 1e-5).x, linalg.standardize(z.double(), 1e-5).x
+    assert (x[:, 0] == 0).all()
+    assert float((x - exact).norm() / exact.norm()) < 2e-6
+
+
 def test_rows_of_equal_length_keep_their_direction_and_zeros_stay_without_gradient() -> None:
     z, weights = batch_in("healthy", 6, 4)
     z[2] = 0

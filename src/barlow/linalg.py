@@ -33,6 +33,9 @@ BLOCK = 2**19
 SHORT = 1024
 """Numbers that may be summed one after the other in float32 for a mean or a variance: these keep six digits."""
 
+SMALL = 2**15
+"""Numbers in a batch up to which a pass over it costs no more than a question about it."""
+
 FAR = 4.0
 """Distance of a feature's mean from 0, in standard deviations, beyond which it costs digits to take it off last."""
 
@@ -135,10 +138,8 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
     n = z.shape[0]
     groups = 1 << ((n - 1) // SHORT).bit_length()
     if eps and z.is_cpu and not n % groups and not (torch.is_grad_enabled() and z.requires_grad):
-        # torch's batch normalisation: a third of the passes, but no gradient of the scale.
-        x, mean, scale = _batch_norm(z, eps, groups)
-        if float((mean * scale).abs_().max()) > FAR:
-            x, _, scale = _batch_norm(z - z[:1], eps, groups)  # as in `center`
+        # By torch's batch normalisation: a third of the passes, but no gradient of the scale.
+        x, scale = _batch_norm(z, eps, groups)
         return Standardized(x, z, scale, eps)
     x = center(z)
     variance = _sums(torch.square, x) / n
@@ -151,7 +152,19 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
     return Standardized(x * scale if x.requires_grad else x.mul_(scale), z, scale, eps)
 
 
-def _batch_norm(z: Embedding, eps: float, groups: int) -> tuple[Embedding, Float[Tensor, "d"], Float[Tensor, "d"]]:
+def _batch_norm(z: Embedding, eps: float, groups: int) -> tuple[Embedding, Float[Tensor, "d"]]:
+    """x and scale of `standardize`; as in `center` the first row is subtracted, of large batches where it counts."""
+    if z.numel() > SMALL:
+        x, mean, scale = _batch_norm_in(groups, z, eps)
+        # mean² > FAR² variance, times scale²; where eps outweighs the variance, any mean that shows beside them.
+        far = torch.addcmul((mean * scale).square_(), scale, scale, value=FAR**2 * eps)
+        if float(far.max()) <= FAR**2 * (1 + 1e-6):
+            return x, scale
+    x, _, scale = _batch_norm_in(groups, z - z[:1], eps)
+    return x, scale
+
+
+def _batch_norm_in(groups: int, z: Embedding, eps: float) -> tuple[Embedding, Float[Tensor, "d"], Float[Tensor, "d"]]:
     """x, mean and scale, as exact as sums of one number after the other are and x = scale z - scale mean is.
 
     The rows are taken in groups, as so many features more; the groups' means and variances are then put together.

@@ -92,6 +92,8 @@ def test_an_interleaved_image_becomes_what_a_planar_one_does(
     odd = torch.cat([op(x[:5], keys().rows(0, 5)), op(x[5:], keys().rows(5, N))])
     assert torch.equal(together, alone)
     assert torch.equal(together, odd)
+    spread = x.repeat_interleave(2, 0).contiguous(memory_format=torch.channels_last)[::2]
+    assert torch.equal(together, op(spread, keys()))
 
 
 @every_op

@@ -40,8 +40,10 @@ def _without_autocast(kind: str, views: list[Embedding]) -> Iterator[list[Embedd
 def _check(views: Sequence[Embedding]) -> None:
     if len(views) < 2:
         raise ValueError(f"an objective compares two views or more, got {len(views)}: call it as objective(za, zb)")
-    first = views[0].shape
+    first = getattr(views[0], "shape", None)
     for z in views:
+        if not isinstance(z, torch.Tensor):
+            raise TypeError(f"embeddings are tensors, got {type(z).__name__}: call it as objective(za, zb)")
         shape = z.shape
         if not z.is_floating_point():
             raise ValueError(f"embeddings are floating point, got {z.dtype}: convert them with .float()")
@@ -52,8 +54,8 @@ def _check(views: Sequence[Embedding]) -> None:
                 f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
                 "comes from image i, and all come from one projector width"
             )
-    if first[0] < 2:
-        raise ValueError(f"statistics over a batch need two rows or more, got {first[0]}: use a larger batch")
+    if shape[0] < 2:
+        raise ValueError(f"statistics over a batch need two rows or more, got {shape[0]}: use a larger batch")
 
 
 def in_float64(z: Embedding) -> Embedding:

@@ -14,8 +14,8 @@ time that torch takes to choose between two images (`where`) or to put rows in p
 arithmetic.
 
 Large RGB images on a CPU whose channels lie side by side in memory (channels_last, as decoders write them) are worked
-on by OpenCV where it is installed (extra `opencv`), one by one, wherever channels or neighbours are mixed: twice as
-fast, and the same but for rounding. So the last bits depend on the layout an image comes in, and never on its batch.
+on by OpenCV where it is installed (extra `opencv`), one by one, wherever channels or neighbours are mixed: faster, and
+the same but for rounding. So the last bits depend on the layout an image comes in, and never on its batch.
 
 Channels: brightness and contrast act on all channels of an image (contrast's mean is that of the grey image for three
 channels, of all channels otherwise). Saturation, hue and grayscale speak of colour: images that do not have
@@ -45,7 +45,7 @@ class Op(Protocol):
 
     def __call__(self, x: Images, keys: Keys) -> Images:
         """Returns the images changed by each sample's own draws."""
-        layout = torch.preserve_format if interleaved(x) else torch.contiguous_format
+        layout = torch.channels_last if interleaved(x) else torch.contiguous_format
         return self.apply(x.clone(memory_format=layout), *self.draws(keys))
 
     def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
@@ -121,7 +121,8 @@ def interleaved(x: Images | Pixels) -> bool:
     return (
         c == 3
         and (h > LARGE or w > LARGE)
-        and x.is_contiguous(memory_format=torch.channels_last)
+        # Of each image; what lies between them may not matter, or an image alone would be another's.
+        and x.stride()[1:] == (1, 3 * w, 3)
         and x.dtype in (torch.float32, torch.uint8)
         and x.is_cpu
         and not x.requires_grad
@@ -730,19 +731,22 @@ class Normalize(Op):
         return ()
 
     def apply(self, x: Images, *, out: Images | None = None) -> Images:  # type: ignore[override]
-        """See the class; the result in ``x``, or in ``out`` (then `x` holds nothing of use)."""
+        """See the class; the result in ``x``, or in ``out``, which is planar (then `x` holds nothing of use)."""
         if x.shape[1] != len(self.mean):
             raise ValueError(
                 f"normalize: got images of {x.shape[1]} channels and means of {len(self.mean)}; give one mean and std "
                 "per channel."
             )
-        out = x if out is None else out
-        given, made, width = x, out, 0
-        if all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, out)):
-            # Line by line as they lie in memory: over three numbers at a time the arithmetic would crawl.
-            given, made, width = *(t.permute(0, 2, 3, 1).flatten(2) for t in (x, out)), x.shape[3]
-        mean, std = (_by_channel(values, width, x.dtype, x.device) for values in (self.mean, self.std))
-        torch.div(given.sub_(mean), std, out=made)
+        if not interleaved(x):
+            mean, std = (_by_channel(values, 0, x.dtype, x.device) for values in (self.mean, self.std))
+            return torch.div(x.sub_(mean), std, out=x if out is None else out)
+        # Line by line as they lie in memory: over three numbers at a time the arithmetic would crawl.
+        mean, std = (_by_channel(values, x.shape[3], x.dtype, x.device) for values in (self.mean, self.std))
+        x.permute(0, 2, 3, 1).flatten(2).sub_(mean).div_(std)
+        if out is None:
+            return x
+        for i, planes in enumerate(out.numpy()):
+            _opencv().split(_pixels(x[i : i + 1]), list(planes))
         return out
 
 
@@ -756,7 +760,9 @@ def _by_channel(values: tuple[float, ...], width: int, dtype: torch.dtype, devic
 
 def as_images(pixels: Pixels) -> Images:
     """Stored pixels as floats in [0, 1], in the layout that the ops are fastest in."""
-    return (pixels if interleaved(pixels) else pixels.contiguous()).to(torch.float32).div_(255.0)
+    if interleaved(pixels):
+        return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+    return pixels.contiguous().to(torch.float32).div_(255.0)
 
 
 OPS: dict[str, type[Op]] = {

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
-from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images, interleaved
+from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images
 
 # Elements of float images worked on at a time on a CPU: 4 MiB, for which torch's calls cost little beside their work.
 # An image of more than ALONE elements (147 pixels square) is worked on by itself, where it lies: it is changed without
@@ -156,10 +156,7 @@ class ViewPipeline:
         n, c = pixels.shape[:2]
         side = (n, c, self.size, self.size) if sizes is not None else pixels.shape
         cpu = pixels.device.type == "cpu"
-        if cpu:
-            out = self._outputs.take(side, interleaved=sizes is None and interleaved(pixels))
-        else:
-            out = torch.empty(side, device=pixels.device)
+        out = self._outputs.take(side) if cpu else torch.empty(side, device=pixels.device)
         drawn = [(op, op.draws(keys.for_op(position))) for position, op in ops]
         together = n if not cpu else 1 if elements > ALONE else CHUNK // max(1, elements)
         step = max(1, together)
@@ -236,12 +233,10 @@ class _Outputs:
     def __reduce__(self) -> tuple[type["_Outputs"], tuple[int]]:
         return type(self), (self._most,)  # another process has memory of its own
 
-    def take(self, shape: Sequence[int], *, interleaved: bool) -> Images:
-        """A tensor of any content that shares its memory with no other; in memory (n, c, h, w) or (n, h, w, c)."""
-        n, c, h, w = shape
-        shape = (n, h, w, c) if interleaved else (n, c, h, w)
+    def take(self, shape: Sequence[int]) -> Images:
+        """A tensor of any content that shares its memory with no other."""
         with self._lock:
-            free = (at for at, (array, lent) in enumerate(self._kept) if lent() is None and array.shape == shape)
+            free = (at for at, (array, lent) in enumerate(self._kept) if lent() is None and array.shape == tuple(shape))
             if (at := next(free, None)) is not None:
                 array, _ = self._kept.pop(at)
             else:
@@ -250,8 +245,7 @@ class _Outputs:
             # The tensor and whatever is made of it hold this view of the array, and nobody else does.
             lent = array[:]
             self._kept = [(array, weakref.ref(lent)), *self._kept[: self._most - 1]]
-        out = torch.from_numpy(lent)
-        return out.permute(0, 3, 1, 2) if interleaved else out
+            return torch.from_numpy(lent)
 
 
 def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
