@@ -68,7 +68,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
         epoch += 1
 
     def views_without_opencv() -> None:
-        with mock.patch.object(ops, "_opencv", lambda: None):
+        with mock.patch.object(ops, "_opencv", return_value=None):
             views()
 
     def views_of_the_papers() -> None:
