@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import barlow
 from barlow import resolve, storage
 from barlow import train as training
+from barlow.distributed import World
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
@@ -61,6 +62,16 @@ class Pooled(nn.Module):
 
 
 # --- The loop -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "precision"), [(8, "float32"), (16, "float32"), (24, "bf16")])
+def test_a_cpu_with_bfloat16_computes_tiny_views_in_float32(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, precision: str
+) -> None:
+    # Below a stride, an image of one pixel: torch's bfloat16 kernels leave gradients there that nobody wrote.
+    monkeypatch.setattr(resolve, "has_native_bf16", lambda device: True)
+    chosen = chosen_recipe(data, steps=1, batch_size=16, image_size=size, device="cpu")
+    assert resolve.prepare(chosen, World(torch.device("cpu"))).recipe.train.precision == precision
 
 
 def test_the_objective_sees_each_batch_once_in_float32(data: Path, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ from barlow.views.sheet import view_sheet
 LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
 
+TINY = 16
+"""Side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch 2.13's
+bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its weights."""
+
 VIEW_SHARE = 0.75
 """Side of the views over the images' own: the mean side of crops of 0.2 to 1 of the area, E[√U(0.2, 1)] = 0.76, so that
 on average a crop is neither enlarged nor reduced; the step costs little more than half of one at full side."""
@@ -133,7 +137,8 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
     if rate != chosen.optim.lr_per_256:
         changes["optim.lr_per_256"] = rate
     if train.precision == "auto":
-        changes["train.precision"] = "bf16" if has_native_bf16(device) else "float32"
+        half = has_native_bf16(device) and (device.type != "cpu" or size > TINY)
+        changes["train.precision"] = "bf16" if half else "float32"
     if chosen.encoder.stem == "auto":
         small = encoders.takes_small_stem(chosen.encoder.name) and size <= max(LARGEST_VIEW["cpu"], 64)
         changes["encoder.stem"] = "strided" if small else "as_is"
