@@ -98,7 +98,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     return [
         measure.Row(
             "views_from_jpeg",
-            f"{work}, with OpenCV",
+            f"{work}, {'without' if ops._opencv() is None else 'with'} OpenCV",
             measure.once(views),
             measure.once(views_of_the_papers),
             "Pillow and torchvision's transforms, as in the papers' code",

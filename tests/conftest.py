@@ -17,3 +17,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real images at {SHARED_DATA} (set BARLOW_TEST_DATA to the folder that holds them)")
     return SHARED_DATA
+
+
+@pytest.fixture(params=["opencv", "torch alone"])
+def with_and_without_opencv(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test twice: once as where OpenCV is installed (skipped where it is not), once as where it is not."""
+    if request.param == "opencv":
+        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
+    else:
+        monkeypatch.setattr("barlow.views.ops._opencv", lambda: None)

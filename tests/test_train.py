@@ -66,7 +66,7 @@ class Pooled(nn.Module):
 
 @pytest.mark.parametrize(("size", "precision"), [(8, "float32"), (16, "float32"), (24, "bf16")])
 def test_a_cpu_with_bfloat16_computes_tiny_views_in_float32(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, precision: str
+    data: Path, monkeypatch: pytest.MonkeyPatch, size: int, precision: str
 ) -> None:
     # Below a stride, an image of one pixel: torch's bfloat16 kernels leave gradients there that nobody wrote.
     monkeypatch.setattr(resolve, "has_native_bf16", lambda device: True)

@@ -95,7 +95,7 @@ def _squared_difference(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Standardized:
     """A batch whose features have mean 0 and (population) variance 1 - shortfall; unpacks into x and shortfall.
 
@@ -155,16 +155,18 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
 def _batch_norm(z: Embedding, eps: float, groups: int) -> tuple[Embedding, Float[Tensor, "d"]]:
     """x and scale of `standardize`; as in `center` the first row is subtracted, of large batches where it counts."""
     if z.numel() > SMALL:
-        x, mean, scale = _batch_norm_in(groups, z, eps)
+        x, mean, scale = _batch_norm_in_groups(z, eps, groups)
         # mean² > FAR² variance, times scale²; where eps outweighs the variance, any mean that shows beside them.
         far = torch.addcmul((mean * scale).square_(), scale, scale, value=FAR**2 * eps)
         if float(far.max()) <= FAR**2 * (1 + 1e-6):
             return x, scale
-    x, _, scale = _batch_norm_in(groups, z - z[:1], eps)
+    x, _, scale = _batch_norm_in_groups(z - z[:1], eps, groups)
     return x, scale
 
 
-def _batch_norm_in(groups: int, z: Embedding, eps: float) -> tuple[Embedding, Float[Tensor, "d"], Float[Tensor, "d"]]:
+def _batch_norm_in_groups(
+    z: Embedding, eps: float, groups: int
+) -> tuple[Embedding, Float[Tensor, "d"], Float[Tensor, "d"]]:
     """x, mean and scale, as exact as sums of one number after the other are and x = scale z - scale mean is.
 
     The rows are taken in groups, as so many features more; the groups' means and variances are then put together.
@@ -216,7 +218,7 @@ def without_diagonal(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def disagreement(a: Standardized, b: Standardized, difference: Embedding | None = None) -> Float[Tensor, "d"]:
-    """1 - cᵢᵢ of two views' features, from the distance of the views (their `difference` need not be made for that).
+    """1 - cᵢᵢ of two views' features, from the distance of the views: from their `difference`, if it is there anyway.
 
     1 - mean xₐ x_b has no digits left where the views nearly agree; (mean (xₐ - x_b)² + shortfallₐ + shortfall_b) / 2
     is the same number and keeps them.
@@ -314,61 +316,39 @@ class _CrossCorrelationEnergies(torch.autograd.Function):
             return (None,) * 8
         on, off = (None if g is None else g * slope for g, slope in zip((g_on, g_off), ctx.slopes, strict=True))
         gradients = _gradients_by_gram if ctx.by_gram else _gradients_by_features
-        g_a, g_b = gradients(on, off, *ctx.saved_tensors)
+        g_a, g_b = gradients(on, off, ctx.saved_tensors)
         return None, None, g_a, None, None, g_b, None, None
 
 
-def _gradients_by_features(
-    on: Tensor | None,
-    off: Tensor | None,
-    x_a: Tensor,
-    x_b: Tensor,
-    r_a: Tensor | None,
-    r_b: Tensor | None,
-    apart: Tensor,
-    difference: Tensor,
-    sums: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-) -> Iterator[Tensor]:
+def _gradients_by_features(on: Tensor | None, off: Tensor | None, saved: Sequence[Any]) -> Iterator[Tensor]:
     """As `_CrossCorrelationEnergies` has them, with what is taken from xₐ split into x_b and D = xₐ - x_b.
 
     A gradient is then r (X_b M + w D), M being Off's Cᵀ with what is taken, negative, on its diagonal: two passes over
     n × d. `on` and `off` are the gradients that come in, times 2/n and 2/n²; `sums` is n C, rows and columns
     those of its squares.
     """
+    x_a, x_b, r_a, r_b, apart, difference, sums, rows, columns = saved
     n = x_a.shape[0]
     u = torch.zeros_like(apart) if on is None else apart * on
     off = apart.new_zeros(()) if off is None else off
-    both, sums = u * apart, sums.to(x_a.dtype)
+    taken_by_on, sums = u * apart, sums.to(x_a.dtype)
     for x_other, r, squares, sign in ((x_b, r_a, rows, 1), (x_a, r_b, columns, -1)):
         if r is None:
             r, taken = torch.ones_like(apart), u
         else:
-            taken = torch.addcmul(both, squares.to(u.dtype), off, value=1 / n)
+            taken = torch.addcmul(taken_by_on, squares.to(u.dtype), off, value=1 / n)
         taken = taken * r
         matrix = (sums.t() if sign > 0 else sums) * (r * off)
         torch.neg(taken, out=matrix.diagonal())
         yield torch.mm(x_other, matrix).addcmul_(difference, (u * r).sub_(taken), value=sign)
 
 
-def _gradients_by_gram(
-    on: Tensor | None,
-    off: Tensor | None,
-    x_a: Tensor,
-    x_b: Tensor,
-    r_a: Tensor | None,
-    r_b: Tensor | None,
-    apart: Tensor,
-    factor_a: Tensor,
-    factor_b: Tensor,
-    gram_a: Tensor,
-    gram_b: Tensor,
-) -> Iterator[Tensor]:
+def _gradients_by_gram(on: Tensor | None, off: Tensor | None, saved: Sequence[Any]) -> Iterator[Tensor]:
     """As `_CrossCorrelationEnergies` has them; Σⱼ cᵢⱼ² is the mean of the gradient of Off times xₐ.
 
     `on` and `off` are the gradients that come in, times 2/n.
     """
+    x_a, x_b, r_a, r_b, apart, factor_a, factor_b, gram_a, gram_b = saved
     if on is not None:
         on = apart * on
         on_apart = on * apart

@@ -70,15 +70,9 @@ def test_a_sample_becomes_the_same_to_the_last_bit_in_every_batch(
     assert torch.equal(together, turned)
 
 
+@pytest.mark.usefixtures("with_and_without_opencv")
 @every_op
-@pytest.mark.parametrize("with_opencv", [True, False])
-def test_an_interleaved_image_becomes_what_a_planar_one_does(
-    kind: str, with_opencv: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if with_opencv:
-        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
-    else:
-        monkeypatch.setattr(module, "_opencv", lambda: None)
+def test_an_interleaved_image_becomes_what_a_planar_one_does(kind: str) -> None:
     op, planar = build(kind, 3), images(3, 67, 70)
     planar[2] = torch.rand(67, 70) * torch.ones(3, 1, 1)  # grey
     planar[3] = planar[3].round()

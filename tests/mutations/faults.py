@@ -228,8 +228,8 @@ FAULTS = [
     Fault(
         "Barlow Twins: the standard deviation takes no part in the gradient",
         "linalg.py",
-        "both, sums = u * apart,",
-        "both, sums = u,",
+        "taken_by_on, sums = u * apart,",
+        "taken_by_on, sums = u,",
         (f"{BARLOW_TWINS}{LOOPS}[size0-healthy]",),
     ),
     Fault(

@@ -11,7 +11,6 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from barlow.views import ops
 from barlow.views.keys import Keys
 from barlow.views.ops import (
     ColorJitter,
@@ -146,15 +145,7 @@ def test_a_box_thinner_than_a_held_pixel_still_gives_its_pixel() -> None:
 # ------------------------------------------------------------------------------------------------------ blur and colour
 
 
-@pytest.fixture(params=["opencv", "torch alone"])
-def blurring_with(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "opencv":
-        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
-    else:
-        monkeypatch.setattr(ops, "_opencv", lambda: None)
-
-
-@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.usefixtures("with_and_without_opencv")
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (12, 12), (33, 32), (96, 70), (70, 97), (224, 224)])
 def test_blur_is_torchvisions_with_byols_kernel(pictures: Pictures, height: int, width: int) -> None:
     n = 8
@@ -166,7 +157,7 @@ def test_blur_is_torchvisions_with_byols_kernel(pictures: Pictures, height: int,
     torch.testing.assert_close(ours, reference, atol=1e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.usefixtures("with_and_without_opencv")
 def test_blur_of_images_in_any_layout_is_the_same(pictures: Pictures) -> None:
     x = as_images(pictures(3, 96, 80))
     expected = GaussianBlur(1.0)(x, keys(3))
@@ -175,7 +166,7 @@ def test_blur_of_images_in_any_layout_is_the_same(pictures: Pictures) -> None:
         torch.testing.assert_close(GaussianBlur(1.0)(other, keys(3)), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.usefixtures("with_and_without_opencv")
 @pytest.mark.parametrize(("height", "width"), [(300, 5), (2, 90), (2, 65), (5, 8)])
 def test_blur_of_thin_images_is_its_definition(pictures: Pictures, height: int, width: int) -> None:
     # torchvision cannot reflect 11 pixels deep there. Rows and columns have each their own kernel.
@@ -199,7 +190,7 @@ def test_blur_of_thin_images_is_its_definition(pictures: Pictures, height: int, 
     torch.testing.assert_close(GaussianBlur(1.0)(x, keys(len(x))), torch.stack(reference).float(), atol=1e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("blurring_with")
+@pytest.mark.usefixtures("with_and_without_opencv")
 def test_blur_keeps_its_mean_on_images_smaller_than_its_kernel() -> None:
     for side in (1, 2, 8, 11):
         ones = torch.ones(4, 1, side, side)

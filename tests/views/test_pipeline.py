@@ -148,14 +148,8 @@ def test_a_batch_cropped_with_draws_made_at_once_is_that_of_each_image_alone(
             assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("with_opencv", [True, False])
-def test_large_views_made_of_interleaved_crops_are_those_of_planar_ones(
-    pictures: Pictures, with_opencv: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if with_opencv:
-        pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
-    else:
-        monkeypatch.setattr("barlow.views.ops._opencv", lambda: None)
+@pytest.mark.usefixtures("with_and_without_opencv")
+def test_large_views_made_of_interleaved_crops_are_those_of_planar_ones(pictures: Pictures) -> None:
     p, pixels, ids = ViewPipeline(asymmetric(160), MEAN, STD), pictures(12, 160), np.arange(12)
     planar = p.finish([pixels, pixels], ids, 0, 0)
     kept = pixels.contiguous(memory_format=torch.channels_last)

@@ -293,7 +293,7 @@ def _stacked(crops: Sequence[Array]) -> Pixels:
     c, h, w = crops[0].shape
     shape = (len(crops), h, w, c)
     if get_worker_info() is None:
-        out = torch.from_numpy(np.empty(shape, np.uint8))
+        out = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy's pages are large, and cleared faster
     else:  # where the main process can read it: what is sent elsewhere is copied there first
         storage = torch.UntypedStorage._new_shared(math.prod(shape))
         out = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
