@@ -35,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import results_line
 
-from barlow.run import Run, load_recipe_text, source_commit
+from barlow.machine import source_commit
+from barlow.run import Run, load_recipe_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

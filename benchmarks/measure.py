@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import storage
-from barlow.run import environment
+from barlow.machine import environment
 
 RESULTS = Path(__file__).resolve().parent / "results.jsonl"
 MARGIN, SMOKE_MARGIN = 1.1, 3.0

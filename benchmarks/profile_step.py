@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from barlow import resolve, storage
 from barlow import train as training
 from barlow.distributed import World, choose_device
-from barlow.run import environment
+from barlow.machine import environment
 from barlow.train import chosen_recipe
 from barlow.watchers import Moment
 

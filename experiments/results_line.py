@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from barlow import storage
-from barlow.run import Run, environment
+from barlow.machine import environment
+from barlow.run import Run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 
@@ -36,7 +37,7 @@ def assembled(
         name: of the measurement.
         program: its path from the root of the repository.
         measured: all that is this program's own.
-        environment_of_runs: as `barlow.run.environment` wrote it when the numbers were made, if that was not now.
+        environment_of_runs: as `barlow.machine.environment` wrote it when the numbers were made, if that was not now.
     """
     then = environment_of_runs or environment("cpu")
     return {

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from barlow.run import environment
+from barlow.machine import environment
 
 
 def record(**facts: object) -> None:

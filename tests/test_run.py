@@ -323,28 +323,6 @@ def test_lines_of_steps_that_are_run_again_are_forgotten(tmp_path: Path) -> None
     assert run.metrics() == []
 
 
-# --- The environment ----------------------------------------------------------------------------------------------
-
-
-def test_a_package_without_metadata_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As barlow itself is when it runs from a source tree that was not installed."""
-
-    def version(name: str) -> str:
-        raise runs.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(runs.importlib.metadata, "version", version)
-    assert runs.environment("cpu")["versions"]["barlow"] == "not installed"
-
-
-def test_the_environment_names_versions_hardware_and_command_and_is_json() -> None:
-    found = json.loads(json.dumps(runs.environment("cpu")))
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["hardware"]["cores"] >= 1
-    assert found["hardware"]["processor"]
-    assert isinstance(found["command"], list)
-    assert runs.available_memory() > 2**20
-
-
 def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("- a\n- b\n")
     with pytest.raises(RunFolderError, match="holds no recipe"):

@@ -260,7 +260,7 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
     from barlow.distributed import Stopped, check_processes, launch
-    from barlow.run import available_cores
+    from barlow.machine import available_cores
     from barlow.train import chosen_recipe
 
     if not arguments.resume:

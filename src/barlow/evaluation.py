@@ -18,6 +18,7 @@ from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.names import NAMED
 from barlow.data.sources import Source, open_source
 from barlow.distributed import choose_device
+from barlow.machine import available_cores, available_memory
 from barlow.nets.encoders import build_encoder, load_encoder
 from barlow.nets.norms import recalibrated
 from barlow.nets.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ from barlow.probes.report import (
     outcome_of,
     render,
 )
-from barlow.run import Run, available_cores, available_memory, load_recipe_text
+from barlow.run import Run, load_recipe_text
 from barlow.types import Images
 from barlow.views.keys import Keys, permutation
 from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images

@@ -19,10 +19,10 @@ from barlow.data.inventory import Inventory, scan, without_library_noise
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.sources import Source, open_source
 from barlow.distributed import World, has_native_bf16
+from barlow.machine import available_cores, available_memory
 from barlow.methods.backward import chunks
 from barlow.nets import encoders
 from barlow.recipe import Recipe, RecipeError
-from barlow.run import available_cores, available_memory
 from barlow.views.pipeline import ViewPipeline
 from barlow.views.sheet import view_sheet
 

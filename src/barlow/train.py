@@ -21,6 +21,7 @@ from barlow import recipe as recipes
 from barlow import resolve, storage
 from barlow.data.folder import printable
 from barlow.distributed import World, fixed_shapes, joined, synchronize
+from barlow.machine import environment
 from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
 from barlow.nets import encoders
@@ -30,7 +31,7 @@ from barlow.nets.recompute import recomputed
 from barlow.nets.seeds import seeded
 from barlow.optim.optimizers import build_optimizer, can_skip, has_fused_kernels, load_state, state_tensors, update_if
 from barlow.recipe import Recipe, RecipeError
-from barlow.run import Checkpoint, Run, environment, load_recipe_text, same_content
+from barlow.run import Checkpoint, Run, load_recipe_text, same_content
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
 
 Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

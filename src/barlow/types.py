@@ -1,10 +1,15 @@
-"""The array types of the package: shapes are annotations, checked only in tests."""
+"""What goes through a step: rows in, outputs out, and the array types that both are made of.
+
+Shapes are annotations, checked only in tests.
+"""
+
+from dataclasses import dataclass
 
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "n c h w"]
-"""Images in [0, 1] (before normalisation)."""
+"""Batches of float images: in [0, 1] while view ops work on them, normalised once the view pipeline hands them out."""
 
 Features = Float[Tensor, "n f"]
 """Encoder outputs: what probes and users read."""
@@ -20,3 +25,32 @@ Ids = Int64[Tensor, "n"]
 
 Terms = dict[str, Float[Tensor, ""]]
 """Named, weighted scalar terms of an objective; their sum is the loss."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a step's global batch: the views, and what is known of each row."""
+
+    views: list[Images]
+    """Any number from one on, of any sizes; row i of each comes from sample i."""
+    known: dict[str, Tensor]
+    """Always `ids`; `labels` where they are asked for; and what a view op drew and tells (`rotation`)."""
+
+    def __len__(self) -> int:
+        return len(self.known["ids"])
+
+    def __getitem__(self, part: slice) -> "Rows":
+        """The same of a part of the rows."""
+        return Rows([view[part] for view in self.views], {name: value[part] for name, value in self.known.items()})
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a method's networks make of some rows."""
+
+    features: list[Features]
+    """Of the encoder that the run keeps, a batch for each view that it saw."""
+    groups: list[tuple[Embedding, ...]]
+    """The embeddings that an objective compares: those of a group with each other. Barlow Twins has one group, of all
+    views; BYOL has two, (prediction of view 1, target of view 2) and the other way round; a classifier has its logits
+    alone in one."""

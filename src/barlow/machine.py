@@ -1,0 +1,94 @@
+"""What the machine is and has: processor, cores, memory, versions, and the commit of barlow's own checkout."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree, say
+        return "not installed"
+
+
+def environment(device: str, processes: int = 1) -> dict[str, Any]:
+    """What a number depends on besides the recipe: versions, processor, commit, command. No people, no hosts."""
+    import torch
+
+    packages = (
+        "barlow",
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pillow",
+        "simplejpeg",
+        "opencv-python-headless",
+        "scikit-learn",
+        "safetensors",
+    )
+    hardware: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+    }
+    if device.startswith("cuda"):
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in packages},
+        },
+        "platform": platform.platform(),
+        "device": device,
+        "processes": processes,
+        "hardware": hardware,
+        "commit": source_commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def available_cores() -> int:
+    """Processor cores this process may use (a container's limit counts, not the machine's number)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free for use, as far as the machine says; half of 8 GB where it does not."""
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    return 4 * 1024**3
+
+
+def source_commit() -> str | None:
+    """The commit of barlow's own checkout, with `+changes` when it has any; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD").strip()
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".").strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+    ).stdout
