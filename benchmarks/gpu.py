@@ -28,14 +28,15 @@ from objectives import plain_barlow_twins, plain_vicreg
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from barlow import recipe as recipes
 from barlow import train as training
 from barlow.data.loader import MemoryLoader
 from barlow.distributed import World, fixed_shapes, synchronize
 from barlow.methods.siamese import Siamese
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
-from barlow.recipe import Recipe
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
+from barlow.recipe.schema import Recipe
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
 
@@ -67,14 +68,14 @@ SMOKE_CASES = (Case("resnet18_32px", "ResNet-18, 32 px, batch 8", "cifar10/barlo
 
 def resolved(name: str, size: int, **changes: Any) -> Recipe:
     """A shipped recipe with every view at one size."""
-    content = recipes.read(name)
+    content = files.read(name)
     for view in content["views"]:
         for op in view:
             if op["kind"] == "random_resized_crop":
                 op["size"] = size
     fixed = {"data.sources": ["held"], "data.image_size": size, "data.channels": 3}
     fixed |= {"data.mean": [0.5] * 3, "data.std": [0.25] * 3}
-    return recipes.check(recipes.override(content, fixed | changes))
+    return schema.check(override(content, fixed | changes))
 
 
 def pipeline_of(chosen: Recipe) -> ViewPipeline:

@@ -151,15 +151,15 @@ def missing() -> list[str]:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuses what could only fail, or be no result, after minutes of work."""
-    from barlow import recipe as recipes
     from barlow.distributed import choose_device
+    from barlow.recipe import files
 
     if arguments.epochs < 1:
         raise ValueError(f"--epochs {arguments.epochs}: at least 1")
     if not arguments.data.is_file():
         raise ValueError(f"--data {arguments.data} is no file; give the tar of the images, or what `pack` made of it")
     if arguments.recipe is not None:
-        recipes.read(arguments.recipe)
+        files.read(arguments.recipe)
     trial = arguments.limit is not None or choose_device(arguments.device).type == "cpu"
     if trial and arguments.results.resolve() == results_line.RESULTS:
         raise ValueError("a trial (--limit, --device cpu) is no result: give it a file of its own, --results FILE")

@@ -15,9 +15,10 @@ import pictures
 import torch
 from PIL import Image
 
-from barlow import recipe
 from barlow.data.decoding import Array, decode
 from barlow.data.loader import StreamingLoader
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
 from barlow.views import ops
 from barlow.views.pipeline import ViewPipeline
 
@@ -38,10 +39,10 @@ class Held:
 
 
 def pipeline() -> ViewPipeline:
-    chosen = recipe.read(NAME)
+    chosen = files.read(NAME)
     for view in chosen["views"]:
         view[0]["size"] = SIZE
-    return ViewPipeline(recipe.check(recipe.override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
+    return ViewPipeline(schema.check(override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
 
 
 def rows(smoke: bool, home: Path) -> list[measure.Row]:

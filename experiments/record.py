@@ -17,7 +17,7 @@ import results_line
 import yaml
 
 import barlow
-from barlow.train import chosen_recipe
+from barlow.recipe.request import chosen_recipe
 
 
 def main() -> None:

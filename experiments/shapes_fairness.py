@@ -26,11 +26,11 @@ from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import World, has_native_bf16
 from barlow.nets.encoders import build_encoder
 from barlow.nets.norms import recalibrated
+from barlow.plan import prepare
 from barlow.probes.features import FeatureSet, embed
 from barlow.probes.knn import WeightedKNN
 from barlow.probes.logistic import Logistic
-from barlow.resolve import prepare
-from barlow.train import chosen_recipe
+from barlow.recipe.request import chosen_recipe
 from barlow.views.keys import Keys
 from barlow.views.ops import RandomResizedCrop
 

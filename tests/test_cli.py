@@ -9,9 +9,10 @@ import pytest
 import tiny
 import yaml
 
-from barlow import __version__, cli, objectives, recipe
+from barlow import __version__, cli, objectives
 from barlow.data.names import NAMED
 from barlow.nets.tested import TESTED
+from barlow.recipe import files, schema
 
 HEAVY = ("torch", "timm", "torchvision", "numpy", "sklearn", "PIL", "pydantic", "rich", "jaxtyping", "safetensors")
 
@@ -71,7 +72,7 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("recipes", recipe.names()), ("objectives", objectives.kinds()), ("encoders", TESTED), ("datasets", NAMED)],
+    [("recipes", files.names()), ("objectives", objectives.kinds()), ("encoders", TESTED), ("datasets", NAMED)],
 )
 def test_a_list_has_every_name_with_what_it_is(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", what]) == 0
@@ -104,7 +105,7 @@ def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict:
 
 def test_the_printed_recipe_can_be_run(capsys: pytest.CaptureFixture[str]) -> None:
     content = printed([], capsys)
-    assert recipe.check(content).as_dict() == content
+    assert schema.check(content).as_dict() == content
     assert content["data"]["sources"] == ["photos"]
     assert content["objective"]["kind"] == "barlow_twins"
 

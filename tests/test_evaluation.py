@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from barlow import cli, evaluation, storage
 from barlow.evaluation import Evaluation, evaluate
 from barlow.nets.encoders import load_encoder
+from barlow.pretrain import pretrain
 from barlow.probes import DEFAULT_PROBES, PROBES
 from barlow.probes.linear import LinearSGD
 from barlow.probes.report import AUGMENTED
-from barlow.train import pretrain
 from barlow.views.keys import Keys
 from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from barlow import recipe as recipes
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
-from barlow.recipe import RecipeError
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
+from barlow.recipe.messages import RecipeError
 
-VICREG = recipes.read("small_vicreg")
+VICREG = files.read("small_vicreg")
 
 
-def checked(**changes: Any) -> recipes.Recipe:
-    return recipes.check(recipes.override(VICREG, {key.replace("__", "."): value for key, value in changes.items()}))
+def checked(**changes: Any) -> schema.Recipe:
+    return schema.check(override(VICREG, {key.replace("__", "."): value for key, value in changes.items()}))
 
 
 # --- What is refused ----------------------------------------------------------------------------------------------
@@ -52,9 +53,9 @@ def test_an_unknown_key_in_a_file_is_refused_as_one_in_a_flag_is() -> None:
         content = copy.deepcopy(VICREG)
         content[section]["nonsense"] = 1
         with pytest.raises(RecipeError, match=rf"unknown key {section}\.nonsense"):
-            recipes.check(content)
+            schema.check(content)
     with pytest.raises(RecipeError, match=r"unknown key x; allowed here: data, "):
-        recipes.check(VICREG | {"x": 1})
+        schema.check(VICREG | {"x": 1})
 
 
 @pytest.mark.parametrize(
@@ -64,17 +65,17 @@ def test_an_unknown_key_in_a_file_is_refused_as_one_in_a_flag_is() -> None:
 def test_a_misspelt_section_of_a_file_is_named_rather_than_the_one_that_is_missing(section: str, misspelt: str) -> None:
     content = {misspelt if key == section else key: value for key, value in VICREG.items()}
     with pytest.raises(RecipeError, match=rf"^unknown key {misspelt} \(did you mean '{section}'\?\); allowed here: "):
-        recipes.check(content)
+        schema.check(content)
     content = copy.deepcopy(VICREG)
     content["data"]["splt"] = content["data"].pop("split")
     with pytest.raises(RecipeError, match=r"^unknown key data\.splt \(did you mean 'split'\?\)"):
-        recipes.check(content)
+        schema.check(content)
 
 
-@pytest.mark.parametrize("section", [name for name in recipes.Recipe.model_fields if name != "seed"])
+@pytest.mark.parametrize("section", [name for name in schema.Recipe.model_fields if name != "seed"])
 def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
     with pytest.raises(RecipeError, match=f"{section} is missing"):
-        recipes.check({key: value for key, value in VICREG.items() if key != section})
+        schema.check({key: value for key, value in VICREG.items() if key != section})
 
 
 @pytest.mark.parametrize(
@@ -155,11 +156,11 @@ def test_two_budgets_and_two_units_of_warm_up_are_refused() -> None:
     content = copy.deepcopy(VICREG)
     content["train"]["epochs"] = 3
     with pytest.raises(RecipeError, match=r"give one of epochs, steps, minutes; given: epochs, minutes"):
-        recipes.check(content)
+        schema.check(content)
     content = copy.deepcopy(VICREG)
     content["schedule"]["warmup_steps"] = 3
     with pytest.raises(RecipeError, match=r"warmup_fraction and warmup_steps are given; keep one"):
-        recipes.check(content)
+        schema.check(content)
 
 
 def test_two_ways_to_save_the_same_memory_are_refused() -> None:
@@ -182,31 +183,31 @@ def test_two_ways_to_save_the_same_memory_are_refused() -> None:
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(RecipeError, match=message):
-        recipes.read(str(tmp_path / "mine.yaml"))
+        files.read(str(tmp_path / "mine.yaml"))
 
 
 def test_yaml_runs_no_code(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (tmp_path / "mine.yaml").write_text(f"seed: !!python/object/apply:os.mkdir ['{canary}']\n")
     with pytest.raises(RecipeError, match="is not valid YAML"):
-        recipes.read(str(tmp_path / "mine.yaml"))
+        files.read(str(tmp_path / "mine.yaml"))
     assert not canary.exists()
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(RecipeError, match=r"unknown recipe 'small_vicerg' \(did you mean 'small_vicreg'\?\)"):
-        recipes.read("small_vicerg")
+        files.read("small_vicerg")
     with pytest.raises(RecipeError, match=r"'imagenet/barlow_twin' \(did you mean 'imagenet/barlow_twins'\?\)"):
-        recipes.read("imagenet/barlow_twin")
+        files.read("imagenet/barlow_twin")
     with pytest.raises(RecipeError, match=r"unknown recipe 'imagenet'.*`barlow list recipes`.*, or the path"):
-        recipes.read("imagenet")
+        files.read("imagenet")
 
 
 def test_recipes_in_folders_have_the_folder_in_their_name() -> None:
-    assert "imagenet/barlow_twins" in recipes.names()
-    assert recipes.read("imagenet/barlow_twins")["train"]["epochs"] == 1000
-    assert recipes.names()[0] == "small_barlow_twins", "the small ones come first"
-    assert all("\\" not in name and name.count("/") <= 1 for name in recipes.names())
+    assert "imagenet/barlow_twins" in files.names()
+    assert files.read("imagenet/barlow_twins")["train"]["epochs"] == 1000
+    assert files.names()[0] == "small_barlow_twins", "the small ones come first"
+    assert all("\\" not in name and name.count("/") <= 1 for name in files.names())
 
 
 # --- Overrides ----------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def test_recipes_in_folders_have_the_folder_in_their_name() -> None:
 
 def test_overrides_reach_into_sections_and_lists_and_leave_the_rest() -> None:
     before = copy.deepcopy(VICREG)
-    changed = recipes.override(VICREG, {"objective.gamma": 2.0, "views.0.1.p": 0.25, "method.projector.widths.0": 7})
+    changed = override(VICREG, {"objective.gamma": 2.0, "views.0.1.p": 0.25, "method.projector.widths.0": 7})
     assert before == VICREG, "the given content is not touched"
     assert changed["objective"]["gamma"] == 2.0
     assert changed["views"][0][1]["p"] == 0.25
@@ -230,13 +231,13 @@ def test_another_objective_drops_the_parameters_of_the_old_one() -> None:
         {"objective.kind": "w_mse", "objective.slice_rows": 12},
         {"objective.slice_rows": 12, "objective.kind": "w_mse"},
     ):
-        objective = recipes.check(recipes.override(VICREG, changes)).objective
+        objective = schema.check(override(VICREG, changes)).objective
         assert objective == {"kind": "w_mse", **dataclasses.asdict(WMSE(slice_rows=12))}
 
 
 def test_the_same_objective_keeps_its_parameters() -> None:
-    content = recipes.override(VICREG, {"objective.gamma": 2.0})
-    assert recipes.override(content, {"objective.kind": "vicreg"}) == content
+    content = override(VICREG, {"objective.gamma": 2.0})
+    assert override(content, {"objective.kind": "vicreg"}) == content
 
 
 def test_a_budget_replaces_the_other_budgets() -> None:
@@ -254,13 +255,13 @@ def test_a_unit_of_warm_up_replaces_the_other_units() -> None:
 def test_a_rate_replaces_the_table_of_rates_and_one_of_the_table_only_that_one() -> None:
     table = {"optim__lr_per_256": {128: 0.8, 256: 0.5}}
     assert checked(**table).optim.lr_per_256 == {128: 0.8, 256: 0.5}
-    content = recipes.override(VICREG, {"optim.lr_per_256": {128: 0.8, 256: 0.5}})
-    assert recipes.check(recipes.override(content, {"optim.lr_per_256": 0.3})).optim.lr_per_256 == 0.3
-    assert recipes.check(recipes.override(content, {"optim.lr_per_256.256": 0.4})).optim.lr_per_256 == {
+    content = override(VICREG, {"optim.lr_per_256": {128: 0.8, 256: 0.5}})
+    assert schema.check(override(content, {"optim.lr_per_256": 0.3})).optim.lr_per_256 == 0.3
+    assert schema.check(override(content, {"optim.lr_per_256.256": 0.4})).optim.lr_per_256 == {
         128: 0.8, 256: 0.4,
     }  # fmt: skip
     with pytest.raises(RecipeError, match=r"unknown key optim\.lr_per_256\.256: optim\.lr_per_256 is a value"):
-        recipes.override(VICREG, {"optim.lr_per_256.256": 0.4})
+        override(VICREG, {"optim.lr_per_256.256": 0.4})
 
 
 def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
@@ -293,7 +294,7 @@ def test_views_become_ops_in_the_order_written() -> None:
 
 
 def test_units_of_the_schedule_become_steps() -> None:
-    def rates(recipe: recipes.Recipe, steps: int = 100, per_epoch: int = 10) -> list[float]:
+    def rates(recipe: schema.Recipe, steps: int = 100, per_epoch: int = 10) -> list[float]:
         schedule = recipe.schedule.build(steps, per_epoch)
         return [schedule(step, steps) for step in range(steps)]
 
@@ -322,7 +323,7 @@ def test_a_file_from_before_the_newer_keys_means_what_it_meant() -> None:
     for section, keys in newer.items():
         for key in keys:
             (content["method"]["projector"] if section == "method" else content[section]).pop(key, None)
-    assert recipes.check(content) == recipes.check(VICREG)
+    assert schema.check(content) == schema.check(VICREG)
 
 
 def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
@@ -334,17 +335,17 @@ def test_a_warm_up_longer_than_the_run_ends_with_it() -> None:
 
 def test_a_recipe_survives_yaml_and_is_readable_there() -> None:
     recipe = checked(data__sources=["naïve × photos", "b"])
-    text = recipes.as_yaml(recipe, "# above\n")
+    text = files.as_yaml(recipe.as_dict(), "# above\n")
     assert text.startswith("# above\nsource:")
     assert "naïve × photos" in text
-    assert recipes.check(yaml.safe_load(text)) == recipe
+    assert schema.check(yaml.safe_load(text)) == recipe
 
 
 def test_a_table_of_rates_survives_yaml_with_numbers_for_batch_sizes() -> None:
     recipe = checked(optim__lr_per_256={128: 0.8, 2048: 0.3})
-    text = recipes.as_yaml(recipe)
+    text = files.as_yaml(recipe.as_dict())
     assert "{128: 0.8, 2048: 0.3}" in text
-    assert recipes.check(yaml.safe_load(text)) == recipe
+    assert schema.check(yaml.safe_load(text)) == recipe
 
 
 def test_an_objective_given_in_python_is_kept_as_its_name() -> None:
@@ -354,5 +355,5 @@ def test_an_objective_given_in_python_is_kept_as_its_name() -> None:
 
 def test_a_unit_set_to_null_leaves_the_other_unit_alone() -> None:
     content = {"train": {"checkpoint_minutes": 5, "checkpoint_steps": None}}
-    changed = recipes.override(content, {"train.checkpoint_steps": 2, "train.checkpoint_minutes": None})
+    changed = override(content, {"train.checkpoint_steps": 2, "train.checkpoint_minutes": None})
     assert changed["train"] == {"checkpoint_minutes": None, "checkpoint_steps": 2}

@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from barlow.listing import ENTRIES
+from barlow.recipe.flags import FLAGS
+
 USAGE_EXIT = 2
 FAILED_EXIT = 1
 INTERRUPTED_EXIT = 75
@@ -21,25 +24,6 @@ Any key of the recipe can be set by its dotted name, and wins over the file:
   --objective.redundancy 0.01  --optim.lr_per_256 1e-3  --views.0.1.p 0
 `barlow pretrain FOLDER --print-recipe` shows them all.
 """
-
-
-_RECIPE_FLAGS = (
-    "objective",
-    "encoder",
-    "epochs",
-    "steps",
-    "minutes",
-    "batch_size",
-    "image_size",
-    "seed",
-    "init",
-    "workers",
-    "device",
-    "precision",
-    "max_bad",
-    "rows_in_memory",
-)
-"""Short flags that stand for keys of the recipe."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,28 +57,16 @@ def _parser() -> _Parser:
         "-c", "--recipe", default="small_barlow_twins", metavar="NAME|FILE", help="default: %(default)s"
     )
     pretrain.add_argument("-o", "--out", metavar="DIR", help="run folder; default: runs/DATA-OBJECTIVE")
-    budget = pretrain.add_argument_group("budget (one of these; default: the recipe's)")
-    budget.add_argument("--epochs", type=float, metavar="N")
-    budget.add_argument("--steps", type=int, metavar="N")
-    budget.add_argument("--minutes", type=float, metavar="N", help="turned into steps before the first one")
-    common = pretrain.add_argument_group("common")
-    common.add_argument("--objective", metavar="KIND", help="a kind (barlow list objectives); takes its small recipe")
-    common.add_argument("--encoder", metavar="NAME", help="any timm name (barlow list encoders)")
-    common.add_argument("--init", metavar="FROM", help="start from timm:NAME, a run folder, or a .safetensors file")
-    common.add_argument("-b", "--batch-size", type=int, metavar="N")
-    common.add_argument("--image-size", type=int, metavar="PX", help="side of the views")
-    common.add_argument("--seed", type=int, metavar="N")
-    common.add_argument("-j", "--workers", type=int, metavar="N", help="does not change the result")
-    common.add_argument("--device", metavar="cpu|cuda|mps")
-    common.add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the batch is shared")
-    common.add_argument(
-        "--rows-in-memory",
-        type=int,
-        metavar="K",
-        help="a large batch in the memory of K images: the loss is exact, batch norm sees K",
-    )
-    common.add_argument("--precision", choices=("bf16", "float32", "auto"))
-    common.add_argument("--max-bad", type=float, metavar="SHARE", help="unreadable images allowed (recipe: 0.01)")
+    groups = {
+        "budget": pretrain.add_argument_group("budget (one of these; default: the recipe's)"),
+        "common": pretrain.add_argument_group("common"),
+    }
+    for flag in FLAGS:
+        options = [*([flag.short] if flag.short else []), flag.option]
+        groups[flag.group].add_argument(
+            *options, dest=flag.name, type=flag.type, metavar=flag.metavar, choices=flag.choices, help=flag.help
+        )
+    groups["common"].add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the batch is shared")
     folder = pretrain.add_argument_group("run folder")
     folder.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -135,7 +107,7 @@ def _parser() -> _Parser:
         description="Lists what there is to choose from.",
         allow_abbrev=False,
     )
-    listing.add_argument("what", nargs="?", choices=("recipes", "objectives", "encoders", "datasets"))
+    listing.add_argument("what", nargs="?", choices=tuple(ENTRIES))
     listing.add_argument("pattern", nargs="?", help="encoders only: search all of timm's names, as in 'resnet*'")
     _debug(listing)
     return parser
@@ -215,7 +187,9 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from pathlib import Path
 
     from barlow.evaluation import own_set
-    from barlow.train import Interrupted, chosen_recipe, pretrain
+    from barlow.pretrain import pretrain
+    from barlow.recipe.request import chosen_recipe
+    from barlow.stopping import Interrupted
 
     out = arguments.out
     if out is None:
@@ -249,7 +223,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
 
 def _asked(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
     """What the command says about the recipe, as arguments of `pretrain` and `chosen_recipe`."""
-    flags = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+    flags = {flag.name: getattr(arguments, flag.name) for flag in FLAGS}
     return {"data": arguments.data or None, "recipe": arguments.recipe, "overrides": changes, **flags}
 
 
@@ -261,7 +235,7 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
     from barlow.distributed import Stopped, check_processes, launch
     from barlow.machine import available_cores
-    from barlow.train import chosen_recipe
+    from barlow.recipe.request import chosen_recipe
 
     if not arguments.resume:
         train = chosen_recipe(**_asked(arguments, changes)).train
@@ -286,11 +260,11 @@ def _deserted(error: Exception) -> bool:
 
 
 def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
-    from barlow import recipe
-    from barlow.train import chosen_recipe
+    from barlow.recipe.files import as_yaml
+    from barlow.recipe.request import chosen_recipe
 
     chosen = chosen_recipe(**_asked(arguments, changes))
-    print(recipe.as_yaml(chosen), end="")
+    print(as_yaml(chosen.as_dict()), end="")
     return 0
 
 
@@ -324,12 +298,12 @@ def _list(arguments: argparse.Namespace) -> int:
             raise ValueError(f"no timm encoder is called {arguments.pattern!r}; try a pattern such as 'resnet*'")
         print("\n".join(found))
         return 0
-    wanted = [arguments.what] if arguments.what else ["recipes", "objectives", "encoders", "datasets"]
+    wanted = [arguments.what] if arguments.what else list(ENTRIES)
     for what in wanted:
         if len(wanted) > 1:
             print(f"{what}:")
         indent = "  " if len(wanted) > 1 else ""
-        entries = _ENTRIES[what]()
+        entries = ENTRIES[what]()
         width = max(len(name) for name in entries)
         for name, about in entries.items():
             gap = " " * (width + 2)
@@ -337,54 +311,6 @@ def _list(arguments: argparse.Namespace) -> int:
         if what == "encoders":
             print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
     return 0
-
-
-def _recipe_entries() -> dict[str, str]:
-    """The first line of each recipe's file, the small ones first, without importing what checks them."""
-    from importlib import resources
-
-    entries = {}
-    for entry in (resources.files("barlow") / "recipes").iterdir():
-        for file in entry.iterdir() if entry.is_dir() else [entry]:
-            name = f"{entry.name}/{file.name}" if entry.is_dir() else file.name
-            if name.endswith(".yaml"):
-                first = file.read_text(encoding="utf-8").split("\n")[0]
-                entries[name.removesuffix(".yaml")] = first.lstrip("# ")
-    return dict(sorted(entries.items(), key=lambda item: ("/" in item[0], item[0])))
-
-
-def _objective_entries() -> dict[str, str]:
-    """The first line of each objective's file, without importing it (it imports torch)."""
-    import ast
-    from importlib import resources
-
-    from barlow import objectives
-
-    entries = {}
-    for kind in objectives.kinds():
-        text = (resources.files("barlow") / "objectives" / f"{kind}.py").read_text(encoding="utf-8")
-        entries[kind] = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
-    return entries
-
-
-def _encoder_entries() -> dict[str, str]:
-    from barlow.nets.tested import TESTED
-
-    return dict(TESTED)
-
-
-def _dataset_entries() -> dict[str, str]:
-    from barlow.data.names import NAMED
-
-    return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED}
-
-
-_ENTRIES = {
-    "recipes": _recipe_entries,
-    "objectives": _objective_entries,
-    "encoders": _encoder_entries,
-    "datasets": _dataset_entries,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

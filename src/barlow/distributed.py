@@ -80,9 +80,14 @@ class World:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def gather(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
-        """The global batch of every view, in float32 (float64 stays): the objective sees no other precision."""
+        """The global batch of each tensor, in float32 (float64 stays): the objective sees no other precision.
+
+        Tensors of one shape and precision, as the embeddings of all views are, go in one exchange.
+        """
         if self.size == 1:
             return [at_least_float32(z) for z in embeddings]
+        if len({(z.shape, z.dtype) for z in embeddings}) > 1:
+            return [_Gather.apply(z[None], self.rank, self.size)[0] for z in embeddings]
         return list(_Gather.apply(torch.stack(list(embeddings)), self.rank, self.size))
 
     def wrap(self, network: nn.Module) -> nn.Module:

@@ -11,7 +11,6 @@ evaluation/        results.json, cached features
 """
 
 import contextlib
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -212,8 +211,3 @@ def load_recipe_text(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunFolderError(f"{path} holds no recipe: expected sections such as data, views, objective")
     return content
-
-
-def same_content(a: Any, b: Any) -> bool:
-    """Whether two pieces of plain data are equal once written and read."""
-    return json.dumps(a, sort_keys=True, default=str) == json.dumps(b, sort_keys=True, default=str)

@@ -1,7 +1,7 @@
 """What happens beside the loop: the log, the live line, checkpoints. Each watcher knows when it is due."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,31 +14,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from barlow.data.loader import Batch
-    from barlow.methods.siamese import Outputs
+    from barlow.learner import Outcome
+    from barlow.types import Outputs
 
 
 @dataclass(frozen=True)
 class Moment:
     """The state of training right after an update."""
 
-    step: int
-    """Updates done, this one included."""
-    total: int
     batch: "Batch"
     """This process's part of it."""
-    images: int
-    """Images of the global batch."""
-    outputs: "Outputs"
-    terms: "Mapping[str, Tensor]"
-    rate: float
-    gradient_norm: "Tensor"
+    outcome: "Outcome"
+    total: int
+    """Updates that the run makes."""
+    processes: int
     wait_seconds: float
     """How long this step waited for its images."""
     step_seconds: float
     """The whole step, waiting included."""
     settle: Callable[[], None]
-    """Raises what is wrong with the steps so far. Who keeps or shows something of a step calls it first: on a GPU the
-    loop itself looks a step later, and this waits."""
+    """Raises what is wrong with the steps so far. Whoever keeps or shows something of a step calls it first: on a GPU
+    the loop itself looks a step later, and this waits."""
+
+    @property
+    def step(self) -> int:
+        """Updates done, this one included."""
+        return self.batch.step + 1
+
+    @property
+    def images(self) -> int:
+        """Images of the global batch."""
+        return len(self.batch.rows) * self.processes
+
+    def terms(self) -> dict[str, float]:
+        """The terms of the loss as numbers; on a GPU this waits."""
+        return {name: float(value.detach()) for name, value in self.outcome.terms.items()}
 
 
 class Watcher(Protocol):
@@ -78,6 +88,17 @@ class ReplacedImages:
             self.warn(f"image {bad} could not be read ({reason}); image {instead} took its place")
 
 
+def _judged(outputs: "Outputs") -> "dict[str, Tensor]":
+    """What is looked at for collapse: the first view's features, and its embeddings where views are compared.
+
+    A classifier's logits are compared with classes, not with another view; to lie in few directions is their task.
+    """
+    judged = {"features": outputs.features[0].detach()}
+    if len(outputs.groups[0]) > 1:
+        judged["embeddings"] = outputs.groups[0][0].detach()
+    return judged
+
+
 @dataclass
 class MetricsLog:
     """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
@@ -97,29 +118,26 @@ class MetricsLog:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
-        terms = {name: float(value.detach()) for name, value in moment.terms.items()}
-        features, embeddings = moment.outputs.features[0].detach(), moment.outputs.embeddings[0].detach()
-        states = {"features": embedding_statistics(features), "embeddings": embedding_statistics(embeddings)}
+        terms = moment.terms()
+        judged = _judged(moment.outcome.outputs)
+        states = {name: embedding_statistics(z) for name, z in judged.items()}
         self.latest = {
             "step": moment.step,
             "epoch": moment.batch.epoch,
             "loss": sum(terms.values()),
             "terms": terms,
-            "rate": moment.rate,
-            "gradient_norm": float(moment.gradient_norm),
+            "rate": moment.outcome.rate,
+            "gradient_norm": float(moment.outcome.gradient_norm),
             "images_per_second": round(images_per_second, 1),
             "data_wait": round(wait, 4),
             "seconds": round(time.monotonic() - self.started, 2),
             "replaced": len(moment.batch.replaced),
             **states,
-            "healthy": {
-                "features": healthy_ranges(*features.shape),
-                "embeddings": healthy_ranges(*embeddings.shape),
-            },
+            "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
         storage.append_line(self.run.path / "metrics.jsonl", self.latest)
         if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start
-            for name, z in (("features", features), ("embeddings", embeddings)):
+            for name, z in judged.items():
                 for concern in concerns(states[name], *z.shape):
                     kind = f"{name} {concern.partition(':')[0]}"  # what follows has the step's own numbers in it
                     if kind not in self._warned:
@@ -171,7 +189,7 @@ class LiveLine:
         images_per_second, wait = self._speed.read()
         done = moment.step - self.first_step
         left = (now - self.started) / done * (moment.total - moment.step) if done else float("nan")
-        terms = {name: float(value.detach()) for name, value in moment.terms.items()}
+        terms = moment.terms()
         parts = [
             f"step {moment.step}/{moment.total}",
             f"loss {sum(terms.values()):.4g} (" + ", ".join(f"{n} {v:.3g}" for n, v in terms.items()) + ")",

@@ -279,7 +279,7 @@ def test_a_missing_dependency_is_named_in_one_line_before_anything_is_imported(
 
 
 def test_on_a_gpu_every_recipe_is_a_resnet18_in_bfloat16_and_otherwise_as_shipped(program: ModuleType) -> None:
-    from barlow.train import chosen_recipe
+    from barlow.recipe.request import chosen_recipe
 
     arguments = argparse.Namespace(device="cuda", override=[["seed", "1"]])
     assert program.changes(arguments) == {"train.precision": "bf16", "seed": 1}

@@ -9,12 +9,14 @@ import pytest
 import tiny
 import yaml
 
-import barlow.train
-from barlow import objectives, recipe
+from barlow import objectives
+from barlow.pretrain import pretrain
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
 from barlow.views import ops
 from barlow.views.pipeline import ViewPipeline
 
-NAMES = recipe.names()
+NAMES = files.names()
 FOLDER = Path(inspect.getfile(recipe)).parent / "recipes"
 
 
@@ -23,16 +25,16 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def resolved(name: str) -> recipe.Recipe:
+def resolved(name: str) -> schema.Recipe:
     """The recipe with a size in place of each automatic one."""
-    content = recipe.read(name)
+    content = files.read(name)
     changes = {
         f"views.{v}.{o}.size": 32
         for v, view in enumerate(content["views"])
         for o, op in enumerate(view)
         if op.get("size") == "auto"
     }
-    return recipe.check(recipe.override(content, changes))
+    return schema.check(override(content, changes))
 
 
 SMALL = [name for name in NAMES if "/" not in name]
@@ -45,7 +47,7 @@ def made_tiny(name: str) -> dict[str, Any]:
     Pictures are held in memory (starting a worker takes longer than all the rest); slices fit the batch.
     """
     changes: dict[str, Any] = tiny.SMALL | {"data.executor": "in_memory"}
-    if recipe.read(name)["objective"].get("slice_rows"):
+    if files.read(name)["objective"].get("slice_rows"):
         changes["objective.slice_rows"] = 8
     return changes
 
@@ -62,11 +64,11 @@ def test_the_folders_hold_nothing_else() -> None:
 
 
 def test_the_recipe_is_valid_as_it_stands(name: str) -> None:
-    recipe.check(recipe.read(name))
+    schema.check(files.read(name))
 
 
 def test_every_section_spells_out_all_its_keys(name: str) -> None:
-    content, filled = recipe.read(name), recipe.check(recipe.read(name)).as_dict()
+    content, filled = files.read(name), schema.check(files.read(name)).as_dict()
     assert list(content) == list(filled), "sections, in their order"
     # Keys without meaning for this kind of optimizer, schedule or budget may be left out, none else.
     of_kinds = {"momentum", "betas", "eps", "trust", "clip"}
@@ -91,7 +93,7 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
 
 
 def test_the_recipe_names_its_source_and_every_difference(name: str) -> None:
-    source = recipe.check(recipe.read(name)).source
+    source = schema.check(files.read(name)).source
     assert "arXiv" in source.paper
     assert "@" in source.code, "code at a commit"
     assert source.differs
@@ -102,7 +104,7 @@ def test_the_file_opens_with_what_it_is_and_the_command_that_runs_it(name: str) 
     first, second = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:2]
     assert first.startswith("# ")
     assert len(first) <= 100, "`barlow list recipes` shows it in a line"
-    content = recipe.read(name)
+    content = files.read(name)
     words = second.removeprefix("#   ").split(",")[0].split()
     assert words[:2] == ["barlow", "pretrain"]
     assert ("FOLDER" in words) == (not content["data"]["sources"]), "a folder, or the set that the recipe names"
@@ -133,13 +135,13 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
 def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) -> None:
     changes = made_tiny(name) | {"train.steps": 2, "data.sources": [str(tiny.images(tmp_path / "data", 40))]}
     run = tmp_path / "run"
-    result = barlow.train.pretrain(out=run, recipe=name, overrides=changes, progress=False)
+    result = pretrain(out=run, recipe=name, overrides=changes, progress=False)
     assert result.metrics["step"] == 2
     written = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     assert "auto" not in str(written)
-    assert recipe.check(written).as_dict() == written, "what a run writes is a recipe, whole"
+    assert schema.check(written).as_dict() == written, "what a run writes is a recipe, whole"
     assert written["train"]["steps"] == 2
-    shipped = recipe.check(recipe.read(name)).as_dict()
+    shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
         of_size = {"slice_rows", "lr_per_256"}
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
@@ -152,8 +154,8 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
 def test_what_a_run_writes_repeats_it_bit_for_bit(name: str, tmp_path: Path) -> None:
     data = tiny.images(tmp_path / "data", 40)
     changes = made_tiny(name) | {"train.steps": 3, "seed": 5}
-    barlow.train.pretrain(data, tmp_path / "first", recipe=name, overrides=changes, progress=False)
-    barlow.train.pretrain(out=tmp_path / "again", recipe=str(tmp_path / "first" / "recipe.yaml"), progress=False)
+    pretrain(data, tmp_path / "first", recipe=name, overrides=changes, progress=False)
+    pretrain(out=tmp_path / "again", recipe=str(tmp_path / "first" / "recipe.yaml"), progress=False)
     assert tiny.weights(tmp_path / "again") == tiny.weights(tmp_path / "first")
     first, again = ((tmp_path / run / "recipe.yaml").read_text().split("\n", 1)[1] for run in ("first", "again"))
     assert first == again

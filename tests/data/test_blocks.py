@@ -13,7 +13,7 @@ from barlow.data.folder import FolderSource
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.memory import hold
 from barlow.distributed import World
-from barlow.train import chosen_recipe
+from barlow.recipe.request import chosen_recipe
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from barlow import cli, storage
 from barlow import train as training
-from barlow.recipe import RecipeError
+from barlow.recipe.messages import RecipeError
 from barlow.run import Run
 from barlow.train import Interrupted, pretrain
 

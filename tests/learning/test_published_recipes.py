@@ -9,9 +9,9 @@ import pytest
 import torch
 from nightly_log import record
 
-from barlow.recipe import names
+from barlow.pretrain import pretrain
+from barlow.recipe.files import names
 from barlow.run import Run
-from barlow.train import pretrain
 
 STEPS = 200
 ON_CPU = {"encoder.options": {"channels": [8, 16, 32, 64]}}

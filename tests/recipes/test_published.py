@@ -12,13 +12,14 @@ import torch
 import yaml
 
 import barlow.train
-from barlow import recipe as recipes
 from barlow.distributed import World
 from barlow.nets.encoders import build_encoder
 from barlow.nets.projectors import Projector
-from barlow.recipe import Recipe
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
+from barlow.recipe.schema import Recipe
 
-NAMES = [name for name in recipes.names() if "/" in name]
+NAMES = [name for name in files.names() if "/" in name]
 
 IMAGENET, CIFAR, STL10, TINY_IMAGENET = 1_281_167, 50_000, 105_000, 100_000
 IMAGENET100 = 128_000
@@ -27,7 +28,7 @@ IMAGENET100 = 128_000
 
 @functools.cache
 def published(name: str) -> Recipe:
-    return recipes.check(recipes.read(name))
+    return schema.check(files.read(name))
 
 
 # --- Rates --------------------------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
 def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
     small = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}, "method.projector.widths": [4, 2]}
-    chosen = recipes.check(recipes.override(chosen.as_dict(), small | {"data.image_size": 32}))
+    chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
     _, optimizer = barlow.train.build_for_training(chosen, World(torch.device("cpu")), None, lambda line: None)
     yield from ((group["name"], group) for group in optimizer.param_groups)
 
@@ -207,7 +208,7 @@ def test_a_run_writes_the_rate_of_its_batch_size_as_a_number_and_says_where_it_c
     said: list[str] = []
     changes = tiny.SMALL | {"data.executor": "in_memory", "train.steps": 1, "train.batch_size": 24}
     run = tmp_path / "run"
-    barlow.train.pretrain(
+    pretrain(
         tiny.images(tmp_path / "data", 40),
         run,
         recipe="imagenet/barlow_twins",
@@ -329,7 +330,7 @@ def test_the_objectives_are_the_published_ones() -> None:
 
 
 def ops_of(name: str) -> list[list[str]]:
-    return [[op["kind"] for op in view] for view in recipes.read(name)["views"]]
+    return [[op["kind"] for op in view] for view in files.read(name)["views"]]
 
 
 def test_imagenet_views_are_the_asymmetric_pair_of_the_released_code() -> None:

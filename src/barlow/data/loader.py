@@ -4,8 +4,8 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.folder import printable
 from barlow.data.sources import Source
-from barlow.types import Ids, Images, Pixels
+from barlow.types import Ids, Images, Pixels, Rows
 from barlow.views.keys import hashed, permutation
 
 ATTEMPTS = 100
@@ -39,20 +39,31 @@ class Pipeline(Protocol):
 
     def finish(self, crops: list[Pixels], ids: Ids, seed: int, epoch: int) -> list[Images]: ...
 
+    def told(self, ids: Ids, seed: int, epoch: int) -> dict[str, Tensor]: ...
+
+    def plain(self, pixels: Pixels, sizes: Int64[Tensor, "n 2"]) -> Images: ...
+
+    def plain_crop(self, image: Array) -> Array: ...
+
+    def plain_finish(self, crops: Pixels) -> Images: ...
+
 
 @dataclass
 class Batch:
-    """One step's input. `replaced` lists (id that failed, id taken instead, reason); `ids` has those taken."""
+    """One step's input, this process's block of it."""
 
     step: int
     epoch: int
-    ids: Ids
-    views: list[Images]
-    replaced: list[tuple[int, int, str]]
+    rows: Rows
+    """Views, and what is known of them: the ids of the images that were taken, perhaps labels, and told draws."""
+    replaced: list[tuple[int, int, str]] = field(default_factory=list)
+    """(id that could not be read, id taken instead, reason)."""
+    begins_epoch: bool = False
 
 
 class _Order:
-    """Which rows make up step s: a keyed permutation per epoch, its last short batch dropped; `block` of each batch."""
+    """Which rows make up step s: a keyed permutation in each epoch, without its last short batch. `block` is this
+    process's part of each batch."""
 
     def __init__(self, count: int, batch_size: int, seed: int, block: slice | None = None) -> None:
         if batch_size < 1:
@@ -67,6 +78,15 @@ class _Order:
 
     def epoch(self, step: int) -> int:
         return step // self.steps_per_epoch
+
+    def batch(self, step: int, rows: Rows, replaced: list[tuple[int, int, str]] | None = None) -> Batch:
+        return Batch(step, self.epoch(step), rows, replaced or [], step % self.steps_per_epoch == 0)
+
+    def all(self) -> Iterator[NDArray[np.int64]]:
+        """This process's block of every batch of all rows in order; the last batch is filled up with its last row."""
+        for start in range(0, self.count, self.batch_size):
+            whole = np.minimum(np.arange(start, start + self.batch_size), self.count - 1)
+            yield whole[self.block]
 
     def rows(self, step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -87,6 +107,7 @@ class MemoryLoader:
         seed: of the order and of every draw.
         device: where the views are made.
         block: the rows of each batch that this process takes; all if not given.
+        labels: of every position in the source, for objectives that ask for them.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -103,12 +124,13 @@ class MemoryLoader:
         device: torch.device | str = "cpu",
         *,
         block: slice | None = None,
+        labels: Int64[Tensor, "count"] | None = None,
     ) -> None:
         self._order = _Order(len(pixels), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
-        self.sizes, self.ids, self.pipeline = sizes, ids, pipeline
+        self.sizes, self.ids, self.pipeline, self.labels = sizes, ids, pipeline, labels
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1."""
@@ -116,9 +138,21 @@ class MemoryLoader:
             rows = torch.from_numpy(self._order.rows(step))
             epoch, ids = self._order.epoch(step), self.ids[rows]
             images = self.pixels[rows.to(self.device)]
-            yield Batch(
-                step, epoch, ids, self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch), []
-            )
+            views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
+            known = _known(ids, self.labels, self.pipeline.told(ids, self.seed, epoch))
+            yield self._order.batch(step, Rows(views, known))
+
+    def all_rows(self) -> Iterator[Rows]:
+        """Every image once, in the order of the ids, as one plain view: this process's block of each batch."""
+        for block in self._order.all():
+            rows = torch.from_numpy(block)
+            view = self.pipeline.plain(self.pixels[rows.to(self.device)], self.sizes[rows])
+            yield Rows([view], {"ids": self.ids[rows]})
+
+
+def _known(ids: Ids, labels: Tensor | None, told: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is known of each row. Labels are there only where an objective asks for them: others must not see them."""
+    return {"ids": ids, **({} if labels is None else {"labels": labels[ids]}), **told}
 
 
 @dataclass
@@ -157,6 +191,7 @@ class StreamingLoader:
         min_side: JPEGs may be decoded at a fraction of their size with at least this shorter side; 0 decodes in full.
         max_bad: the run stops when clearly more than this fraction of the last 1,000 samples had to be replaced.
         block: the rows of each batch that this process takes; all if not given.
+        labels: of every position in the source, for objectives that ask for them.
 
     Raises:
         ValueError: fewer images than a batch; while streaming, too many files that fail.
@@ -175,6 +210,7 @@ class StreamingLoader:
         min_side: int = 0,
         max_bad: float = 0.01,
         block: slice | None = None,
+        labels: Int64[Tensor, "count"] | None = None,
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
         self._order = _Order(len(usable), batch_size, seed, block)
@@ -182,8 +218,7 @@ class StreamingLoader:
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.workers, self.max_bad = workers, max_bad
-        self._crops = _CropDataset(source, usable, pipeline, seed, min_side)
-        self._recent: deque[bool] = deque(maxlen=WINDOW)
+        self.min_side, self.labels = min_side, labels
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator.
@@ -192,27 +227,47 @@ class StreamingLoader:
         rest of a batch's views is made when it is asked for: on a GPU that is queued behind the work of the step before
         without waiting for it.
         """
-        loader = DataLoader(
-            self._crops,
-            batch_sampler=_Requests(self._order, self.ids, start, stop),  # type: ignore[arg-type]
-            num_workers=self.workers,
-            collate_fn=_collate,
-            worker_init_fn=_start_worker,
-            pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
-            # Without it, DataLoader would take a number from torch's global generator.
-            generator=torch.Generator().manual_seed(0),
-        )
-        for step, crops in enumerate(loader, start):
-            self._watch(crops)
+        recent: deque[bool] = deque(maxlen=WINDOW)  # of this stream: measuring the time of a step leaves no trace
+        cropping = _CropDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
+        requests = _Requests(self._order, self.ids, start, stop)
+        for step, crops in enumerate(self._loaded(cropping, requests), start):
+            self._watch(crops, recent)
             epoch = self._order.epoch(step)
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
-            yield Batch(step, epoch, crops.ids, views, crops.replaced)
+            known = _known(crops.ids, self.labels, self.pipeline.told(crops.ids, self.seed, epoch))
+            yield self._order.batch(step, Rows(views, known), crops.replaced)
 
-    def _watch(self, crops: _Crops) -> None:
+    def all_rows(self) -> Iterator[Rows]:
+        """Every image once, in the order of the ids, as one plain view: this process's block of each batch.
+
+        A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
+        """
+        blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
+        cropping = _PlainDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
+        for crops in self._loaded(cropping, blocks):
+            self._watch(crops, deque(maxlen=WINDOW))
+            view = self.pipeline.plain_finish(crops.views[0].to(self.device, non_blocking=True))
+            yield Rows([view], {"ids": crops.ids})
+
+    def _loaded(self, cropping: "_CropDataset", requests: Any) -> Iterator["_Crops"]:
+        return iter(
+            DataLoader(
+                cropping,
+                batch_sampler=requests,
+                num_workers=self.workers,
+                collate_fn=_collate,
+                worker_init_fn=_start_worker,
+                pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
+                # Without it, DataLoader would take a number from torch's global generator.
+                generator=torch.Generator().manual_seed(0),
+            )
+        )
+
+    def _watch(self, crops: _Crops, recent: deque[bool]) -> None:
         bad = {failed for failed, _, _ in crops.replaced}
-        self._recent.extend(k < len(bad) for k in range(len(crops.ids)))
-        wave, allowed = sum(self._recent), self.max_bad * WINDOW
+        recent.extend(k < len(bad) for k in range(len(crops.ids)))
+        wave, allowed = sum(recent), self.max_bad * WINDOW
         # Four standard deviations more: a long run would otherwise end by chance on a set just under the limit.
         if not crops.failed and wave <= allowed + 4 * math.sqrt(allowed):
             return
@@ -220,7 +275,7 @@ class StreamingLoader:
         found = (
             f"{ATTEMPTS} images in a row cannot be read any more"
             if crops.failed
-            else f"{wave} of the last {len(self._recent)} images cannot be read any more (--max-bad {self.max_bad:g})"
+            else f"{wave} of the last {len(recent)} images cannot be read any more (--max-bad {self.max_bad:g})"
         )
         raise ValueError(f"{found}: {examples}; is the disk mounted? Afterwards go on with --resume")
 
@@ -255,8 +310,11 @@ class _CropDataset(Dataset[_Sample]):
         self._seed, self._min_side = seed, min_side
 
     def __getitems__(self, request: _Request) -> list[_Sample]:  # by this name DataLoader asks for a whole batch
-        crop = self._pipeline.cropper(request.ids, self._seed, request.epoch)
+        crop = self._cropper(request.ids, request.epoch)
         return [self._sample(int(id), request.epoch, crop, row) for row, id in enumerate(request.ids)]
+
+    def _cropper(self, ids: NDArray[np.int64], epoch: int) -> Callable[[Array, int], list[Array]]:
+        return self._pipeline.cropper(ids, self._seed, epoch)
 
     def _sample(self, wanted: int, epoch: int, crop: Callable[[Array, int], list[Array]], row: int) -> _Sample:
         id, failures = wanted, []
@@ -266,10 +324,17 @@ class _CropDataset(Dataset[_Sample]):
             except UnreadableImage as error:
                 failures.append((id, error.reason))
                 id = int(self._ids[replacement(self._seed, epoch, wanted, attempt, len(self._ids))])
-                crop, row = self._pipeline.cropper(np.array([id]), self._seed, epoch), 0
+                crop, row = self._cropper(np.array([id]), epoch), 0
                 continue
             return _Sample(id, crop(image.transpose(2, 0, 1), row), failures)
         return _Sample(wanted, [], failures)
+
+
+class _PlainDataset(_CropDataset):
+    """The same for plain views."""
+
+    def _cropper(self, ids: NDArray[np.int64], epoch: int) -> Callable[[Array, int], list[Array]]:
+        return lambda image, row: [self._pipeline.plain_crop(image)]
 
 
 def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:

@@ -1,1 +1,49 @@
-"""Methods: which networks see which views, and which of their outputs an objective compares."""
+"""Methods: which networks see which views, and which of their outputs an objective compares.
+
+One file, one topology; the file's name is the method's kind in a recipe. A new topology is a new file here with a
+frozen dataclass, which is the recipe's section, named in the file's ``__all__``. Its `build` makes a `Method`.
+
+What belongs here is what can be computed for every row (image) on its own: encoders, projectors, predictors, slow
+copies of them. What mixes rows (a correlation over the batch, negatives, a queue, prototypes) belongs to the objective,
+which sees the global batch once a step. That is why a batch in chunks, or shared by processes, gives the same step as
+the whole.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from barlow import kinds as _kinds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from barlow.methods._networks import Method as Method
+
+    NewEncoder = Callable[[], tuple[nn.Module, int]]
+    """Makes an encoder and says how many features it has. Each call gives a network of its own with equal weights."""
+
+
+class MethodSection(Protocol):
+    """What a file of this folder holds: a frozen dataclass whose fields are the keys of the recipe's `method`."""
+
+    def widths(self, views: int) -> list[tuple[int, ...]]:
+        """Widths of the tensors in each group that `forward` will give for so many views, without building anything."""
+        ...
+
+    def build(self, new_encoder: "NewEncoder", seed: int) -> "Method":
+        """The networks. The weights of heads are a function of `seed`."""
+        ...
+
+
+def kinds() -> list[str]:
+    """The methods there are, in alphabetical order."""
+    return _kinds.kinds(__path__)
+
+
+def load(kind: str) -> type[Any]:
+    """The method's dataclass.
+
+    Raises:
+        ValueError: no method is called that.
+    """
+    return _kinds.load(__name__, __path__, kind)

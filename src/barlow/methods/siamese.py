@@ -1,77 +1,51 @@
-"""One encoder and one projector for every view: the networks of Barlow Twins, VICReg and W-MSE."""
+"""One encoder and one projector for every view: Barlow Twins, VICReg, W-MSE, SimCLR."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from barlow.types import Embedding, Features, Ids, Images
+from barlow.methods._networks import Method, checked_views, features_of, through
+from barlow.nets.heads import Head
+from barlow.types import Outputs, Rows
 
+if TYPE_CHECKING:
+    from barlow.methods import NewEncoder
 
-@dataclass(frozen=True)
-class Outputs:
-    """What the networks made of a batch, one tensor per view, rows in the order of the ids."""
+__all__ = ["Siamese"]
 
-    features: list[Features]
-    """Encoder outputs: what the run keeps."""
-    embeddings: list[Embedding]
-    """Projector outputs."""
-
-    @property
-    def compared(self) -> list[Embedding]:
-        """What the objective reads."""
-        return self.embeddings
+BatchNormSees = Literal["each_view", "all_views"]
 
 
-class Siamese(nn.Module):
-    """Every view through the same encoder and the same projector.
+@dataclass(frozen=True, kw_only=True)
+class Siamese:
+    """Every view goes through the same encoder and the same projector, and all views are compared with each other.
 
-    Source: Barlow Twins and VICReg, released code: each view in a forward pass of its own through both networks
-    (`each_view`). W-MSE, released code: the encoder takes the views one by one, the head all of them in one pass, so
-    its batch norm normalises over all views together (`all_views`).
+    Source: Barlow Twins and VICReg, released code: each view takes a forward pass of its own through both networks
+        (`each_view`). W-MSE, released code: the encoder takes the views one by one; the projector takes all of them in
+        one pass, so that its batch norm normalises over all views together (`all_views`).
 
     Args:
-        encoder: images to (n, features).
-        projector: features to embeddings.
-        batch_norm_sees: each_view or all_views: what the projector's batch norm takes its statistics from.
-
-    Raises:
-        ValueError: an unknown `batch_norm_sees`.
+        projector: the head between the encoder and the objective. The run does not keep it.
+        batch_norm_sees: each_view or all_views: where the projector's batch norm takes its statistics from.
     """
 
-    def __init__(
-        self, encoder: nn.Module, projector: nn.Module, batch_norm_sees: Literal["each_view", "all_views"] = "each_view"
-    ) -> None:
+    projector: Head
+    batch_norm_sees: BatchNormSees = "each_view"
+
+    def widths(self, views: int) -> list[tuple[int, ...]]:
+        return [(self.projector.widths[-1],) * views]
+
+    def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
+        encoder, width = new_encoder()
+        return _Siamese(encoder, self.projector.build(width, seed, "projector"), self.batch_norm_sees == "all_views")
+
+
+class _Siamese(Method):
+    def __init__(self, encoder: nn.Module, projector: nn.Module, together: bool) -> None:
         super().__init__()
-        if batch_norm_sees not in ("each_view", "all_views"):
-            raise ValueError(f"batch_norm_sees {batch_norm_sees!r} is unknown; allowed: each_view, all_views")
-        self.encoder = encoder
-        self.projector = projector
-        self.batch_norm_sees = batch_norm_sees
+        self.encoder, self.projector, self.together = encoder, projector, together
 
-    def forward(self, views: Sequence[Images], ids: Ids | None = None) -> Outputs:
-        """Features and embeddings of each view. `ids` are for methods that remember samples; this one does not.
-
-        Raises:
-            ValueError: no views, or the encoder's output is not (n, features).
-        """
-        if not views:
-            raise ValueError("no views were given; give two or more batches of the same samples")
-        features = [self._features(view) for view in views]
-        if self.batch_norm_sees == "each_view":
-            embeddings = [self.projector(f) for f in features]
-        else:
-            embeddings = list(self.projector(torch.cat(features)).split([len(f) for f in features]))
-        return Outputs(features, embeddings)
-
-    def _features(self, view: Tensor) -> Tensor:
-        features = self.encoder(view)
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(view):
-            got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(
-                f"the encoder made {got} of images of shape {tuple(view.shape)}; it must return one row of features "
-                "per image, (n, features): pool over space, and flatten"
-            )
-        return features
+    def forward(self, rows: Rows) -> Outputs:
+        features = [features_of(self.encoder, view) for view in checked_views(rows, 1, "siamese")]
+        return Outputs(features, [tuple(through(self.projector, features, self.together))])

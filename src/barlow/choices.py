@@ -1,0 +1,115 @@
+"""What `auto` becomes: pure functions from a recipe's value and the facts to the value of the run.
+
+Each takes what the recipe says, which may be `auto`, and gives what the run does. What is not `auto` is left as it is.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from barlow.facts import ImageFacts, Machine
+
+Auto = Literal["auto"]
+
+LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
+"""Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
+
+SMALL_STEM_UP_TO = 64
+"""Side of views up to which an encoder gets the stem for small images."""
+
+TINY = 16
+"""Side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch 2.13's
+bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its weights."""
+
+VIEW_SHARE = 0.75
+"""Side of the views over the images' own. Crops of 0.2 to 1 of the area have a mean side of E[√U(0.2, 1)] = 0.76 of the
+image's, so that on average a crop is neither enlarged nor reduced. The step costs little more than half of one at full
+side."""
+
+SMALLEST_VIEW = 16
+"""With smaller views, crops of a tenth of the area have fewer than six pixels a side."""
+
+WORKING_SCALE = 1.5
+"""Images are held at this many times the view's side: a crop of half the area is then hardly enlarged."""
+
+SHARE_OF_MEMORY = 0.25
+"""Sets that need less than this share of the free memory are held decoded."""
+
+USUAL_BATCH = 128
+"""Better than 64 and 256 at equal time on two cores (docs/experiments.md)."""
+
+BATCHES_AN_EPOCH = 4
+"""Small sets get a smaller batch, so that an epoch still has this many different ones."""
+
+
+def channels(given: int | Auto, images: ImageFacts) -> int:
+    """One for images without colour."""
+    return given if given != "auto" else 1 if images.grey else 3
+
+
+def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> int:
+    """Side of the views: a part of the images' own, as far as the device affords it; a multiple of eight."""
+    if given != "auto":
+        return given
+    short_side = images.short_side or LARGEST_VIEW["cpu"]
+    return max(SMALLEST_VIEW, min(LARGEST_VIEW[machine.device.type], int(VIEW_SHARE * short_side) // 8 * 8))
+
+
+def working_size(given: int | Auto, view: int) -> int:
+    """Side at which images are held in memory."""
+    return given if given != "auto" else max(math.ceil(WORKING_SCALE * view / 8) * 8, view)
+
+
+def executor(given: Literal["in_memory", "streaming", "auto"], bytes_needed: int, machine: Machine) -> str:
+    """In memory where the whole set, decoded, takes little of it. Each process holds the whole set."""
+    if given != "auto":
+        return given
+    return "in_memory" if bytes_needed <= SHARE_OF_MEMORY * machine.memory else "streaming"
+
+
+def workers(given: int | Auto, executor: str, machine: Machine) -> int:
+    """Threads that decode a set into memory, or processes that stream it and leave a core to the network."""
+    if given != "auto":
+        return given
+    return machine.cores if executor == "in_memory" else max(1, min(8, machine.cores - 1))
+
+
+def mean_and_std(
+    mean: Sequence[float] | Auto, std: Sequence[float] | Auto, measured: tuple[Sequence[float], Sequence[float]] | None
+) -> tuple[list[float], list[float]]:
+    """Of each channel, as given, or as measured on the images."""
+    chosen = []
+    for given, found in zip((mean, std), measured or ((), ()), strict=True):
+        chosen.append([round(value, 6) for value in found] if isinstance(given, str) else list(given))
+    return chosen[0], chosen[1]
+
+
+def batch_size(given: int | Auto, usable: int) -> int:
+    """The usual batch, halved until an epoch has enough different ones."""
+    if given != "auto":
+        return given
+    batch = USUAL_BATCH
+    while batch * BATCHES_AN_EPOCH > usable and batch > 16:
+        batch //= 2
+    while batch > max(usable, 2):
+        batch //= 2
+    return batch
+
+
+def precision(given: Literal["bf16", "float32", "auto"], view: int, machine: Machine) -> str:
+    """bfloat16 where the processor multiplies it itself; elsewhere it would be slower than float32."""
+    if given != "auto":
+        return given
+    return "bf16" if machine.half and (machine.device.type != "cpu" or view > TINY) else "float32"
+
+
+def stem(given: str, view: int, has_small_stem: bool) -> str:
+    """The stem for small images where the encoder has one and the views are small."""
+    if given != "auto":
+        return given
+    return "strided" if has_small_stem and view <= SMALL_STEM_UP_TO else "as_is"
+
+
+def device(machine: Machine) -> str:
+    """As the recipe of the run names it: of several GPUs each process takes its own."""
+    return machine.device.type if machine.processes > 1 else str(machine.device)

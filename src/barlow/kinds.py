@@ -1,0 +1,40 @@
+"""Things that are found by the name of their file: objectives, methods.
+
+A folder holds one file for each; the file's name is the `kind` in a recipe, and the one class that the file lists in
+``__all__`` is the thing. Files whose name begins with an underscore are private. Nothing is registered anywhere: a new
+file is a new kind. Listing the kinds imports none of the files.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+
+def kinds(folder: Sequence[str]) -> list[str]:
+    """The kinds in a package's folder (its ``__path__``), in alphabetical order."""
+    return sorted(m.name for m in pkgutil.iter_modules(folder) if not m.ispkg and not m.name.startswith("_"))
+
+
+def load(package: str, folder: Sequence[str], kind: str) -> type[Any]:
+    """The class of a kind.
+
+    Args:
+        package: the package's name, `barlow.objectives`. Its last word names the thing in messages.
+        folder: its ``__path__``.
+        kind: the name of the file.
+
+    Raises:
+        ValueError: there is no such file. The message names the nearest kind and all of them.
+    """
+    known = kinds(folder)
+    if kind not in known:
+        near = difflib.get_close_matches(kind, known, n=1)
+        suggestion = f"did you mean {near[0]!r}? " if near else ""
+        noun = package.rpartition(".")[2].removesuffix("s")
+        raise ValueError(f"no {noun} {kind!r}: {suggestion}There are {', '.join(known)}")
+    module = importlib.import_module(f"{package}.{kind}")
+    (name,) = module.__all__
+    found: type[Any] = getattr(module, name)
+    return found

@@ -1,0 +1,318 @@
+"""The learner: everything that training changes. Its state is the checkpoint."""
+
+import contextlib
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from barlow import objectives
+from barlow.data.loader import Batch
+from barlow.distributed import World, fixed_shapes
+from barlow.global_gradient import backward
+from barlow.methods._networks import Method
+from barlow.nets.norms import Grouping, grouped, synchronized
+from barlow.nets.recompute import recomputed
+from barlow.nets.seeding import seeded
+from barlow.optim.groups import freeze, set_rate
+from barlow.optim.optimizers import can_skip, load_state, state_tensors, update_if
+from barlow.types import Embedding, Ids, Outputs, Rows
+
+Objective = Callable[..., Mapping[str, Tensor]]
+
+AllRows = Callable[[], Iterable[Rows]]
+"""All images once, in the order of their ids, as plain views: this process's block of one batch after the other. The
+last batch is filled up with repeated rows."""
+
+
+class NonFinite(RuntimeError):
+    """The loss or its gradient is not a number; nothing was updated with it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gave."""
+
+    outputs: Outputs
+    """What the networks made of this process's rows."""
+    terms: Mapping[str, Tensor]
+    """Of the global batch."""
+    rate: float
+    gradient_norm: Tensor
+
+
+class Learner:
+    """Everything that training changes: the method's networks, the objective's own state, the optimizer.
+
+    Args:
+        method: the networks.
+        objective: a callable without state, called once for each group; or an `nn.Module` with state, called once with
+            all groups (`barlow.objectives.Objective` has the contract).
+        optimizer: over `named_parameters(method, objective)`.
+        world: the processes that train together.
+        precision: of the forward passes, bf16 or float32.
+        seed: of the layers that draw (dropout, stochastic depth) and of grouped batch norm.
+        loss_weight: factor of the gradient.
+        rows_in_memory: images whose activations are kept at a time; None: all of the batch.
+        activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
+        all_rows: for objectives with a `before_epoch`.
+
+    Raises:
+        ValueError: the objective needs all images before an epoch, and `all_rows` is not given.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        *,
+        precision: str,
+        seed: int,
+        loss_weight: float = 1.0,
+        rows_in_memory: int | None = None,
+        activation_checkpointing: bool = False,
+        all_rows: AllRows | None = None,
+    ) -> None:
+        self.method, self.objective, self.optimizer, self.world = method, objective, optimizer, world
+        self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
+        self.rows_in_memory, self.activation_checkpointing = rows_in_memory, activation_checkpointing
+        self.all_rows = all_rows
+        if hasattr(objective, "before_epoch") and all_rows is None:
+            raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
+        self._asks, self._all_groups = objectives.asks(objective), takes_all_groups(objective)
+        self._network: nn.Module = method
+        self._groupings: list[Grouping] = []
+        self._unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
+        # Reading a value waits for the device. A GPU would then idle until it is given work: where the update can be
+        # left to it, the verdict on a step is read when the next one is queued.
+        self._late = 1 if world.queues and can_skip(optimizer) else 0
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Inside, steps can be made: networks in train mode, wrapped for several processes, with shared batch norm."""
+        self.method.train()
+        with contextlib.ExitStack() as held:
+            if (rows := self.method.batch_norm_rows) is not None:
+                for name, network in self.method.apart().items():
+                    grouping = Grouping(rows=rows, seed=self.seed, network=name)
+                    self._groupings.append(held.enter_context(grouped(network, self.world, grouping)))
+            held.enter_context(synchronized(self.method, self.world))
+            held.enter_context(fixed_shapes(self.world.device))
+            if self.activation_checkpointing:
+                held.enter_context(recomputed(self.method.encoder))
+            self._network = self.world.wrap(self.method)
+            try:
+                yield
+            finally:
+                self._network, self._groupings = self.method, []
+
+    def step(self, batch: Batch, rate: float, progress: float) -> Outcome:
+        """One update. Loss, gradient and update are those of the global batch, however many processes and chunks.
+
+        Args:
+            batch: this process's block of it.
+            rate: the learning rate of this update.
+            progress: share of the run that is done before this step: 0 at the first.
+
+        Raises:
+            NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
+        """
+        if batch.begins_epoch and hasattr(self.objective, "before_epoch"):
+            self.objective.before_epoch(self.embed)
+        set_rate(self.optimizer, rate)
+        for grouping in self._groupings:
+            grouping.draw(batch.step, len(batch.rows) * self.world.size)
+        outputs, terms = backward(
+            self._network,
+            lambda groups: self._compared(groups, batch.rows.known, progress),
+            batch.rows,
+            world=self.world,
+            precision=self.precision,
+            draws=_draws(self.seed, batch.step, self.world),
+            loss_weight=self.loss_weight,
+            rows_in_memory=self.rows_in_memory,
+        )
+        self._share_gradients()
+        gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
+        self.settle(leave=self._late)
+        freeze(self.optimizer, progress)
+        update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step(progress)
+        return Outcome(outputs, terms, rate, norm)
+
+    def settle(self, leave: int = 0) -> None:
+        """Raises what is wrong with the steps so far, all but the last `leave`.
+
+        Raises:
+            NonFinite: a loss or gradient of them was not a number.
+        """
+        while len(self._unread) > leave:
+            guard(*self._unread.popleft())
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """What the optimizer may update."""
+        return named_parameters(self.method, self.objective)
+
+    @torch.no_grad()
+    def embed(self) -> tuple[Ids, Embedding]:
+        """The embeddings of all images as plain views, in the order of their ids, alike in every process.
+
+        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed.
+        """
+        assert self.all_rows is not None
+        modes = [(module, module.training) for module in self.method.modules()]
+        self.method.eval()
+        ids, z = [], []
+        for rows in self.all_rows():
+            with self.world.autocast(self.precision):
+                embedded = self.method(rows).groups[0][0]
+            z.append(self.world.collect(embedded.float()).flatten(0, 1))
+            ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
+        for module, mode in modes:
+            module.training = mode
+        listed = torch.cat(ids)
+        first = torch.ones_like(listed, dtype=torch.bool)
+        first[1:] = listed[1:] != listed[:-1]  # the rows that fill up the last batch repeat its last image
+        return listed[first], torch.cat(z)[first]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors under method/…, objective/… and optimizer/…, and all else of the optimizer as plain values.
+
+        The tensors are the live ones, not copies: write them before the next step.
+        """
+        optimizer, rest = state_tensors(self.optimizer, self.named_parameters())
+        parts = {"method": self.method.state_dict(), "objective": _state_dict(self.objective), "optimizer": optimizer}
+        tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        return tensors, {"optimizer": rest}
+
+    def load(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Puts a state back, strictly.
+
+        Raises:
+            ValueError: a tensor is missing or unknown; the message names the first.
+        """
+        here = {"method": self.method.state_dict(), "objective": _state_dict(self.objective)}
+        parts: dict[str, dict[str, Tensor]] = {"method": {}, "objective": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, inner = name.partition("/")
+            parts.setdefault(part, {})[inner] = value
+        wrong = sorted(parts.keys() - {"method", "objective", "optimizer"})
+        for part, values in here.items():  # torch itself would let a batch norm's missing counter pass
+            wrong += [
+                name if part == "method" else f"{part}/{name}" for name in sorted(values.keys() ^ parts[part].keys())
+            ]
+        if wrong:
+            raise ValueError(f"the state is of another network: {wrong[0]} is missing or unknown")
+        self.method.load_state_dict(parts["method"], strict=True)
+        if isinstance(self.objective, nn.Module):
+            self.objective.load_state_dict(parts["objective"], strict=True)
+        load_state(self.optimizer, self.named_parameters(), parts["optimizer"], rest["optimizer"])
+
+    def _compared(
+        self, groups: list[tuple[Tensor, ...]], known: Mapping[str, Tensor], progress: float
+    ) -> Mapping[str, Tensor]:
+        """The terms of the global batch: the objective with what it asks to know."""
+        device = groups[0][0].device
+        asked: dict[str, Any] = {
+            name: progress if name == "progress" else self.world.collect(known[name].to(device)).flatten(0, 1)
+            for name in self._asks
+            if name == "progress" or name in known
+        }
+        if self._all_groups:
+            return self.objective(groups, **asked)
+        found = [self.objective(*group, **asked) for group in groups]
+        if len(found) == 1:
+            return found[0]
+        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+
+    def _share_gradients(self) -> None:
+        """The mean over the processes of the gradients of the objective's own parameters.
+
+        Each process has computed the same loss of all rows, so they are the same but for what a device may round
+        differently. The networks' gradients are averaged where they are wrapped.
+        """
+        if self.world.size > 1:
+            for _, p in _parameters(self.objective):
+                if p.grad is not None:
+                    p.grad.copy_(self.world.total(p.grad) / self.world.size)
+
+
+def takes_all_groups(objective: Objective) -> bool:
+    """Whether an objective is called once with all groups: a module with `forward(self, groups, ...)`.
+
+    Other modules, such as other libraries' losses `forward(self, za, zb)`, are called once for each group like any
+    callable. They may have no state: a queue, called twice in a step, would meet the step's own keys.
+
+    Raises:
+        ValueError: a module with state that does not take all groups.
+    """
+    if not isinstance(objective, nn.Module):
+        return False
+    parameters = inspect.signature(objective.forward).parameters
+    if next(iter(parameters), None) == "groups":
+        return True
+    if state := [name for name, _ in (*objective.named_parameters(), *objective.named_buffers())]:
+        raise ValueError(
+            f"the objective {type(objective).__name__} has state ({state[0]}) and its forward takes "
+            f"{', '.join(parameters)}: let it take `groups`, a list with a tuple of embeddings for each group, so that "
+            "it is called once a step"
+        )
+    return False
+
+
+def named_parameters(method: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a learner that want a gradient: the method's by their own names, the objective's below
+    `objective.`."""
+    return [
+        *((name, p) for name, p in method.named_parameters() if p.requires_grad),
+        *((f"objective.{name}", p) for name, p in _parameters(objective) if p.requires_grad),
+    ]
+
+
+def _parameters(objective: Objective) -> Iterable[tuple[str, nn.Parameter]]:
+    return objective.named_parameters() if isinstance(objective, nn.Module) else ()
+
+
+def _state_dict(objective: Objective) -> dict[str, Tensor]:
+    return objective.state_dict() if isinstance(objective, nn.Module) else {}
+
+
+def _draws(seed: int, step: int, world: World) -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Layers that draw do so by (seed, step, process, chunk): a resumed run goes on as it would have."""
+
+    def draws(chunk: int) -> contextlib.AbstractContextManager[None]:
+        names = (("step", step), ("process", world.rank), ("chunk", chunk))
+        part = " ".join(f"{name} {number}" for name, number in names if number or name == "step")
+        return seeded(seed, part, world.device)
+
+    return draws
+
+
+def finite(terms: Mapping[str, Tensor], gradient_norm: Tensor) -> Tensor:
+    """Whether a loss and its gradient are numbers. Decided on the device, without waiting for it."""
+    return torch.isfinite(torch.stack([*terms.values(), gradient_norm.to(next(iter(terms.values())).device)])).all()
+
+
+def guard(step: int, terms: Mapping[str, Tensor], gradient_norm: Tensor) -> None:
+    """Refuses a loss or gradient that is not finite, before anything is updated with it.
+
+    Raises:
+        NonFinite: with the terms' values.
+    """
+    if bool(finite(terms, gradient_norm)):
+        return
+    values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
+    raise NonFinite(
+        f"step {step}: the loss or its gradient is not finite ({values}, gradient norm {float(gradient_norm):.4g}); "
+        "the weights were not updated. Lower --optim.lr_per_256, raise --schedule.warmup_fraction, "
+        "or use --precision float32"
+    )

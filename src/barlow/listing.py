@@ -1,0 +1,49 @@
+"""What `barlow list` shows: for each kind of thing, its names with a line on each. Nothing heavy is imported for it."""
+
+import ast
+from importlib import resources
+from typing import Any
+
+from barlow import methods, objectives
+
+
+def _recipe_entries() -> dict[str, str]:
+    """The first line of each recipe's file, the small ones first, without importing what checks them."""
+    entries = {}
+    for entry in (resources.files("barlow") / "recipes").iterdir():
+        for file in entry.iterdir() if entry.is_dir() else [entry]:
+            name = f"{entry.name}/{file.name}" if entry.is_dir() else file.name
+            if name.endswith(".yaml"):
+                first = file.read_text(encoding="utf-8").split("\n")[0]
+                entries[name.removesuffix(".yaml")] = first.lstrip("# ")
+    return dict(sorted(entries.items(), key=lambda item: ("/" in item[0], item[0])))
+
+
+def _kinds_of(package: Any) -> dict[str, str]:
+    """The first line of each file of `objectives` or `methods`, without importing it: it imports torch."""
+    entries = {}
+    for kind in package.kinds():
+        text = (resources.files(package.__name__) / f"{kind}.py").read_text(encoding="utf-8")
+        entries[kind] = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    return entries
+
+
+def _encoder_entries() -> dict[str, str]:
+    from barlow.nets.tested import TESTED
+
+    return dict(TESTED)
+
+
+def _dataset_entries() -> dict[str, str]:
+    from barlow.data.names import NAMED
+
+    return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED}
+
+
+ENTRIES = {
+    "recipes": _recipe_entries,
+    "objectives": lambda: _kinds_of(objectives),
+    "methods": lambda: _kinds_of(methods),
+    "encoders": _encoder_entries,
+    "datasets": _dataset_entries,
+}

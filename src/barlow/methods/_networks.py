@@ -1,0 +1,73 @@
+"""What every method is: a module that maps rows to outputs."""
+
+import torch
+from torch import Tensor, nn
+
+from barlow.types import Features, Images, Outputs, Rows
+
+
+class Method(nn.Module):
+    """The networks of a run, as the loop uses them.
+
+    Contract (tests/contracts/test_methods.py puts every file of the folder under it):
+      1. `forward` treats every row on its own, batch norm aside: whole = in chunks;
+      2. `forward` changes no buffer but batch norm's running statistics;
+      3. what changes beside the gradient (a slow copy) changes in `after_step`, once a step;
+      4. `state_dict()` holds all of it, and does not depend on the number of processes.
+    """
+
+    encoder: nn.Module
+    """The network that the run keeps."""
+
+    batch_norm_rows: int | None = None
+    """Rows that batch norm takes its statistics from; None: all of the batch. See `barlow.nets.norms`."""
+
+    def forward(self, rows: Rows) -> Outputs:
+        """What the networks make of some rows of the global batch."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after every update; `progress` is the share of the run that was done before it, 0 at the first."""
+
+    def apart(self) -> dict[str, nn.Module]:
+        """The networks whose batch norm must not see the same groups of rows, by name. Read with `batch_norm_rows`."""
+        return {"online": self}
+
+
+def features_of(encoder: nn.Module, view: Images) -> Features:
+    """The encoder's features of a view, checked.
+
+    Raises:
+        ValueError: the encoder's output is not (n, features).
+    """
+    features = encoder(view)
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(view):
+        got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(
+            f"the encoder made {got} of images of shape {tuple(view.shape)}; it must return one row of features "
+            "per image, (n, features): pool over space, and flatten"
+        )
+    return features
+
+
+def checked_views(rows: Rows, at_least: int, method: str) -> list[Images]:
+    """The views of some rows.
+
+    Raises:
+        ValueError: there are fewer than the method needs.
+    """
+    if len(rows.views) < at_least:
+        needs = "one view" if at_least == 1 else f"{at_least} views"
+        given = "no views were given" if not rows.views else f"{len(rows.views)} view was given"
+        raise ValueError(f"{given}, and the method {method} needs {needs} or more: add one to the recipe's views")
+    return rows.views
+
+
+def through(head: nn.Module, features: list[Tensor], together: bool) -> list[Tensor]:
+    """Each view's features through a head: in a pass of its own, or all views in one pass (`together`).
+
+    The difference is batch norm's: in one pass its statistics are those of all views.
+    """
+    if not together:
+        return [head(f) for f in features]
+    return list(head(torch.cat(features)).split([len(f) for f in features]))

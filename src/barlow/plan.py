@@ -1,0 +1,378 @@
+"""From a recipe to a plan: looks at the images and the machine, replaces each `auto` by a value, and says why.
+
+What is resolved is written into the run's recipe.yaml, and a resumed run reads it from there.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from barlow import choices, facts, objectives
+from barlow.data import memory, statistics
+from barlow.data.decoding import UnreadableImage
+from barlow.data.inventory import Inventory, scan
+from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.sources import Source, open_source
+from barlow.distributed import World
+from barlow.global_gradient import chunks
+from barlow.learner import takes_all_groups
+from barlow.nets.building import takes_small_stem
+from barlow.nets.preprocessing import Preprocessing
+from barlow.recipe import schema
+from barlow.recipe.changes import override
+from barlow.recipe.messages import RecipeError
+from barlow.recipe.schema import Recipe
+from barlow.views.pipeline import ViewPipeline
+from barlow.views.sheet import view_sheet
+
+SHEET_ROWS = 8
+SHEET_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe in which nothing is `auto` any more, and its resolved values as what they are."""
+
+    recipe: Recipe
+    channels: int
+    image_size: int
+    working_size: int
+    executor: str
+    workers: int
+    mean: list[float]
+    std: list[float]
+    batch_size: int
+    precision: str
+    stem: str
+    candidates: int
+    """Images of the source, readable or not: ids are below it."""
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate."""
+        return self.recipe.optim.peak(self.batch_size)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the encoder wants its images."""
+        return Preprocessing(
+            size=self.image_size,
+            crop_ratio=1.0,
+            interpolation="bicubic",
+            mean=tuple(self.mean),
+            std=tuple(self.std),
+            channels=self.channels,
+        )
+
+    def widths(self) -> list[tuple[int, ...]]:
+        """Widths of the tensors of each group that the objective compares."""
+        groups: list[tuple[int, ...]] = self.recipe.build_method().widths(len(self.recipe.views))
+        return groups
+
+    def new_objective(self, classes: int | None = None) -> Any:
+        """The recipe's objective as a step calls it, with state of its own where it has some."""
+        return objectives.built(
+            self.recipe.build_objective(),
+            width=self.widths()[0][0],
+            images=self.candidates,
+            classes=classes,
+            seed=self.recipe.seed,
+        )
+
+
+@dataclass
+class Prepared:
+    """All that training needs to know about images."""
+
+    plan: Plan
+    reasons: list[str]
+    """What was chosen and why, a line each."""
+    loader: MemoryLoader | StreamingLoader
+    report: dict[str, Any]
+    """For data.json."""
+    sheet: Callable[[], np.ndarray]
+    """The picture of augmented views."""
+
+
+def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
+    """Opens and inventories the images, resolves what is `auto`, and builds the loader of this process's rows.
+
+    Args:
+        chosen: the recipe.
+        world: the processes that train together.
+        objective: one that was given in Python; the recipe's if not given.
+
+    Raises:
+        ValueError: no such data, too few images, too many unreadable, or a batch that the objective cannot use or the
+            processes cannot share.
+    """
+    machine = facts.machine(world)
+    source, channels, found = _opened(chosen)
+    data = chosen.data
+    size = choices.image_size(data.image_size, found, machine)
+    working = choices.working_size(data.working_size, size)
+    needed = memory.bytes_needed(source, working, channels)
+    executor = choices.executor(data.executor, needed, machine)
+    workers = choices.workers(data.workers, executor, machine)
+    threads = max(1, min(workers, machine.cores))
+
+    held = None
+    if executor == "in_memory":
+        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
+        working = held.pixels.shape[-1]
+        where = f"held in memory at {working} px ({held.pixels.numel() / 1e6:.0f} MB)"
+    else:
+        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
+        where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
+    measured = None
+    if "auto" in (data.mean, data.std):
+        measured = (
+            statistics.measure_source(source, inventory.ids, seed=chosen.seed, workers=threads)
+            if held is None
+            else statistics.measure(held.pixels, seed=chosen.seed)
+        )
+    plan = _plan(
+        chosen,
+        machine,
+        usable=len(inventory.ids),
+        candidates=found.count,
+        channels=channels,
+        image_size=size,
+        working_size=working,
+        executor=executor,
+        workers=workers,
+        mean_and_std=choices.mean_and_std(data.mean, data.std, measured),
+    )
+    own = world.block(plan.batch_size)
+    pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
+    if size not in pipeline.sizes:
+        raise RecipeError(
+            f"data.image_size is {size} and the views are {', '.join(map(str, sorted(set(pipeline.sizes))))} px; set "
+            "both, or the crops' size to auto"
+        )
+    labels = _labels(source) if "labels" in _asked(plan, objective) else None
+    loader: MemoryLoader | StreamingLoader
+    options: dict[str, Any] = {
+        "batch_size": plan.batch_size,
+        "seed": chosen.seed,
+        "device": machine.device,
+        "block": own,
+        "labels": labels,
+    }
+    if held is not None:
+        loader = MemoryLoader(held.pixels, held.sizes, held.ids, pipeline, **options)
+    else:
+        loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
+    _check_step(plan, objective, loader, own)
+    report = {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
+    return Prepared(
+        plan,
+        _reasons(chosen, plan, inventory, where, loader.steps_per_epoch, own),
+        loader,
+        report,
+        lambda: _sheet(source, inventory, pipeline, plan),
+    )
+
+
+def _opened(chosen: Recipe) -> tuple[Source, int, facts.ImageFacts]:
+    """The source, with as many channels as it is trained with, and what a look at it shows."""
+
+    def opened(channels: int) -> Source:
+        data = chosen.data
+        return open_source(data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels)
+
+    given = chosen.data.channels
+    first = 3 if given == "auto" else given
+    source = opened(first)
+    found = facts.images(source)
+    channels = choices.channels(given, found)
+    return (source if channels == first else opened(channels)), channels, found
+
+
+def _plan(
+    chosen: Recipe,
+    machine: facts.Machine,
+    *,
+    usable: int,
+    mean_and_std: tuple[list[float], list[float]],
+    image_size: int,
+    **values: Any,
+) -> Plan:
+    """The recipe with every `auto` replaced, and the values beside it."""
+    train, encoder = chosen.train, chosen.encoder
+    batch = choices.batch_size(train.batch_size, usable)
+    precision = choices.precision(train.precision, image_size, machine)
+    stem = choices.stem(encoder.stem, image_size, takes_small_stem(encoder.name))
+    mean, std = mean_and_std
+    changes = {
+        "data.channels": values["channels"],
+        "data.image_size": image_size,
+        "data.working_size": values["working_size"],
+        "data.executor": values["executor"],
+        "data.workers": values["workers"],
+        "data.mean": mean,
+        "data.std": std,
+        "train.batch_size": batch,
+        "train.device": choices.device(machine),
+        "train.precision": precision,
+        "encoder.stem": stem,
+        "optim.lr_per_256": chosen.optim.rate_per_256(batch),
+    }
+    for v, view in enumerate(chosen.views):
+        for o, op in enumerate(view):
+            if op.get("size") == "auto":
+                changes[f"views.{v}.{o}.size"] = image_size
+    resolved = schema.check(override(chosen.as_dict(), changes))
+    return Plan(
+        resolved,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        batch_size=batch,
+        precision=precision,
+        stem=stem,
+        **values,
+    )
+
+
+def _reasons(
+    chosen: Recipe, plan: Plan, inventory: Inventory, where: str, steps_per_epoch: int, own: slice
+) -> list[str]:
+    """What was chosen and why, a line each."""
+    recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
+    skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
+    height, width = inventory.median_size
+    widths = "; ".join(
+        f"{name} {'-'.join(map(str, head['widths']))}"
+        for name, head in recipe.method.items()
+        if isinstance(head, dict) and "widths" in head
+    )
+    lines = [
+        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
+        f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
+        f"views    {len(recipe.views)} of {plan.image_size} px; {recipe.encoder.name}, stem {plan.stem}; {widths}",
+        f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
+        f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
+    ]
+    if (most := recipe.train.rows_in_memory) is not None and most < own.stop - own.start:
+        lines.append(f"chunks   of {most} of {own.stop - own.start} images: the loss is of all, batch norm sees one")
+    if optim.loss_weight != 1:
+        lines.append(f"weight   of the loss in the gradient: {optim.loss_weight:g}")
+    if (vectors := optim.vectors_peak(batch)) is not None:
+        lines.append(f"rate     of biases and norms: {vectors:.3g}")
+    if why := chosen.optim.why_rate(batch):
+        lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
+    return lines
+
+
+def _asked(plan: Plan, objective: Any, *, required: bool = False) -> list[str]:
+    """What the objective asks to know of a step, by name."""
+    return objectives.asks(plan.new_objective() if objective is None else objective, required=required)
+
+
+def _labels(source: Source) -> Tensor | None:
+    labels = source.labels
+    if labels is None or labels.ndim != 1:
+        return None
+    return torch.from_numpy(np.asarray(labels, np.int64))
+
+
+def _check_step(plan: Plan, objective: Any, loader: MemoryLoader | StreamingLoader, own: slice) -> None:
+    """Refuses, before any network is built, what would fail in the first step: tries the objective on its shapes."""
+    recipe, batch = plan.recipe, plan.batch_size
+    most, grouped = recipe.train.rows_in_memory, recipe.method.get("batch_norm_rows")
+    rows = own.stop - own.start
+    if most is not None and any(part.stop - part.start < 2 for part in chunks(rows, most)):
+        raise ValueError(
+            f"--rows-in-memory {most} leaves a chunk of one row of {rows}, and batch norm needs two; use {most + 1}"
+        )
+    if most is not None and most < rows and grouped is not None:
+        raise ValueError(
+            f"--rows-in-memory {most} and method.batch_norm_rows {grouped}: groups of batch norm lie across the chunks;"
+            " use --train.activation_checkpointing true in place of the first"
+        )
+    if grouped is not None and batch % grouped:
+        raise ValueError(
+            f"--batch-size {batch} does not divide into groups of {grouped} rows (method.batch_norm_rows); use "
+            f"{max(batch // grouped, 1) * grouped}"
+        )
+    if len(loader.ids) < 2:
+        raise ValueError(
+            f"{len(loader.ids)} usable image in {', '.join(recipe.data.sources)}; training compares images with each "
+            "other and needs at least 2 (hundreds, to learn anything)"
+        )
+    known = {
+        "ids": torch.arange(batch),
+        **({} if loader.labels is None else {"labels": loader.labels[torch.arange(batch) % len(loader.labels)]}),
+        **loader.pipeline.told(np.arange(batch), recipe.seed, 0),
+    }
+    _check_asked(_asked(plan, objective, required=True), recipe, known)
+    if objective is None:
+        _try_objective(plan, known)
+
+
+def _check_asked(required: list[str], recipe: Recipe, known: dict[str, Tensor]) -> None:
+    if missing := [name for name in required if name not in (*known, "progress")]:
+        hint = "train on folders of classes" if "labels" in missing else "add the view op that tells it"
+        raise RecipeError(
+            f"the objective {recipe.objective['kind']} asks for {missing[0]!r}, and what is known of each image is "
+            f"{', '.join(known)}: {hint}, or take another objective"
+        )
+
+
+def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
+    recipe, batch = plan.recipe, plan.batch_size
+    generator = torch.Generator().manual_seed(0)
+    groups = [tuple(torch.randn(batch, d, generator=generator) for d in widths) for widths in plan.widths()]
+    objective = plan.new_objective(classes=None if "labels" not in known else int(known["labels"].max()) + 1)
+    asked = {
+        name: 0.0 if name == "progress" else known[name]
+        for name in objectives.asks(objective)
+        if name == "progress" or name in known
+    }
+    try:
+        if takes_all_groups(objective):
+            objective(groups, **asked)
+        else:
+            for group in groups:
+                objective(*group, **asked)
+    except ValueError as error:
+        kind = recipe.objective["kind"]
+        parameters = json.dumps({k: v for k, v in recipe.objective.items() if k != "kind"})
+        raise ValueError(
+            f"{kind} {parameters} cannot use --batch-size {batch} with a projector width of {plan.widths()[0][0]} in "
+            f"the method {recipe.method['kind']}: {error}"
+        ) from error
+
+
+def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
+    """The first of these images that can be read; of a large set not all have been tried by now."""
+    for i in ids[:-1]:
+        with contextlib.suppress(UnreadableImage):
+            return int(i), source.read(int(i), 0)
+    return int(ids[-1]), source.read(int(ids[-1]), 0)
+
+
+def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
+    spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
+    rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
+    ids = np.array([i for i, _ in rows.values()])
+    originals = [image for _, image in rows.values()]
+    seed, views = plan.recipe.seed, len(plan.recipe.views)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (plan.mean, plan.std))
+    groups: list[list[Tensor]] = [[] for _ in range(views)]
+    for epoch in range(SHEET_DRAWS):
+        crops = [
+            pipeline.crop_one(image.transpose(2, 0, 1), int(i), seed, epoch)
+            for i, image in zip(ids, originals, strict=True)
+        ]
+        stacked = [torch.from_numpy(np.stack([crop[v] for crop in crops])) for v in range(views)]
+        for group, view in zip(groups, pipeline.finish(stacked, ids, seed, epoch), strict=True):
+            group.append(view * std + mean)
+    return view_sheet(originals, groups)

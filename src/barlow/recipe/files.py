@@ -1,0 +1,50 @@
+"""Recipes as files: the ones that ship with the package, and a user's own."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from barlow.recipe.messages import RecipeError, nearest
+
+
+def names() -> list[str]:
+    """The recipes that ship with the package: the small ones, then those in folders, as FOLDER/NAME."""
+    found = []
+    for entry in (resources.files("barlow") / "recipes").iterdir():
+        files = {f"{entry.name}/{file.name}" for file in entry.iterdir()} if entry.is_dir() else {entry.name}
+        found += [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
+    return sorted(found, key=lambda name: ("/" in name, name))
+
+
+def read(name_or_path: str) -> dict[str, Any]:
+    """The content of a shipped recipe or of a YAML file, not yet checked.
+
+    Raises:
+        RecipeError: neither exists, or the file is not YAML with sections.
+    """
+    if name_or_path in names():
+        text = (resources.files("barlow") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text(encoding="utf-8")
+    else:
+        raise RecipeError(
+            f"unknown recipe {name_or_path!r}{nearest(name_or_path, names())}; "
+            f"give one of the {len(names())} that `barlow list recipes` shows, or the path of a YAML file"
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{name_or_path} holds no recipe: expected sections such as data, views, objective")
+    return content
+
+
+def as_yaml(content: Mapping[str, Any], header: str = "") -> str:
+    """A recipe's content (`Recipe.as_dict`) as YAML text below `header`, which is comment lines."""
+    return header + yaml.safe_dump(
+        dict(content), sort_keys=False, width=118, default_flow_style=None, allow_unicode=True
+    )

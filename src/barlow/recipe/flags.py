@@ -1,0 +1,81 @@
+"""The short flags: each stands for a key of the recipe, and is written down here alone.
+
+The command line makes its options from this table, and `pretrain(**flags)` and `chosen_recipe(**flags)` take the same
+names. A new flag is a new row. (Nothing here imports torch or pydantic: `barlow --help` reads it.)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One short flag.
+
+    Args:
+        name: as a keyword in Python; on the command line `_` becomes `-`.
+        key: the recipe's key that it sets.
+        help: what `barlow pretrain --help` says.
+        type: of the value; turns a word of the command line into it.
+        metavar: how the help calls the value.
+        short: a second option of one letter.
+        choices: the words that are allowed, where they are few.
+        group: the heading in the help: budget or common.
+    """
+
+    name: str
+    key: str
+    help: str
+    type: Callable[[str], Any] = str
+    metavar: str | None = "N"
+    short: str | None = None
+    choices: tuple[str, ...] | None = None
+    group: str = "common"
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+FLAGS = (
+    Flag("epochs", "train.epochs", "passes over the images", float, group="budget"),
+    Flag("steps", "train.steps", "updates of the weights", int, group="budget"),
+    Flag("minutes", "train.minutes", "turned into steps before the first one", float, group="budget"),
+    Flag("objective", "objective.kind", "a kind (barlow list objectives); takes its small recipe", metavar="KIND"),
+    Flag("encoder", "encoder.name", "any timm name (barlow list encoders)", metavar="NAME"),
+    Flag("init", "encoder.init", "start from timm:NAME, a run folder, or a .safetensors file", metavar="FROM"),
+    Flag("batch_size", "train.batch_size", "images a step, of all processes together", int, short="-b"),
+    Flag("image_size", "data.image_size", "side of the views", int, "PX"),
+    Flag("seed", "seed", "of the weights, the order of the images and every random draw", int),
+    Flag("workers", "data.workers", "does not change the result", int, short="-j"),
+    Flag("device", "train.device", "where to train", metavar="cpu|cuda|mps"),
+    Flag(
+        "rows_in_memory",
+        "train.rows_in_memory",
+        "a large batch in the memory of K images: the loss is exact, batch norm sees K",
+        int,
+        "K",
+    ),
+    Flag("precision", "train.precision", "of the networks", metavar=None, choices=("bf16", "float32", "auto")),
+    Flag("max_bad", "data.max_bad", "unreadable images allowed (recipe: 0.01)", float, "SHARE"),
+)
+
+BUDGETS = tuple(flag.name for flag in FLAGS if flag.group == "budget")
+
+
+def as_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were given (not None) as keys of the recipe.
+
+    Raises:
+        TypeError: a name that is no flag.
+        ValueError: two budgets.
+    """
+    keys = {flag.name: flag.key for flag in FLAGS}
+    if unknown := given.keys() - keys.keys():
+        raise TypeError(f"unknown argument {min(unknown)!r}; allowed: {', '.join(keys)}")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    budgets = [f"--{name}" for name in BUDGETS if name in chosen]
+    if len(budgets) > 1:
+        raise ValueError(f"{' and '.join(budgets)} are given; keep one")
+    return {keys[name]: value for name, value in chosen.items()}

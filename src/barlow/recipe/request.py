@@ -1,0 +1,143 @@
+"""From what a user asks for (images, flags, dotted keys, objects given in Python) to a recipe."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from barlow import objectives
+from barlow.recipe import files
+from barlow.recipe.changes import override
+from barlow.recipe.flags import as_keys
+from barlow.recipe.messages import RecipeError
+from barlow.recipe.schema import CUSTOM, Recipe, check
+
+Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+DEFAULT = "small_barlow_twins"
+
+FREE_ON_RESUME = (
+    "data.sources",
+    "data.workers",
+    "train.device",
+    "train.log_steps",
+    "train.checkpoint_minutes",
+    "train.checkpoint_steps",
+)
+"""Keys whose change leaves the numbers of a run as they are. A folder of images may have moved: its fingerprint tells
+whether it still holds the same images."""
+
+
+def requested(
+    data: Data | None,
+    *,
+    objective: str | Callable[..., Any] | None = None,
+    encoder: str | nn.Module | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **flags: Any,
+) -> dict[str, Any]:
+    """What was asked for as dotted keys of the recipe. Dotted keys that were given win over flags.
+
+    Raises:
+        TypeError: an argument that is no flag.
+        RecipeError: two budgets.
+    """
+    names = {"objective": objective, "encoder": encoder}
+    try:
+        changes = as_keys(flags | {name: value for name, value in names.items() if isinstance(value, str)})
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    if isinstance(encoder, str):
+        changes["encoder.options"] = {}
+    elif encoder is not None:
+        name = f"{CUSTOM}{type(encoder).__qualname__}"
+        changes |= {"encoder.name": name, "encoder.stem": "as_is", "encoder.options": {}}
+    if objective is not None and not isinstance(objective, str):
+        changes |= _objective_as_keys(objective)
+    if data is not None:
+        changes["data.sources"] = [os.fspath(d) for d in ([data] if isinstance(data, str | os.PathLike) else data)]
+    return changes | dict(overrides or {})
+
+
+def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
+    for kind in objectives.kinds():
+        if type(objective) is objectives.load(kind) and dataclasses.is_dataclass(objective):
+            values = dataclasses.asdict(objective)
+            return {"objective.kind": kind, **{f"objective.{name}": value for name, value in values.items()}}
+    return {"objective.kind": f"{CUSTOM}{type(objective).__qualname__}"}
+
+
+def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with its changes.
+
+    An objective's kind alone, on the default recipe, means that kind's small recipe. Where there is none, or the recipe
+    was named, the recipe no longer is what its `source` says; the source is then rewritten to say what it is.
+    """
+    kind = changes.get("objective.kind")
+    if name == DEFAULT and kind and f"small_{kind}" in files.names():
+        name = f"small_{kind}"
+    content = files.read(name)
+    changed = override(content, changes)
+    for part in ("objective", "method"):
+        before, after = (_kind(c, part) for c in (content, changed))
+        if before is not None and before != after and "source" in content:
+            changed["source"] = _honest_source(name, content, changed)
+    return check(changed)
+
+
+def _kind(content: Mapping[str, Any], part: str) -> Any:
+    section = content.get(part)
+    return section.get("kind") if isinstance(section, Mapping) else None
+
+
+def _honest_source(name: str, content: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe is whose objective or method was replaced: nobody's published one."""
+    differs = [
+        f"{part}: {_kind(changed, part)}, in place of {_kind(content, part)}"
+        for part in ("objective", "method")
+        if _kind(content, part) != _kind(changed, part)
+    ]
+    return {
+        "paper": f"none: no paper describes this run; it is the recipe {name} with another "
+        + " and ".join(line.partition(":")[0] for line in differs),
+        "code": "none",
+        "differs": [*differs, f"views, networks, optimizer and schedule: as {name} has them, not tuned for this run"],
+    }
+
+
+def chosen_recipe(data: Data | None = None, *, recipe: str = DEFAULT, **flags: Any) -> Recipe:
+    """The recipe that `pretrain` would start from, given the same arguments; `auto` is not resolved."""
+    return new_recipe(recipe, requested(data, **flags))
+
+
+def resumed_recipe(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run that is gone on with.
+
+    Args:
+        stored: what its recipe.yaml holds.
+        changes: what was asked for together with --resume.
+
+    Raises:
+        RecipeError: a change that would make it another run.
+    """
+    before = _flat(check(stored).as_dict())
+    after = check(override(stored, changes))
+    values = _flat(after.as_dict())
+    for key in sorted(
+        values, key=lambda key: key not in changes
+    ):  # what was asked for first, then what follows from it
+        old, value = before.get(key), values[key]
+        if old != value and key not in FREE_ON_RESUME:
+            raise RecipeError(
+                f"--resume goes on with the run as it was, where {key} is {old!r}; you gave {value!r}. "
+                "Leave the flag out, or start a new run in another folder"
+            )
+    return after
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

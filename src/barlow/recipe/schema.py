@@ -1,0 +1,151 @@
+"""What a recipe may say, and the check of all of it before anything starts.
+
+Values that depend on the user's images or machine may say `auto`, and a learning rate may be a table by batch size;
+`barlow.plan` replaces each by a value and a reason. Objectives, methods, view ops and groups of parameters are the
+plain dataclasses that implement them, chosen by `kind`; they do not know pydantic.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field, field_validator
+
+from barlow import methods, objectives
+from barlow.recipe.messages import RecipeError, first_problem, nearest
+from barlow.recipe.sections import (
+    DataSection,
+    EncoderSection,
+    OptimSection,
+    ScheduleSection,
+    Section,
+    SourceSection,
+    TrainSection,
+)
+from barlow.views import ops
+
+CUSTOM = "custom:"
+"""How the kind of an objective, or the name of an encoder, begins that was given in Python."""
+
+
+class Recipe(Section):
+    """A complete description of a run."""
+
+    source: SourceSection
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    data: DataSection
+    views: Annotated[list[Annotated[list[dict[str, Any]], Field(min_length=1)]], Field(min_length=1)]
+    encoder: EncoderSection
+    method: dict[str, Any]
+    objective: dict[str, Any]
+    optim: OptimSection
+    schedule: ScheduleSection
+    train: TrainSection
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return _plain(content, _instance(content, _table(methods), "method"))
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, content: dict[str, Any]) -> dict[str, Any]:
+        if str(content.get("kind", "")).startswith(CUSTOM):
+            return content
+        return _plain(content, _instance(content, _table(objectives), "objective"))
+
+    @field_validator("views")
+    @classmethod
+    def _known_ops(cls, views: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+        table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
+
+        def whole(op: dict[str, Any], place: str) -> dict[str, Any]:
+            if op.get("size") != "auto":
+                return _plain(op, _instance(op, table, place))
+            tried = op | {"size": 1}  # any side will do to check the rest
+            return _plain(op, _instance(tried, table, place)) | {"size": "auto"}
+
+        return [[whole(op, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(views)]
+
+    def build_objective(self) -> Any:
+        """The objective's dataclass. What has state is built from it: `barlow.objectives.built`."""
+        return _instance(self.objective, _table(objectives), "objective")
+
+    def build_method(self) -> Any:
+        """The method's dataclass; its `build` makes the networks."""
+        return _instance(self.method, _table(methods), "method")
+
+    def build_views(self) -> list[list[ops.Op]]:
+        """The ops of each view, in order. The crop's size must be resolved."""
+        table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
+        return [
+            [_instance(op, table, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(self.views)
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, in the order of the sections, ready for YAML."""
+        content = self.model_dump(mode="json", exclude_none=False)
+        if isinstance(rates := self.optim.lr_per_256, Mapping):
+            content["optim"]["lr_per_256"] = dict(rates)  # JSON would make text of the batch sizes
+        return content
+
+
+def check(content: Mapping[str, Any]) -> Recipe:
+    """The recipe, or the first thing that is wrong with it.
+
+    Raises:
+        RecipeError: one line that names the key, what was given and what is allowed.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise RecipeError(first_problem(error, Recipe)) from error
+
+
+_Table = Mapping[str, Callable[[str], type]]
+
+
+def _table(package: Any) -> _Table:
+    return {kind: package.load for kind in package.kinds()}
+
+
+def _instance(content: Mapping[str, Any], table: _Table, place: str) -> Any:
+    """The dataclass of a `{kind: ..., **parameters}` section, through pydantic's checks of its fields."""
+    parameters = dict(content)
+    kind = parameters.pop("kind", None)
+    if "kind" not in content:
+        misspelt = next((name for name in content if nearest(str(name), ["kind"])), None)
+        if misspelt is not None:
+            raise ValueError(f"unknown key {place}.{misspelt} (did you mean 'kind'?); allowed: {', '.join(table)}")
+    if kind not in table:
+        raise ValueError(f"{place}.kind is {kind!r}; allowed: {', '.join(table)}{nearest(str(kind), table)}")
+    cls = table[kind](kind)
+    _check_keys(cls, parameters, place, kind)
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(parameters)
+    except pydantic.ValidationError as error:
+        raise ValueError(first_problem(error, within=place)) from error
+
+
+def _check_keys(cls: type, content: Mapping[str, Any], place: str, kind: str) -> None:
+    """Refuses an unknown key of a dataclass, or of one inside it. (pydantic would let them pass.)"""
+    fields = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name, value in content.items():
+        if name not in names:
+            meant = nearest(str(name), [*names, "kind"])
+            raise ValueError(f"unknown key {place}.{name}{meant}; keys of {kind}: {', '.join(names) or 'none'}")
+        inner = next((t for t in _alternatives(fields[name]) if dataclasses.is_dataclass(t)), None)
+        if isinstance(inner, type) and isinstance(value, Mapping):
+            _check_keys(inner, value, f"{place}.{name}", name)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _plain(content: Mapping[str, Any], instance: Any) -> dict[str, Any]:
+    return {"kind": content["kind"], **dataclasses.asdict(instance)}

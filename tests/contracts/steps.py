@@ -1,0 +1,223 @@
+"""Six steps of a learner, of every method and objective there is: in this process, or in one of several.
+
+`python steps.py FOLDER` is one of the processes that a test starts. It takes its own rows of each batch, and writes
+what it found to FOLDER/RANK.pt.
+"""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from contracts import toys
+from torch import Tensor, nn
+
+from barlow import methods, objectives
+from barlow.data.loader import Batch
+from barlow.distributed import World, joined
+from barlow.learner import Learner, named_parameters
+from barlow.nets.heads import Head
+from barlow.optim.optimizers import build_optimizer
+from barlow.types import Rows
+
+SINGLE = World(torch.device("cpu"))
+ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
+STEPS, EPOCH = 6, 3
+"""Three batches of twelve are an epoch of 36 images."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, an objective, and what they are asked to do."""
+
+    method: str
+    objective: Any
+    """The dataclass."""
+    sides: tuple[int, ...] = (6, 6)
+    """Of the views."""
+    keys: dict[str, Any] = field(default_factory=dict)
+    """Of the method's section, beside its heads."""
+
+
+OPTIONS: dict[str, dict[str, Any]] = {"moco": {"queue": 48}}
+"""What an objective needs for batches this small."""
+
+
+def objective(kind: str) -> Any:
+    return objectives.load(kind)(**OPTIONS.get(kind, {}))
+
+
+def group_taken(section: Any) -> str:
+    """What an objective compares: "views", "pair" or "one", as its signature says."""
+    if objectives.has_state(section):
+        module = objectives.built(section, width=WIDTH, images=IMAGES, classes=CLASSES, seed=0)
+        (inner,) = typing.get_args(typing.get_type_hints(module.forward)["groups"])
+        arguments = typing.get_args(inner)
+        return "views" if Ellipsis in arguments else {2: "pair", 1: "one"}[len(arguments)]
+    positional = [p for p in inspect.signature(section).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    if any(p.kind is p.VAR_POSITIONAL for p in positional):
+        return "views"
+    return {2: "pair", 1: "one"}[len(positional)]
+
+
+NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "one": "classifier"}
+
+
+def natural_objective(method: str) -> Any:
+    """One that takes the groups that the method makes."""
+    groups = section(Case(method, None), batch_norm=False).widths(2)
+    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+
+
+def cases() -> dict[str, Case]:
+    """Every file found, in a natural pair; and pairs that ask more of the shape."""
+    found = {f"method {kind}": Case(kind, natural_objective(kind)) for kind in methods.kinds()}
+    for kind in objectives.kinds():
+        made = objective(kind)
+        found[f"objective {kind}"] = Case(NATURAL_METHOD[group_taken(made)], made)
+    return found | {
+        "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
+        "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
+        "byol, constant momentum": Case("distillation", objective("byol"), keys={"momentum_schedule": "constant"}),
+        "moco, one direction": Case("distillation", objective("moco"), keys={"symmetric": False, "predictor": None}),
+        "vicreg on predictions and targets": Case("distillation", objective("vicreg")),
+        "w_mse, four views, one pass": Case(
+            "siamese", objective("w_mse"), (6,) * 4, keys={"batch_norm_sees": "all_views"}
+        ),
+        "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "prototypes, views of two sizes": Case("siamese", toys.Prototypes(), (6, 6, 4)),
+        "bank by id, one view": Case("siamese", toys.Bank(), (6,)),
+        "clusters before an epoch": Case("siamese", toys.Clusters(), (6,)),
+    }
+
+
+class Encoder(nn.Module):
+    """Two convolutions of the kinds that encoders have, with batch norm or without."""
+
+    def __init__(self, batch_norm: bool) -> None:
+        super().__init__()
+        from timm.layers import BatchNormAct2d
+
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 5, 3, bias=not batch_norm)
+        self.norm: nn.Module = nn.BatchNorm2d(5) if batch_norm else nn.Identity()
+        self.second = nn.Conv2d(5, 4, 2, bias=not batch_norm)
+        self.norm_act: nn.Module = BatchNormAct2d(4, act_layer=nn.Tanh) if batch_norm else nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.norm(self.first(x)))
+        pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
+        return pooled
+
+
+def section(case: Case, batch_norm: bool) -> Any:
+    """The method's dataclass with a small head wherever it has one."""
+    cls = methods.load(case.method)
+    width = CLASSES if case.method == "classifier" else WIDTH
+    head = Head(widths=[6, width], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
+    hints = typing.get_type_hints(cls)
+    heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
+    return cls(**heads | case.keys)
+
+
+def batch(step: int, case: Case, world: World) -> Batch:
+    """This process's block of a batch. Every row is another, and not alike in scale: shards have other statistics."""
+    epoch, place = divmod(step, EPOCH)
+    order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
+    ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
+    views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
+    return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
+
+
+def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
+    generator = torch.Generator().manual_seed(epoch)
+    scale = torch.linspace(0.2, 3, IMAGES, dtype=torch.float64).view(-1, 1, 1, 1)
+    whole = torch.randn(IMAGES, 3, 6, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * scale
+    noise = torch.randn(9, IMAGES, 3, 6, 6, generator=generator, dtype=torch.float64)
+    return (whole + 0.3 * noise[view])[ids, :, :side, :side]
+
+
+def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
+    def rows() -> Iterator[Rows]:
+        for start in range(0, IMAGES, 24):  # the second is filled up with its last row
+            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
+            yield Rows([images(ids, 0, 6, 99)], {"ids": ids})
+
+    return rows
+
+
+def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learner:
+    """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
+    method = section(case, batch_norm).build(lambda: (Encoder(batch_norm), 4), seed=1).double()
+    width = section(case, batch_norm).widths(len(case.sides))[0][0]
+    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2)
+    if isinstance(compared, nn.Module):
+        compared.double()
+    optimizer = build_optimizer(
+        named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
+    )
+    return Learner(
+        method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options
+    )
+
+
+def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:
+    """The losses of some steps."""
+    losses = []
+    with made.training():
+        for step in range(start, stop):
+            outcome = made.step(batch(step, case, made.world), 0.05, step / STEPS)
+            losses.append(torch.stack(list(outcome.terms.values())).sum().detach())
+    return losses
+
+
+def run(
+    case: Case, world: World = SINGLE, *, batch_norm: bool, resume_at: int | None = None, **options: Any
+) -> dict[str, Tensor]:
+    """The losses of all steps, and the state after the last."""
+    made = learner(case, world, batch_norm, **options)
+    losses = stepped(made, case, 0, resume_at or STEPS)
+    if resume_at is not None:
+        tensors, rest = made.state()
+        kept = {name: value.clone() for name, value in tensors.items()}
+        made = learner(case, world, batch_norm, **options)
+        made.load(kept, rest)
+        losses += stepped(made, case, resume_at, STEPS)
+    tensors, _ = made.state()
+    return {f"loss {number}": loss for number, loss in enumerate(losses)} | {n: t.clone() for n, t in tensors.items()}
+
+
+def found(world: World) -> dict[str, dict[str, Tensor]]:
+    everything = {}
+    for name, case in cases().items():
+        for batch_norm in (False, True):
+            everything[f"{name}, {'with' if batch_norm else 'without'} batch norm"] = run(
+                case, world, batch_norm=batch_norm
+            )
+        if "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}:
+            grouped = dataclasses.replace(case, keys=case.keys | {"batch_norm_rows": 4})
+            everything[f"{name}, with grouped batch norm"] = run(grouped, world, batch_norm=True)
+    return everything
+
+
+def difference(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[str, float]:
+    """The largest difference of each tensor, relative to its largest entry (to 1, of what is smaller than rounding)."""
+    assert ours.keys() == reference.keys()
+    errors = {}
+    for name, value in reference.items():
+        a, b = ours[name].double(), value.double()
+        scale = float(b.abs().max()) if b.numel() else 0.0
+        errors[name] = float((a - b).abs().max()) / max(scale, 1e-6) if b.numel() else 0.0
+    return errors
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined("cpu") as world:
+        torch.save(found(world), Path(sys.argv[1]) / f"{world.rank}.pt")
