@@ -21,7 +21,7 @@ from barlow.data.sources import Source, open_source
 from barlow.distributed import World, has_native_bf16
 from barlow.machine import available_cores, available_memory
 from barlow.methods.backward import chunks
-from barlow.nets import encoders
+from barlow.nets.stems import takes_small_stem
 from barlow.recipe import Recipe, RecipeError
 from barlow.views.pipeline import ViewPipeline
 from barlow.views.sheet import view_sheet
@@ -140,7 +140,7 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
         half = has_native_bf16(device) and (device.type != "cpu" or size > TINY)
         changes["train.precision"] = "bf16" if half else "float32"
     if chosen.encoder.stem == "auto":
-        small = encoders.takes_small_stem(chosen.encoder.name) and size <= max(LARGEST_VIEW["cpu"], 64)
+        small = takes_small_stem(chosen.encoder.name) and size <= max(LARGEST_VIEW["cpu"], 64)
         changes["encoder.stem"] = "strided" if small else "as_is"
     for v, view in enumerate(chosen.views):
         for o, op in enumerate(view):

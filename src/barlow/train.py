@@ -24,11 +24,13 @@ from barlow.distributed import World, fixed_shapes, joined, synchronize
 from barlow.machine import environment
 from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
-from barlow.nets import encoders
+from barlow.nets.building import build_encoder, feature_width
+from barlow.nets.heads import Head
 from barlow.nets.norms import synchronized
-from barlow.nets.projectors import Projector
+from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.recompute import recomputed
-from barlow.nets.seeds import seeded
+from barlow.nets.seeding import seeded
+from barlow.nets.weights import initialise, packed, with_preprocessing
 from barlow.optim.optimizers import build_optimizer, can_skip, has_fused_kernels, load_state, state_tensors, update_if
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, load_recipe_text, same_content
@@ -430,7 +432,7 @@ def _pretrain(
     if world.main:
         _write_encoder(run, trained, chosen)
     world.share("written")
-    encoders.with_preprocessing(trained, _preprocessing(chosen))
+    with_preprocessing(trained, _preprocessing(chosen))
     metrics = log.latest or (run.metrics() or [{}])[-1]
     return Result(encoder=trained, run_folder=run.path, metrics=metrics)
 
@@ -459,7 +461,7 @@ def build_for_training(
     if module is None:
         if chosen.encoder.name.startswith("custom:"):
             raise RecipeError(f"the encoder is {chosen.encoder.name}: pass the module in Python, pretrain(encoder=...)")
-        encoder = encoders.build_encoder(
+        encoder = build_encoder(
             chosen.encoder.name,
             in_channels=int(chosen.data.channels),
             image_size=int(chosen.data.image_size),
@@ -471,17 +473,12 @@ def build_for_training(
     else:
         encoder = copy.deepcopy(module)
     if chosen.encoder.init is not None:
-        say(f"start    {encoders.initialise(encoder, chosen.encoder.init)}")
+        say(f"start    {initialise(encoder, chosen.encoder.init)}")
     head = chosen.method.projector
-    width = encoders.feature_width(encoder, int(chosen.data.channels), int(chosen.data.image_size))
-    projector = Projector(
-        width,
-        head.widths,
-        hidden_bias=head.hidden_bias,
-        last_bias=head.last_bias,
-        batch_norm=head.batch_norm,
-        seed=chosen.seed,
-    )
+    width = feature_width(encoder, int(chosen.data.channels), int(chosen.data.image_size))
+    projector = Head(
+        widths=head.widths, hidden_bias=head.hidden_bias, last_bias=head.last_bias, batch_norm=head.batch_norm
+    ).build(width, chosen.seed, "projector")
     layout = torch.channels_last if chosen.train.channels_last else torch.contiguous_format
     method = Siamese(encoder, projector, batch_norm_sees=chosen.method.batch_norm_sees)
     method.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
@@ -594,8 +591,8 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
         )
 
 
-def _preprocessing(chosen: Recipe) -> encoders.Preprocessing:
-    return encoders.Preprocessing(
+def _preprocessing(chosen: Recipe) -> Preprocessing:
+    return Preprocessing(
         size=int(chosen.data.image_size),
         crop_ratio=1.0,
         interpolation="bicubic",
@@ -606,7 +603,7 @@ def _preprocessing(chosen: Recipe) -> encoders.Preprocessing:
 
 
 def _write_encoder(run: Run, encoder: nn.Module, chosen: Recipe) -> None:
-    tensors, config = encoders.packed(
+    tensors, config = packed(
         encoder,
         name=chosen.encoder.name,
         stem=chosen.encoder.stem,
