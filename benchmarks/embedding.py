@@ -15,7 +15,7 @@ import pictures
 import torch
 
 from barlow.evaluation import _labelled
-from barlow.nets.encoders import build_encoder
+from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import embed
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import World, has_native_bf16
-from barlow.nets.encoders import build_encoder
+from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.plan import prepare
 from barlow.probes.features import FeatureSet, embed

@@ -11,7 +11,7 @@ import yaml
 
 from barlow import __version__, cli, objectives
 from barlow.data.names import NAMED
-from barlow.nets.tested import TESTED
+from barlow.nets.encoder_table import TESTED
 from barlow.recipe import files, schema
 
 HEAVY = ("torch", "timm", "torchvision", "numpy", "sklearn", "PIL", "pydantic", "rich", "jaxtyping", "safetensors")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from barlow import cli, evaluation, storage
 from barlow.evaluation import Evaluation, evaluate
-from barlow.nets.encoders import load_encoder
+from barlow.nets.weights import load_encoder
 from barlow.pretrain import pretrain
 from barlow.probes import DEFAULT_PROBES, PROBES
 from barlow.probes.linear import LinearSGD

@@ -10,7 +10,7 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.evaluation import evaluate as evaluate
-    from barlow.nets.encoders import load_encoder as load_encoder
+    from barlow.nets.weights import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
@@ -23,7 +23,7 @@ _HOME = {
     "VICReg": "barlow.objectives.vicreg",
     "WMSE": "barlow.objectives.w_mse",
     "evaluate": "barlow.evaluation",
-    "load_encoder": "barlow.nets.encoders",
+    "load_encoder": "barlow.nets.weights",
     "pretrain": "barlow.pretrain",
 }
 __all__ = ["WMSE", "BarlowTwins", "VICReg", "__version__", "evaluate", "load_encoder", "pretrain"]

@@ -19,9 +19,10 @@ from barlow.data.names import NAMED
 from barlow.data.sources import Source, open_source
 from barlow.distributed import choose_device
 from barlow.machine import available_cores, available_memory
-from barlow.nets.encoders import build_encoder, load_encoder
+from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.weights import load_encoder
 from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Probe, Score, leaks
 from barlow.probes.baselines import RawPixels
 from barlow.probes.features import content_key, embed, load_features, save_features, weights_hash

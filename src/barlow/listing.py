@@ -29,7 +29,7 @@ def _kinds_of(package: Any) -> dict[str, str]:
 
 
 def _encoder_entries() -> dict[str, str]:
-    from barlow.nets.tested import TESTED
+    from barlow.nets.encoder_table import TESTED
 
     return dict(TESTED)
 

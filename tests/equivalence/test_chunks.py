@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from barlow.distributed import World
 from barlow.methods.backward import backward, chunks
 from barlow.methods.siamese import Outputs
-from barlow.nets.encoders import build_encoder
+from barlow.nets.building import build_encoder
 from barlow.nets.norms import statistics_kept
 from barlow.nets.recompute import recomputed
-from barlow.nets.seeds import seeded
+from barlow.nets.seeding import seeded
 
 SINGLE = World(torch.device("cpu"))
 

@@ -17,8 +17,8 @@ from nightly_log import record
 from barlow.distributed import World
 from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
-from barlow.nets.encoders import build_encoder
-from barlow.nets.projectors import Projector
+from barlow.nets.building import build_encoder
+from barlow.nets.heads import Head
 from barlow.nets.recompute import recomputed
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.optim.optimizers import build_optimizer
@@ -51,7 +51,7 @@ def stepped(
 ) -> Callable[[], None]:
     """A training step of Barlow Twins on ResNet-18, ready to run."""
     encoder = build_encoder("resnet18", image_size=side, stem="as_is" if side > 64 else "small", seed=0)
-    method = Siamese(encoder, Projector(512, widths, hidden_bias=False, last_bias=False, seed=0))
+    method = Siamese(encoder, Head(widths=widths, hidden_bias=False, last_bias=False).build(512, 0, "projector"))
     method.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     made = build_optimizer(method, kind=optimizer, lr=0.1) if optimizer else None
     generator = torch.Generator().manual_seed(0)

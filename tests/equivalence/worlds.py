@@ -20,8 +20,8 @@ from barlow.data.loader import Batch
 from barlow.distributed import World, joined
 from barlow.methods.backward import backward
 from barlow.methods.siamese import Siamese
+from barlow.nets.heads import Head
 from barlow.nets.norms import synchronized
-from barlow.nets.projectors import Projector
 from barlow.optim.optimizers import build_optimizer
 from barlow.train import train
 
@@ -53,7 +53,8 @@ class Encoder(nn.Module):
 def network(batch_norm: bool, sees: str = "each_view") -> Siamese:
     torch.manual_seed(0)
     encoder = Encoder(batch_norm)
-    projector = Projector(6, [16, WIDTH], hidden_bias=True, last_bias=True, batch_norm=batch_norm, seed=1)
+    head = Head(widths=[16, WIDTH], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
+    projector = head.build(6, 1, "projector")
     method = Siamese(encoder, projector, batch_norm_sees=sees)  # type: ignore[arg-type]
     return method.double().train()
 

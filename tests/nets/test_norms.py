@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from barlow.nets.encoders import build_encoder
+from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 
 

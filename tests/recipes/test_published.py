@@ -13,8 +13,8 @@ import yaml
 
 import barlow.train
 from barlow.distributed import World
-from barlow.nets.encoders import build_encoder
-from barlow.nets.projectors import Projector
+from barlow.nets.building import build_encoder
+from barlow.nets.heads import Head
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
@@ -269,9 +269,9 @@ def test_the_projector_has_the_published_number_of_parameters(name: str) -> None
     chosen = published(name)
     head = chosen.method.projector
     with torch.device("meta"):
-        projector = Projector(
-            FEATURES[chosen.encoder.name], head.widths, head.hidden_bias, head.last_bias, batch_norm=head.batch_norm
-        )
+        projector = Head(
+            widths=head.widths, hidden_bias=head.hidden_bias, last_bias=head.last_bias, batch_norm=head.batch_norm
+        ).build(FEATURES[chosen.encoder.name], 0, "projector")
     assert count(projector) == PROJECTORS[name]
     if name == "imagenet/barlow_twins":
         assert sum(p.numel() for p in projector.parameters() if p.ndim == 2) == 150_994_944

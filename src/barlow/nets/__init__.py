@@ -1,1 +1,1 @@
-"""Networks: encoders (images to features) and projectors (features to embeddings)."""
+"""Networks: encoders (images to features) and heads (features to embeddings), and what their batch norm sees."""

@@ -1,4 +1,4 @@
-"""Encoders that are tested with every objective, with a line on each. Any other timm name is accepted as well."""
+"""The encoders that `barlow list encoders` shows. Any other timm name is accepted as well."""
 
 TESTED = {
     "resnet18": "11.2 M parameters, 512 features: the papers' network for small images",
@@ -7,3 +7,4 @@ TESTED = {
     "convnext_atto": "3.4 M parameters, 320 features",
     "vit_tiny_patch16_224": "5.5 M parameters, 192 features; for small images --encoder.options '{patch_size: 4}'",
 }
+"""One encoder of each family, with the size and the number of features that the tests hold it to."""

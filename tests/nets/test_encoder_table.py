@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from barlow.nets.encoders import build_encoder
-from barlow.nets.tested import TESTED
+from barlow.nets.building import build_encoder
+from barlow.nets.encoder_table import TESTED
 
 
 @pytest.mark.parametrize("name", TESTED)

@@ -1,0 +1,69 @@
+"""Stems: the first layers of a ResNet, which shrink an image before the residual blocks see it.
+
+timm's ResNets start with a 7×7 convolution of stride 2 and a max-pool of stride 2: an image of 32 pixels is down to 8
+before the first block. Small images want a stem that keeps more of them.
+"""
+
+import sys
+from typing import Any
+
+from torch import nn
+
+STEMS = {
+    "as_is": None,
+    "small": (1, False),
+    "small_pooled": (1, True),
+    "strided": (2, False),
+}
+"""The stems by name: the stride of their 3×3 convolution, and whether the max-pool stays.
+
+`as_is` is the network's own stem.
+"""
+
+
+def takes_small_stem(name: str) -> bool:
+    """Whether timm's network of this name is a ResNet, so that its stem can be replaced. Nothing is built for that."""
+    import timm
+    from timm.models import model_entrypoint
+    from timm.models.resnet import ResNet
+
+    if not timm.is_model(name):
+        return False
+    # timm has several files that build ResNets (ResNeXt, SE-ResNet, SK-ResNet, Res2Net, ...). They all import the
+    # class, and files of other networks do not.
+    return getattr(sys.modules[model_entrypoint(name).__module__], "ResNet", None) is ResNet
+
+
+def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> None:
+    """Puts one of the `STEMS` in the place of a ResNet's own.
+
+    A deep stem (three convolutions, as in resnet10t) is replaced whole.
+
+    Args:
+        network: changed in place.
+        name: of the network, for the error message.
+        in_channels: of the images.
+        stem: any of `STEMS` but `as_is`.
+
+    Raises:
+        ValueError: the network is not a ResNet.
+    """
+    from timm.models.resnet import ResNet
+
+    if not isinstance(network, ResNet):
+        raise ValueError(
+            f"stem {stem!r} is for ResNets; {name} is a {type(network).__name__}, which has as_is only"
+            + (" (for small images give options patch_size)" if hasattr(network, "patch_embed") else "")
+        )
+    encoder: Any = network
+    stride, pooled = STEMS[stem]  # type: ignore[misc]
+    width = encoder.bn1.num_features
+    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
+    if not pooled:
+        encoder.maxpool = nn.Identity()
+
+
+def belongs_to_stem(parameter: str) -> bool:
+    """Whether a tensor of a ResNet, by its name, is of the part that `replace_stem` replaces."""
+    return parameter.startswith(("conv1.", "maxpool."))  # not bn1, which has the same width in every stem

@@ -1,0 +1,336 @@
+"""An encoder's weights: starting from given ones, and saving and loading an encoder whole.
+
+Nothing is loaded by halves. Every tensor of the encoder and of the file is accounted for, or it is an error.
+"""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from barlow import __version__, storage
+from barlow.nets.building import BuiltAs, build_encoder, feature_width, one_line, timm_arguments
+from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.seeding import seeded
+from barlow.nets.stems import belongs_to_stem
+
+FORMAT = 1
+"""The number of `config.json`'s format. A reader refuses a file with a newer one."""
+
+
+# --- Starting from given weights ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InitialisationReport:
+    """What became of every tensor when an encoder was started from given weights."""
+
+    source: str
+    loaded: int
+    """Tensors of the encoder that were taken from the source."""
+    kept: tuple[str, ...] = ()
+    """Tensors of the encoder that stay as they were built. Only a replaced stem's may."""
+    unused: tuple[str, ...] = ()
+    """Tensors of the source that have no place here: its classifier, its stem, and what lies outside of `prefix`."""
+    prefix: str = ""
+    """What the source's names begin with and the encoder's do not."""
+    notes: tuple[str, ...] = ()
+    """One for each tensor that was adapted to another number of channels."""
+
+    def __str__(self) -> str:
+        line = f"{self.loaded} tensors from {self.source}"
+        if self.prefix:
+            line += f" (names without {self.prefix!r})"
+        for what, names in (("kept as built", self.kept), ("not used", self.unused)):
+            if names:
+                line += f"; {what}: {_some(names)}"
+        return "; ".join([line, *self.notes])
+
+
+_PREFIXES = ("", "encoder.", "backbone.", "model.", "module.", "module.encoder.", "module.backbone.", "method/encoder.")
+"""What full checkpoints put before the names of their encoder's tensors.
+
+`backbone.` is lightly's and solo-learn's, `module.` that of data-parallel runs, `module.backbone.` Barlow Twins' and
+VICReg's, `method/encoder.` that of this package's checkpoints.
+"""
+
+_CLASSIFIERS = ("fc", "head", "classifier")
+"""What classifiers are called in timm and torchvision. timm's configuration of a network names its own as well."""
+
+
+def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> InitialisationReport:
+    """Starts an encoder from given weights. Every tensor must find its counterpart, on both sides.
+
+    Four differences are allowed, and the report names them:
+
+    - The source may have a classifier.
+    - The encoder may have been built with another stem, which it then keeps.
+    - timm's weights may be for another number of channels. The first convolution is then summed or repeated, in timm's
+      way.
+    - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
+      `module.`, `module.encoder.`, `module.backbone.` or `method/encoder.`. What has other names is left out.
+
+    Args:
+        encoder: changed in place, or not at all.
+        source: `timm:NAME` (downloaded, or from the cache), a run or encoder folder, or a `.safetensors` file.
+
+    Raises:
+        ValueError: the source cannot be read or does not fit. The message lists the first tensors that are missing,
+            unexpected or of another shape.
+    """
+    text = os.fspath(source)
+    notes: tuple[str, ...] = ()
+    if text.startswith("timm:"):
+        found, notes = _timm_weights(encoder, text.removeprefix("timm:"))
+    else:
+        found = storage.read_tensors(_weights_file(text))
+    own = encoder.state_dict()
+    counts = [sum(prefix + name in found for name in own) for prefix in _PREFIXES]
+    prefix = _PREFIXES[counts.index(max(counts))]
+    stem_replaced = getattr(getattr(encoder, "built_as", None), "stem", "as_is") != "as_is"
+    taken: dict[str, Tensor] = {}
+    kept, wrong, unused = [], [], [name for name in found if not name.startswith(prefix)]
+    for name, value in own.items():
+        other = found.get(prefix + name)
+        if other is not None and other.shape == value.shape and other.is_floating_point() == value.is_floating_point():
+            taken[name] = other
+        elif stem_replaced and belongs_to_stem(name):
+            kept.append(name)
+            if other is not None:
+                unused.append(prefix + name)
+        elif other is None:
+            wrong.append(f"{name} is missing")
+        else:
+            wrong.append(f"{name} is {_kind(other)} there, {_kind(value)} here")
+    classifiers = tuple(f"{name}." for name in (*_CLASSIFIERS, *_classifier(encoder)))
+    for name in found:
+        inner = name.removeprefix(prefix)
+        if name.startswith(prefix) and inner not in own:
+            if inner.startswith(classifiers) or (stem_replaced and belongs_to_stem(inner)):
+                unused.append(name)
+            else:
+                wrong.append(f"{inner} is unexpected")
+    if wrong or not taken:
+        raise ValueError(
+            f"the weights in {text} do not fit this {type(encoder).__name__}: {_some(wrong or ['no name in common'])}. "
+            "Give the encoder, options and image size that the weights were made with"
+        )
+    if broken := [name for name, value in taken.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ValueError(f"the weights in {text} are not finite: {_some(broken)}; take others")
+    encoder.load_state_dict(own | taken, strict=True)
+    return InitialisationReport(text, len(taken), tuple(kept), tuple(unused), prefix, notes)
+
+
+def _classifier(encoder: nn.Module) -> tuple[str, ...]:
+    names = (getattr(encoder, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a library's warnings off the terminal. Should it fail, our one line says what they would have said."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _weights_file(source: str) -> Path:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ValueError(
+                f"{source} is not a .safetensors file; pickled weights can run code when they are read, so they are "
+                "not: convert them with safetensors.torch.save_file"
+            )
+        return path
+    for candidate in (path / "encoder" / "model.safetensors", path / "model.safetensors"):
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        raise ValueError(
+            f"no encoder/model.safetensors in {source}; give a finished run's folder or a .safetensors file"
+        )
+    raise ValueError(f"no weights at {source!r}; give timm:NAME, a run folder or a .safetensors file")
+
+
+def _timm_weights(encoder: nn.Module, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """timm's pretrained weights under this encoder's names, with the classifier, and notes on what was adapted."""
+    import timm
+    from timm.models import adapt_input_conv
+
+    built_as: BuiltAs | None = getattr(encoder, "built_as", None)
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(pretrained=True), n=3)
+        raise ValueError(f"timm has no network {architecture!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
+    tags = [*timm.list_pretrained(f"{architecture}.*"), architecture]
+    if name not in tags or len(tags) == 1:
+        there = f"there are: {_some(tags[:-1])}" if len(tags) > 1 else "there are none for this network"
+        raise ValueError(f"timm has no pretrained weights {name!r}; {there}")
+    if built_as is not None and built_as.name != architecture:
+        raise ValueError(
+            f"--init timm:{name} has weights of {architecture}; the encoder is {built_as.name}. Make them the same"
+        )
+    arguments: dict[str, Any] = {}
+    if built_as is not None:
+        arguments = timm_arguments(architecture, 3, built_as.image_size, built_as.options)
+        # We adapt the channels ourselves: where timm does, it no longer checks the other tensors.
+        del arguments["in_chans"]
+    try:
+        with seeded(0, "donor"), _quiet("huggingface_hub"):
+            # With its classifier, because without it timm loads the weights less strictly.
+            donor: Any = timm.create_model(name, pretrained=True, **arguments)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"timm's weights {name} do not fit options {arguments}: {one_line(error)}") from error
+    except Exception as error:
+        raise ValueError(
+            f"could not get timm's weights {name} ({type(error).__name__}: {one_line(error)}); they come from the "
+            "Hugging Face hub: check the network, or give --init a .safetensors file"
+        ) from error
+    found = dict(donor.state_dict())
+    first = donor.pretrained_cfg.get("first_conv") or ()
+    notes = []
+    wanted = built_as.in_channels if built_as is not None else None
+    for layer in (first,) if isinstance(first, str) else first:
+        weight = found.get(f"{layer}.weight")
+        if weight is not None and wanted is not None and weight.ndim == 4 and wanted != weight.shape[1] == 3:
+            found[f"{layer}.weight"] = adapt_input_conv(wanted, weight)
+            notes.append(f"{layer}.weight adapted from 3 to {wanted} channels")
+    return found, tuple(notes)
+
+
+# --- Saving and loading -------------------------------------------------------------------------------------------
+
+
+def packed(
+    encoder: nn.Module,
+    *,
+    name: str,
+    stem: str,
+    zero_init_last: bool,
+    options: Mapping[str, Any],
+    seed: int,
+    preprocessing: Preprocessing,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An encoder as the contents of `model.safetensors` and of `config.json`, which are all that `load_encoder` needs.
+
+    Args:
+        name: a timm name, or `custom:CLASS` for a module that was given in Python.
+        stem, zero_init_last, options, seed: as in `build_encoder`.
+        preprocessing: what the encoder expects of an image; the image size and the number of channels come from it.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    config = {
+        "format": FORMAT,
+        "barlow": __version__,
+        "kind": "custom" if name.startswith("custom:") else "timm",
+        "name": name,
+        "in_channels": preprocessing.channels,
+        "image_size": preprocessing.size,
+        "stem": stem,
+        "zero_init_last": zero_init_last,
+        "options": dict(options),
+        "seed": seed,
+        "num_features": feature_width(encoder, preprocessing.channels, preprocessing.size),
+        "preprocessing": preprocessing.as_dict(),
+    }
+    return tensors, config
+
+
+def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None) -> nn.Module:
+    """The encoder of a run, on the CPU and in eval mode.
+
+    It has `.num_features`, `.preprocessing` (what it expects of an image) and `.preprocess(image)`, which makes its
+    input of a path, a Pillow image, an (h, w, c) uint8 array, or a list of them:
+
+        encoder = barlow.load_encoder("runs/photos")
+        features = encoder(encoder.preprocess("cat.jpg"))     # (1, num_features)
+
+    Args:
+        folder: a run folder, or the `encoder` folder inside it.
+        module: needed for an encoder that was given in Python: a module of the same architecture, which is filled
+            and returned.
+
+    Raises:
+        ValueError: there is no encoder, it is damaged, a newer barlow wrote it, or it does not fit `module`.
+    """
+    home = _encoder_folder(Path(folder))
+    config = storage.read_json(home / "config.json")
+    form = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(form, int):
+        raise ValueError(f"{home / 'config.json'} is not an encoder's description: it has no format number")
+    if form > FORMAT:
+        raise ValueError(
+            f"{home} was written by barlow {config.get('barlow', '(unknown)')} in format {form}; this is barlow "
+            f"{__version__}, which reads up to {FORMAT}: upgrade it"
+        )
+    try:
+        preprocessing = Preprocessing(**config["preprocessing"])
+        if config["kind"] == "custom":
+            if module is None:
+                raise ValueError(
+                    f"{home} holds a {config['name'].removeprefix('custom:')} that was given in Python, which cannot "
+                    "be rebuilt from its description: load_encoder(folder, module=...) fills a module of the same class"
+                )
+            encoder = module
+        else:
+            if module is not None:
+                raise ValueError(f"{home} holds timm's {config['name']}, which is built here: leave out module")
+            keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
+            encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
+        width = config["num_features"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{home / 'config.json'} is incomplete or damaged: {one_line(error)}") from error
+    found = storage.read_tensors(home / "model.safetensors")
+    own = encoder.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in found]
+    wrong += [f"{name} is unexpected" for name in found if name not in own]
+    wrong += [
+        f"{name} is {list(found[name].shape)} there, {list(value.shape)} here"
+        for name, value in own.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if wrong:
+        raise ValueError(f"the weights in {home} do not fit {config['name']}: {_some(wrong)}")
+    encoder.load_state_dict(found, strict=True)
+    encoder.num_features = width
+    return with_preprocessing(encoder.eval(), preprocessing)
+
+
+def with_preprocessing(encoder: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """The same encoder, now with `.preprocessing` and `.preprocess`."""
+    encoder.preprocessing = preprocessing  # type: ignore[assignment]
+    encoder.preprocess = preprocessing  # type: ignore[assignment]
+    return encoder
+
+
+def _encoder_folder(folder: Path) -> Path:
+    for home in (folder / "encoder", folder):
+        if (home / "config.json").is_file() and (home / "model.safetensors").is_file():
+            return home
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}; give a run folder, or the encoder folder inside it")
+    if (folder / "checkpoints").is_dir():
+        raise ValueError(
+            f"no finished encoder in {folder}: the run was interrupted. Finish it with "
+            f"`barlow pretrain --resume --out {folder}`"
+        )
+    raise ValueError(f"no encoder in {folder} (encoder/config.json and encoder/model.safetensors); give a run folder")
