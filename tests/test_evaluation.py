@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from barlow import cli, evaluation, storage
 from barlow.evaluation import Evaluation, evaluate
 from barlow.nets.weights import load_encoder
-from barlow.pretrain import pretrain
+from barlow.pretraining import pretrain
 from barlow.probes import DEFAULT_PROBES, PROBES
 from barlow.probes.linear import LinearSGD
 from barlow.probes.report import AUGMENTED

@@ -7,9 +7,9 @@ import pytest
 import tiny
 import torch
 
-from barlow import train as training
 from barlow.distributed import World
-from barlow.train import pretrain
+from barlow.learner import _draws
+from barlow.pretraining import pretrain
 
 
 @pytest.mark.parametrize("rows_in_memory", [None, 8])
@@ -32,7 +32,7 @@ def test_a_run_weighs_its_gradient_as_the_recipe_says_and_logs_the_loss_as_it_is
 
 def test_every_step_process_and_chunk_draws_its_own_numbers_and_the_same_again() -> None:
     def drawn(seed: int, step: int, rank: int, chunk: int) -> tuple[float, ...]:
-        with training._draws(seed, step, World(torch.device("cpu"), rank, 3))(chunk):
+        with _draws(seed, step, World(torch.device("cpu"), rank, 3))(chunk):
             return tuple(torch.rand(4).tolist())
 
     keys = [(s, t, r, c) for s in range(2) for t in range(3) for r in range(3) for c in range(3)]

@@ -12,17 +12,23 @@ import pytest
 import tiny
 import torch
 import yaml
+from barlow.optim.groups import set_rate
 from torch import Tensor, nn
 
 import barlow
-from barlow import resolve, storage
-from barlow import train as training
+from barlow import facts, pretraining, storage
+from barlow import learner as learners
+from barlow import plan as plans
 from barlow.distributed import World
+from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
+from barlow.pretraining import Result, pretrain
+from barlow.recipe import files
+from barlow.recipe.request import chosen_recipe
 from barlow.run import Run, RunFolderError
-from barlow.train import NonFinite, OutOfMemory, Result, chosen_recipe, guard, pretrain, set_rate
+from barlow.stopping import OutOfMemory
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +75,10 @@ def test_a_cpu_with_bfloat16_computes_tiny_views_in_float32(
     data: Path, monkeypatch: pytest.MonkeyPatch, size: int, precision: str
 ) -> None:
     # Below a stride, an image of one pixel: torch's bfloat16 kernels leave gradients there that nobody wrote.
-    monkeypatch.setattr(resolve, "has_native_bf16", lambda device: True)
+    monkeypatch.setattr(facts, "has_native_bf16", lambda device: True)
     chosen = chosen_recipe(data, steps=1, batch_size=16, image_size=size, device="cpu")
-    assert resolve.prepare(chosen, World(torch.device("cpu"))).recipe.train.precision == precision
+    plan = plans.prepare(chosen, World(torch.device("cpu"))).plan
+    assert plan.precision == plan.recipe.train.precision == precision
 
 
 def test_the_objective_sees_each_batch_once_in_float32(data: Path, tmp_path: Path) -> None:
@@ -163,23 +170,23 @@ def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
 ) -> None:
     kept: dict[str, Any] = {}
 
-    def watched(*arguments: Any) -> Any:
-        kept["method"], kept["optimizer"] = built = build(*arguments)
+    def watched(*arguments: Any) -> Learner:
+        kept["learner"] = built = build(*arguments)
         return built
 
     def remember(now: int, *rest: Any) -> None:
         if now == step:
-            kept["before"] = {name: p.clone() for name, p in kept["method"].named_parameters()}
+            kept["before"] = {name: p.clone() for name, p in kept["learner"].method.named_parameters()}
         guard(now, *rest)
 
-    build = training.build_for_training
-    monkeypatch.setattr(training, "build_for_training", watched)
-    monkeypatch.setattr(training, "guard", remember)
+    build = pretraining.build_learner
+    monkeypatch.setattr(pretraining, "build_learner", watched)
+    monkeypatch.setattr(learners, "guard", remember)
     with pytest.raises(NonFinite, match=rf"step {step}: "):
         quick(data, tmp_path / "run", objective=Recording(step, poison), overrides={"train.checkpoint_steps": 1})
-    for name, parameter in kept["method"].named_parameters():
+    for name, parameter in kept["learner"].method.named_parameters():
         assert torch.equal(parameter, kept["before"][name]), name
-    for slots in kept["optimizer"].state.values():
+    for slots in kept["learner"].optimizer.state.values():
         assert all(torch.isfinite(value).all() for value in slots.values())
     run = Run(tmp_path / "run")
     checkpoint, _ = run.load_checkpoint()
@@ -196,30 +203,30 @@ def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
     def trained(name: str, objective: Recording, steps: int) -> dict[str, Tensor]:
         kept: dict[str, Any] = {}
 
-        def watched(*arguments: Any) -> Any:
-            kept["method"], _ = built = build(*arguments)
+        def watched(*arguments: Any) -> Learner:
+            kept["learner"] = built = build(*arguments)
             return built
 
         with monkeypatch.context() as patched:
-            patched.setattr(training, "build_for_training", watched)
+            patched.setattr(pretraining, "build_learner", watched)
             kept["error"] = None
             try:
                 quick(data, tmp_path / name, objective=objective, overrides=constant | {"train.steps": steps})
             except NonFinite as error:
                 kept["error"] = str(error)
-        return {"error": kept["error"], **{n: p.detach() for n, p in kept["method"].named_parameters()}}
+        return {"error": kept["error"], **{n: p.detach() for n, p in kept["learner"].method.named_parameters()}}
 
-    build = training.build_for_training
+    build = pretraining.build_learner
     constant = {"train.log_steps": 100, "schedule.warmup_fraction": 0.0, "schedule.floor": 1.0}
     good = trained("good", Recording(), 2)
-    monkeypatch.setattr(training.World, "queues", property(lambda world: True))
+    monkeypatch.setattr(World, "queues", property(lambda world: True))
     read: list[int] = []
 
     def reading(step: int, *rest: Any) -> None:
         read.append(step)
         guard(step, *rest)
 
-    monkeypatch.setattr(training, "guard", reading)
+    monkeypatch.setattr(learners, "guard", reading)
     bad = trained("bad", Recording(2, poison), 6)
     assert bad.pop("error").startswith("step 2: ")
     assert good.pop("error") is None
@@ -232,7 +239,7 @@ def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
 def test_where_steps_are_read_late_nothing_bad_is_logged_or_kept(
     step: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.World, "queues", property(lambda world: True))
+    monkeypatch.setattr(World, "queues", property(lambda world: True))
     often = {"train.checkpoint_steps": 1, "train.log_steps": 1}
     with pytest.raises(NonFinite, match=rf"step {step}: "):
         quick(data, tmp_path / "run", objective=Recording(step, poisoned_loss), overrides=often | {"train.steps": 6})
@@ -295,7 +302,7 @@ def test_minutes_become_steps_once_and_the_run_starts_from_its_seed_all_the_same
 
 
 def test_a_measured_time_gives_the_steps_that_fit(monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(training, "_seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr(pretraining, "seconds_per_step", lambda *_: 0.5)
     result = quick(data, tmp_path / "run", minutes=0.05, overrides={"train.steps": None})
     assert written(result)["train"]["steps"] == 6
 
@@ -336,9 +343,7 @@ def test_an_objective_object_of_a_known_kind_is_written_into_the_recipe(
 
 
 def written_source(name: str) -> dict[str, Any]:
-    from barlow import recipe
-
-    source: dict[str, Any] = recipe.read(name)["source"]
+    source: dict[str, Any] = files.read(name)["source"]
     return source
 
 
@@ -479,14 +484,14 @@ def test_an_unreadable_image_does_not_stop_the_picture_of_views(
 ) -> None:
     """Of a large streamed set only a sample is tried before; a bad file outside of it, first or last, comes as here."""
     photos = tiny.images(tmp_path / "photos", 40)
-    scan = resolve.scan
+    scan = plans.scan
 
     def scanned(*given: Any, **more: Any) -> Any:
         found = scan(*given, **more)
         (photos / name).write_bytes(b"")
         return found
 
-    monkeypatch.setattr(resolve, "scan", scanned)
+    monkeypatch.setattr(plans, "scan", scanned)
     run = quick(photos, tmp_path / "run", overrides={"data.executor": "streaming", "data.workers": 0}).run_folder
     assert (run / "views.png").exists()
 

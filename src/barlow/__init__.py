@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
-    from barlow.pretrain import pretrain as pretrain
+    from barlow.pretraining import pretrain as pretrain
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "evaluate": "barlow.evaluation",
     "load_encoder": "barlow.nets.weights",
-    "pretrain": "barlow.pretrain",
+    "pretrain": "barlow.pretraining",
 }
 __all__ = ["WMSE", "BarlowTwins", "VICReg", "__version__", "evaluate", "load_encoder", "pretrain"]
 

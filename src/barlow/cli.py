@@ -187,7 +187,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from pathlib import Path
 
     from barlow.evaluation import own_set
-    from barlow.pretrain import pretrain
+    from barlow.pretraining import pretrain
     from barlow.recipe.request import chosen_recipe
     from barlow.stopping import Interrupted
 

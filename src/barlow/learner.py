@@ -25,7 +25,7 @@ from barlow.types import Embedding, Ids, Outputs, Rows
 Objective = Callable[..., Mapping[str, Tensor]]
 
 AllRows = Callable[[], Iterable[Rows]]
-"""All images once, in the order of their ids, as plain views: this process's block of one batch after the other. The
+"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the other. The
 last batch is filled up with repeated rows."""
 
 
@@ -164,7 +164,7 @@ class Learner:
 
     @torch.no_grad()
     def embed(self) -> tuple[Ids, Embedding]:
-        """The embeddings of all images as plain views, in the order of their ids, alike in every process.
+        """The embeddings of the centres of all images, in the order of their ids, alike in every process.
 
         The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed.
         """

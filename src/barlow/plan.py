@@ -22,7 +22,7 @@ from barlow.data.sources import Source, open_source
 from barlow.distributed import World
 from barlow.global_gradient import chunks
 from barlow.learner import takes_all_groups
-from barlow.nets.building import takes_small_stem
+from barlow.nets.stems import takes_small_stem
 from barlow.nets.preprocessing import Preprocessing
 from barlow.recipe import schema
 from barlow.recipe.changes import override
@@ -137,7 +137,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
             if held is None
             else statistics.measure(held.pixels, seed=chosen.seed)
         )
-    plan = _plan(
+    plan = resolved(
         chosen,
         machine,
         usable=len(inventory.ids),
@@ -195,7 +195,7 @@ def _opened(chosen: Recipe) -> tuple[Source, int, facts.ImageFacts]:
     return (source if channels == first else opened(channels)), channels, found
 
 
-def _plan(
+def resolved(
     chosen: Recipe,
     machine: facts.Machine,
     *,

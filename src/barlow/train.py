@@ -1,4 +1,4 @@
-"""The loop. What a step is, `barlow.learner` knows; what is set up around it, `barlow.pretrain`."""
+"""The loop. What a step is, `barlow.learner` knows; what is set up around it, `barlow.pretraining`."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -162,9 +162,7 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    return Learner(
-        method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options
-    )
+    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:

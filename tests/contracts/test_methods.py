@@ -15,10 +15,8 @@ from equivalence import worlds
 from torch import Tensor, nn
 
 from barlow import methods, objectives
-from barlow.data.loader import Batch
-from barlow.distributed import World
 from barlow.global_gradient import chunks
-from barlow.types import Outputs, Rows
+from barlow.types import Outputs
 
 CASES = steps.cases()
 KINDS = methods.kinds()
@@ -89,7 +87,9 @@ def test_forward_changes_no_buffer_but_batch_norms_and_draws_nothing(kind: str) 
     drawn = torch.get_rng_state()
     method(steps.batch(0, case, steps.SINGLE).rows)
     assert torch.get_rng_state().equal(drawn), f"methods/{kind}.py draws random numbers in forward (contract 1)"
-    changed = [n for n, v in method.state_dict().items() if not v.equal(before[n]) and n.rpartition(".")[0] not in norms]
+    changed = [
+        n for n, v in method.state_dict().items() if not v.equal(before[n]) and n.rpartition(".")[0] not in norms
+    ]
     assert changed == [], f"methods/{kind}.py changes {changed} in forward (contract 2): move that to after_step"
 
 
@@ -141,7 +141,9 @@ def test_a_resumed_run_goes_on_to_the_bit(case: steps.Case) -> None:
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+def several(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, dict[str, Tensor]]]:
     """What each of two processes found, and of three."""
     folder = tmp_path_factory.mktemp("found")
     for done in worlds.start([steps.__file__, str(folder)], request.param):

@@ -10,7 +10,7 @@ import tiny
 import yaml
 
 from barlow import objectives
-from barlow.pretrain import pretrain
+from barlow.pretraining import pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.views import ops

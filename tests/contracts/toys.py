@@ -103,4 +103,6 @@ class _Clusters(nn.Module):
 
     def forward(self, groups: list[tuple[Embedding, ...]], *, ids: Ids) -> Terms:
         labels = self.get_buffer("labels")[ids]
-        return {"cluster": torch.stack([F.cross_entropy(self.scores(z), labels) for group in groups for z in group]).mean()}
+        return {
+            "cluster": torch.stack([F.cross_entropy(self.scores(z), labels) for group in groups for z in group]).mean()
+        }

@@ -8,7 +8,7 @@ import tiny
 import torch
 from PIL import Image
 
-from barlow import resolve
+from barlow import plan as plans
 from barlow.data.folder import FolderSource
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.memory import hold
@@ -40,10 +40,10 @@ def test_the_blocks_of_all_processes_are_the_batch_of_one(kind: str, processes: 
     shares = [loader(kind, source, world.block(BATCH)) for world in worlds]
     assert {share.steps_per_epoch for share in shares} == {alone.steps_per_epoch}
     for whole, *parts in zip(alone.stream(0, STEPS), *(share.stream(0, STEPS) for share in shares), strict=True):
-        assert torch.cat([part.ids for part in parts]).equal(whole.ids)
+        assert torch.cat([part.rows.known["ids"] for part in parts]).equal(whole.rows.known["ids"])
         assert {(part.step, part.epoch) for part in parts} == {(whole.step, whole.epoch)}
-        for k, view in enumerate(whole.views):
-            assert torch.cat([part.views[k] for part in parts]).equal(view)
+        for k, view in enumerate(whole.rows.views):
+            assert torch.cat([part.rows.views[k] for part in parts]).equal(view)
 
 
 @pytest.mark.parametrize("executor", ["in_memory", "streaming"])
@@ -52,8 +52,8 @@ def test_what_a_run_prepares_for_a_process_loads_the_rows_of_that_process(execut
     chosen = chosen_recipe(data, overrides=tiny.SMALL | {"data.executor": executor, "data.workers": 0})
     device = torch.device("cpu")
     whole, *parts = (
-        next(resolve.prepare(chosen, world).loader.stream(1, 2))
+        next(plans.prepare(chosen, world).loader.stream(1, 2))
         for world in (World(device), World(device, 0, 2), World(device, 1, 2))
     )
-    assert [len(part.ids) for part in parts] == [8, 8]
-    assert torch.cat([part.ids for part in parts]).equal(whole.ids)
+    assert [len(part.rows.known["ids"]) for part in parts] == [8, 8]
+    assert torch.cat([part.rows.known["ids"] for part in parts]).equal(whole.rows.known["ids"])

@@ -49,8 +49,8 @@ def assert_same(one: list[Batch], two: list[Batch]) -> None:
     assert [b.step for b in one] == [b.step for b in two]
     for a, b in zip(one, two, strict=True):
         assert (a.epoch, a.replaced) == (b.epoch, b.replaced)
-        assert torch.equal(a.ids, b.ids)
-        for x, y in zip(a.views, b.views, strict=True):
+        assert torch.equal(a.rows.known["ids"], b.rows.known["ids"])
+        for x, y in zip(a.rows.views, b.rows.views, strict=True):
             assert torch.equal(x, y)
 
 
@@ -73,7 +73,7 @@ def test_a_step_does_not_depend_on_the_steps_before(folder: FolderSource, kind: 
 
 def test_both_loaders_take_the_same_images_and_nearly_the_same_views(folder: FolderSource) -> None:
     for a, b in zip(in_memory().stream(0, 4), streaming(folder).stream(0, 4), strict=True):
-        assert torch.equal(a.ids, b.ids)
+        assert torch.equal(a.rows.known["ids"], b.rows.known["ids"])
         assert a.epoch == b.epoch
 
 
@@ -85,11 +85,11 @@ def test_every_image_comes_once_an_epoch_in_another_order_and_the_short_batch_is
     assert loader.steps_per_epoch == 3
     batches = list(loader.stream(0, 6))
     assert [batch.epoch for batch in batches] == [0, 0, 0, 1, 1, 1]
-    epochs = [torch.cat([b.ids for b in batches[k : k + 3]]).tolist() for k in (0, 3)]
+    epochs = [torch.cat([b.rows.known["ids"] for b in batches[k : k + 3]]).tolist() for k in (0, 3)]
     assert all(len(set(ids)) == 18 for ids in epochs)
     assert epochs[0] != epochs[1]
-    assert all(view.shape == (6, 3, 8, 8) and view.dtype == torch.float32 for b in batches for view in b.views)
-    assert batches[0].ids.dtype == torch.int64
+    assert all(view.shape == (6, 3, 8, 8) and view.dtype == torch.float32 for b in batches for view in b.rows.views)
+    assert batches[0].rows.known["ids"].dtype == torch.int64
 
 
 def test_another_seed_gives_other_batches() -> None:
@@ -97,26 +97,26 @@ def test_another_seed_gives_other_batches() -> None:
     one, two = (
         next(MemoryLoader(held.pixels, held.sizes, held.ids, pipeline(), 6, seed).stream(0, 1)) for seed in (0, 1)
     )
-    assert one.ids.tolist() != two.ids.tolist()
+    assert one.rows.known["ids"].tolist() != two.rows.known["ids"].tolist()
 
 
 def test_ids_are_those_of_the_source_when_some_are_skipped(folder: FolderSource) -> None:
     usable = [1, 4, 5, 9, 13, 19]
     batch = next(streaming(folder, usable).stream(0, 1))
-    assert sorted(batch.ids.tolist()) == usable
+    assert sorted(batch.rows.known["ids"].tolist()) == usable
     _, held = hold(ArraySource("x", IMAGES), 16)
     rows = torch.tensor(usable)
     loader = MemoryLoader(held.pixels[rows], held.sizes[rows], held.ids[rows], pipeline(), 6, seed=3)
-    assert torch.equal(next(loader.stream(0, 1)).ids, batch.ids)
+    assert torch.equal(next(loader.stream(0, 1)).rows.known["ids"], batch.rows.known["ids"])
 
 
 def test_views_are_those_of_the_image_named(folder: FolderSource) -> None:
     batch = next(streaming(folder, workers=1).stream(4, 5))
-    for row, id in enumerate(batch.ids.tolist()):
+    for row, id in enumerate(batch.rows.known["ids"].tolist()):
         crops = pipeline().crop_one(IMAGES[id].transpose(2, 0, 1), id, 3, batch.epoch)
         views = pipeline().finish([torch.from_numpy(crop)[None] for crop in crops], np.array([id]), 3, batch.epoch)
         for k in (0, 1):
-            torch.testing.assert_close(batch.views[k][row], views[k][0])
+            torch.testing.assert_close(batch.rows.views[k][row], views[k][0])
 
 
 def test_a_file_that_fails_is_replaced_by_the_image_the_hash_names(folder: FolderSource) -> None:
@@ -129,13 +129,13 @@ def test_a_file_that_fails_is_replaced_by_the_image_the_hash_names(folder: Folde
     assert failed == 7
     assert "No such file" in reason
     assert taken == usable[replacement(3, 0, 7, 1, len(usable))]
-    ids = torch.cat([batch.ids for batch in batches]).tolist()
+    ids = torch.cat([batch.rows.known["ids"] for batch in batches]).tolist()
     assert 7 not in ids
     assert ids.count(taken) == 2
     # Its row is the image as it appears elsewhere in the epoch.
-    rows = [(b, r) for b in batches for r, id in enumerate(b.ids.tolist()) if id == taken]
+    rows = [(b, r) for b in batches for r, id in enumerate(b.rows.known["ids"].tolist()) if id == taken]
     (a, row_a), (b, row_b) = rows
-    assert torch.equal(a.views[0][row_a], b.views[0][row_b])
+    assert torch.equal(a.rows.views[0][row_a], b.rows.views[0][row_b])
 
 
 def test_replacements_are_spread_and_depend_on_every_part_of_the_key() -> None:

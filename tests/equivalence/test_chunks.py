@@ -1,6 +1,6 @@
 """A global batch in the memory of a few rows: the same gradient in chunks, and the same with activations made again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -10,12 +10,13 @@ from nightly_log import record
 from torch import Tensor, nn
 
 from barlow.distributed import World
-from barlow.methods.backward import backward, chunks
-from barlow.methods.siamese import Outputs
+from barlow.global_gradient import backward, chunks
+from barlow.methods._networks import Method
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import statistics_kept
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
+from barlow.types import Outputs, Rows
 
 SINGLE = World(torch.device("cpu"))
 
@@ -42,10 +43,9 @@ def test_a_chunk_as_large_as_the_batch_is_the_ordinary_pass() -> None:
 def test_batch_norm_per_chunk_is_what_its_name_says() -> None:
     """The gradient is that of a network which normalises each chunk by itself, under the exact objective."""
     method = worlds.network(batch_norm=True)
-    views = worlds.batch(2)
-    parts = chunks(worlds.ROWS, 8)
-    outputs = [method([view[part] for view in views]) for part in parts]
-    z = [torch.cat([made.embeddings[v] for made in outputs]) for v in range(2)]
+    rows = Rows(worlds.batch(2), {"ids": torch.arange(worlds.ROWS)})
+    made = [method(rows[part]).groups[0] for part in chunks(worlds.ROWS, 8)]
+    z = [torch.cat(parts) for parts in zip(*made, strict=True)]
     sum(worlds.OBJECTIVES["barlow_twins"]()(*z).values()).backward()
     expected = {f"gradient of {name}": p.grad for name, p in method.named_parameters()}
     found = worlds.gradient(SINGLE, "barlow_twins", batch_norm=True, rows_in_memory=8)
@@ -65,26 +65,22 @@ def test_chunks_are_few_and_alike() -> None:
             assert len(sizes) == -(-rows // most)
 
 
-class Remembering(nn.Module):
-    """A method of everything that must happen once: dropout, a queue that forward fills and reads, a slow copy."""
+class Dropping(Method):
+    """A method with dropout, and a second network that the gradient does not reach."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.online = nn.Linear(5, 4).double()
         self.target = nn.Linear(5, 4).double().requires_grad_(False)
-        self.register_buffer("queue", torch.zeros(6, 4, dtype=torch.float64))
-        self.queue: Tensor
 
-    def forward(self, views: Sequence[Tensor], ids: Tensor | None = None) -> Outputs:
-        f = [nn.functional.dropout(view.flatten(1)[:, :5], 0.5) for view in views]
-        ours, theirs = self.online(f[0]) + self.queue.mean(0), self.target(f[1])
-        self.queue.copy_(torch.cat([theirs.detach(), self.queue])[:6])
-        return Outputs(f, [ours, theirs])
+    def forward(self, rows: Rows) -> Outputs:
+        f = [nn.functional.dropout(view.flatten(1)[:, :5], 0.5) for view in rows.views]
+        return Outputs(f, [(self.online(f[0]), self.target(f[1]))])
 
 
-def test_queues_targets_and_dropout_are_those_of_one_pass_over_the_chunks() -> None:
-    views, ids = worlds.batch(2), torch.arange(worlds.ROWS)
+def test_the_second_pass_of_a_chunk_draws_what_the_first_one_drew() -> None:
+    rows = Rows(worlds.batch(2), {"ids": torch.arange(worlds.ROWS)})
     objective = worlds.OBJECTIVES["vicreg"]()
 
     @contextmanager
@@ -92,26 +88,24 @@ def test_queues_targets_and_dropout_are_those_of_one_pass_over_the_chunks() -> N
         with seeded(0, f"chunk {chunk}"):
             yield
 
-    straight = Remembering()
+    straight = Dropping()
     made = []
     for number, part in enumerate(chunks(worlds.ROWS, 7)):
         with draws(number):
-            made.append(straight([view[part] for view in views], ids[part]))
-    z = [torch.cat([outputs.embeddings[v] for outputs in made]) for v in range(2)]
+            made.append(straight(rows[part]).groups[0])
+    z = [torch.cat(parts) for parts in zip(*made, strict=True)]
     sum(objective(*z).values()).backward()
-    chunked = Remembering()
+    chunked = Dropping()
     outputs, _ = backward(
         chunked,
-        objective,
-        views,
-        ids,
+        lambda groups: objective(*groups[0]),
+        rows,
         world=SINGLE,
         precision="float32",
         draws=draws,
         rows_in_memory=7,
     )
-    assert chunked.queue.equal(straight.queue)
-    assert all(a.equal(b) for a, b in zip(outputs.embeddings, [v.detach() for v in z], strict=True))
+    assert all(a.equal(b) for a, b in zip(outputs.groups[0], [v.detach() for v in z], strict=True))
     assert torch.allclose(chunked.online.weight.grad, straight.online.weight.grad, rtol=1e-12, atol=0)
     assert chunked.target.weight.grad is None
 
@@ -119,15 +113,15 @@ def test_queues_targets_and_dropout_are_those_of_one_pass_over_the_chunks() -> N
 def test_the_objective_is_called_once_a_step_with_the_global_batch() -> None:
     calls = []
 
-    def objective(*z: Tensor) -> dict[str, Tensor]:
-        calls.append([view.shape for view in z])
-        return worlds.OBJECTIVES["barlow_twins"]()(*z)
+    def objective(groups: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+        calls.append([[z.shape for z in group] for group in groups])
+        return worlds.OBJECTIVES["barlow_twins"]()(*groups[0])
 
     method = worlds.network(batch_norm=True)
-    views, ids = worlds.batch(2), torch.arange(worlds.ROWS)
+    rows = Rows(worlds.batch(2), {"ids": torch.arange(worlds.ROWS)})
     draws = lambda chunk: torch.random.fork_rng(devices=[])  # noqa: E731
-    backward(method, objective, views, ids, world=SINGLE, precision="float32", draws=draws, rows_in_memory=5)
-    assert calls == [[(worlds.ROWS, worlds.WIDTH)] * 2]
+    backward(method, objective, rows, world=SINGLE, precision="float32", draws=draws, rows_in_memory=5)
+    assert calls == [[[(worlds.ROWS, worlds.WIDTH)] * 2]]
 
 
 # --- Activations made again ----------------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ import worlds
 from nightly_log import record
 
 from barlow.distributed import World
-from barlow.methods.backward import backward
+from barlow.global_gradient import backward
 from barlow.methods.siamese import Siamese
 from barlow.nets.building import build_encoder
 from barlow.nets.heads import Head
 from barlow.nets.recompute import recomputed
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.optim.optimizers import build_optimizer
+from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
 ROUNDS = 5
@@ -51,7 +52,8 @@ def stepped(
 ) -> Callable[[], None]:
     """A training step of Barlow Twins on ResNet-18, ready to run."""
     encoder = build_encoder("resnet18", image_size=side, stem="as_is" if side > 64 else "small", seed=0)
-    method = Siamese(encoder, Head(widths=widths, hidden_bias=False, last_bias=False).build(512, 0, "projector"))
+    section = Siamese(projector=Head(widths=widths, hidden_bias=False, last_bias=False))
+    method = section.build(lambda: (encoder, 512), seed=0)
     method.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     made = build_optimizer(method, kind=optimizer, lr=0.1) if optimizer else None
     generator = torch.Generator().manual_seed(0)
@@ -63,9 +65,8 @@ def stepped(
         with keeps:
             _, terms = backward(
                 method,
-                BarlowTwins(),
-                views,
-                torch.arange(batch),
+                lambda groups: BarlowTwins()(*groups[0]),
+                Rows(views, {"ids": torch.arange(batch)}),
                 world=SINGLE,
                 precision="float32",
                 draws=draws,

@@ -13,11 +13,24 @@ import worlds
 from torch import Tensor, nn
 
 from barlow.distributed import World, joined
-from barlow.methods.backward import backward
-from barlow.methods.siamese import Siamese
+from barlow.global_gradient import backward
+from barlow.methods._networks import Method
 from barlow.nets.norms import synchronized
+from barlow.types import Outputs, Rows
 
 OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
+
+
+class Plain(Method):
+    """An encoder and a projector of two layers each."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.projector = encoder, projector
+
+    def forward(self, rows: Rows) -> Outputs:
+        features = [self.encoder(view) for view in rows.views]
+        return Outputs(features, [tuple(self.projector(f) for f in features)])
 
 
 def step(world: World, kind: str, rows_in_memory: int | None) -> dict[str, Tensor]:
@@ -29,14 +42,13 @@ def step(world: World, kind: str, rows_in_memory: int | None) -> dict[str, Tenso
     norms = [nn.BatchNorm2d(6), nn.BatchNorm1d(8)] if rows_in_memory is None else [nn.Identity(), nn.Identity()]
     encoder = nn.Sequential(nn.Conv2d(3, 6, 3), norms[0], nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     projector = nn.Sequential(nn.Linear(6, 8), norms[1], nn.Tanh(), nn.Linear(8, 3))
-    method = Siamese(encoder, projector).double().train()
+    method = Plain(encoder, projector).double().train()
     block = world.block(worlds.ROWS)
     with synchronized(method, world):
         _, terms = backward(
             world.wrap(method),
-            worlds.OBJECTIVES[kind](),
-            [view[block] for view in worlds.batch(2)],
-            torch.arange(worlds.ROWS)[block],
+            lambda groups: worlds.OBJECTIVES[kind]()(*groups[0]),
+            Rows([view[block] for view in worlds.batch(2)], {"ids": torch.arange(worlds.ROWS)[block]}),
             world=world,
             precision="float32",
             draws=lambda chunk: nullcontext(),

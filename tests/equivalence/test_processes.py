@@ -13,7 +13,7 @@ import worlds
 from nightly_log import record
 
 from barlow.distributed import World
-from barlow.pretrain import pretrain
+from barlow.pretraining import pretrain
 
 SINGLE = World(torch.device("cpu"))
 ALLOWED = {"without batch norm": 1e-10, "with batch norm": 1e-8, "float64": 1e-8, "float32": 1e-5}

@@ -17,11 +17,13 @@ import torch
 import yaml
 from PIL import Image
 
-from barlow import cli, storage
-from barlow import train as training
+from barlow import cli, stopping, storage
+from barlow import learner as learners
+from barlow.pretraining import pretrain
+from barlow.recipe import request
 from barlow.recipe.messages import RecipeError
 from barlow.run import Run
-from barlow.train import Interrupted, pretrain
+from barlow.stopping import Interrupted
 
 STEPS = tiny.SMALL["train.steps"]
 EVERY = 4
@@ -38,7 +40,7 @@ KILLER = """
 import json, os, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
-from barlow import train
+from barlow import learner, pretraining
 import timm
 
 os.fsync = lambda handle: None
@@ -51,7 +53,7 @@ for case in json.loads(sys.argv[1]):
     if child == 0:
         try:
             when, step = case["when"], case["step"]
-            guard, rename = train.guard, os.rename
+            guard, rename = learner.guard, os.rename
             def deadly_guard(at, *rest):
                 if when == "updating" and at == step:
                     die()
@@ -63,8 +65,8 @@ for case in json.loads(sys.argv[1]):
                 rename(old, new)
                 if when == "after the commit" and committing:
                     die()
-            train.guard, os.rename = deadly_guard, deadly_rename
-            train.pretrain(case["data"], case["out"], overrides=case["overrides"], progress=False)
+            learner.guard, os.rename = deadly_guard, deadly_rename
+            pretraining.pretrain(case["data"], case["out"], overrides=case["overrides"], progress=False)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -142,7 +144,7 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def send(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Arranges for this process to get a signal, once, while it computes the update after so many steps."""
-    guard = training.guard
+    guard = learners.guard
 
     def at(step: int, number: int = signal.SIGINT) -> None:
         left = [number]
@@ -152,7 +154,7 @@ def send(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 os.kill(os.getpid(), left.pop())
             guard(now, *rest)
 
-        monkeypatch.setattr(training, "guard", signalling)
+        monkeypatch.setattr(learners, "guard", signalling)
 
     return at
 
@@ -317,10 +319,10 @@ def test_a_second_ctrl_c_ends_the_run_at_once(data: Path, tmp_path: Path, monkey
     def twice(step: int, *rest: Any) -> None:
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(training.ONE_REQUEST_SECONDS + 0.1)
+            time.sleep(stopping.ONE_REQUEST_SECONDS + 0.1)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(training, "guard", twice)
+    monkeypatch.setattr(learners, "guard", twice)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "run", "barlow_twins")
     assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
@@ -334,7 +336,7 @@ def test_a_signal_that_is_repeated_at_once_is_one_request(
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training, "guard", twice)
+    monkeypatch.setattr(learners, "guard", twice)
     with pytest.raises(Interrupted, match="stopped at step 6"):
         train(data, tmp_path / "run", "barlow_twins")
 
@@ -398,8 +400,8 @@ def other(key: str, value: Any) -> Any:
 
 def test_every_key_is_refused_on_resume_or_known_to_change_nothing(killed: Path, tmp_path: Path) -> None:
     run = shutil.copytree(killed / "vicreg", tmp_path / "run")
-    keys = training._flat(yaml.safe_load((run / "recipe.yaml").read_text()))
-    assert set(training._FREE_ON_RESUME) == FREE
+    keys = request._flat(yaml.safe_load((run / "recipe.yaml").read_text()))
+    assert set(request.FREE_ON_RESUME) == FREE | {"data.sources"}
     refused = set()
     for key, value in keys.items():
         if key in FREE or (changed := other(key, value)) is None:

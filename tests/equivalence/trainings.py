@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from barlow.distributed import joined
-from barlow.pretrain import pretrain
+from barlow.pretraining import pretrain
 
 STEPS, HALF = 20, 10
 _LARS = {"optim.trust": 0.001, "optim.clip": False, "optim.lr_per_256": 2.0, "optim.vectors_lr_per_256": 0.01}

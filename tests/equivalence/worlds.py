@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from barlow import objectives
 from barlow.data.loader import Batch
 from barlow.distributed import World, joined
-from barlow.methods.backward import backward
+from barlow.global_gradient import backward
+from barlow.learner import Learner
+from barlow.methods._networks import Method
 from barlow.methods.siamese import Siamese
 from barlow.nets.heads import Head
 from barlow.nets.norms import synchronized
 from barlow.optim.optimizers import build_optimizer
 from barlow.train import train
+from barlow.types import Rows
 
 TESTS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 0))
 ROWS, WIDTH, SIDE = 24, 4, 6
@@ -50,13 +53,12 @@ class Encoder(nn.Module):
         return pooled
 
 
-def network(batch_norm: bool, sees: str = "each_view") -> Siamese:
+def network(batch_norm: bool, sees: str = "each_view") -> Method:
     torch.manual_seed(0)
     encoder = Encoder(batch_norm)
-    head = Head(widths=[16, WIDTH], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
-    projector = head.build(6, 1, "projector")
-    method = Siamese(encoder, projector, batch_norm_sees=sees)  # type: ignore[arg-type]
-    return method.double().train()
+    projector = Head(widths=[16, WIDTH], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
+    section = Siamese(projector=projector, batch_norm_sees=sees)  # type: ignore[arg-type]
+    return section.build(lambda: (encoder, 6), seed=1).double().train()
 
 
 def batch(views: int) -> list[Tensor]:
@@ -92,9 +94,8 @@ def gradient(
     with synchronized(method, world):
         _, terms = backward(
             world.wrap(method),
-            OBJECTIVES[kind](),
-            [view[block] for view in batch(views)],
-            torch.arange(ROWS)[block],
+            lambda groups: OBJECTIVES[kind]()(*groups[0]),
+            Rows([view[block] for view in batch(views)], {"ids": torch.arange(ROWS)[block]}),
             world=world,
             precision="float32",
             draws=lambda chunk: torch.random.fork_rng(devices=[]),
@@ -113,6 +114,7 @@ def trained(world: World, kind: str, dtype: torch.dtype, steps: int = 20) -> dic
     """
     method = network(batch_norm=True).to(dtype)
     optimizer = build_optimizer(method, kind="lars", lr=1.0, weight_decay=1e-4, trust=0.02)
+    learner = Learner(method, OBJECTIVES[kind](), optimizer, world, precision="float32", seed=0)
     images = [view.to(dtype) for view in batch(2)]
     block = world.block(ROWS)
     losses: list[Tensor] = []
@@ -120,19 +122,14 @@ def trained(world: World, kind: str, dtype: torch.dtype, steps: int = 20) -> dic
     def batches() -> Iterator[Batch]:
         for step in range(steps):
             turned = [view.roll(step, dims=3)[block] for view in images]
-            yield Batch(step, 0, torch.arange(ROWS)[block], turned, [])
+            yield Batch(step, 0, Rows(turned, {"ids": torch.arange(ROWS)[block]}))
 
     train(
-        method,
-        OBJECTIVES[kind](),
+        learner,
         batches(),
-        optimizer,
         lambda step, total: 0.05 * min(1.0, step / 5),
         steps,
-        world,
-        "float32",
-        [lambda moment: losses.append(torch.stack(list(moment.terms.values())).sum().detach())],
-        seed=0,
+        [lambda moment: losses.append(torch.stack(list(moment.outcome.terms.values())).sum().detach())],
     )
     return {
         **{f"loss {step}": loss for step, loss in enumerate(losses)},

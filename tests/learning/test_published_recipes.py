@@ -9,7 +9,7 @@ import pytest
 import torch
 from nightly_log import record
 
-from barlow.pretrain import pretrain
+from barlow.pretraining import pretrain
 from barlow.recipe.files import names
 from barlow.run import Run
 

@@ -1,9 +1,13 @@
+"""The siamese topology: passes, batch norm over one view or all, and what it refuses."""
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from barlow.methods._networks import Method
 from barlow.methods.siamese import Siamese
 from barlow.nets.heads import Head
+from barlow.types import Rows
 
 
 def encoder() -> nn.Module:
@@ -11,21 +15,35 @@ def encoder() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+HEAD = Head(widths=[5, 4], hidden_bias=True, last_bias=True)
+
+
 def projector() -> nn.Module:
-    return Head(widths=[5, 4], hidden_bias=True, last_bias=True).build(6, 0, "projector")
+    return HEAD.build(6, 0, "projector")
 
 
-def views(count: int = 2) -> list[Tensor]:
+def siamese(sees: str = "each_view", network: nn.Module | None = None) -> Method:
+    section = Siamese(projector=HEAD, batch_norm_sees=sees)  # type: ignore[arg-type]
+    return section.build(lambda: (encoder() if network is None else network, 6), seed=0)
+
+
+def rows(count: int = 2) -> Rows:
     # views of different scale: batch norm over one of them and over all of them then differ
     generator = torch.Generator().manual_seed(1)
-    return [(k + 1) * torch.randn(8, 3, 6, 6, generator=generator) + k for k in range(count)]
+    views = [(k + 1) * torch.randn(8, 3, 6, 6, generator=generator) + k for k in range(count)]
+    return Rows(views, {"ids": torch.arange(8)})
+
+
+def embeddings(method: Method, given: Rows) -> list[Tensor]:
+    (group,) = method(given).groups
+    return list(group)
 
 
 def test_each_view_takes_a_forward_pass_of_its_own_through_both_networks() -> None:
-    method = Siamese(encoder(), projector(), "each_view")
-    outputs = method(views())
+    method = siamese()
+    outputs = method(rows())
     expected = encoder()
-    for view, f, z in zip(views(), outputs.features, outputs.embeddings, strict=True):
+    for view, f, z in zip(rows().views, outputs.features, outputs.groups[0], strict=True):
         torch.testing.assert_close(f, expected(view))
         torch.testing.assert_close(z, projector()(f))
     assert method.encoder[1].num_batches_tracked == 2
@@ -33,39 +51,41 @@ def test_each_view_takes_a_forward_pass_of_its_own_through_both_networks() -> No
 
 
 def test_all_views_share_the_projectors_batch_norm_but_not_the_encoders() -> None:
-    method = Siamese(encoder(), projector(), "all_views")
-    outputs = method(views(3))
+    method = siamese("all_views")
+    z = embeddings(method, rows(3))
     expected = encoder()
-    features = [expected(view) for view in views(3)]
-    together = projector()(torch.cat(features))
-    assert [len(z) for z in outputs.embeddings] == [8, 8, 8]
-    torch.testing.assert_close(torch.cat(outputs.embeddings), together)
+    together = projector()(torch.cat([expected(view) for view in rows(3).views]))
+    assert [len(view) for view in z] == [8, 8, 8]
+    torch.testing.assert_close(torch.cat(z), together)
     assert method.encoder[1].num_batches_tracked == 3
     assert method.projector.norm0.num_batches_tracked == 1
-    apart = Siamese(encoder(), projector(), "each_view")(views(3))
-    assert not torch.allclose(apart.embeddings[0], outputs.embeddings[0], atol=0.1)
+    assert not torch.allclose(embeddings(siamese(), rows(3))[0], z[0], atol=0.1)
 
 
-def test_the_objective_compares_the_embeddings() -> None:
-    outputs = Siamese(encoder(), projector())(views(), torch.arange(8))
-    assert outputs.compared is outputs.embeddings
+def test_all_views_are_compared_with_each_other() -> None:
+    outputs = siamese()(rows())
     assert [f.shape for f in outputs.features] == [(8, 6)] * 2
-    assert [z.shape for z in outputs.compared] == [(8, 4)] * 2
+    assert [[z.shape for z in group] for group in outputs.groups] == [[(8, 4)] * 2]
+
+
+def test_one_view_is_a_group_of_its_own() -> None:
+    outputs = siamese()(rows(1))
+    assert [[z.shape for z in group] for group in outputs.groups] == [[(8, 4)]]
 
 
 def test_gradients_reach_both_networks_from_every_view() -> None:
     for k in range(2):
-        method = Siamese(encoder(), projector())
-        method(views()).embeddings[k].square().sum().backward()
+        method = siamese()
+        embeddings(method, rows())[k].square().sum().backward()
         assert bool(method.encoder[0].weight.grad.any())
         assert bool(method.projector.linear0.weight.grad.any())
 
 
 def test_channels_last_gives_the_same_embeddings() -> None:
-    plain = Siamese(encoder(), projector())(views())
-    method = Siamese(encoder(), projector()).to(memory_format=torch.channels_last)
-    last = method([view.contiguous(memory_format=torch.channels_last) for view in views()])
-    torch.testing.assert_close(last.embeddings, plain.embeddings)
+    plain = embeddings(siamese(), rows())
+    method = siamese().to(memory_format=torch.channels_last)
+    last = Rows([view.contiguous(memory_format=torch.channels_last) for view in rows().views], rows().known)
+    torch.testing.assert_close(embeddings(method, last), plain)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +101,11 @@ def test_an_encoder_that_does_not_make_rows_of_features_is_refused(network: nn.M
     if isinstance(network, nn.MultiheadAttention):
         network.forward = lambda x: (x, x)  # type: ignore[assignment, method-assign]
     with pytest.raises(ValueError, match=rf"the encoder made {got}.*\(n, features\)"):
-        Siamese(network, nn.Identity())(views())
+        siamese(network=network)(rows())
 
 
 def test_no_views_and_unknown_batch_norm_are_refused() -> None:
     with pytest.raises(ValueError, match="no views"):
-        Siamese(encoder(), nn.Identity())([])
-    with pytest.raises(ValueError, match="allowed: each_view, all_views"):
-        Siamese(encoder(), nn.Identity(), "both")  # type: ignore[arg-type]
+        siamese()(rows(0))
+    with pytest.raises(ValueError, match="choose one of each_view, all_views"):
+        siamese("both")

@@ -11,10 +11,12 @@ import tiny
 import torch
 import yaml
 
-import barlow.train
+from barlow import facts
+from barlow import plan as plans
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
 from barlow.nets.heads import Head
+from barlow.pretraining import build_learner, pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
@@ -134,7 +136,19 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
     small = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}, "method.projector.widths": [4, 2]}
     chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
-    _, optimizer = barlow.train.build_for_training(chosen, World(torch.device("cpu")), None, lambda line: None)
+    plan = plans.resolved(
+        chosen,
+        facts.Machine(torch.device("cpu"), processes=1, cores=1, memory=1 << 30, half=False),
+        usable=100_000,
+        candidates=100_000,
+        channels=3,
+        image_size=32,
+        working_size=32,
+        executor="in_memory",
+        workers=1,
+        mean_and_std=([0.5] * 3, [0.5] * 3),
+    )
+    optimizer = build_learner(plan, World(torch.device("cpu"))).optimizer
     yield from ((group["name"], group) for group in optimizer.param_groups)
 
 

@@ -41,11 +41,11 @@ class Pipeline(Protocol):
 
     def told(self, ids: Ids, seed: int, epoch: int) -> dict[str, Tensor]: ...
 
-    def plain(self, pixels: Pixels, sizes: Int64[Tensor, "n 2"]) -> Images: ...
+    def centre_from_memory(self, pixels: Pixels, sizes: Int64[Tensor, "n 2"]) -> Images: ...
 
-    def plain_crop(self, image: Array) -> Array: ...
+    def centre_crop(self, image: Array) -> Array: ...
 
-    def plain_finish(self, crops: Pixels) -> Images: ...
+    def finish_centre(self, crops: Pixels) -> Images: ...
 
 
 @dataclass
@@ -143,10 +143,10 @@ class MemoryLoader:
             yield self._order.batch(step, Rows(views, known))
 
     def all_rows(self) -> Iterator[Rows]:
-        """Every image once, in the order of the ids, as one plain view: this process's block of each batch."""
+        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
         for block in self._order.all():
             rows = torch.from_numpy(block)
-            view = self.pipeline.plain(self.pixels[rows.to(self.device)], self.sizes[rows])
+            view = self.pipeline.centre_from_memory(self.pixels[rows.to(self.device)], self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
 
 
@@ -239,15 +239,15 @@ class StreamingLoader:
             yield self._order.batch(step, Rows(views, known), crops.replaced)
 
     def all_rows(self) -> Iterator[Rows]:
-        """Every image once, in the order of the ids, as one plain view: this process's block of each batch.
+        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
 
         A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
         """
         blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
-        cropping = _PlainDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
+        cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
         for crops in self._loaded(cropping, blocks):
             self._watch(crops, deque(maxlen=WINDOW))
-            view = self.pipeline.plain_finish(crops.views[0].to(self.device, non_blocking=True))
+            view = self.pipeline.finish_centre(crops.views[0].to(self.device, non_blocking=True))
             yield Rows([view], {"ids": crops.ids})
 
     def _loaded(self, cropping: "_CropDataset", requests: Any) -> Iterator["_Crops"]:
@@ -330,11 +330,11 @@ class _CropDataset(Dataset[_Sample]):
         return _Sample(wanted, [], failures)
 
 
-class _PlainDataset(_CropDataset):
-    """The same for plain views."""
+class _CentreDataset(_CropDataset):
+    """The same for the centre of each image, without a draw."""
 
     def _cropper(self, ids: NDArray[np.int64], epoch: int) -> Callable[[Array, int], list[Array]]:
-        return lambda image, row: [self._pipeline.plain_crop(image)]
+        return lambda image, row: [self._pipeline.centre_crop(image)]
 
 
 def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:

@@ -1,7 +1,7 @@
 """One encoder and one projector for every view: Barlow Twins, VICReg, W-MSE, SimCLR."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
@@ -28,10 +28,17 @@ class Siamese:
     Args:
         projector: the head between the encoder and the objective. The run does not keep it.
         batch_norm_sees: each_view or all_views: where the projector's batch norm takes its statistics from.
+
+    Raises:
+        ValueError: an unknown `batch_norm_sees`.
     """
 
     projector: Head
     batch_norm_sees: BatchNormSees = "each_view"
+
+    def __post_init__(self) -> None:
+        if self.batch_norm_sees not in get_args(BatchNormSees):
+            raise ValueError(f"batch_norm_sees is {self.batch_norm_sees!r}: choose one of each_view, all_views")
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         return [(self.projector.widths[-1],) * views]

@@ -1,6 +1,6 @@
 """The weight of the loss, how often the processes exchange gradients, and state that a chunk changes and reads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import pytest
@@ -8,21 +8,35 @@ import torch
 from torch import Tensor, distributed, nn
 
 from barlow.distributed import World
-from barlow.methods.backward import backward, chunks
-from barlow.methods.siamese import Outputs, Siamese
+from barlow.global_gradient import backward, chunks, distinct
+from barlow.methods._networks import Method
 from barlow.objectives.vicreg import VICReg
+from barlow.types import Outputs, Rows
 
 ROWS = 9
 SINGLE = World(torch.device("cpu"))
 
 
-def views() -> list[Tensor]:
-    return list(torch.randn(2, ROWS, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+def rows() -> Rows:
+    views = torch.randn(2, ROWS, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Rows(list(views), {"ids": torch.arange(ROWS)})
 
 
-def method() -> Siamese:
-    torch.manual_seed(0)
-    return Siamese(nn.Linear(5, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 3))).double()
+class Plain(Method):
+    """Two layers for every view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.projector = nn.Linear(5, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 3))
+
+    def forward(self, rows: Rows) -> Outputs:
+        features = [self.encoder(view) for view in rows.views]
+        return Outputs(features, [tuple(self.projector(f) for f in features)])
+
+
+def method() -> Method:
+    return Plain().double()
 
 
 def gradient_and_terms(
@@ -30,9 +44,8 @@ def gradient_and_terms(
 ) -> tuple[list[Tensor], dict[str, float]]:
     _, terms = backward(
         network,
-        VICReg(),
-        views(),
-        torch.arange(ROWS),
+        lambda groups: VICReg()(*groups[0]),
+        rows(),
         world=SINGLE,
         precision="float32",
         draws=lambda chunk: nullcontext(),
@@ -89,18 +102,25 @@ class Counting(nn.Module):
         self.register_buffer("seen", torch.ones((), dtype=torch.float64))
         self.seen: Tensor
 
-    def forward(self, views: Sequence[Tensor], ids: Tensor | None = None) -> Outputs:
-        embeddings = [self.layer(view) * self.seen.clone() for view in views]
-        self.seen += len(views[0])
-        return Outputs(list(views), embeddings)
+    def forward(self, rows: Rows) -> Outputs:
+        embeddings = tuple(self.layer(view) * self.seen.clone() for view in rows.views)
+        self.seen += len(rows)
+        return Outputs(rows.views, [embeddings])
 
 
 def test_a_chunk_that_is_run_again_finds_the_state_that_it_found_first() -> None:
     straight, chunked = Counting(), Counting()
-    made = [straight([view[part] for view in views()]) for part in chunks(ROWS, 4)]
-    z = [torch.cat([outputs.embeddings[v] for outputs in made]) for v in range(2)]
+    made = [straight(rows()[part]).groups[0] for part in chunks(ROWS, 4)]
+    z = [torch.cat(parts) for parts in zip(*made, strict=True)]
     sum(VICReg()(*z).values()).backward()
     gradients, _ = gradient_and_terms(chunked, 4)
     assert float(chunked.seen) == float(straight.seen) == 1 + ROWS
     for found, p in zip(gradients, straight.parameters(), strict=True):
         torch.testing.assert_close(found, p.grad, rtol=1e-12, atol=1e-13)
+
+
+def test_a_tensor_of_two_groups_is_taken_once() -> None:
+    a, b, c = (torch.zeros(2, 3) for _ in range(3))
+    tensors, places = distinct([(a, b), (a, c), (c, b)])
+    assert [id(z) for z in tensors] == [id(a), id(b), id(c)]
+    assert places == [(0, 1), (0, 2), (2, 1)]

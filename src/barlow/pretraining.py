@@ -251,7 +251,7 @@ def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> plans
 
 
 def build_learner(
-    plan: Plan, world: World, loader: Loader, given: Given | None = None, say: Say = lambda line: None
+    plan: Plan, world: World, loader: Loader | None = None, given: Given | None = None, say: Say = lambda line: None
 ) -> Learner:
     """Networks, objective and optimizer: a function of the plan (and of what it names or was given) alone.
 
@@ -295,7 +295,7 @@ def build_learner(
         loss_weight=optim.loss_weight,
         rows_in_memory=recipe.train.rows_in_memory,
         activation_checkpointing=recipe.train.activation_checkpointing,
-        all_rows=loader.all_rows,
+        all_rows=None if loader is None else loader.all_rows,
     )
 
 
