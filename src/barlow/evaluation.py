@@ -16,7 +16,7 @@ from barlow import storage
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.names import NAMED
-from barlow.data.sources import Source, open_source
+from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.distributed import choose_device
 from barlow.machine import available_cores, available_memory
 from barlow.nets.encoders import build_encoder, load_encoder
@@ -41,8 +41,6 @@ from barlow.run import Run, load_recipe_text
 from barlow.types import Images
 from barlow.views.keys import Keys, permutation
 from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
-
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 SHARE_OF_MEMORY = 0.25
 """Centre views that need less than this share of the free memory are held; others are decoded for each network."""
@@ -87,8 +85,8 @@ class Evaluation:
 
 def evaluate(
     run: str | os.PathLike[str],
-    train: Data | None = None,
-    test: Data | None = None,
+    train: FoldersOrName | None = None,
+    test: FoldersOrName | None = None,
     *,
     probes: Sequence[str] | None = None,
     baselines: bool = True,
@@ -182,7 +180,9 @@ def own_set(run: str | os.PathLike[str]) -> str | None:
     return name if name in NAMED else None
 
 
-def _default_sets(run: Run, train: Data | None, test: Data | None) -> tuple[Data, Data]:
+def _default_sets(
+    run: Run, train: FoldersOrName | None, test: FoldersOrName | None
+) -> tuple[FoldersOrName, FoldersOrName]:
     if train is not None and test is not None:
         return train, test
     name = own_set(run.path)
@@ -225,7 +225,7 @@ class _Progress:
 class _Labelled:
     """A labelled set as the networks see it: its centre views, in memory or decoded again when asked for."""
 
-    source: Source
+    source: ImageSource
     preprocessing: Preprocessing
     ids: np.ndarray
     skipped: list[tuple[str, str]]
@@ -276,7 +276,7 @@ class _Labelled:
         return f"{len(self.skipped)} images of {self.source.name} cannot be read and are left out ({where}: {reason})"
 
 
-def _labelled(spec: Data, split: str, preprocessing: Preprocessing, max_bad: float) -> _Labelled:
+def _labelled(spec: FoldersOrName, split: str, preprocessing: Preprocessing, max_bad: float) -> _Labelled:
     source = open_source(spec, split=split, channels=preprocessing.channels)
     if source.labels is None or source.classes is None:
         raise ValueError(

@@ -17,7 +17,7 @@ from barlow.data import memory, statistics
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import Inventory, scan, without_library_noise
 from barlow.data.loader import MemoryLoader, StreamingLoader
-from barlow.data.sources import Source, open_source
+from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World, has_native_bf16
 from barlow.machine import available_cores, available_memory
 from barlow.methods.backward import chunks
@@ -206,7 +206,7 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
     return Prepared(resolved, reasons, loader, report, sheet)
 
 
-def _open(chosen: Recipe, channels: int) -> Source:
+def _open(chosen: Recipe, channels: int) -> ImageSource:
     return open_source(
         chosen.data.sources, split=chosen.data.split, channels=channels, max_pixels=chosen.data.max_pixels
     )
@@ -218,13 +218,13 @@ class _Probe:
     grey: bool
 
 
-def _probe(source: Source) -> _Probe:
+def _probe(source: ImageSource) -> _Probe:
     """Median shorter side, and whether no colour is met, over a few images spread through the source."""
     with without_library_noise():
         return _probed(source)
 
 
-def _probed(source: Source) -> _Probe:
+def _probed(source: ImageSource) -> _Probe:
     sides, grey = [], True
     for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)):
         try:
@@ -275,7 +275,7 @@ def _check_batch(resolved: Recipe, images: int, world: World) -> None:
         ) from error
 
 
-def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
+def _readable(source: ImageSource, ids: np.ndarray) -> tuple[int, np.ndarray]:
     """The first of these images that can be read; of a large set not all have been tried by now."""
     for i in ids[:-1]:
         with contextlib.suppress(UnreadableImage):
@@ -283,7 +283,7 @@ def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
     return int(ids[-1]), source.read(int(ids[-1]), 0)
 
 
-def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, resolved: Recipe) -> np.ndarray:
+def _sheet(source: ImageSource, inventory: Inventory, pipeline: ViewPipeline, resolved: Recipe) -> np.ndarray:
     spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
     rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
     ids = np.array([i for i, _ in rows.values()])

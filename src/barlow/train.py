@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from barlow import recipe as recipes
 from barlow import resolve, storage
 from barlow.data.folder import printable
+from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, fixed_shapes, joined, synchronize
 from barlow.machine import environment
 from barlow.methods.backward import backward
@@ -34,7 +35,6 @@ from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, load_recipe_text, same_content
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
 
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Rates = Callable[[int, int], float]
 
 
@@ -161,7 +161,7 @@ def guard(step: int, terms: Mapping[str, Tensor], gradient_norm: Tensor) -> None
 
 
 def pretrain(
-    data: Data | None = None,
+    data: FoldersOrName | None = None,
     out: str | os.PathLike[str] = "runs/barlow",
     *,
     recipe: str = "small_barlow_twins",
@@ -240,7 +240,7 @@ def pretrain(
         return _pretrain(run, chosen, module, custom, world, resume=resume, progress=progress and world.main, tell=tell)
 
 
-def chosen_recipe(data: Data | None = None, *, recipe: str = "small_barlow_twins", **flags: Any) -> Recipe:
+def chosen_recipe(data: FoldersOrName | None = None, *, recipe: str = "small_barlow_twins", **flags: Any) -> Recipe:
     """The recipe that `pretrain` would start from, given the same arguments; `auto` is not resolved."""
     return _new_recipe(recipe, _changes(data, **flags), bare=True)
 
@@ -255,7 +255,7 @@ _KEY_OF_FLAG = {
 
 
 def _changes(
-    data: Data | None,
+    data: FoldersOrName | None,
     *,
     objective: str | Callable[..., Any] | None = None,
     encoder: str | nn.Module | None = None,
