@@ -14,7 +14,7 @@ import numpy as np
 import pictures
 import torch
 
-from barlow.evaluation import _labelled
+from barlow.data.labelled import read_labelled
 from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import embed
@@ -28,7 +28,7 @@ class Folder:
 
     def __init__(self, folder: Path, count: int, name: str, size: int) -> None:
         self.encoder = build_encoder(name, in_channels=3, image_size=size, seed=0)
-        labelled = _labelled(folder, "train", Preprocessing(size, 1.0, "bilinear", MEAN, STD, 3), 0.0)
+        labelled = read_labelled(folder, "train", Preprocessing(size, 1.0, "bilinear", MEAN, STD, 3), 0.0)
         chosen = np.linspace(0, len(labelled.ids) - 1, min(count, len(labelled.ids))).astype(int)
         assert labelled.held is not None
         self.held = replace(labelled, ids=labelled.ids[chosen], held=labelled.held[chosen])

@@ -18,12 +18,12 @@ from barlow.data import memory, statistics
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
-from barlow.data.sources import Source, open_source
+from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
 from barlow.global_gradient import chunks
 from barlow.learner import takes_all_groups
-from barlow.nets.stems import takes_small_stem
 from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
@@ -180,7 +180,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     )
 
 
-def _opened(chosen: Recipe) -> tuple[Source, int, facts.ImageFacts]:
+def _opened(chosen: Recipe) -> tuple[ImageSource, int, facts.ImageFacts]:
     """The source, with as many channels as it is trained with, and what a look at it shows."""
 
     def opened(channels: int) -> Source:
@@ -276,7 +276,7 @@ def _asked(plan: Plan, objective: Any, *, required: bool = False) -> list[str]:
     return objectives.asks(plan.new_objective() if objective is None else objective, required=required)
 
 
-def _labels(source: Source) -> Tensor | None:
+def _labels(source: ImageSource) -> Tensor | None:
     labels = source.labels
     if labels is None or labels.ndim != 1:
         return None
@@ -351,7 +351,7 @@ def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
         ) from error
 
 
-def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
+def _readable(source: ImageSource, ids: np.ndarray) -> tuple[int, np.ndarray]:
     """The first of these images that can be read; of a large set not all have been tried by now."""
     for i in ids[:-1]:
         with contextlib.suppress(UnreadableImage):
@@ -359,7 +359,7 @@ def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
     return int(ids[-1]), source.read(int(ids[-1]), 0)
 
 
-def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
+def _sheet(source: ImageSource, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
     spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
     rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
     ids = np.array([i for i, _ in rows.values()])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource, printable
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.views.keys import permutation
 
 SAMPLE = 1_000
@@ -92,7 +92,7 @@ class Inventory:
 
 
 def scan(
-    source: Source, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
+    source: ImageSource, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
 ) -> Inventory:
     """Looks at every file's header and decodes a sample in full, for sets that are streamed (see `memory.hold` else).
 
@@ -110,7 +110,7 @@ def scan(
     return inventory
 
 
-def _scan(source: Source, sample: int | None, workers: int, seed: int) -> Inventory:
+def _scan(source: ImageSource, sample: int | None, workers: int, seed: int) -> Inventory:
     take = Taking(source)
     count = len(source)
     if isinstance(source, FolderSource):
@@ -138,7 +138,7 @@ def _scan(source: Source, sample: int | None, workers: int, seed: int) -> Invent
 class Taking:
     """An inventory while it is being taken; not shared between threads."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImageSource) -> None:
         self.source = source
         self.skipped: dict[int, str] = {}
         self.sizes = np.zeros((len(source), 2), np.int64)

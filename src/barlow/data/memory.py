@@ -11,7 +11,7 @@ from torch import Tensor
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, Taking, in_threads, without_library_noise
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.types import Ids, Pixels
 
 PROBED = 64
@@ -31,13 +31,13 @@ class Held:
     ids: Ids
 
 
-def bytes_needed(source: Source, working_size: int, channels: int = 3) -> int:
+def bytes_needed(source: ImageSource, working_size: int, channels: int = 3) -> int:
     """The most memory that `hold` would keep."""
     return len(source) * channels * working_size**2
 
 
 def hold(
-    source: Source, working_size: int, *, max_bad: float | None = None, workers: int = 2
+    source: ImageSource, working_size: int, *, max_bad: float | None = None, workers: int = 2
 ) -> tuple[Inventory, Held]:
     """Decodes the whole source to uint8 squares.
 
@@ -60,7 +60,7 @@ def hold(
     return inventory, held
 
 
-def _hold(source: Source, working_size: int, workers: int) -> tuple[Inventory, Held]:
+def _hold(source: ImageSource, working_size: int, workers: int) -> tuple[Inventory, Held]:
     count = len(source)
     probes = [_read(source, int(i), working_size) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
     met = [max(size) for image, size, _, _ in probes if image is not None]
@@ -95,7 +95,7 @@ def _hold(source: Source, working_size: int, workers: int) -> tuple[Inventory, H
     )
 
 
-def _read(source: Source, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
+def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
     """Pixels, original height and width, header if it is a file; or a reason."""
     try:
         if isinstance(source, FolderSource):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.inventory import in_threads
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.types import Pixels
 from barlow.views.keys import permutation
 
@@ -36,7 +36,7 @@ def measure(pixels: Pixels, *, seed: int = 0, limit: int = HELD_LIMIT) -> Statis
 
 
 def measure_source(
-    source: Source,
+    source: ImageSource,
     ids: NDArray[np.int64],
     *,
     seed: int = 0,
