@@ -183,16 +183,16 @@ FAULTS = [
     # --- Views ------------------------------------------------------------------------------------------------------
     Fault(
         "the hue turns by a sixth of what was drawn",
-        "views/ops.py",
+        "views/ops/colour.py",
         "chroma * (6.0 * shift)",
         "chroma * shift",
         ("views/test_ops_against_torchvision.py::test_each_part_of_the_jitter_is_torchvisions[hue]",),
     ),
     Fault(
         "a large image's blur leaves out taps that count",
-        "views/ops.py",
-        "    CUT = 5  #",
-        "    CUT = 2  #",
+        "views/ops/blur.py",
+        "    CUT: ClassVar[int] = 5\n",
+        "    CUT: ClassVar[int] = 2\n",
         ("views/test_ops_against_torchvision.py::test_blur_is_torchvisions_with_byols_kernel[opencv-224-224]",),
     ),
     Fault(
