@@ -241,7 +241,7 @@ class Recipe(_Section):
     source: Source
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     data: Data
-    views: Annotated[list[Annotated[list[dict[str, Any]], Field(min_length=1)]], Field(min_length=2)]
+    views: Annotated[list[Annotated[list[dict[str, Any]], Field(min_length=1)]], Field(min_length=1)]
     encoder: Encoder
     method: Method
     objective: dict[str, Any]

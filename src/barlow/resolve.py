@@ -5,6 +5,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -151,9 +152,10 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
     own = world.block(int(batch))
 
     pipeline = ViewPipeline(resolved.build_views(), list(mean), list(std))
-    if pipeline.size != size:
+    if size not in pipeline.sizes:
         raise RecipeError(
-            f"data.image_size is {size} and the views are {pipeline.size} px; set both, or the crops' size to auto"
+            f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
+            "set both, or the crops' size to auto"
         )
     loader: MemoryLoader | StreamingLoader
     if held is not None:
@@ -184,7 +186,8 @@ def prepare(chosen: Recipe, world: World) -> Prepared:
     reasons += [
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
         f"{'grey' if changes.get('data.channels', data.channels) == 1 else 'colour'}, {where}",
-        f"views    {len(resolved.views)} of {size} px; {resolved.encoder.name}, stem {resolved.encoder.stem}; "
+        f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(pipeline.sizes).items())}; "
+        f"{resolved.encoder.name}, stem {resolved.encoder.stem}; "
         f"projector {'-'.join(str(w) for w in resolved.method.projector.widths)}",
         f"batch    {batch} ({loader.steps_per_epoch} steps an epoch), peak rate {resolved.optim.peak(batch):.3g} "
         f"= {resolved.optim.rate_per_256(batch):.3g} × {batch}/256 ({resolved.optim.kind}), {device}, "

@@ -39,6 +39,8 @@ class Pipeline(Protocol):
 
     def finish(self, crops: list[Pixels], ids: Ids, seed: int, epoch: int) -> list[Images]: ...
 
+    def told(self, ids: Ids, seed: int, epoch: int) -> dict[str, Int64[Tensor, "n"]]: ...
+
 
 @dataclass
 class Batch:

@@ -1,4 +1,4 @@
-"""The ops that views are made of: crop, flip, colour, blur, …, one file for each family.
+"""The ops that views are made of: crop, flip, colour, blur, rotation, …, one file for each family.
 
 Ops are batched. They take (n, c, h, w) floats in [0, 1], on any device, and every image of the batch gets draws of its
 own. What an image becomes depends on that image and its key, never on the batch around it. On a CPU this holds to the
@@ -9,7 +9,7 @@ Large RGB images on a CPU are worked on by OpenCV where it is installed; `_openc
 
 Not every image has three channels. Saturation, hue and grayscale are about colour, so they leave images with any other
 number of channels as they are. Brightness and contrast change all channels alike, and the mean that contrast keeps is
-that of the grey image for three channels, of all channels otherwise. Crop, flip, blur and solarisation treat
+that of the grey image for three channels, of all channels otherwise. Crop, flip, rotation, blur and solarisation treat
 each channel alike.
 
 To add an op, add a file here, or a class to the file of its family: a frozen dataclass that inherits from `Op` and is
@@ -27,6 +27,7 @@ from barlow.views.ops.colour import ColorJitter, Grayscale
 from barlow.views.ops.crop import RandomResizedCrop
 from barlow.views.ops.flip import HorizontalFlip
 from barlow.views.ops.normalize import Normalize
+from barlow.views.ops.rotate import RandomRotate90
 from barlow.views.ops.solarize import Solarize
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Normalize",
     "Op",
     "RandomResizedCrop",
+    "RandomRotate90",
     "Solarize",
     "as_images",
 ]
