@@ -90,7 +90,7 @@ def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
         ("data.std", [0.0], r"data\.std\.0 is 0\.0; .*greater than 0"),
         ("data.max_bad", 1.5, r"data\.max_bad is 1\.5"),
         ("data.executor", "fast", r"data\.executor is 'fast'; .*'in_memory', 'streaming' or 'auto'"),
-        ("views", [], r"views is \[\]; .*at least 2"),
+        ("views", [], r"views is \[\]; .*at least 1"),
         ("views.0", "crop", r"views\.0 is 'crop'; .*list"),
         ("views.0.1.p", "often", r"views\.0\.1\.p is 'often'; .*number"),
         ("views.0.1.p", 2, r"views\.0\.1: .*p=2"),

@@ -183,16 +183,16 @@ FAULTS = [
     # --- Views ------------------------------------------------------------------------------------------------------
     Fault(
         "the hue turns by a sixth of what was drawn",
-        "views/ops.py",
+        "views/ops/colour.py",
         "chroma * (6.0 * shift)",
         "chroma * shift",
         ("views/test_ops_against_torchvision.py::test_each_part_of_the_jitter_is_torchvisions[hue]",),
     ),
     Fault(
         "a large image's blur leaves out taps that count",
-        "views/ops.py",
-        "    CUT = 5  #",
-        "    CUT = 2  #",
+        "views/ops/blur.py",
+        "    CUT: ClassVar[int] = 5\n",
+        "    CUT: ClassVar[int] = 2\n",
         ("views/test_ops_against_torchvision.py::test_blur_is_torchvisions_with_byols_kernel[opencv-224-224]",),
     ),
     Fault(
@@ -201,6 +201,34 @@ FAULTS = [
         "[draw[rows] for draw in draws]",
         "[draw[: len(x)] for draw in draws]",
         ("views/test_pipeline.py::test_large_batches_made_in_chunks_are_those_made_at_once",),
+    ),
+    Fault(
+        "images are turned clockwise",
+        "views/ops/rotate.py",
+        "torch.rot90(x, k, (2, 3))",
+        "torch.rot90(x, k, (3, 2))",
+        (
+            "views/test_rotate.py::test_a_square_is_turned_as_in_the_published_example[1-expected1]",
+            "views/test_rotate.py::test_what_is_told_is_what_was_done_to_the_view[memory-24]",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "what is told was drawn with the keys of the first view",
+        "views/pipeline.py",
+        "draws = op.draws(Keys(seed, epoch, ids, view, position))",
+        "draws = op.draws(Keys(seed, epoch, ids, 0, position))",
+        ("views/test_rotate.py::test_what_is_told_is_what_was_done_to_the_view[workers-24]",),
+    ),
+    Fault(
+        "boxes are cut from images in memory without mapping their coordinates",
+        "views/ops/crop.py",
+        "self.resample(x, boxes * np.tile(np.array(x.shape[2:]) / sizes, (1, 2)))",
+        "self.resample(x, boxes)",
+        (
+            "views/test_centre.py::test_an_image_held_at_a_square_gives_the_centre_of_the_original[120-180]",
+            "views/test_pipeline.py::test_images_held_at_a_square_are_cropped_as_the_originals_are",
+        ),
     ),
     # --- Barlow Twins -----------------------------------------------------------------------------------------------
     Fault(
