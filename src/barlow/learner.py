@@ -25,8 +25,8 @@ from barlow.types import Embedding, Ids, Outputs, Rows
 Objective = Callable[..., Mapping[str, Tensor]]
 
 AllRows = Callable[[], Iterable[Rows]]
-"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the other. The
-last batch is filled up with repeated rows."""
+"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
+other. The last batch is filled up with repeated rows."""
 
 
 class NonFinite(RuntimeError):

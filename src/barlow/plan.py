@@ -5,6 +5,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -153,8 +154,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     if size not in pipeline.sizes:
         raise RecipeError(
-            f"data.image_size is {size} and the views are {', '.join(map(str, sorted(set(pipeline.sizes))))} px; set "
-            "both, or the crops' size to auto"
+            f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
+            "set both, or the crops' size to auto"
         )
     labels = _labels(source) if "labels" in _asked(plan, objective) else None
     loader: MemoryLoader | StreamingLoader
@@ -183,7 +184,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
 def _opened(chosen: Recipe) -> tuple[ImageSource, int, facts.ImageFacts]:
     """The source, with as many channels as it is trained with, and what a look at it shows."""
 
-    def opened(channels: int) -> Source:
+    def opened(channels: int) -> ImageSource:
         data = chosen.data
         return open_source(data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels)
 
@@ -253,10 +254,12 @@ def _reasons(
         for name, head in recipe.method.items()
         if isinstance(head, dict) and "widths" in head
     )
+    sides = [op["size"] for view in recipe.views for op in view if "size" in op]
     lines = [
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
-        f"views    {len(recipe.views)} of {plan.image_size} px; {recipe.encoder.name}, stem {plan.stem}; {widths}",
+        f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(sides).items())}; "
+        f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
     ]
@@ -310,7 +313,7 @@ def _check_step(plan: Plan, objective: Any, loader: MemoryLoader | StreamingLoad
     known = {
         "ids": torch.arange(batch),
         **({} if loader.labels is None else {"labels": loader.labels[torch.arange(batch) % len(loader.labels)]}),
-        **loader.pipeline.told(np.arange(batch), recipe.seed, 0),
+        **loader.pipeline.told(torch.arange(batch), recipe.seed, 0),
     }
     _check_asked(_asked(plan, objective, required=True), recipe, known)
     if objective is None:
