@@ -26,6 +26,9 @@ VICREG = "objectives/test_vicreg.py::test_"
 W_MSE = "objectives/test_w_mse.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
 SYNCHRONIZED = "nets/test_synchronized.py::test_"
+COVARIANCE = "objectives/test_covariance.py::test_"
+GRADIENTS = "objectives/test_gradients.py::test_"
+WHITENING = "objectives/test_whitening.py::test_"
 LINALG = "test_linalg.py::test_"
 LARS = "optim/test_lars.py::test_"
 SCHEDULES = "optim/test_schedules.py::test_"
@@ -255,33 +258,33 @@ FAULTS = [
     ),
     Fault(
         "Barlow Twins: the standard deviation takes no part in the gradient",
-        "linalg.py",
+        "objectives/_cross_correlation.py",
         "taken_by_on, sums = u * apart,",
         "taken_by_on, sums = u,",
         (f"{BARLOW_TWINS}{LOOPS}[size0-healthy]",),
     ),
     Fault(
         "Barlow Twins: the correlation is divided by a nominal batch size",
-        "linalg.py",
+        "objectives/_cross_correlation.py",
         "rows.sum(), off_weight / n**2",
         "rows.sum(), off_weight / 256**2",
         (f"{BARLOW_TWINS}published_vectors",),
     ),
     Fault(
         "Barlow Twins: the off-diagonal sum has the diagonal in it",
-        "linalg.py",
+        "objectives/_gradients.py",
         "    return matrix.fill_diagonal_(0).square()\n",
         "    return matrix.square()\n",
         (f"{BARLOW_TWINS}published_vectors", f"{VICREG}published_vectors"),
     ),
     Fault(
         "Barlow Twins: the Gram form has the diagonal in it",
-        "linalg.py",
+        "objectives/_cross_correlation.py",
         "(gram_a * gram_b).sum() - (1 - apart).square().sum()",
         "(gram_a * gram_b).sum()",
         (
             f"{BARLOW_TWINS}{LOOPS}[size2-healthy]",
-            f"{LINALG}gram_and_direct_form_are_the_same_energy_with_the_same_gradient[size0-cross-correlation-healthy]",
+            f"{GRADIENTS}gram_and_direct_form_are_the_same_energy_with_the_same_gradient[size0-cross-correlation-healthy]",
         ),
     ),
     # --- VICReg -----------------------------------------------------------------------------------------------------
@@ -303,18 +306,18 @@ FAULTS = [
     ),
     Fault(
         "VICReg: the variance is the biased one",
-        "linalg.py",
+        "objectives/_covariance.py",
         "else torch.float64) / (n - 1)",
         "else torch.float64) / n",
-        (f"{VICREG}published_vectors", f"{LINALG}covariance_is_unbiased"),
+        (f"{VICREG}published_vectors", f"{COVARIANCE}variances_and_covariances_are_unbiased"),
         fast=True,
     ),
     Fault(
         "VICReg: the covariance is the biased one",
-        "linalg.py",
+        "objectives/_covariance.py",
         "(factor.T @ factor).div_(n - 1)",
         "(factor.T @ factor).div_(n)",
-        (f"{VICREG}published_vectors", f"{LINALG}covariance_is_unbiased"),
+        (f"{VICREG}published_vectors", f"{COVARIANCE}variances_and_covariances_are_unbiased"),
     ),
     Fault(
         "VICReg: the covariance is the mean over the views, half of what its weight is for",
@@ -332,19 +335,19 @@ FAULTS = [
     ),
     Fault(
         "VICReg: variance and covariance are divided by a nominal batch size",
-        "linalg.py",
+        "objectives/_covariance.py",
         "        n, d = z.shape\n        x = center(z)\n",
         "        n, d = z.shape\n        x = center(z)\n        n = 256\n",
         (f"{VICREG}published_vectors",),
     ),
     Fault(
         "VICReg: the Gram form has the diagonal in it",
-        "linalg.py",
+        "objectives/_covariance.py",
         "matrix.square().sum() - spread.square().sum() + rank_excess",
         "matrix.square().sum() + rank_excess",
         (
             f"{VICREG}{LOOPS}[size3-healthy]",
-            f"{LINALG}gram_and_direct_form_are_the_same_energy_with_the_same_gradient[size3-covariance-healthy]",
+            f"{GRADIENTS}gram_and_direct_form_are_the_same_energy_with_the_same_gradient[size3-covariance-healthy]",
         ),
     ),
     Fault(
@@ -377,7 +380,7 @@ FAULTS = [
         "    factor, pivots = _cholesky(sigma.detach())\n",
         (
             f"{W_MSE}{LOOPS}[healthy-0.0-kind0]",
-            f"{LINALG}the_gradient_of_whitening_equals_finite_differences[healthy-cholesky]",
+            f"{WHITENING}the_gradient_of_whitening_equals_finite_differences[healthy-cholesky]",
         ),
     ),
     Fault(
@@ -400,7 +403,7 @@ FAULTS = [
     ),
     Fault(
         "W-MSE: ZCA where Cholesky is asked for",
-        "linalg.py",
+        "objectives/_whitening.py",
         'if method == "zca" else white',
         "if method else white",
         (f"{W_MSE}published_vectors",),

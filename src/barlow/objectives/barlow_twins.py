@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import torch
 
-from barlow.linalg import Standardized, centered, cross_correlation_energies, equal_lengths, standardize
+from barlow.linalg import Standardized, centered, equal_lengths, standardize
+from barlow.objectives._cross_correlation import cross_correlation_energies
 from barlow.objectives._inputs import (
     check_non_negative,
     check_one_of,

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from barlow.linalg import covariance_energies
+from barlow.objectives._covariance import covariance_energies
 from barlow.objectives._inputs import check_non_negative, check_one_of, few_in_float64, full_precision, mean
 from barlow.types import Embedding, Terms
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from barlow.linalg import Whitening, whiten
 from barlow.objectives._inputs import check_one_of, full_precision, in_float64
+from barlow.objectives._whitening import Whitening, whiten
 from barlow.types import Embedding, Terms
 
 __all__ = ["WMSE"]
