@@ -15,16 +15,21 @@ FEW = 16
 """Rows, or features, so few that float64 costs nothing beside any other part of a step."""
 
 
-def full_precision(views: Sequence[Embedding]) -> AbstractContextManager[list[Embedding]]:
+def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> AbstractContextManager[list[Embedding]]:
     """The views checked and in float32 (float64 if one of them is), with autocast off for the body.
 
     Half precision overflows and loses the small differences that these losses are made of (sums of squares over d²
     entries). The backward pass is the caller's: like any, it belongs outside autocast, which would halve its products.
 
+    Args:
+        views: what the objective was called with.
+        fewest: how many views it needs, and how many rows: 2 for one that compares views by statistics over the batch,
+            1 for one that could be computed row by row.
+
     Raises:
-        ValueError: fewer than two views, or views that are not float matrices of one shape with two rows or more.
+        ValueError: fewer views or rows, or views that are not float matrices of one shape.
     """
-    _check(views)
+    _check(views, fewest)
     dtype = torch.float64 if torch.float64 in [z.dtype for z in views] else torch.float32
     prepared = [z.to(dtype) for z in views]
     kind = views[0].device.type
@@ -37,8 +42,8 @@ def _without_autocast(kind: str, views: list[Embedding]) -> Iterator[list[Embedd
         yield views
 
 
-def _check(views: Sequence[Embedding]) -> None:
-    if len(views) < 2:
+def _check(views: Sequence[Embedding], fewest: int) -> None:
+    if len(views) < fewest:
         raise ValueError(f"an objective compares two views or more, got {len(views)}: call it as objective(za, zb)")
     first = getattr(views[0], "shape", None)
     for z in views:
@@ -54,8 +59,9 @@ def _check(views: Sequence[Embedding]) -> None:
                 f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
                 "comes from image i, and all come from one projector width"
             )
-    if shape[0] < 2:
-        raise ValueError(f"statistics over a batch need two rows or more, got {shape[0]}: use a larger batch")
+    if shape[0] < fewest:
+        rows = "statistics over a batch need two rows or more" if fewest > 1 else "a mean over rows needs a row"
+        raise ValueError(f"{rows}, got {shape[0]}: use a larger batch")
 
 
 def in_float64(z: Embedding) -> Embedding:
@@ -86,6 +92,13 @@ def check_non_negative(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value}: give a finite number of 0 or more")
+
+
+def check_positive(**values: float) -> None:
+    """Raises ValueError for a hyper-parameter that is 0, negative, infinite or NaN."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}: give a finite number above 0")
 
 
 def check_one_of(allowed: tuple[str, ...], **values: str) -> None:
