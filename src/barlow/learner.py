@@ -15,7 +15,8 @@ from barlow.data.loader import Batch
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
 from barlow.methods._networks import Method
-from barlow.nets.norms import Grouping, grouped, synchronized
+from barlow.nets.grouped_norms import Grouping, Groups, grouped
+from barlow.nets.norms import synchronized
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.groups import freeze, set_rate
@@ -87,7 +88,7 @@ class Learner:
             raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
         self._asks, self._all_groups = objectives.asks(objective), takes_all_groups(objective)
         self._network: nn.Module = method
-        self._groupings: list[Grouping] = []
+        self._groups: list[Groups] = []
         self._unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
         # Reading a value waits for the device. A GPU would then idle until it is given work: where the update can be
         # left to it, the verdict on a step is read when the next one is queued.
@@ -101,7 +102,7 @@ class Learner:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
                     grouping = Grouping(rows=rows, seed=self.seed, network=name)
-                    self._groupings.append(held.enter_context(grouped(network, self.world, grouping)))
+                    self._groups.append(held.enter_context(grouped(network, self.world, grouping)))
             held.enter_context(synchronized(self.method, self.world))
             held.enter_context(fixed_shapes(self.world.device))
             if self.activation_checkpointing:
@@ -110,7 +111,7 @@ class Learner:
             try:
                 yield
             finally:
-                self._network, self._groupings = self.method, []
+                self._network, self._groups = self.method, []
 
     def step(self, batch: Batch, rate: float, progress: float) -> Outcome:
         """One update. Loss, gradient and update are those of the global batch, however many processes and chunks.
@@ -126,8 +127,8 @@ class Learner:
         if batch.begins_epoch and hasattr(self.objective, "before_epoch"):
             self.objective.before_epoch(self.embed)
         set_rate(self.optimizer, rate)
-        for grouping in self._groupings:
-            grouping.draw(batch.step, len(batch.rows) * self.world.size)
+        for groups in self._groups:
+            groups.draw(batch.step, len(batch.rows) * self.world.size)
         outputs, terms = backward(
             self._network,
             lambda groups: self._compared(groups, batch.rows.known, progress),
