@@ -97,7 +97,7 @@ def test_a_recipe_without_one_of_its_sections_is_refused(section: str) -> None:
         ("views.0.0.scale", "small", r"views\.0\.0\.scale is 'small'"),
         ("views.0.1.kind", "flip", r"views\.0\.1\.kind is 'flip'; allowed: .*horizontal_flip"),
         ("encoder.stem", "tiny", r"encoder\.stem is 'tiny'; .*'small'"),
-        ("method.projector.widths", [], r"method\.projector\.widths is \[\]"),
+        ("method.projector.widths", [], r"method\.projector: head with widths \[\]"),
         ("method.projector.widths.1", "wide", r"method\.projector\.widths\.1 is 'wide'; .*integer"),
         ("objective", 3, r"objective is 3"),
         ("objective.kind", "vicrge", r"objective\.kind is 'vicrge'; .*did you mean 'vicreg'\?"),
