@@ -208,8 +208,8 @@ def difference(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[st
     """The largest difference of each tensor, relative to its own largest entry.
 
     Some parameters have a gradient of nothing but rounding: a bias before a norm, or the last bias under an objective
-    that no shift changes. What is below 1e-9 of the largest entry of its part (method, objective, optimizer) is compared
-    with that entry instead.
+    that no shift changes. What is below 1e-9 of the largest entry of its part (method, objective, optimizer) is
+    compared with that entry instead.
     """
     assert ours.keys() == reference.keys()
     sizes = {name: float(value.abs().max()) for name, value in reference.items() if value.numel()}

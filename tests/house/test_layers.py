@@ -108,8 +108,8 @@ def test_no_two_modules_need_each_other() -> None:
 
 def test_an_import_upwards_would_be_found(tmp_path: Path) -> None:
     assert layers()["linalg"] < layers()["objectives"] < layers()["pretraining"] < layers()["cli"]
-    names = dict(imported(PACKAGE / "pretraining.py")).values()
-    assert {"barlow.recipe.schema", "barlow.storage", "barlow.nets.building", "torch"} <= set(names)
+    names = {name for _, name in imported(PACKAGE / "pretraining.py")}
+    assert {"barlow.recipe.schema", "barlow.storage", "barlow.nets.building", "torch"} <= names
     assert "barlow.pretraining" in {m for _, m in imported(PACKAGE / "cli.py")}, "imports inside functions count"
 
 
