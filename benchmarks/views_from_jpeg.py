@@ -19,7 +19,7 @@ from barlow.data.decoding import Array, decode
 from barlow.data.loader import StreamingLoader
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
-from barlow.views import ops
+from barlow.views.ops import _opencv
 from barlow.views.pipeline import ViewPipeline
 
 NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
@@ -69,7 +69,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
         epoch += 1
 
     def views_without_opencv() -> None:
-        with mock.patch.object(ops, "_opencv", return_value=None):
+        with mock.patch.object(_opencv, "opencv", return_value=None):
             views()
 
     def views_of_the_papers() -> None:
@@ -99,7 +99,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
     return [
         measure.Row(
             "views_from_jpeg",
-            f"{work}, {'without' if ops._opencv() is None else 'with'} OpenCV",
+            f"{work}, {'without' if _opencv.opencv() is None else 'with'} OpenCV",
             measure.once(views),
             measure.once(views_of_the_papers),
             "Pillow and torchvision's transforms, as in the papers' code",
