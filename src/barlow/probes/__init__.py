@@ -18,12 +18,12 @@ class Probe(Protocol):
     """A way of reading features: a frozen dataclass, constructible without arguments.
 
     Contract (tests/contracts/test_probes.py checks all in PROBES):
-      1. `predict` does not get the test labels, so nothing can be fitted to them; whatever is chosen is chosen on a
-         part of `train`. A probe that trains may hand over the answers of every epoch (`Predicted.by_epoch`), from
-         which `measure` tells the best apart; top-1 and top-5 are always the last epoch's;
+      1. `predict` does not get the test labels, so nothing can be fitted to them. Whatever has to be chosen is chosen
+         on a part of `train`. A probe that trains may hand over the answers of every epoch (`Predicted.by_epoch`).
+         `measure` then reports the best epoch apart; top-1 and top-5 are always the last epoch's;
       2. calling the probe is `measure(predict(train, test.features), test.labels)`;
-      3. a test row's scores depend on that row and `train` only; equal inputs give equal scores;
-      4. one class in `train` is a ValueError; several labels an image are accepted.
+      3. a test row's scores depend on that row and `train` only, and equal inputs give equal scores;
+      4. a `train` with one class is a ValueError, and images with several labels are accepted.
     """
 
     def predict(self, train: FeatureSet, test: Features) -> Predicted: ...
@@ -41,4 +41,4 @@ PROBES: Mapping[str, type[Probe]] = {
 """Every probe by its kind."""
 
 DEFAULT_PROBES = ("knn", "knn5_euclidean", "logistic", "linear_sgd")
-"""Those of an evaluation that names none: the others repeat one paper's protocol, and take longer."""
+"""The probes of an evaluation that names none. The others repeat one paper's protocol and take longer."""

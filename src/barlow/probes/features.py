@@ -22,11 +22,11 @@ PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of labelled images: all that a probe sees.
+    """The features of labelled images, which are all that a probe sees.
 
     Args:
         features: (N, f) finite float32, on the CPU or a device.
-        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image.
+        labels: (N,) class numbers from 0, or (N, k) zeros and ones where an image may have several labels.
         ids: (N,) which images of the source these are.
     """
 
@@ -76,14 +76,15 @@ def embed(
 ) -> Features:
     """Passes batches through an encoder and returns its outputs, float32, on the CPU, in the order given.
 
-    The encoder is in eval mode meanwhile (every part gets its own mode back) and is moved to `device`.
+    Meanwhile the encoder is in eval mode; afterwards every part gets its own mode back. It is moved to `device` and
+    stays there.
 
     Args:
         encoder: images to features, (n, c, h, w) to (n, f).
         images: normalised float batches, of any sizes n.
         device: where to compute.
-        precision: "float32", or "bf16" for autocast: faster where the hardware has it, but the numbers move by a few
-            tenths of a point; published numbers are float32.
+        precision: "float32", or "bf16" for autocast. The latter is faster where the hardware has it, but the numbers
+            move by a few tenths of a point. Published numbers are float32.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
@@ -111,7 +112,7 @@ def _eval_mode(encoder: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes.items():  # not train(): that would also wake the parts a user had frozen
+        for module, training in modes.items():  # train() would also wake the parts that a user had frozen
             module.training = training
 
 
@@ -125,12 +126,14 @@ def weights_hash(encoder: nn.Module) -> str:
 
 
 def content_key(*, encoder: str, source: str, preprocessing: Mapping[str, object]) -> str:
-    """Names features by what they were computed from, so that a cache can never answer for something else.
+    """The name under which features are cached: a hash of everything that they were computed from.
+
+    This way the cache can never answer for something else.
 
     Args:
-        encoder: `weights_hash`, with the architecture's name where the weights alone do not fix the function.
+        encoder: `weights_hash`, with the architecture's name where the weights alone do not determine the function.
         source: fingerprint of the images (`leaks.fingerprint`).
-        preprocessing: everything else: size, crop ratio, mean, std, precision.
+        preprocessing: everything else, such as size, crop ratio, mean, std and precision.
     """
     content = json.dumps({"encoder": encoder, "source": source, "preprocessing": dict(preprocessing)}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -149,7 +152,7 @@ def save_features(folder: Path, key: str, features: FeatureSet, metadata: Mappin
 
 
 def load_features(folder: Path, key: str) -> FeatureSet | None:
-    """Reads what `save_features` wrote under this key; None if there is nothing.
+    """Reads what `save_features` wrote under this key, or returns None if there is nothing.
 
     Raises:
         ValueError: the file is there but damaged.
@@ -164,7 +167,7 @@ def load_features(folder: Path, key: str) -> FeatureSet | None:
 
 
 def check(train: FeatureSet, test: Features) -> None:
-    """What every probe asks of its training set, before any work is done."""
+    """Checks, before any work is done, what every probe asks of its training and test features."""
     if test.ndim != 2 or test.shape[1] != train.features.shape[1]:
         raise ValueError(
             f"training features are {train.features.shape[1]} wide and test features have shape {tuple(test.shape)}; "

@@ -1,4 +1,4 @@
-"""Whether the test set is what it is taken for: no image of the training set in it, no class it cannot know."""
+"""Whether the test set is a fair one: no image of the training set is in it, and no class that training cannot know."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def fingerprint(hashes: Sequence[str], labels: np.ndarray | None = None) -> str:
-    """One hash for a set of images in their order, and their labels: part of the key of cached features."""
+    """One hash for a set of images, in their order, and their labels. It is part of the key of cached features."""
     digest = hashlib.sha256("\n".join(hashes).encode())
     if labels is not None:
         digest.update(f"{labels.shape};".encode() + np.ascontiguousarray(labels.astype(np.int64)).tobytes())
@@ -40,7 +40,7 @@ class Overlap:
 
     @property
     def warning(self) -> str | None:
-        """One line for the person who reads the number; None if the sets have no image in common."""
+        """One line for the person who reads the number, or None if the sets have no image in common."""
         if not self.shared:
             return None
         if len(self.shared) == self.test:
@@ -55,7 +55,7 @@ class Overlap:
 
 
 def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
-    """Finds images that are the same pixel for pixel (hashes from `pixel_hash`, one per image, in order)."""
+    """Finds images that are the same pixel for pixel, from their hashes (`pixel_hash`), one per image and in order."""
     train, test = list(train_hashes), list(test_hashes)
     known = set(train)
     return Overlap(
@@ -67,7 +67,7 @@ def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
 
 
 def unseen_classes(train_labels: np.ndarray, test_labels: np.ndarray) -> list[int]:
-    """Classes of test images that no training image has: each such image counts as an error, which should be said."""
+    """Classes that test images have and no training image has. Each such image counts as an error: users are told."""
     if train_labels.ndim == 2:
         return [int(c) for c in np.flatnonzero(test_labels.any(axis=0) & ~train_labels.any(axis=0))]
     return [int(c) for c in np.setdiff1d(test_labels, train_labels)]
