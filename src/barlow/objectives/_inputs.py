@@ -12,14 +12,15 @@ from barlow.linalg import Scalar
 from barlow.types import Embedding
 
 FEW = 16
-"""Rows, or features, so few that float64 costs nothing beside any other part of a step."""
+"""A batch with at most this many rows, or this many features, is computed in float64: that costs next to nothing."""
 
 
 def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> AbstractContextManager[list[Embedding]]:
-    """The views checked and in float32 (float64 if one of them is), with autocast off for the body.
+    """Checks the views and hands them out in float32 (in float64 if one of them is), with autocast off in the body.
 
-    Half precision overflows and loses the small differences that these losses are made of (sums of squares over d²
-    entries). The backward pass is the caller's: like any, it belongs outside autocast, which would halve its products.
+    These losses are small differences and sums of squares over d² entries. Half precision loses the first and overflows
+    on the second. The backward pass is left to the caller: like any other, it belongs outside autocast, which would
+    take its products in half precision.
 
     Args:
         views: what the objective was called with.
@@ -65,25 +66,26 @@ def _check(views: Sequence[Embedding], fewest: int) -> None:
 
 
 def in_float64(z: Embedding) -> Embedding:
-    """The embedding in float64, or as it is on devices without (mps).
+    """The embedding in float64, or as it is on a device that has none (mps).
 
-    For what costs n × d where no form is known that float32 does not lose digits in.
+    It is meant for work that costs n × d, where every known form loses digits in float32.
     """
     return z if z.device.type == "mps" else z.double()
 
 
 def few_in_float64(z: Embedding) -> Embedding:
-    """The embedding as it is, or `in_float64` if it has few rows or few features.
+    """The embedding as it is, or `in_float64` if it has few rows or few features (see `FEW`).
 
-    Few rows: a gradient through a standardisation is what remains of it across two directions, the feature's and the
-    mean's. Of two rows nothing remains but what eps leaves, of three one direction: small differences of large numbers.
-    Few features: a small correlation is one, too, and there are not enough of them for their errors to average out.
+    With few rows, the gradient is a small difference of large numbers. Standardising removes two directions from it,
+    that of the mean and that of the feature itself. Of three rows one direction remains, and of two rows only what eps
+    leaves. With few features, a small correlation is such a difference too, and there are not enough of them for their
+    errors to average out.
     """
     return in_float64(z) if min(z.shape) <= FEW else z
 
 
 def mean(terms: Sequence[Scalar]) -> Scalar:
-    """The mean of terms, one for each view or pair of views."""
+    """The mean of terms, of which there is one for each view or for each pair of views."""
     return reduce(operator.add, terms) / len(terms) if len(terms) > 1 else terms[0]
 
 
@@ -102,7 +104,7 @@ def check_positive(**values: float) -> None:
 
 
 def check_one_of(allowed: tuple[str, ...], **values: str) -> None:
-    """Raises ValueError for a hyper-parameter that is none of the names it may be."""
+    """Raises ValueError for a hyper-parameter that is not one of the allowed names."""
     for name, value in values.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
