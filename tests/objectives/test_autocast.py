@@ -7,7 +7,6 @@ from oracles.vectors import batch_in
 
 from barlow import linalg, objectives
 
-
 COMPARE_VIEWS = [kind for kind in objectives.kinds() if CASES[kind].takes == "views" and not CASES[kind].has_state]
 
 
