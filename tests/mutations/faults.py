@@ -24,7 +24,12 @@ BARLOW_TWINS = "objectives/test_barlow_twins.py::test_"
 CROSS_ENTROPY = "objectives/test_barlow_twins_cross_entropy.py::test_"
 VICREG = "objectives/test_vicreg.py::test_"
 W_MSE = "objectives/test_w_mse.py::test_"
+SIMCLR = "objectives/test_simclr.py::test_"
+BYOL = "objectives/test_byol.py::test_"
+MOCO = "objectives/test_moco.py::test_"
+ROTATION = "objectives/test_rotation.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
+WITH_STATE = "contracts/test_objectives_with_state.py::test_"
 SYNCHRONIZED = "nets/test_synchronized.py::test_"
 COVARIANCE = "objectives/test_covariance.py::test_"
 GRADIENTS = "objectives/test_gradients.py::test_"
@@ -414,6 +419,322 @@ FAULTS = [
         "whitened = torch.nn.functional.normalize(whitened, dim=-1)",
         "pass",
         (f"{W_MSE}published_vectors",),
+    ),
+    # --- SimCLR -------------------------------------------------------------------------------------------------------
+    Fault(
+        "SimCLR: negatives and positives that are looked up are constants",
+        "objectives/simclr.py",
+        "(ua / self.temperature @ ub.T)",
+        "(ua / self.temperature @ ub.detach().T)",
+        (f"{SIMCLR}published_value_and_gradient_of_unequal_lengths",),
+        fast=True,
+    ),
+    Fault(
+        "SimCLR: the temperature is ignored",
+        "objectives/simclr.py",
+        ("        check_positive(temperature=self.temperature)\n"),
+        (
+            "        check_positive(temperature=self.temperature)\n"
+            '        object.__setattr__(self, "temperature", 1.0)\n'
+        ),
+        (
+            f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",
+            f"{SIMCLR}published_value_and_gradient_of_unequal_lengths",
+        ),
+    ),
+    Fault(
+        "SimCLR: a row is a negative of itself",
+        "objectives/simclr.py",
+        "@ ub.T).fill_diagonal_(-torch.inf)",
+        "@ ub.T)",
+        (
+            f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",
+            f"{SIMCLR}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "SimCLR: the positive stands among the negatives, too",
+        "objectives/simclr.py",
+        "across = self._similarities(ua, ub)",
+        "across = ua / self.temperature @ ub.T",
+        (
+            f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",
+            f"{SIMCLR}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "SimCLR: only one direction is compared",
+        "objectives/simclr.py",
+        "return forth.mean() + back.mean()",
+        "return 2 * forth.mean()",
+        (
+            f"{SIMCLR}value_and_gradient_equal_the_loops_in_both_precisions",
+            f"{SIMCLR}positive_scales_of_rows_a_rotation_and_the_order_of_views_and_rows_change_nothing",
+        ),
+    ),
+    Fault(
+        "SimCLR: the second direction looks along the rows of the first",
+        "objectives/simclr.py",
+        "across.logsumexp(dim=0)",
+        "across.logsumexp(dim=1)",
+        (f"{SIMCLR}value_and_gradient_equal_the_loops_in_both_precisions",),
+    ),
+    Fault(
+        "SimCLR: rows of the own view are no negatives",
+        "objectives/simclr.py",
+        "surprisal(right, torch.logaddexp(within_a, across.logsumexp(dim=1)))",
+        "surprisal(right, across.logsumexp(dim=1))",
+        (
+            f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",
+            f"{SIMCLR}equal_embeddings_cost_what_chance_does",
+        ),
+    ),
+    Fault(
+        "SimCLR: rows are compared at the length that they have",
+        "objectives/simclr.py",
+        "u = [directions(in_float64(view)) for view in views]",
+        "u = [in_float64(view) for view in views]",
+        (
+            f"{SIMCLR}published_value_and_gradient_of_unequal_lengths",
+            f"{SIMCLR}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "SimCLR: the sum of the directions where the paper's mean is asked for",
+        "objectives/simclr.py",
+        'share = 1 if self.convention == "code" else 1 / 2',
+        "share = 1",
+        (f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",),
+    ),
+    # --- BYOL ---------------------------------------------------------------------------------------------------------
+    Fault(
+        "BYOL: the target gets a gradient",
+        "objectives/byol.py",
+        "in_float64(target.detach())",
+        "in_float64(target)",
+        (
+            f"{BYOL}the_target_is_a_constant",
+            f"{OBJECTIVES}a_target_gets_no_gradient[byol]",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "BYOL: the prediction is not scaled to length 1",
+        "objectives/byol.py",
+        "squared_distance(directions(in_float64(prediction)), aim)",
+        "squared_distance(in_float64(prediction), aim)",
+        (
+            f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "BYOL: the target is not scaled to length 1",
+        "objectives/byol.py",
+        "aim = directions(in_float64(target.detach()))",
+        "aim = in_float64(target.detach())",
+        (
+            f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "BYOL: the two directions are averaged, not added",
+        "objectives/byol.py",
+        "2 * distance.mean()",
+        "distance.mean()",
+        (
+            f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "directions: a row of zeros is divided by its length",
+        "objectives/_directions.py",
+        "directed = length > SHORTEST",
+        "directed = length >= 0",
+        (
+            f"{BYOL}a_row_without_direction_has_a_cosine_of_zero_and_no_gradient[0.0]",
+            f"{SIMCLR}a_row_without_direction_is_like_nothing_and_gets_no_gradient[0.0]",
+        ),
+    ),
+    Fault(
+        "directions: two that are none look like agreement",
+        "objectives/_directions.py",
+        "return torch.where(undirected, 2.0, (a - b).square().sum(dim=1))",
+        "return (a - b).square().sum(dim=1)",
+        (f"{BYOL}a_row_without_direction_has_a_cosine_of_zero_and_no_gradient[0.0]",),
+    ),
+    # --- MoCo ---------------------------------------------------------------------------------------------------------
+    Fault(
+        "MoCo: the keys come into the queue before the loss",
+        "objectives/moco.py",
+        (
+            '            earlier = in_float64(self.get_buffer("queue").clone())\n'
+            "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
+            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
+            "            self._enqueue(torch.cat(keys))\n"
+        ),
+        (
+            "            self._enqueue(torch.cat(keys))\n"
+            '            earlier = in_float64(self.get_buffer("queue").clone())\n'
+            "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
+            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
+        ),
+        (
+            f"{MOCO}published_values",
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+            f"{WITH_STATE}the_state_changes_in_place_and_only_after_the_last_term[moco]",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "MoCo: the keys of the first group come in before the second is compared",
+        "objectives/moco.py",
+        "self._contrast(q, k, earlier) for q, k",
+        '(self._contrast(q, k, self.get_buffer("queue").clone().double()), self._enqueue(k))[0] for q, k',
+        (
+            f"{MOCO}both_groups_meet_the_queue_that_the_step_before_has_left",
+            f"{WITH_STATE}the_state_changes_in_place_and_only_after_the_last_term[moco]",
+        ),
+    ),
+    Fault(
+        "MoCo: the keys get a gradient",
+        "objectives/moco.py",
+        "directions(in_float64(k.detach()))",
+        "directions(in_float64(k))",
+        (
+            f"{MOCO}keys_are_constants_and_the_queue_has_no_gradient",
+            f"{OBJECTIVES}a_target_gets_no_gradient[moco]",
+        ),
+    ),
+    Fault(
+        "MoCo: keys are compared and kept at the length that they have",
+        "objectives/moco.py",
+        "directions(in_float64(k.detach()))",
+        "in_float64(k.detach())",
+        (
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+            f"{MOCO}all_keys_of_a_step_take_the_places_of_the_oldest_and_the_queue_wraps",
+        ),
+    ),
+    Fault(
+        "MoCo: queries are compared at the length that they have",
+        "objectives/moco.py",
+        "queries = [directions(in_float64(q)) for q in flat[::2]]",
+        "queries = [in_float64(q) for q in flat[::2]]",
+        (
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+            f"{MOCO}scales_of_rows_change_nothing_but_rows_that_do_not_belong_together_cost_more",
+        ),
+    ),
+    Fault(
+        "MoCo: the temperature is ignored",
+        "objectives/moco.py",
+        "scaled = q / self.temperature",
+        "scaled = q / 0.07",
+        (f"{MOCO}published_values",),
+    ),
+    Fault(
+        "MoCo: the queue does not move on",
+        "objectives/moco.py",
+        "oldest.add_(len(keys)).remainder_(len(queue))",
+        "pass",
+        (
+            f"{MOCO}all_keys_of_a_step_take_the_places_of_the_oldest_and_the_queue_wraps",
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+        ),
+    ),
+    Fault(
+        "MoCo: the keys of one group only come into the queue",
+        "objectives/moco.py",
+        "self._enqueue(torch.cat(keys))",
+        "self._enqueue(keys[-1])",
+        (
+            f"{MOCO}all_keys_of_a_step_take_the_places_of_the_oldest_and_the_queue_wraps",
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+        ),
+    ),
+    Fault(
+        "MoCo: the groups are averaged, not added",
+        "objectives/moco.py",
+        "reduce(torch.add, losses)",
+        "reduce(torch.add, losses).div(len(losses))",
+        (
+            f"{MOCO}both_groups_meet_the_queue_that_the_step_before_has_left",
+            f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
+        ),
+    ),
+    Fault(
+        "MoCo: the place of the next key is not saved",
+        "objectives/moco.py",
+        "torch.zeros((), dtype=torch.int64))",
+        "torch.zeros((), dtype=torch.int64), persistent=False)",
+        (f"{WITH_STATE}resumed_from_its_state_it_goes_on_to_the_bit[moco-precision0]",),
+    ),
+    Fault(
+        "MoCo: the queue starts with ambient random numbers",
+        "objectives/moco.py",
+        "torch.randn(length, width, generator=torch.Generator().manual_seed(seed))",
+        "torch.randn(length, width)",
+        (f"{WITH_STATE}initial_values_are_drawn_from_the_seed_alone[moco]",),
+    ),
+    Fault(
+        "MoCo: the queue starts with keys of any length",
+        "objectives/moco.py",
+        'self.register_buffer("queue", directions(random))',
+        'self.register_buffer("queue", random)',
+        (f"{MOCO}the_queue_starts_with_directions_drawn_from_the_seed",),
+    ),
+    # --- Classifiers --------------------------------------------------------------------------------------------------
+    Fault(
+        "rotation: the classes are shifted by one",
+        "objectives/rotation.py",
+        "cross_entropy(logits, rotation, name",
+        "cross_entropy(logits, (rotation + 1) % 4, name",
+        (
+            f"{ROTATION}the_classes_are_quarter_turns_counter_clockwise",
+            f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "rotation: the classes count clockwise",
+        "objectives/rotation.py",
+        "cross_entropy(logits, rotation, name",
+        "cross_entropy(logits, -rotation % 4, name",
+        (
+            f"{ROTATION}the_classes_are_quarter_turns_counter_clockwise",
+            f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",
+        ),
+    ),
+    Fault(
+        "cross-entropy: the right class is not in the denominator",
+        "objectives/_classification.py",
+        "return -F.logsigmoid(right - others)",
+        "return others - right",
+        (
+            f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",
+            f"{SIMCLR}published_values_of_rows_of_the_papers_mean_and_of_the_codes_sum",
+            f"{MOCO}published_values",
+        ),
+    ),
+    Fault(
+        "cross-entropy: it stands there twice",
+        "objectives/_classification.py",
+        "exact.scatter(1, right, -torch.inf)",
+        "exact",
+        (
+            f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",
+            f"{ROTATION}equal_logits_cost_the_logarithm_of_the_classes",
+        ),
+    ),
+    Fault(
+        "cross-entropy: the sum over the rows, not their mean",
+        "objectives/_classification.py",
+        ".mean().to(scores.dtype)",
+        ".sum().to(scores.dtype)",
+        (f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",),
     ),
     # --- All objectives ---------------------------------------------------------------------------------------------
     Fault(

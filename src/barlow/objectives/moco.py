@@ -86,12 +86,11 @@ class KeyQueue(nn.Module):
             )
         with full_precision([z for group in groups for z in group], fewest=1) as flat:
             self._check(len(flat[0]) * len(groups), flat[0].shape[1])
+            queries = [directions(in_float64(q)) for q in flat[::2]]
             keys = [directions(in_float64(k.detach())) for k in flat[1::2]]
             # A copy, because the gradient is computed after the step's keys have come in.
             earlier = in_float64(self.get_buffer("queue").clone())
-            losses = [
-                self._contrast(directions(in_float64(q)), k, earlier) for q, k in zip(flat[::2], keys, strict=True)
-            ]
+            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]
             terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}
             self._enqueue(torch.cat(keys))
             return terms
