@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contracts import toys
+from contracts.prototypes import Prototypes
+from contracts.toys.clusters import Clusters
 from torch import Tensor, nn
 
 from barlow import methods, objectives
@@ -90,9 +91,8 @@ def cases() -> dict[str, Case]:
             "siamese", objective("w_mse"), (6,) * 4, keys={"batch_norm_sees": "all_views"}
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
-        "prototypes, views of two sizes": Case("siamese", toys.Prototypes(), (6, 6, 4)),
-        "bank by id, one view": Case("siamese", toys.Bank(), (6,)),
-        "clusters before an epoch": Case("siamese", toys.Clusters(), (6,)),
+        "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
+        "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
 
 

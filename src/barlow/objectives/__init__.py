@@ -6,12 +6,11 @@ called; `ObjectiveWithState` says how one with a queue, prototypes or a memory b
 imports torch until an objective is asked for.
 """
 
-import difflib
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+from barlow import kinds as _kinds
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,19 +61,19 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch; ``embed()`` gives the
-    embeddings of all images, in the order of their ids.
+    An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
+    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process.
     """
 
     build: "Callable[..., nn.Module]"
     """Makes the module. Its keyword-only parameters ask for what it needs of the run: ``width`` (of the embeddings),
-    ``images`` (how many there are), ``classes`` (how many labels there are) and ``seed``, from which initial values are
-    drawn by a generator of its own."""
+    ``images`` (how many there are: every id is below it), ``classes`` (how many labels there are) and ``seed``, from
+    which initial values are drawn by a generator of its own."""
 
 
 def kinds() -> list[str]:
     """The objectives there are, in alphabetical order."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and not m.name.startswith("_"))
+    return _kinds.kinds(__path__)
 
 
 def load(kind: str) -> type[Objective] | type[ObjectiveWithState]:
@@ -83,14 +82,8 @@ def load(kind: str) -> type[Objective] | type[ObjectiveWithState]:
     Raises:
         ValueError: no objective is called that.
     """
-    if kind not in kinds():
-        near = difflib.get_close_matches(kind, kinds(), n=1)
-        suggestion = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no objective {kind!r}: {suggestion}There are {', '.join(kinds())}")
-    module = importlib.import_module(f"{__name__}.{kind}")
-    (name,) = module.__all__
-    objective: type[Objective] | type[ObjectiveWithState] = getattr(module, name)
-    return objective
+    found: type[Objective] | type[ObjectiveWithState] = _kinds.load(__name__, __path__, kind)
+    return found
 
 
 def has_state(objective: Any) -> bool:

@@ -36,10 +36,10 @@ class _Bank(nn.Module):
         self.register_buffer("epochs", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def before_epoch(self, embed: Callable[[], Embedding]) -> None:
-        z = directions(embed())
-        nearest = (z @ directions(self.prototypes).to(z.dtype).T).argmax(dim=1)
-        self.get_buffer("cluster").copy_(nearest)
+    def before_epoch(self, embed: Callable[[], tuple[Ids, Embedding]]) -> None:
+        ids, z = embed()
+        nearest = (directions(z) @ directions(self.prototypes).to(z.dtype).T).argmax(dim=1)
+        self.get_buffer("cluster")[ids] = nearest
         self.get_buffer("epochs").add_(1)
 
     def forward(self, groups: list[tuple[Embedding, ...]], *, ids: Ids, progress: float) -> Terms:
