@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from barlow.nets.heads import Head
 
-
 HIDDEN = "linear0 Linear weight bias, norm0 BatchNorm1d weight bias, relu0 ReLU, "
 HIDDEN_WITHOUT_BIAS = HIDDEN.replace("Linear weight bias", "Linear weight")
 
