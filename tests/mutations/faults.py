@@ -31,9 +31,14 @@ ROTATION = "objectives/test_rotation.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
 WITH_STATE = "contracts/test_objectives_with_state.py::test_"
 SYNCHRONIZED = "nets/test_synchronized.py::test_"
+<<<<<<< HEAD
 COVARIANCE = "objectives/test_covariance.py::test_"
 GRADIENTS = "objectives/test_gradients.py::test_"
 WHITENING = "objectives/test_whitening.py::test_"
+=======
+GROUPED = "nets/test_grouped_norms.py::test_"
+GROUPED_WORLDS = "equivalence/test_grouped_processes.py::test_groups_across_processes_are_the_groups_of_one_process"
+>>>>>>> nets
 LINALG = "test_linalg.py::test_"
 LARS = "optim/test_lars.py::test_"
 SCHEDULES = "optim/test_schedules.py::test_"
@@ -93,8 +98,8 @@ FAULTS = [
     Fault(
         "batch norm sees the rows of its own process only",
         "nets/norms.py",
-        "    if world.size > 1:\n",
-        "    if world.size < 1:\n",
+        "if world.size > 1 else",
+        "if world.size < 1 else",
         (f"{SYNCHRONIZED}norms_are_exchanged_inside_and_back_outside_with_the_same_tensors",),
         fast=True,
     ),
@@ -139,6 +144,52 @@ FAULTS = [
         "self._remember(mean, variance, self.world.size * (input.numel() // input.shape[1]))",
         "self._remember(mean, variance, input.numel() // input.shape[1])",
         (f"{ONE_STEP}[vicreg-with batch norm]",),
+    ),
+    Fault(
+        "grouped batch norm: query and key network have the same groups",
+        "nets/grouped_norms.py",
+        "zlib.crc32(self.network.encode())",
+        "0",
+        (
+            f"{GROUPED}query_and_key_network_have_other_groups_in_every_step",
+            f"{GROUPED}a_query_and_its_key_are_normalised_with_other_rows",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "grouped batch norm: the groups are those of the first step in all steps",
+        "nets/grouped_norms.py",
+        "zlib.crc32(self.network.encode()), step)",
+        "zlib.crc32(self.network.encode()), 0)",
+        (f"{GROUPED}groups_differ_between_steps_and_between_seeds",),
+    ),
+    Fault(
+        "grouped batch norm: the variance leaves out how far apart the means of processes are",
+        "nets/grouped_norms.py",
+        "all_squares.sum(0) + values * (counts * (means - mean).square()).sum(0)",
+        "all_squares.sum(0)",
+        (f"{GROUPED_WORLDS}[2]",),
+    ),
+    Fault(
+        "grouped batch norm: the variance leaves out how far apart the means of rows are",
+        "nets/grouped_norms.py",
+        "squares_of_row + values * (of_row - mean[drawn.group]).square()",
+        "squares_of_row",
+        (f"{GROUPED}values_gradients_and_statistics_are_those_of_the_loops",),
+    ),
+    Fault(
+        "grouped batch norm: no gradient passes from one process's loss to another's rows",
+        "nets/grouped_norms.py",
+        "ctx.world.total(own)",
+        "(ctx.world.size * own)",
+        (f"{GROUPED_WORLDS}[2]",),
+    ),
+    Fault(
+        "grouped batch norm: rows that another process holds are taken for the first of this one",
+        "nets/grouped_norms.py",
+        ".masked_fill(self.elsewhere.unsqueeze(2), 0)",
+        "",
+        (f"{GROUPED_WORLDS}[2]",),
     ),
     Fault(
         "the projector's batch norm sees each view where it should see all",

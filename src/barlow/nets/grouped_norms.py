@@ -194,10 +194,9 @@ class GroupedBatchNorm(StandIn):
 
     def _normalized(self, input: Tensor) -> Tensor:
         drawn = self.groups.of(len(input))
-        values = input.reshape(*input.shape[:2], -1)
-        out, mean, variance = _GroupNormalized.apply(values, self.weight, self.bias, self.eps, drawn, self.groups.world)
-        self._remember(mean.mean(0), variance.mean(0), drawn.rows * values.shape[2])
-        normalized: Tensor = out.reshape(input.shape)
+        out, mean, variance = _GroupNormalized.apply(input, self.weight, self.bias, self.eps, drawn, self.groups.world)
+        self._remember(mean.mean(0), variance.mean(0), drawn.rows * input[0, 0].numel())
+        normalized: Tensor = out
         return normalized
 
 
@@ -214,7 +213,7 @@ class _GroupNormalized(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Float[Tensor, "own c s"],
+        x: Float[Tensor, "own c *space"],
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
@@ -233,7 +232,7 @@ class _GroupNormalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        drawn, count = ctx.drawn, ctx.drawn.rows * x.shape[2]
+        drawn, count = ctx.drawn, ctx.drawn.rows * x[0, 0].numel()
         to_bias, products = _products(gradient, x, mean[drawn.group])
         to_weight = products * scale[drawn.group]
         # The rows of every process moved a group's statistics, so the gradients that reach them in all processes are
@@ -241,7 +240,7 @@ class _GroupNormalized(torch.autograd.Function):
         own = torch.stack([drawn.sums(to_bias), drawn.sums(to_weight)])
         wanted_bias, wanted_weight = (ctx.world.total(own) / count).unbind(0)
         gain = scale if weight is None else scale * weight
-        # gain · (gradient - wanted_bias - scale · (x - mean) · wanted_weight), sorted by what each value is multiplied with
+        # gain · (gradient - wanted_bias - scale · (x - mean) · wanted_weight), as one number for each of its factors:
         of_x = -gain * scale * wanted_weight
         shift = -of_x * mean - gain * wanted_bias
         passed = _combined(gradient, x, gain[drawn.group], of_x[drawn.group], shift[drawn.group])
@@ -257,7 +256,7 @@ class _GroupNormalized(torch.autograd.Function):
 
 
 def _statistics(
-    x: Float[Tensor, "own c s"], drawn: Drawn, world: World
+    x: Float[Tensor, "own c *space"], drawn: Drawn, world: World
 ) -> tuple[Float[Tensor, "groups c"], Float[Tensor, "groups c"]]:
     """Mean and population variance of every group, over the rows of all processes.
 
@@ -265,7 +264,7 @@ def _statistics(
     plus the parts' counts times the squared distances of their means. It is used twice, to put rows together within a
     process and then processes.
     """
-    values = x.shape[2]
+    values = x[0, 0].numel()
     of_row, squares_of_row = _moments(x)
     counts = drawn.counts.to(of_row.dtype)
     mean = drawn.sums(of_row) / counts[world.rank].clamp(min=1)
@@ -288,47 +287,57 @@ def _parts(x: Tensor) -> list[slice]:
     return [slice(start, start + most) for start in range(0, len(x), most)]
 
 
-def _moments(x: Float[Tensor, "n c s"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
+def _over_space(values: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c"]:
+    """The sum over all pixels of each row and channel."""
+    return values.flatten(2).sum(2) if values.ndim > 2 else values
+
+
+def _to_space(values: Float[Tensor, "n c"], like: Tensor) -> Tensor:
+    """A value for each row and channel, in a shape that is broadcast over pixels."""
+    return values.view(*values.shape, *[1] * (like.ndim - 2))
+
+
+def _moments(x: Float[Tensor, "n c *space"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
     """The mean of every row and channel, and the sum of squares about it."""
     means, squares = [], []
     for part in _parts(x):
         values = at_least_float32(x[part])
-        means.append(values.mean(2))
-        squares.append((values - means[-1].unsqueeze(2)).square_().sum(2))
+        means.append(_over_space(values) / x[0, 0].numel())
+        squares.append(_over_space((values - _to_space(means[-1], x)).square_()))
     return torch.cat(means), torch.cat(squares)
 
 
-def _scaled(x: Float[Tensor, "n c s"], scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"]) -> Tensor:
+def _scaled(x: Float[Tensor, "n c *space"], scale: Float[Tensor, "n c"], shift: Float[Tensor, "n c"]) -> Tensor:
     """scale · x + shift, in the precision of x."""
-    out = torch.empty_like(x)
+    out, scale, shift = torch.empty_like(x), _to_space(scale, x), _to_space(shift, x)
     for part in _parts(x):
-        values = at_least_float32(x[part])
-        out[part] = torch.addcmul(shift[part].unsqueeze(2), values, scale[part].unsqueeze(2))
+        out[part] = torch.addcmul(shift[part], at_least_float32(x[part]), scale[part])
     return out
 
 
 def _products(
-    g: Float[Tensor, "n c s"], x: Float[Tensor, "n c s"], mean: Float[Tensor, "n c"]
+    g: Float[Tensor, "n c *space"], x: Float[Tensor, "n c *space"], mean: Float[Tensor, "n c"]
 ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c"]]:
     """The sums over every row and channel of g, and of g · (x - mean)."""
-    of_g, of_product = [], []
+    of_g, of_product, mean = [], [], _to_space(mean, x)
     for part in _parts(x):
         values = at_least_float32(g[part])
-        of_g.append(values.sum(2))
-        of_product.append((at_least_float32(x[part]) - mean[part].unsqueeze(2)).mul_(values).sum(2))
+        of_g.append(_over_space(values))
+        of_product.append(_over_space((at_least_float32(x[part]) - mean[part]).mul_(values)))
     return torch.cat(of_g), torch.cat(of_product)
 
 
 def _combined(
-    g: Float[Tensor, "n c s"],
-    x: Float[Tensor, "n c s"],
+    g: Float[Tensor, "n c *space"],
+    x: Float[Tensor, "n c *space"],
     of_g: Float[Tensor, "n c"],
     of_x: Float[Tensor, "n c"],
     shift: Float[Tensor, "n c"],
 ) -> Tensor:
     """of_g · g + of_x · x + shift, in the precision of x."""
     out = torch.empty_like(x)
+    of_g, of_x, shift = (_to_space(values, x) for values in (of_g, of_x, shift))
     for part in _parts(x):
-        total = torch.addcmul(shift[part].unsqueeze(2), at_least_float32(x[part]), of_x[part].unsqueeze(2))
-        out[part] = total.addcmul_(at_least_float32(g[part]), of_g[part].unsqueeze(2))
+        total = torch.addcmul(shift[part], at_least_float32(x[part]), of_x[part])
+        out[part] = total.addcmul_(at_least_float32(g[part]), of_g[part])
     return out
