@@ -241,4 +241,4 @@ def test_an_import_that_an_objective_may_not_have_is_named_with_those_it_may(
         for_all.test_nothing_but_tensors_is_known(section)
     path.write_text(path.read_text(encoding="utf-8").replace("import time", ""), encoding="utf-8")
     for_all.test_nothing_but_tensors_is_known(section)
-    monkeypatch.delitem(sys.modules, "clocked")
+    del sys.modules["clocked"]
