@@ -125,7 +125,7 @@ class Learner:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
         if batch.begins_epoch and hasattr(self.objective, "before_epoch"):
-            self.objective.before_epoch(self.embed)
+            self.objective.before_epoch(lambda: self.embed(len(batch.rows.views)))
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -164,10 +164,14 @@ class Learner:
         return named_parameters(self.method, self.objective)
 
     @torch.no_grad()
-    def embed(self) -> tuple[Ids, Embedding]:
+    def embed(self, views: int) -> tuple[Ids, Embedding]:
         """The embeddings of the centres of all images, in the order of their ids, alike in every process.
 
-        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed.
+        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed. They are
+        the first embeddings of the first group, of what `forward` makes of the centre.
+
+        Args:
+            views: how many the method is used to; it is given the centre so many times.
         """
         assert self.all_rows is not None
         modes = [(module, module.training) for module in self.method.modules()]
@@ -175,7 +179,7 @@ class Learner:
         ids, z = [], []
         for rows in self.all_rows():
             with self.world.autocast(self.precision):
-                embedded = self.method(rows).groups[0][0]
+                embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
             z.append(self.world.collect(embedded.float()).flatten(0, 1))
             ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
         for module, mode in modes:

@@ -17,7 +17,9 @@ from mutations.test_mutations import copied
 ROOT = Path(__file__).parents[2]
 FILES = dict(
     re.findall(
-        r"`src/barlow/(\w+/\w+\.py)`:\n\n```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S
+        r"`src/barlow/(\w+/\w+\.py)`:\n\n```python\n(.*?)```",
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        re.S,
     )
 )
 

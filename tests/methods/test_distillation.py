@@ -81,7 +81,10 @@ def test_the_momentum_rises_from_the_given_one_with_a_cosine(k: int, expected: f
 
 def test_the_target_starts_as_a_copy_and_gets_no_gradient() -> None:
     method: Any = distillation()
-    copied = {**dict(method.target["encoder"].named_parameters()), **dict(method.target["projector"].named_parameters())}
+    copied = {
+        **dict(method.target["encoder"].named_parameters()),
+        **dict(method.target["projector"].named_parameters()),
+    }
     online = {**dict(method.encoder.named_parameters()), **dict(method.projector.named_parameters())}
     assert copied.keys() == online.keys()
     assert all(copied[name].equal(online[name]) for name in copied)

@@ -31,20 +31,19 @@ ROTATION = "objectives/test_rotation.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
 WITH_STATE = "contracts/test_objectives_with_state.py::test_"
 SYNCHRONIZED = "nets/test_synchronized.py::test_"
-<<<<<<< HEAD
 COVARIANCE = "objectives/test_covariance.py::test_"
 GRADIENTS = "objectives/test_gradients.py::test_"
 WHITENING = "objectives/test_whitening.py::test_"
-=======
 GROUPED = "nets/test_grouped_norms.py::test_"
 GROUPED_WORLDS = "equivalence/test_grouped_processes.py::test_groups_across_processes_are_the_groups_of_one_process"
->>>>>>> nets
 LINALG = "test_linalg.py::test_"
 LARS = "optim/test_lars.py::test_"
 SCHEDULES = "optim/test_schedules.py::test_"
+DISTILLATION = "methods/test_distillation.py::test_"
+LEARNER = "test_learner.py::test_"
 BLOCKS = "data/test_blocks.py::test_"
 CHUNKS = "equivalence/test_chunks.py::test_"
-BACKWARD = "methods/test_backward.py::test_"
+BACKWARD = "test_global_gradient.py::test_"
 ONE_STEP = "equivalence/test_one_step.py::test_two_processes_with_different_rows_take_the_step_of_one"
 RUN_OF_ONE = "equivalence/test_processes.py::test_a_run_in_two_processes_is_the_run_of_one"
 LOOPS = "value_and_gradient_equal_the_loops_in_both_precisions"
@@ -194,8 +193,8 @@ FAULTS = [
     Fault(
         "the projector's batch norm sees each view where it should see all",
         "methods/siamese.py",
-        'if self.batch_norm_sees == "each_view":',
-        "if True:",
+        'self.batch_norm_sees == "all_views")',
+        "False)",
         ("methods/test_siamese.py::test_all_views_share_the_projectors_batch_norm_but_not_the_encoders",),
     ),
     # --- Data -------------------------------------------------------------------------------------------------------
@@ -217,18 +216,15 @@ FAULTS = [
         (f"{BLOCKS}the_blocks_of_all_processes_are_the_batch_of_one",),
     ),
     Fault(
-        "a run that streams does not tell its loader which rows are its own",
-        "resolve.py",
-        "max_bad=data.max_bad,\n            block=own,",
-        "max_bad=data.max_bad,",
-        (f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[streaming]", RUN_OF_ONE),
-    ),
-    Fault(
-        "a run in memory does not tell its loader which rows are its own",
-        "resolve.py",
-        "device=device,\n            block=own,",
-        "device=device,",
-        (f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[in_memory]",),
+        "a run does not tell its loader which rows are its own",
+        "plan.py",
+        '        "block": own,\n',
+        "",
+        (
+            f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[in_memory]",
+            f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[streaming]",
+            RUN_OF_ONE,
+        ),
     ),
     Fault(
         "the last short batch of an epoch is used, and counted as a full one",
@@ -890,35 +886,35 @@ FAULTS = [
     Fault(
         "the loop takes the rate of the next step",
         "train.py",
-        "now := rate(batch.step, total)",
-        "now := rate(batch.step + 1, total)",
+        "rate(batch.step, total)",
+        "rate(batch.step + 1, total)",
         ("test_train.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
     ),
     # --- Chunks, and activations made again -------------------------------------------------------------------------
     Fault(
         "chunks: dropout has other masks when a chunk is run again",
-        "methods/backward.py",
+        "global_gradient.py",
         "        with draws(number), world.autocast(precision):\n",
         "        with world.autocast(precision):\n",
-        (f"{CHUNKS}queues_targets_and_dropout_are_those_of_one_pass_over_the_chunks",),
+        (f"{CHUNKS}the_second_pass_of_a_chunk_draws_what_the_first_one_drew",),
     ),
     Fault(
         "chunks: all of them have the same dropout masks",
-        "train.py",
+        "learner.py",
         'names = (("step", step), ("process", world.rank), ("chunk", chunk))',
         'names = (("step", step), ("process", world.rank))',
         ("test_loss_and_draws.py::test_every_step_process_and_chunk_draws_its_own_numbers_and_the_same_again",),
     ),
     Fault(
         "all processes have the same dropout masks",
-        "train.py",
+        "learner.py",
         'names = (("step", step), ("process", world.rank), ("chunk", chunk))',
         'names = (("step", step), ("chunk", chunk))',
         ("test_loss_and_draws.py::test_every_step_process_and_chunk_draws_its_own_numbers_and_the_same_again",),
     ),
     Fault(
         "chunks: buffers count every row twice",
-        "methods/backward.py",
+        "global_gradient.py",
         "            buffer.copy_(value)\n",
         "            pass\n",
         (
@@ -928,16 +924,16 @@ FAULTS = [
     ),
     Fault(
         "chunks: the gradient is that of the last chunk",
-        "methods/backward.py",
-        "            _carry(embedded(number, part), compared, part)\n",
-        "            if last:\n                _carry(embedded(number, part), compared, part)\n",
+        "global_gradient.py",
+        "            _carry(distinct(embedded(number, rows[part]).groups)[0], held, part)\n",
+        "            if last:\n                _carry(distinct(embedded(number, rows[part]).groups)[0], held, part)\n",
         (f"{CHUNKS}chunks_have_the_gradient_of_the_whole_batch[5-vicreg]",),
     ),
     Fault(
         "chunks: each has an objective of its own, without the rows of the others",
-        "methods/backward.py",
-        "    terms = objective(*world.gather(compared))\n",
-        "    made = [objective(*world.gather([z[part] for z in compared])) for part in parts]\n"
+        "global_gradient.py",
+        "    terms = terms_of(held, places)\n",
+        "    made = [terms_of([z[part] for z in held], places) for part in parts]\n"
         "    terms = {name: sum(terms[name] for terms in made) / len(made) for name in made[0]}\n",
         (
             f"{CHUNKS}chunks_have_the_gradient_of_the_whole_batch[5-vicreg]",
@@ -946,7 +942,7 @@ FAULTS = [
     ),
     Fault(
         "chunks: no process hears of the gradients of the others",
-        "methods/backward.py",
+        "global_gradient.py",
         "if last else world.apart(network)",
         "if False else world.apart(network)",
         (
@@ -956,7 +952,7 @@ FAULTS = [
     ),
     Fault(
         "chunks: gradients are exchanged and averaged after every one",
-        "methods/backward.py",
+        "global_gradient.py",
         "if last else world.apart(network)",
         "if True else world.apart(network)",
         (f"{BACKWARD}gradients_are_exchanged_once_a_step_however_many_chunks_there_are[4]",),
@@ -971,23 +967,95 @@ FAULTS = [
     # --- The weight of the loss -------------------------------------------------------------------------------------
     Fault(
         "the weight of the loss is ignored",
-        "methods/backward.py",
-        "        (loss_weight * torch.stack(list(terms.values())).sum()).backward()\n        return",
-        "        torch.stack(list(terms.values())).sum().backward()\n        return",
-        (f"{BACKWARD}the_weight_of_the_loss_is_a_factor_of_the_gradient_and_not_of_the_terms[None]",),
-    ),
-    Fault(
-        "chunks: the weight of the loss is ignored",
-        "methods/backward.py",
-        "    (loss_weight * torch.stack(list(terms.values())).sum()).backward()\n    for",
-        "    torch.stack(list(terms.values())).sum().backward()\n    for",
-        (f"{BACKWARD}the_weight_of_the_loss_is_a_factor_of_the_gradient_and_not_of_the_terms[4]",),
+        "global_gradient.py",
+        "(loss_weight * torch.stack(list(terms.values())).sum()).backward()",
+        "torch.stack(list(terms.values())).sum().backward()",
+        (
+            f"{BACKWARD}the_weight_of_the_loss_is_a_factor_of_the_gradient_and_not_of_the_terms[None]",
+            f"{BACKWARD}the_weight_of_the_loss_is_a_factor_of_the_gradient_and_not_of_the_terms[4]",
+        ),
     ),
     Fault(
         "a run does not hand the recipe's weight of the loss on",
-        "train.py",
-        "            chosen.optim.loss_weight,\n",
-        "            1.0,\n",
+        "pretraining.py",
+        "        loss_weight=optim.loss_weight,\n",
+        "        loss_weight=1.0,\n",
         ("test_loss_and_draws.py::test_a_run_weighs_its_gradient_as_the_recipe_says_and_logs_the_loss_as_it_is",),
+    ),
+    # --- Methods with a target --------------------------------------------------------------------------------------
+    Fault(
+        "the target's momentum is the wrong way round",
+        "methods/distillation.py",
+        "list(self._copied()), 1 - keep)",
+        "list(self._copied()), keep)",
+        (f"{DISTILLATION}a_constant_momentum_moves_the_target_as_the_vector_says",),
+        fast=True,
+    ),
+    Fault(
+        "the target's momentum never rises",
+        "methods/distillation.py",
+        'if self.schedule == "cosine":',
+        "if False:",
+        (f"{DISTILLATION}a_cosine_momentum_moves_the_target_as_the_vector_says",),
+    ),
+    Fault(
+        "a gradient flows through the target",
+        "methods/distillation.py",
+        "    @torch.no_grad()\n    def _target(",
+        "    def _target(",
+        (f"{DISTILLATION}the_target_of_another_view_is_what_a_view_predicts",),
+    ),
+    Fault(
+        "the target sees the view that is predicted from",
+        "methods/distillation.py",
+        "[(online[i][2], targets[j]) for i, j in pairs]",
+        "[(online[i][2], targets[i]) for i, j in pairs]",
+        (f"{DISTILLATION}the_target_of_another_view_is_what_a_view_predicts",),
+    ),
+    Fault(
+        "online network and target have the same groups of batch norm",
+        "learner.py",
+        "Grouping(rows=rows, seed=self.seed, network=name)",
+        'Grouping(rows=rows, seed=self.seed, network="one")',
+        (f"{LEARNER}the_two_networks_of_a_method_have_groups_of_their_own",),
+        fast=True,
+    ),
+    # --- The learner ------------------------------------------------------------------------------------------------
+    Fault(
+        "the objective's own parameters are not trained",
+        "learner.py",
+        '        *((f"objective.{name}", p) for name, p in _parameters(objective) if p.requires_grad),\n',
+        "",
+        (f"{LEARNER}an_objective_with_parameters_is_trained_saved_and_loaded",),
+        fast=True,
+    ),
+    Fault(
+        "the objective's own state is not saved",
+        "learner.py",
+        "return objective.state_dict() if isinstance(objective, nn.Module) else {}",
+        "return {}",
+        (f"{LEARNER}an_objective_with_parameters_is_trained_saved_and_loaded",),
+    ),
+    Fault(
+        "an objective with state is called once for each group",
+        "learner.py",
+        "            return self.objective(groups, **asked)\n",
+        "            found = [self.objective([group], **asked) for group in groups]\n"
+        "            return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}\n",
+        (f"{LEARNER}an_objective_with_state_is_called_once_a_step_with_all_groups",),
+    ),
+    Fault(
+        "what is known of the rows is that of this process's own",
+        "learner.py",
+        "self.world.collect(known[name].to(device)).flatten(0, 1)",
+        "known[name].to(device)",
+        ("contracts/test_methods.py::test_several_processes_with_different_rows_make_the_run_of_one[2]",),
+    ),
+    Fault(
+        "the target is not moved after a step",
+        "learner.py",
+        "        self.method.after_step(progress)\n",
+        "",
+        (f"{LEARNER}after_an_update_the_method_is_told_how_far_the_run_was",),
     ),
 ]
