@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import recipe as recipes
-from barlow import resolve
+from barlow import plan as plans
 from barlow.distributed import World
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
 from barlow.views.ops import RandomResizedCrop, RandomRotate90
 from barlow.views.pipeline import ViewPipeline
 from barlow.views.sheet import CELL, GAP, MARGIN, view_sheet
@@ -84,7 +85,7 @@ WHOLE: dict[str, Any] = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ra
 def test_the_sheet_of_a_run_shows_views_in_any_number_and_size_turned_as_they_are(
     tmp_path: Path, sizes: tuple[int, ...]
 ) -> None:
-    count, draws = 5, resolve.SHEET_DRAWS
+    count, draws = 5, plans.SHEET_DRAWS
     originals = np.random.default_rng(0).integers(0, 256, (count, CELL, CELL, 3), dtype=np.uint8)
     for i, original in enumerate(originals):
         Image.fromarray(original).save(tmp_path / f"{i}.png")
@@ -92,8 +93,8 @@ def test_the_sheet_of_a_run_shows_views_in_any_number_and_size_turned_as_they_ar
     views = [[WHOLE | {"size": size}] for size in sizes]
     views[turned].append({"kind": "random_rotate90"})
     changes = {"views": views, "data.sources": [str(tmp_path)], "data.image_size": CELL, "train.device": "cpu"}
-    chosen = recipes.check(recipes.override(recipes.read("small_barlow_twins"), changes))
-    sheet = resolve.prepare(chosen, World(torch.device("cpu"))).sheet()
+    chosen = schema.check(override(files.read("small_barlow_twins"), changes))
+    sheet = plans.prepare(chosen, World(torch.device("cpu"))).sheet()
     step = CELL + MARGIN
     assert sheet.shape[1] == (1 + draws * len(sizes)) * step + MARGIN + len(sizes) * (GAP - MARGIN)
     ops = [[RandomResizedCrop(size)] for size in sizes]
