@@ -888,7 +888,7 @@ FAULTS = [
         "train.py",
         "rate(batch.step, total)",
         "rate(batch.step + 1, total)",
-        ("test_train.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
+        ("test_pretraining.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
     ),
     # --- Chunks, and activations made again -------------------------------------------------------------------------
     Fault(

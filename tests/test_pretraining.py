@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 import yaml
-from barlow.optim.groups import set_rate
 from torch import Tensor, nn
 
 import barlow
@@ -24,6 +23,7 @@ from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
+from barlow.optim.groups import set_rate
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files
 from barlow.recipe.request import chosen_recipe
