@@ -31,7 +31,15 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.nets.weights import initialise, packed, with_preprocessing
-from barlow.optim.optimizers import build_optimizer, can_skip, has_fused_kernels, load_state, state_tensors, update_if
+from barlow.optim.optimizers import (
+    build_optimizer,
+    can_skip,
+    has_fused_kernels,
+    load_state,
+    set_rate,
+    state_tensors,
+    update_if,
+)
 from barlow.recipe import Recipe, RecipeError
 from barlow.run import Checkpoint, Run, load_recipe_text, same_content
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
@@ -133,12 +141,6 @@ def _draws(seed: int, step: int, world: World) -> Callable[[int], contextlib.Abs
         return seeded(seed, part, world.device)
 
     return draws
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets every group's rate to `rate` times the group's own scale."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def finite(terms: Mapping[str, Tensor], gradient_norm: Tensor) -> Tensor:
