@@ -23,7 +23,6 @@ from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
-from barlow.optim.groups import set_rate
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files
 from barlow.recipe.request import chosen_recipe
@@ -99,13 +98,6 @@ def test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged(data: P
     schedule = chosen_recipe(data, overrides=tiny.SMALL | changes).schedule.build(8, 2)
     assert rates == pytest.approx([peak * schedule(step, 8) for step in range(8)])
     assert max(rates) == pytest.approx(peak)
-
-
-def test_every_group_gets_the_rate_times_its_own_scale() -> None:
-    p, q = (nn.Parameter(torch.zeros(2)) for _ in range(2))
-    optimizer = torch.optim.SGD([{"params": [p], "lr_scale": 0.2}, {"params": [q]}], lr=9.0)
-    set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
 
 
 def test_the_log_has_terms_speed_and_the_state_of_features_and_embeddings(data: Path, tmp_path: Path) -> None:
