@@ -147,7 +147,7 @@ def test_what_is_frozen_until_the_end_never_moves_even_if_it_is_all_there_is(kin
     assert not optimizer.state
 
 
-@pytest.mark.parametrize(("until", "total", "steps"), [(0.1, 100, 10), (0.3, 10, 3), (0.05, 10, 0), (0.7, 30, 21)])
+@pytest.mark.parametrize(("until", "total", "steps"), [(0.1, 100, 10), (0.3, 10, 3), (0.05, 10, 1), (0.7, 30, 21)])
 def test_a_share_of_the_run_is_so_many_of_its_steps(until: float, total: int, steps: int) -> None:
     p = nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer({"p": p}, "sgd", lr=0.1, rules=[GroupRule(parameters="p", frozen_until=until)])

@@ -37,7 +37,6 @@ def build_optimizer(
     vectors_lr: float | None = None,
     rules: Sequence[GroupRule] = (),
     fused: bool | None = None,
-    rules=(),
 ) -> torch.optim.Optimizer:
     """AdamW, Adam, SGD or LARS over the parameters that want a gradient.
 
