@@ -61,7 +61,7 @@ def chunks(lines: Sequence[Line]) -> str:
 
 
 def steps(lines: Sequence[Line]) -> str:
-    """Every pair of a method and an objective: the worst of its tensors after six steps, by how the batch was shared."""
+    """Every pair of a method and an objective: the worst tensor after six steps, by how the batch was shared."""
     found: dict[str, dict[str, float]] = {}
 
     def put(name: str, column: str, error: float) -> None:
