@@ -22,6 +22,15 @@ SMALL: dict[str, Any] = {
 """Overrides that make any shipped recipe tiny. Four embedding dimensions: W-MSE then slices a batch of 16 in two."""
 
 
+def heads(method: dict[str, Any]) -> dict[str, Any]:
+    """Overrides that make the heads of a method tiny: the last width of a classifier is its number of classes."""
+    return {
+        f"method.{name}.widths": [4] if len(head["widths"]) == 1 else [16, 4]
+        for name, head in method.items()
+        if isinstance(head, dict)
+    }
+
+
 def images(folder: Path, count: int = 64, *, classes: int = 0, side: int = 24, seed: int = 0) -> Path:
     """Noisy PNGs of one of eight colours each; with classes, a sub-folder per class, and the colour tells the class."""
     rng = np.random.default_rng(seed)

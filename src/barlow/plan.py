@@ -158,6 +158,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
             "set both, or the crops' size to auto"
         )
     labels = _labels(source) if "labels" in _asked(plan, objective) else None
+    _check_step(plan, objective, pipeline, labels, own, len(inventory.ids))
     loader: MemoryLoader | StreamingLoader
     options: dict[str, Any] = {
         "batch_size": plan.batch_size,
@@ -170,7 +171,6 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         loader = MemoryLoader(held.pixels, held.sizes, held.ids, pipeline, **options)
     else:
         loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
-    _check_step(plan, objective, loader, own)
     report = {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
     return Prepared(
         plan,
@@ -286,7 +286,9 @@ def _labels(source: ImageSource) -> Tensor | None:
     return torch.from_numpy(np.asarray(labels, np.int64))
 
 
-def _check_step(plan: Plan, objective: Any, loader: MemoryLoader | StreamingLoader, own: slice) -> None:
+def _check_step(
+    plan: Plan, objective: Any, pipeline: ViewPipeline, labels: Tensor | None, own: slice, usable: int
+) -> None:
     """Refuses, before any network is built, what would fail in the first step: tries the objective on its shapes."""
     recipe, batch = plan.recipe, plan.batch_size
     most, grouped = recipe.train.rows_in_memory, recipe.method.get("batch_norm_rows")
@@ -305,15 +307,15 @@ def _check_step(plan: Plan, objective: Any, loader: MemoryLoader | StreamingLoad
             f"--batch-size {batch} does not divide into groups of {grouped} rows (method.batch_norm_rows); use "
             f"{max(batch // grouped, 1) * grouped}"
         )
-    if len(loader.ids) < 2:
+    if usable < 2:
         raise ValueError(
-            f"{len(loader.ids)} usable image in {', '.join(recipe.data.sources)}; training compares images with each "
+            f"{usable} usable image in {', '.join(recipe.data.sources)}; training compares images with each "
             "other and needs at least 2 (hundreds, to learn anything)"
         )
     known = {
         "ids": torch.arange(batch),
-        **({} if loader.labels is None else {"labels": loader.labels[torch.arange(batch) % len(loader.labels)]}),
-        **loader.pipeline.told(torch.arange(batch), recipe.seed, 0),
+        **({} if labels is None else {"labels": labels[torch.arange(batch) % len(labels)]}),
+        **pipeline.told(torch.arange(batch), recipe.seed, 0),
     }
     _check_asked(_asked(plan, objective, required=True), recipe, known)
     if objective is None:

@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Given:
-    """Modules and objectives that were given in Python, and that no recipe can name. Each use takes a copy."""
+    """Modules and objectives that were given in Python, and that no recipe can name. Modules are copied."""
 
     encoder: nn.Module | None = None
     objective: Any = None
@@ -265,7 +265,9 @@ def build_learner(
     """
     recipe, given = plan.recipe, given or Given()
     method = recipe.build_method().build(lambda: _new_encoder(plan, given.encoder, say), recipe.seed)
-    objective = copy.deepcopy(given.objective) if given.objective is not None else plan.new_objective()
+    objective = plan.new_objective() if given.objective is None else given.objective
+    if objective is given.objective and isinstance(objective, nn.Module):
+        objective = copy.deepcopy(objective)  # it may have state; the caller's stays as it is
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     method.to(device=world.device, memory_format=layout)
     if isinstance(objective, nn.Module):

@@ -1,7 +1,6 @@
 """Every YAML file in barlow/recipes, found on disk, is complete, says where it comes from, and trains."""
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import pytest
 import tiny
 import yaml
 
-from barlow import objectives
+import barlow
+from barlow import methods, objectives
 from barlow.pretraining import pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -17,7 +17,7 @@ from barlow.views import ops
 from barlow.views.pipeline import ViewPipeline
 
 NAMES = files.names()
-FOLDER = Path(inspect.getfile(recipe)).parent / "recipes"
+FOLDER = Path(barlow.__file__).parent / "recipes"
 
 
 @pytest.fixture(params=NAMES)
@@ -44,11 +44,18 @@ SMALL = [name for name in NAMES if "/" not in name]
 def made_tiny(name: str) -> dict[str, Any]:
     """Overrides that make the recipe tiny and leave its views, objective, optimizer and schedule as they are.
 
-    Pictures are held in memory (starting a worker takes longer than all the rest); slices fit the batch.
+    Pictures are held in memory (starting a worker takes longer than all the rest); slices, groups and the queue fit the
+    batch.
     """
-    changes: dict[str, Any] = tiny.SMALL | {"data.executor": "in_memory"}
-    if files.read(name)["objective"].get("slice_rows"):
+    content = files.read(name)
+    changes: dict[str, Any] = {key: value for key, value in tiny.SMALL.items() if not key.startswith("method.")}
+    changes |= {"data.executor": "in_memory"} | tiny.heads(content["method"])
+    if content["objective"].get("slice_rows"):
         changes["objective.slice_rows"] = 8
+    if content["objective"].get("queue"):
+        changes["objective.queue"] = 64
+    if content["method"].get("batch_norm_rows"):
+        changes["method.batch_norm_rows"] = 8
     return changes
 
 
@@ -76,7 +83,11 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
     for section, given in content.items():
         if isinstance(given, dict):
             assert set(filled[section]) - set(given) <= optional.get(section, set()), section
-    assert set(content["method"]["projector"]) == set(filled["method"]["projector"])
+    for name, head in filled["method"].items():
+        if isinstance(head, dict):
+            assert set(content["method"][name]) == set(head), f"method.{name}"
+    fields = {field.name for field in dataclasses.fields(methods.load(content["method"]["kind"]))}
+    assert set(content["method"]) == {"kind", *fields}
     kind = content["objective"]["kind"]
     fields = {field.name for field in dataclasses.fields(objectives.load(kind))}  # type: ignore[arg-type]
     assert set(content["objective"]) == {"kind", *fields}
@@ -143,7 +154,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"slice_rows", "lr_per_256"}
+        of_size = {"slice_rows", "queue", "lr_per_256"}
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"

@@ -383,7 +383,8 @@ OTHER = {
     "schedule.drops_at_steps": [1], "train.epochs": 3, "train.minutes": 3, "train.checkpoint_minutes": 3,
     "train.device": "cpu", "optim.betas": [0.5, 0.999],
     "objective.convention": "algorithm_1", "optim.vectors_lr_per_256": 0.1, "train.rows_in_memory": 8,
-    "schedule.warmup_from": 0.1,
+    "schedule.warmup_from": 0.1, "method.projector.last_batch_norm": "plain", "method.projector.init_std": 0.01,
+    "optim.groups": [{"parameters": "encoder.*"}],
 }  # fmt: skip
 
 

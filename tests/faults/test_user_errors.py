@@ -181,7 +181,7 @@ def test_initial_weights_that_are_not_there(failing: Failing, photos: Path) -> N
 def test_too_small_a_batch_for_whitening(failing: Failing, photos: Path) -> None:
     said = failing("pretrain", photos, *tiny.words(train__steps=1, method__projector__widths=[64]), "-c", "small_w_mse")
     assert "--batch-size 16" in said
-    assert "width of 64" in said
+    assert "embeddings of width 64" in said
     assert "use a batch of 128" in said
 
 
@@ -307,6 +307,6 @@ def test_evaluating_with_unreadable_images(failing: Failing, finished: Path, lab
 
 
 def test_listing_what_is_not_there(failing: Failing) -> None:
-    assert "'methods'" in failing("list", "methods")
+    assert "'protocols'" in failing("list", "protocols")
     assert "'resnet*'" in failing("list", "recipes", "resnet*")
     assert "no timm encoder is called 'nothing-such'" in failing("list", "encoders", "nothing-such")

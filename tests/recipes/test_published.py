@@ -1,7 +1,6 @@
 """The published recipes hold the published numbers: rates, sizes, views, losses; worked out by hand beside each."""
 
 import functools
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,22 @@ import tiny
 import torch
 import yaml
 
+import barlow
 from barlow import facts
 from barlow import plan as plans
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
-from barlow.nets.heads import Head
 from barlow.pretraining import build_learner, pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
 
 NAMES = [name for name in files.names() if "/" in name]
+RECIPES = Path(barlow.__file__).parent / "recipes"
+OTHERS = [f"cifar10/{kind}" for kind in ("byol", "moco_v2", "rotation", "simclr")]
+"""Of methods that the three papers are compared with."""
+PAPERS = [name for name in NAMES if name not in OTHERS]
+"""Of Barlow Twins, VICReg and W-MSE."""
 
 IMAGENET, CIFAR, STL10, TINY_IMAGENET = 1_281_167, 50_000, 105_000, 100_000
 IMAGENET100 = 128_000
@@ -129,12 +133,42 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
         )
         for views, epoch in by_views.items()
     },
+    "cifar10/simclr": (  # 1.0 × 512 / 256, to 0
+        CIFAR,
+        97,
+        {0: (0, 0), 485: (1.0, 1.0), 970: (2.0, 2.0), 970 + (97_000 - 970) // 2: (1.0, 1.0)},
+    ),
+    "cifar10/byol": (  # 1.0 × 256 / 256, from 3e-5 in the warm-up, to 0
+        CIFAR,
+        195,
+        {
+            0: (3e-5, 3e-5),
+            975: (0.500015, 0.500015),
+            10 * 195: (1.0, 1.0),
+            1_950 + (195_000 - 1_950) // 2: (0.5, 0.5),
+            194_999: (0, 0),
+        },
+    ),
+    "cifar10/moco_v2": (CIFAR, 97, {0: (0.06, 0.06), 9_700: (0.03, 0.03)}),  # 0.06 at batch 512, a cosine to 0
+    "cifar10/rotation": (  # 0.1 at batch 128, × 0.2 after epochs 60, 120 and 160 of 200
+        CIFAR,
+        390,
+        {
+            0: (0.1, 0.1),
+            60 * 390 - 1: (0.1, 0.1),
+            60 * 390: (0.02, 0.02),
+            120 * 390: (0.004, 0.004),
+            160 * 390: (0.0008, 0.0008),
+            200 * 390 - 1: (0.0008, 0.0008),
+        },
+    ),
 }
 
 
 def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
-    small = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}, "method.projector.widths": [4, 2]}
+    small: dict[str, Any] = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}}
+    small |= {f"method.{name}.widths": [4, 2] for name, head in chosen.method.items() if isinstance(head, dict)}
     chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
     plan = plans.resolved(
         chosen,
@@ -173,7 +207,21 @@ def test_rates_are_the_published_ones(name: str) -> None:
         assert rates == pytest.approx(expected, rel=1e-5, abs=1e-10), step
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "decays"),
+    [
+        ("cifar10/simclr", [1e-4, 0.0]),
+        ("cifar10/byol", [1e-5, 0.0]),
+        ("cifar10/moco_v2", [5e-4, 5e-4]),
+        ("cifar10/rotation", [5e-4, 5e-4]),
+    ],
+)
+def test_weight_decay_of_other_methods_is_the_published_one(name: str, decays: list[float]) -> None:
+    groups = dict(groups_of(published(name)))
+    assert [groups[group]["weight_decay"] for group in ("matrices", "vectors")] == decays
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_weight_decay_is_of_weights_alone_except_for_w_mse(name: str) -> None:
     groups = dict(groups_of(published(name)))
     decays = [groups[group]["weight_decay"] for group in ("matrices", "vectors")]
@@ -278,18 +326,34 @@ def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PAPERS)
 def test_the_projector_has_the_published_number_of_parameters(name: str) -> None:
     chosen = published(name)
-    head = chosen.method.projector
     with torch.device("meta"):
-        projector = Head(
-            widths=head.widths, hidden_bias=head.hidden_bias, last_bias=head.last_bias, batch_norm=head.batch_norm
-        ).build(FEATURES[chosen.encoder.name], 0, "projector")
+        projector = chosen.build_method().projector.build(FEATURES[chosen.encoder.name], 0, "projector")
     assert count(projector) == PROJECTORS[name]
     if name == "imagenet/barlow_twins":
         assert sum(p.numel() for p in projector.parameters() if p.ndim == 2) == 150_994_944
         assert sum(p.ndim == 1 for p in projector.parameters()) == 4, "two batch norms, no biases of linear layers"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "parameters"),
+    [
+        ("cifar10/simclr", "projector", 512 * 512 + 2 * 512 + 512 * 512 + 2 * 512 + 512 * 128 + 128),
+        ("cifar10/byol", "projector", 513 * 4096 + 2 * 4096 + 4097 * 256),
+        ("cifar10/byol", "predictor", 257 * 4096 + 2 * 4096 + 4097 * 256),
+        ("cifar10/moco_v2", "projector", 513 * 512 + 513 * 128),
+        ("cifar10/rotation", "head", 513 * 4),
+    ],
+)
+def test_the_heads_of_other_methods_have_the_published_number_of_parameters(
+    name: str, head: str, parameters: int
+) -> None:
+    method = published(name).build_method()
+    width = method.projector.widths[-1] if head == "predictor" else 512
+    with torch.device("meta"):
+        assert count(getattr(method, head).build(width, 0, head)) == parameters
 
 
 def test_the_small_images_encoders_have_the_published_number_of_parameters() -> None:
@@ -322,8 +386,18 @@ def test_stems_are_those_of_the_sets() -> None:
 # --- Losses, views, budgets -----------------------------------------------------------------------------------------
 
 
+def test_the_objectives_of_other_methods_are_the_published_ones() -> None:
+    assert published("cifar10/simclr").objective == {"kind": "simclr", "temperature": 0.5, "convention": "code"}
+    assert published("cifar10/moco_v2").objective == {"kind": "moco", "queue": 4096, "temperature": 0.1}
+    byol, moco = published("cifar10/byol").method, published("cifar10/moco_v2").method
+    assert (byol["momentum"], byol["momentum_schedule"], byol["symmetric"]) == (0.99, "cosine", True)
+    assert (moco["momentum"], moco["momentum_schedule"], moco["symmetric"]) == (0.99, "constant", False)
+    assert published("cifar10/moco_v2").train.batch_size == 8 * moco["batch_norm_rows"], "eight groups"
+    assert [op["kind"] for op in published("cifar10/rotation").views[0]][-1] == "random_rotate90"
+
+
 def test_the_objectives_are_the_published_ones() -> None:
-    for name in NAMES:
+    for name in PAPERS:
         chosen = published(name)
         kind = name.split("/")[1]
         if kind == "barlow_twins":
@@ -335,12 +409,12 @@ def test_the_objectives_are_the_published_ones() -> None:
             assert chosen.objective["convention"] == ("code" if name.startswith("imagenet/") else "algorithm_1")
             assert chosen.optim.loss_weight == 1
         else:
-            assert chosen.objective["slice_rows"] == 2 * chosen.method.projector.widths[-1], "the authors' rule"
+            assert chosen.objective["slice_rows"] == 2 * chosen.method["projector"]["widths"][-1], "the authors' rule"
             assert int(chosen.train.batch_size) % chosen.objective["slice_rows"] == 0
             slicings = 4 if name in ("stl10/w_mse_2", "tiny_imagenet/w_mse_2") else 1
             assert (chosen.objective["slicings"], chosen.objective["shrinkage"]) == (slicings, 0)
             assert chosen.train.precision == "float32"
-        assert chosen.method.batch_norm_sees == ("all_views" if "w_mse" in name else "each_view")
+        assert chosen.method["batch_norm_sees"] == ("all_views" if "w_mse" in name else "each_view")
 
 
 def ops_of(name: str) -> list[list[str]]:
@@ -392,7 +466,11 @@ def test_w_mse_changes_colours_before_it_crops_and_blurs_imagenet_alone() -> Non
 
 
 def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
-    for name in NAMES:
+    of_others = {"byol": (1000, 256), "moco_v2": (200, 512), "rotation": (200, 128), "simclr": (1000, 512)}
+    for name in OTHERS:
+        train = published(name).train
+        assert (train.epochs, train.batch_size) == of_others[name.removeprefix("cifar10/")]
+    for name in PAPERS:
         images, kind = name.split("/")
         chosen = published(name)
         sides = {"cifar10": 32, "cifar100": 32, "stl10": 64, "tiny_imagenet": 64}
@@ -410,6 +488,6 @@ def test_where_there_is_no_official_recipe_the_file_says_so() -> None:
             source = published(f"{images}/{kind}").source
             assert source.code.startswith("vturrisi/solo-learn@")
             assert "not by the paper's authors" in source.code
-            file = Path(inspect.getfile(recipes)).parent / "recipes" / images / f"{kind}.yaml"
+            file = RECIPES / images / f"{kind}.yaml"
             text = file.read_text(encoding="utf-8")
             assert f"# The authors of {method} published no recipe for CIFAR" in text
