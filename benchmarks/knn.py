@@ -38,6 +38,7 @@ class Search:
     def __init__(self, train: Tensor, test: Tensor, cosine: bool) -> None:
         self.train, self.test, self.cosine = train, test, cosine
         self.found = torch.empty(0)
+        self.checked = False
 
     def ours(self) -> Cost:
         watch = Stopwatch()
@@ -49,8 +50,12 @@ class Search:
         train, test = (torch.nn.functional.normalize(x) if self.cosine else x for x in (self.train, self.test))
         _, expected = plain(train, test, K)
         took = watch.cost()
-        if not len(self.found):  # the first pair may begin with this side
-            return took
+        if len(self.found) and not self.checked:  # once: it takes longer than what is measured
+            self.check(train, test, expected)
+            self.checked = True
+        return took
+
+    def check(self, train: Tensor, test: Tensor, expected: Tensor) -> None:
         some = slice(0, 200)
         exact = torch.cdist(test[some].double(), train.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
         gap = exact.gather(1, self.found[some]) - exact.topk(K, largest=False).values
@@ -61,7 +66,6 @@ class Search:
         same = (self.found == expected).float().mean()
         if float(same) < 0.999:
             raise SystemExit(f"only {100 * float(same):.2f} % of the neighbours are those of plain float32")
-        return took
 
 
 def peak_gb() -> float:
@@ -85,15 +89,15 @@ def child(train: int, test: int, width: int) -> None:
 
 
 def rows(smoke: bool) -> Sequence[measure.Row]:
-    """A quick look takes half of the queries, and a quarter of the rows in the last."""
-    queries, kept = (1_000, 50_000) if smoke else (2_000, 200_000)
+    """A quick look takes a quarter of the queries, and a tenth of the rows in the last."""
+    queries, kept = (500, 20_000) if smoke else (2_000, 200_000)
     train, test = drawn(50_000, 512, 0), drawn(queries, 512, 1)
     euclidean, cosine = Search(train, test, False), Search(train, test, True)
     seconds = 5 * queries / 10_000
     what = f"{queries:,} queries, 50,000 x 512, {K} neighbours, {torch.get_num_threads()} threads"
     return [
         measure.Row(
-            name=f"knn_{queries // 1000}k_50k_512",
+            name=f"knn_{queries}_50k_512",
             what=f"Euclidean distance: {what}",
             ours=euclidean.ours,
             reference=euclidean.reference,
@@ -103,7 +107,7 @@ def rows(smoke: bool) -> Sequence[measure.Row]:
             work=(queries, "queries"),
         ),
         measure.Row(
-            name=f"knn_cosine_{queries // 1000}k_50k_512",
+            name=f"knn_cosine_{queries}_50k_512",
             what=f"cosine: {what}",
             ours=cosine.ours,
             reference=cosine.reference,

@@ -3,6 +3,7 @@
 import json
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ORDER", str(tmp_path / "order"))
     (tmp_path / "made_up.py").write_text(textwrap.dedent(PROGRAM))
     monkeypatch.setattr(compare, "NEW", tmp_path / "new")
+    monkeypatch.setattr(compare.measure, "gc", types.SimpleNamespace(collect=lambda: 0))  # nothing is timed here
     monkeypatch.setattr(compare, "RESULTS", tmp_path / "comparisons.jsonl")
     return tmp_path
 
