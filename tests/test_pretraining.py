@@ -383,6 +383,12 @@ def test_an_objective_of_ones_own_with_state_is_trained_as_a_copy_saved_and_gone
     assert all(again.tensors[name].equal(value) for name, value in checkpoint.tensors.items())
 
 
+def test_an_objective_of_ones_own_has_to_be_given_again(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", objective=Moving()).run_folder
+    with pytest.raises(ValueError, match=r"the objective is custom:Moving: pass the object in Python"):
+        pretrain(out=run, resume=True, progress=False)
+
+
 def test_measuring_the_minutes_touches_nothing_of_the_run(data: Path, tmp_path: Path) -> None:
     mine = Moving()
     result = quick(data, tmp_path / "run", objective=mine, minutes=0.0005, overrides={"train.steps": None})

@@ -28,7 +28,7 @@ from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
-from barlow.recipe.schema import Recipe
+from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.views.pipeline import ViewPipeline
 from barlow.views.sheet import view_sheet
 
@@ -77,7 +77,13 @@ class Plan:
         return groups
 
     def new_objective(self, classes: int | None = None) -> Any:
-        """The recipe's objective as a step calls it, with state of its own where it has some."""
+        """The recipe's objective as a step calls it, with state of its own where it has some.
+
+        Raises:
+            RecipeError: it was given in Python, and no recipe can name it.
+        """
+        if (kind := self.recipe.objective["kind"]).startswith(CUSTOM):
+            raise RecipeError(f"the objective is {kind}: pass the object in Python, pretrain(objective=...)")
         return objectives.built(
             self.recipe.build_objective(),
             width=self.widths()[0][0],
