@@ -2,8 +2,8 @@
 
     python -m pytest -m learning
 
-What is asserted is what `make demo` promises: kNN and linear at least 15 points above the better of raw pixels and the
-untrained network.
+Of the three papers' objectives, what is asserted is what `make demo` promises: kNN and linear at least 15 points above
+the better of raw pixels and the untrained network.
 """
 
 import functools
@@ -17,16 +17,25 @@ from barlow.objectives import Objective
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 
-STEPS = 600
+STEPS = {"rotation": 1200}
+"""Of those that take other than `USUAL`: rotation has one view, and makes twice as many steps in the same time."""
+USUAL = 600
 """About a minute on two cores with bf16, two on slow ones without."""
 
 MARGIN = 0.15
+MARGINS = {"simclr": 0.1, "moco_v2": 0.08, "rotation": 0.1}
+"""Of methods for which the demo promises nothing: half of what one seed gave (docs/experiments.md)."""
 METRICS = ("knn.top1", "logistic.top1")
 
 LARGER_CROPS = {"views.0.0.scale": [0.4, 1.0], "views.1.0.scale": [0.4, 1.0]}
 NARROWER = {"objective.redundancy": 0.0025, "method.projector.widths": [1024, 1024, 512]}
-OVERRIDES = {"barlow_twins": LARGER_CROPS | NARROWER}
-"""The demo's own (Makefile): the recipe as it stands needs more steps on this set (docs/experiments.md)."""
+OVERRIDES = {
+    "barlow_twins": LARGER_CROPS | NARROWER,
+    "simclr": LARGER_CROPS,
+    "moco_v2": LARGER_CROPS,
+    "rotation": {"views.0.0.scale": [0.4, 1.0]},
+}
+"""The demo's own (Makefile): the recipes as they stand need more steps on this set (docs/experiments.md)."""
 
 
 class MismatchedPairs:
@@ -46,13 +55,14 @@ def _all_cores():
 
 
 def _scores(out: Path, objective: str | Objective, *, baselines: bool) -> dict[str, dict[str, float]]:
+    """Of a small recipe by its name, or of the default one with another objective."""
     overrides = OVERRIDES.get(objective, {}) if isinstance(objective, str) else LARGER_CROPS
     barlow.pretrain(
         "shapes",
         out,
         recipe=f"small_{objective}" if isinstance(objective, str) else "small_barlow_twins",
         objective=None if isinstance(objective, str) else objective,
-        steps=STEPS,
+        steps=STEPS.get(objective, USUAL) if isinstance(objective, str) else USUAL,
         seed=0,
         overrides=overrides,
         progress=False,
@@ -77,11 +87,11 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return _baselines(tmp_path_factory.mktemp("learning") / "barlow_twins")
 
 
-@pytest.mark.parametrize("kind", ["barlow_twins", "vicreg", "w_mse"])
+@pytest.mark.parametrize("kind", ["barlow_twins", "vicreg", "w_mse", "simclr", "moco_v2", "rotation"])
 def test_an_objective_beats_pixels_and_the_untrained_network(kind, baseline, tmp_path):
     scores = _found.get(kind) or _scores(tmp_path / kind, kind, baselines=False)["encoder"]
     gains = {metric: scores[metric] - baseline[metric] for metric in METRICS}
-    assert min(gains.values()) >= MARGIN, f"{kind}: {scores}, baselines {baseline}"
+    assert min(gains.values()) >= MARGINS.get(kind, MARGIN), f"{kind}: {scores}, baselines {baseline}"
 
 
 @pytest.mark.parametrize(
