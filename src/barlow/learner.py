@@ -86,6 +86,7 @@ class Learner:
         if hasattr(objective, "before_epoch") and all_rows is None:
             raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
         self._asks, self._all_groups = objectives.asks(objective), takes_all_groups(objective)
+        self._trained = [p for _, p in self.named_parameters()]
         self._network: nn.Module = method
         self._groups: list[Groups] = []
         self._unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
@@ -139,8 +140,7 @@ class Learner:
             rows_in_memory=self.rows_in_memory,
         )
         self._share_gradients()
-        gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         self._unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
         self.settle(leave=self._late)
         freeze(self.optimizer, progress)
