@@ -15,7 +15,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -n 2
 
 test-learning: .venv/ready
-	$(BIN)/python -m pytest -m learning
+	$(BIN)/python -m pytest -m "learning and not nightly"
 
 # What is promised in docs/exactness.md, measured whole; the log replaces the last one only when all is through.
 nightly: .venv/ready
@@ -23,6 +23,7 @@ nightly: .venv/ready
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
 	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/mutations \
 	  tests/faults/test_process_faults.py tests/learning
+	$(BIN)/python -m pytest -m "learning and nightly"
 	mv results/nightly.partial results/nightly.jsonl
 	$(BIN)/python experiments/exactness.py
 
