@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-learning nightly bench bench-smoke check clean
+.PHONY: demo test test-learning nightly bench bench-smoke bench-compare check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite \
@@ -26,7 +26,7 @@ nightly: .venv/ready
 	$(BIN)/python experiments/exactness.py
 
 # What is promised in docs/performance.md: fifteen minutes on two quiet cores, and the page's tables from the lines.
-BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step
+BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs
 
 bench: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \
@@ -34,6 +34,10 @@ bench: .venv/ready
 
 bench-smoke: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --smoke || failed=1; done; exit $$failed
+
+# This checkout against an older one: make bench-compare OLD=../before (git worktree add ../before COMMIT).
+bench-compare: .venv/ready
+	$(BIN)/python benchmarks/compare.py $(OLD)
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -1,23 +1,23 @@
 """Features of a folder of generated JPEGs, beside the encoder alone on the same tensors in memory."""
 
-import atexit
-import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import numpy as np
 import pictures
 import torch
+from clock import Cost, Stopwatch
+from either import either
 
-from barlow.evaluation import _labelled
-from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import embed
+
+labelled_set = either("barlow.evaluation:_labelled")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 64
@@ -28,7 +28,7 @@ class Folder:
 
     def __init__(self, folder: Path, count: int, name: str, size: int) -> None:
         self.encoder = build_encoder(name, in_channels=3, image_size=size, seed=0)
-        labelled = _labelled(folder, "train", Preprocessing(size, 1.0, "bilinear", MEAN, STD, 3), 0.0)
+        labelled = labelled_set(folder, "train", Preprocessing(size, 1.0, "bilinear", MEAN, STD, 3), 0.0)
         chosen = np.linspace(0, len(labelled.ids) - 1, min(count, len(labelled.ids))).astype(int)
         assert labelled.held is not None
         self.held = replace(labelled, ids=labelled.ids[chosen], held=labelled.held[chosen])
@@ -38,26 +38,26 @@ class Folder:
             self.tensors = [x.contiguous(memory_format=torch.channels_last) for x in self.held.views(BATCH)]
         self.expected = torch.empty(0)
 
-    def bare(self) -> float:
+    def bare(self) -> Cost:
         self.encoder.eval()
-        before = time.perf_counter()
+        watch = Stopwatch()
         with torch.no_grad():
             features = [self.encoder(x) for x in self.tensors]
-        took = time.perf_counter() - before
+        took = watch.cost()
         self.expected = torch.cat(features)
         return took
 
-    def from_memory(self) -> float:
+    def from_memory(self) -> Cost:
         return self._embedded(True)
 
-    def from_files(self) -> float:
+    def from_files(self) -> Cost:
         return self._embedded(False)
 
-    def _embedded(self, held: bool) -> float:
+    def _embedded(self, held: bool) -> Cost:
         images = self.held if held else self.files
-        before = time.perf_counter()
+        watch = Stopwatch()
         features = embed(self.encoder, images.views(BATCH))
-        took = time.perf_counter() - before
+        took = watch.cost()
         if len(self.expected) and not torch.equal(features, self.expected):
             raise SystemExit("the features are not those of the encoder alone, bit for bit")
         return took
@@ -66,8 +66,7 @@ class Folder:
 def rows(smoke: bool) -> Sequence[measure.Row]:
     """A quick look takes 64 images."""
     count = 64 if smoke else 256
-    source = Path(tempfile.mkdtemp(prefix="barlow-embedding-"))
-    atexit.register(shutil.rmtree, source)
+    source = pictures.home() / "labelled"
     for name in ("one", "other"):
         pictures.write_folder(source / name, count // 2, 96, 96, different=32)
     small = Folder(source, count, "resnet18", 96)
@@ -77,13 +76,12 @@ def rows(smoke: bool) -> Sequence[measure.Row]:
     ]
     return [
         measure.Row(
-            f"{name}_resnet18_96",
-            f"ResNet-18, 96 px, {small.count} images, batch {BATCH}, {torch.get_num_threads()} threads: {what}",
-            ours,
-            small.bare,
-            "the encoder alone",
+            name=f"{name}_resnet18_96",
+            what=f"ResNet-18, 96 px, {small.count} images, batch {BATCH}, {torch.get_num_threads()} threads: {what}",
+            ours=ours,
+            reference=small.bare,
+            reference_name="the encoder alone",
             at_least=0.95,
-            rounds=1 if smoke else 5,
             work=(small.count, "images"),
         )
         for name, what, ours in listed

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import torch
+from clock import Cost
 from objectives import plain_barlow_twins, plain_vicreg
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +41,8 @@ from barlow.recipe.schema import Recipe
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
 
-WARM, STEPS = 12, 30
+WARM, STEPS = 3, 10
+"""Of a piece: steps left out, and counted. (The first pair of a row is left out as a whole.)"""
 SMOKE = (2, 3)
 
 
@@ -168,6 +170,10 @@ def timed(work: Callable[[], object], device: torch.device, rounds: int = 10) ->
     return statistics.median(_spans(work, device, rounds)[1])
 
 
+def timed_on(device: torch.device, work: Callable[[], object], rounds: int) -> Cost:
+    return on_device(timed(work, device, rounds))
+
+
 def host_seconds(work: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
     """Median seconds until a call returns, the device idle before it."""
     return statistics.median(_spans(work, device, rounds)[0])
@@ -187,6 +193,11 @@ def _spans(work: Callable[[], object], device: torch.device, rounds: int) -> tup
     return returned, done
 
 
+def on_device(seconds: float) -> Cost:
+    """Seconds of work that no processor does: what the program's own processor spends, it spends on waiting."""
+    return Cost(seconds, None)
+
+
 def step_rows(case: Case, device: torch.device, smoke: bool, compiled: bool) -> list[measure.Row]:
     """The step of our loop against the bare one, and the bare one compiled against itself."""
     warm, steps = SMOKE if smoke else (WARM, STEPS)
@@ -195,35 +206,33 @@ def step_rows(case: Case, device: torch.device, smoke: bool, compiled: bool) -> 
     peak = product_rate(device, 512 if smoke else 8192)
     notes: dict[str, Any] = {"flop": work, "product_tflop_per_second": round(peak / 1e12, 1)}
 
-    def with_utilisation(seconds: float, side: str) -> float:
+    def with_utilisation(seconds: float, side: str) -> Cost:
         notes[f"utilisation_{side}"] = round(work / seconds / peak, 3)
-        return seconds
+        return on_device(seconds)
 
     network = functools.partial(bare, parts, parts.network, device, warm, steps)
     rows = [
         measure.Row(
-            f"gpu_step_{case.name}",
-            f"{case.what}, {case.recipe}, bf16, views made on the device",
-            lambda: with_utilisation(ours(parts, device, warm, steps), "ours"),
-            lambda: with_utilisation(network(), "bare"),
-            "bare step",
+            name=f"gpu_step_{case.name}",
+            what=f"{case.what}, {case.recipe}, bf16, views made on the device",
+            ours=lambda: with_utilisation(ours(parts, device, warm, steps), "ours"),
+            reference=lambda: with_utilisation(network(), "bare"),
+            reference_name="bare step",
             at_least=case.at_least,
-            rounds=1 if smoke else 3,
             warmups=0 if smoke else 1,
             work=(case.batch, "images"),
-            notes=notes,
+            notes=lambda: notes,
         )
     ]
     if compiled:
         fast = torch.compile(parts.network)
         rows.append(
             measure.Row(
-                f"gpu_step_{case.name}_compiled",
-                f"{case.what}: the bare step with torch.compile against without",
-                lambda: bare(parts, fast, device, warm, steps),
-                network,
-                "bare step",
-                rounds=3,
+                name=f"gpu_step_{case.name}_compiled",
+                what=f"{case.what}: the bare step with torch.compile against without",
+                ours=lambda: on_device(bare(parts, fast, device, warm, steps)),
+                reference=lambda: on_device(network()),
+                reference_name="bare step",
                 work=(case.batch, "images"),
             )
         )
@@ -250,12 +259,11 @@ def loss_rows(device: torch.device, smoke: bool) -> list[measure.Row]:
 
             rows.append(
                 measure.Row(
-                    f"gpu_{name}_{n}x{d}",
-                    f"{name} loss, forward and backward, float32, n {n}, d {d}",
-                    functools.partial(timed, loss, device, 5),
-                    functools.partial(timed, reference, device, 3),
-                    "plain d × d form",
-                    rounds=3,
+                    name=f"gpu_{name}_{n}x{d}",
+                    what=f"{name} loss, forward and backward, float32, n {n}, d {d}",
+                    ours=functools.partial(timed_on, device, loss, 5),
+                    reference=functools.partial(timed_on, device, reference, 3),
+                    reference_name="plain d × d form",
                     warmups=0,
                 )
             )
@@ -284,11 +292,11 @@ def view_rows(device: torch.device, smoke: bool) -> list[measure.Row]:
 def _view_row(name: str, what: str, work: Callable[[], object], n: int, device: torch.device) -> measure.Row:
     notes: dict[str, Any] = {}
 
-    def seconds() -> float:
+    def piece() -> Cost:
         notes["host_milliseconds"] = round(1e3 * host_seconds(work, device, 5), 2)
-        return timed(work, device, 5)
+        return timed_on(device, work, 5)
 
-    return measure.Row(name, what, seconds, rounds=3, warmups=0, work=(n, "images"), notes=notes)
+    return measure.Row(name=name, what=what, ours=piece, warmups=0, work=(n, "images"), notes=lambda: notes)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ diagonal by leaving out every (d+1)-th entry. tests/benchmarks checks that they 
 
 import multiprocessing
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -20,14 +19,17 @@ from barlow.objectives.vicreg import VICReg
 
 sys.path.insert(0, str(Path(__file__).parent))
 import measure
-from measure import Row, Timed
+from clock import Cost, Piece, Stopwatch
+from measure import Row
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 THREADS = 2
 GRID = (64, 256, 1024, 8192)
-SECONDS_A_ROUND = 0.02
-"""A round repeats what is shorter than this, lest the clock and the scheduler be measured."""
+SECONDS_A_PIECE, SMOKE_SECONDS = 0.1, 0.02
+"""A piece repeats what is shorter than this, lest the clocks be measured: that of processors is late by up to 4 ms."""
+LARGE = 5e10
+"""Multiplications of the plain form, about a second: what is loaded or chosen the first time does not show there."""
 _MALLOC_KEEPS = 32 * 2**20 - 4096
 """The largest block, in bytes, after whose release glibc keeps memory for reuse and no longer returns it at once."""
 
@@ -79,19 +81,18 @@ def embeddings(n: int, d: int) -> tuple[Tensor, Tensor]:
     return za.requires_grad_(), (za.detach() + torch.randn(n, d)).requires_grad_()
 
 
-def step(loss: Loss, n: int, d: int, repeats: int = 1) -> Timed:
+def step(loss: Loss, n: int, d: int, repeats: int = 1) -> Piece:
     """Forward and backward pass; the seconds are those of one."""
 
-    def timed() -> float:
-        seconds = 0.0
-        for _ in range(repeats):
-            za, zb = embeddings(n, d)
-            before = time.perf_counter()
+    def piece() -> Cost:
+        views = [embeddings(n, d) for _ in range(repeats)]
+        watch = Stopwatch()
+        for za, zb in views:
             loss(za, zb).backward()
-            seconds += time.perf_counter() - before
-        return seconds / repeats
+            za.grad = zb.grad = None  # the next pass has this memory, as in training
+        return watch.cost() / repeats
 
-    return timed
+    return piece
 
 
 def extra_memory(name: str, n: int, d: int) -> float:
@@ -118,23 +119,25 @@ def _resident(field: str) -> float:
     return int(lines[field].split()[0]) * 1024 / 1e9
 
 
-def compared(name: str, n: int, d: int, at_least: float, *, grid: bool = False, rounds: int = 5) -> Row:
-    # Multiplications of the plain form, at 50 billion a second, and what calling some hundred operations takes.
-    guess = 6 * n * d * d / 5e10 + 5e-4
-    repeats = max(1, round(SECONDS_A_ROUND / guess))
+def compared(name: str, n: int, d: int, at_least: float, *, grid: bool = False, smoke: bool = False) -> Row:
+    def repeats(multiplications: int) -> int:
+        """By a guess: 50 billion multiplications a second, and what calling some hundred operations takes."""
+        return max(1, round((SMOKE_SECONDS if smoke else SECONDS_A_PIECE) / (multiplications / 5e10 + 5e-4)))
+
     return Row(
         name=f"{name}{'_grid' if grid else ''}_{n}x{d}",
         what=f"{TITLES[name]}, forward and backward, {n} x {d} float32, {THREADS} threads",
-        ours=step(OURS[name], n, d, repeats),
-        reference=step(PLAIN[name], n, d, repeats),
+        ours=step(OURS[name], n, d, repeats(6 * n * d * min(n, d))),
+        reference=step(PLAIN[name], n, d, repeats(6 * n * d * d)),
         reference_name="the d x d form",
         at_least=at_least,
-        rounds=rounds,
-        notes={"reference": "released conventions: " + (PLAIN[name].__doc__ or "")},
+        warmups=0 if 6 * n * d * d > LARGE else 1,
+        seconds=8.0 if grid else 30.0,
+        notes=lambda: {"reference": "released conventions: " + (PLAIN[name].__doc__ or "")},
     )
 
 
-def within(name: str, n: int, d: int, seconds: float, gigabytes: float, rounds: int = 3) -> Row:
+def within(name: str, n: int, d: int, seconds: float, gigabytes: float) -> Row:
     return Row(
         name=f"{name}_{n}x{d}",
         what=f"{TITLES[name]}, forward and backward, {n} x {d} float32, {THREADS} threads; memory beside the views and "
@@ -143,7 +146,6 @@ def within(name: str, n: int, d: int, seconds: float, gigabytes: float, rounds: 
         at_most_seconds=seconds,
         at_most_gb=gigabytes,
         memory_gb=partial(extra_memory, name, n, d),
-        rounds=rounds,
     )
 
 
@@ -154,17 +156,17 @@ def rows(smoke: bool) -> Sequence[Row]:
     listed = []
     for name, at_256, at_1024 in (("bt", 12.0, 3.0), ("vicreg", 8.0, 2.0)):
         if smoke:
-            listed.append(compared(name, 64, 1024, 1.0))
+            listed.append(compared(name, 64, 1024, 1.0, smoke=True))
         else:
             listed.append(compared(name, 256, 8192, at_256))
-            listed.append(compared(name, 1024, 8192, at_1024, rounds=3))
+            listed.append(compared(name, 1024, 8192, at_1024))
             listed.append(within(name, 256, 65536, 3.0, 1.5))
         for n in GRID:
             for d in GRID:
                 large = 8192 in (n, d) and n * d > 64 * 8192
                 if (n, d) in ((256, 8192), (1024, 8192)) or n * d == 8192**2 or (smoke and (large or d == 8192)):
                     continue  # named rows, a minute each, or none for a quick look
-                listed.append(compared(name, n, d, 1.0, grid=True, rounds=3 if large or d == 8192 else 15))
+                listed.append(compared(name, n, d, 1.0, grid=True, smoke=smoke))
     return listed
 
 

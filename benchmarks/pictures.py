@@ -1,7 +1,11 @@
 """Pictures to measure with: real ones where they lie beside the checkout, and photographs' likeness everywhere else."""
 
+import atexit
 import os
+import shutil
 import tarfile
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,14 @@ from PIL import Image
 
 SHARED = Path(os.environ.get("BARLOW_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 """Real sets, as tar files; see CONTRIBUTING.md."""
+
+
+@cache
+def home() -> Path:
+    """A folder for this process's pictures, which goes when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="barlow-pictures-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def natural(height: int, width: int, rng: np.random.Generator) -> np.ndarray:

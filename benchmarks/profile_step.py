@@ -9,7 +9,6 @@ clock; then torch's operators, by torch's profiler, which makes small ones look 
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -28,9 +27,12 @@ from barlow.watchers import Moment
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 OPERATORS = 25
+PIECES = 20
+"""Of a case's steps: so many are counted."""
 
 
 def profiled(case: step.Case, folder: Path) -> str:
+    steps = PIECES * case.steps
     world = World(choose_device("auto"))
     chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
     prepared = resolve.prepare(chosen, world)
@@ -39,7 +41,7 @@ def profiled(case: step.Case, folder: Path) -> str:
     moments: list[Moment] = []
     updates: list[float] = []
 
-    def run(steps: int) -> None:
+    def run(count: int) -> None:
         moments.clear()
         updates.clear()
         precision = str(recipe.train.precision)
@@ -47,10 +49,10 @@ def profiled(case: step.Case, folder: Path) -> str:
         training.train(
             method,
             objective,
-            loader.stream(0, steps),
+            loader.stream(0, count),
             optimizer,
             lambda at, of: 1e-4,
-            steps,
+            count,
             world,
             precision,
             [moments.append],
@@ -65,13 +67,13 @@ def profiled(case: step.Case, folder: Path) -> str:
 
     optimizer.register_step_pre_hook(before)
     optimizer.register_step_post_hook(after)
-    run(step.LEFT_OUT + case.steps)
+    run(step.LEFT_OUT + steps)
     counted = moments[step.LEFT_OUT :]
     whole = statistics.median(m.step_seconds for m in counted)
     views = statistics.median(m.wait_seconds for m in counted)
     update = statistics.median(updates[step.LEFT_OUT :])
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        run(max(2, case.steps // 4))
+        run(max(2, steps // 4))
     table = profiler.key_averages().table(
         sort_by="self_cpu_time_total", row_limit=OPERATORS, max_name_column_width=50, max_src_column_width=0
     )
@@ -93,8 +95,7 @@ def main() -> int:
     parser.add_argument("case", choices=[case.name for case in step.CASES])
     name = parser.parse_args().case
     case = next(case for case in step.CASES if case.name == name)
-    with tempfile.TemporaryDirectory() as home:
-        text = profiled(case, step.images(case, Path(home)))
+    text = profiled(case, step.images(case))
     storage.write_text(PROFILES / f"{name}.txt", text)
     print(text)
     return 0

@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import pictures
+from clock import Cost, of_process
 
 IMAGES, SMOKE_IMAGES = 1000, 200
 PATIENCE_SECONDS = 120.0
 
 
-def first_step(folder: Path, budget: Sequence[str]) -> float:
-    """Seconds until the log has the first step; the run is then told to stop."""
+def first_step(folder: Path, budget: Sequence[str]) -> Cost:
+    """What passes until the log has the first step; the run is then told to stop."""
     barlow = str(Path(sys.executable).with_name("barlow"))
     with tempfile.TemporaryDirectory() as out:
         log = Path(out) / "run" / "metrics.jsonl"
@@ -39,36 +40,35 @@ def first_step(folder: Path, budget: Sequence[str]) -> float:
                     command.kill()
                     assert command.stderr is not None
                     raise RuntimeError(f"no first step after {waited:.0f} s: {command.stderr.read()}")
-            seconds = time.perf_counter() - before
+            cost = Cost(time.perf_counter() - before, of_process(command.pid))
             with contextlib.suppress(ProcessLookupError):
                 command.send_signal(signal.SIGINT)
             command.communicate()
-    return seconds
+    return cost
 
 
-def rows(smoke: bool, home: Path) -> list[measure.Row]:
+def rows(smoke: bool) -> list[measure.Row]:
     count = SMOKE_IMAGES if smoke else IMAGES
-    folder = pictures.write_folder(home / "photos", count, 375, 500)
+    folder = pictures.write_folder(pictures.home() / "photos", count, 375, 500)
     what = f"`barlow pretrain` on {count:,} JPEGs of 500×375, to the end of the first step"
-    rounds = 1 if smoke else 3
     return [
         measure.Row(
-            "startup_steps",
-            f"{what}, with --steps",
-            lambda: first_step(folder, ["--steps", "50"]),
+            name="startup_steps",
+            what=f"{what}, with --steps",
+            ours=lambda: first_step(folder, ["--steps", "50"]),
             at_most_seconds=8.0,
-            rounds=rounds,
+            warmups=0 if smoke else 1,
+            seconds=90,
         ),
         measure.Row(
-            "startup_minutes",
-            f"{what}, with --minutes, which measures steps first",
-            lambda: first_step(folder, ["--minutes", "5"]),
+            name="startup_minutes",
+            what=f"{what}, with --minutes, which measures steps first",
+            ours=lambda: first_step(folder, ["--minutes", "5"]),
             at_most_seconds=8.0,
-            rounds=3,
+            seconds=90,
         ),
     ][: 1 if smoke else 2]
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as home:
-        sys.exit(measure.main(__file__, lambda smoke: rows(smoke, Path(home))))
+    sys.exit(measure.main(__file__, rows))

@@ -1,20 +1,23 @@
 """A step of `barlow pretrain` against the bare step: the same networks, objective and optimizer on tensors in memory.
 
-    python benchmarks/step.py                 # two cores, about seven minutes
-    python benchmarks/step.py --only small    # the default recipe: reported, without a promise
+    python benchmarks/step.py                 # two cores, about four minutes
+    python benchmarks/step.py --only step_small    # the default recipe: reported, without a promise
 
-Each side runs in a process of its own, in turn; the first five steps are left out. Ours is the command as users give
-it, on JPEG files in a folder, its log, live line and progress included.
+Each side is a process of its own, and both are there at the same time: one makes a few steps while the other is held
+(workers.py). Ours is the command as users give it, on JPEG files in a folder, its log and its live line included. It is
+held inside the optimizer's update, by torch's own hook, so a step is everything from one update to the next.
+
+A case for another topology is a function like `siamese`, which says what its bare step consists of, and an entry in
+CASES.
 """
 
 import argparse
+import contextlib
 import json
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +25,43 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import pictures
+from clock import Cost
+from workers import Questions, Turns, Worker, clocked
 
-LEFT_OUT = 5
+LEFT_OUT = 3
+"""First steps, in which kernels are chosen and memory is touched for the first time."""
+ENDLESS = 1_000_000
+"""Steps that the command is asked for; it ends when its row is through."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a bare step works on, as `barlow pretrain` would have it before its first step."""
+
+    method: Any
+    objective: Callable[..., dict[str, Any]]
+    optimizer: Any
+    batch: Any
+    """One, with its views and ids; views are channels_last."""
+    autocast: Callable[[], contextlib.AbstractContextManager[object]]
+
+
+def siamese(built: Built) -> Callable[[], None]:
+    """One network for all views (Barlow Twins, VICReg, W-MSE): forward, backward, update."""
+
+    def step() -> None:
+        with built.autocast():
+            embeddings = built.method(built.batch.views).embeddings
+        sum(built.objective(*[z.float() for z in embeddings]).values()).backward()
+        built.optimizer.step()
+        built.optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, the images it is run on, and for how many steps."""
+    """A recipe, the images it is run on, and what it is compared with."""
 
     name: str
     what: str
@@ -37,20 +70,22 @@ class Case:
     side: tuple[int, int] | None
     """Height and width of the files; None: photographs of about 500 × 375."""
     images: int
-    steps: int
-    """Counted ones."""
+    steps: int = 1
+    """Of one piece, so many that it takes some tenths of a second."""
     at_least: float | None = 1 / 1.10
-    rounds: int = 2
     overrides: dict[str, Any] = field(default_factory=dict)
+    bare: Callable[[Built], Callable[[], None]] = siamese
 
-    def arguments(self, folder: Path) -> list[str]:
-        words = [str(folder), "-c", self.recipe, "--steps", str(LEFT_OUT + self.steps), "--batch-size", str(self.batch)]
-        words += ["--train.log_steps", str(LEFT_OUT)]
+    def words(self, folder: Path, out: Path) -> list[str]:
+        """The command. It writes no checkpoint while it is held: that would fall into one piece of many."""
+        words = ["pretrain", str(folder), "-c", self.recipe, "--steps", str(ENDLESS), "--batch-size", str(self.batch)]
+        words += ["--train.checkpoint_minutes", str(ENDLESS), "--out", str(out)]
         return words + [word for key, value in self.overrides.items() for word in (f"--{key}", json.dumps(value))]
 
 
+SMALL = Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 5, None)
 CASES = [
-    Case("resnet18_32px", "ResNet-18, 32 px, batch 256", "cifar10/barlow_twins", 256, (32, 32), 2048, 3, rounds=1),
+    Case("resnet18_32px", "ResNet-18, 32 px, batch 64", "cifar10/barlow_twins", 64, (32, 32), 2048),
     Case(
         "resnet18_96px",
         "ResNet-18, 96 px, batch 128",
@@ -58,7 +93,6 @@ CASES = [
         128,
         (96, 96),
         1024,
-        5,
         overrides={
             "data.image_size": 96,
             "encoder.name": "resnet18",
@@ -67,33 +101,58 @@ CASES = [
             "method.projector.widths": [2048, 2048, 2048],
         },
     ),
-    Case("resnet50_224px", "ResNet-50, 224 px, batch 32, JPEG files", "imagenet/barlow_twins", 32, None, 200, 3),
-    Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 100, None, 4),
-]
-SMOKE = [
-    Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 1024, 10),
+    Case("resnet50_224px", "ResNet-50, 224 px, batch 16, JPEG files", "imagenet/barlow_twins", 16, None, 200),
+    SMALL,
 ]
 
 
-def command_seconds(case: Case, folder: Path) -> float:
-    """Seconds a step of the command, as its log has them."""
-    barlow = str(Path(sys.executable).with_name("barlow"))
+class Sides:
+    """The command and the bare step of a case: each starts when it is first asked, and makes the steps to leave out."""
+
+    def __init__(self, case: Case, environment: dict[str, str] | None = None, parts: Sequence[str] = ()) -> None:
+        self.case, self._parts, self._environment = case, parts, environment
+        self._folder: Path | None = None
+        self._children: dict[str, Worker] = {}
+
+    def command(self) -> Cost:
+        return self.child("--command").cost(steps=self.case.steps)
+
+    def bare(self) -> Cost:
+        return self.child("--bare").cost(steps=self.case.steps)
+
+    def child(self, side: str) -> Worker:
+        if side not in self._children:
+            self._folder = self._folder or images(self.case)
+            words = [__file__, side, self.case.name, "--folder", str(self._folder)]
+            words += [word for part in self._parts for word in ("--part", part)]
+            self._children[side] = Worker(words, environment=self._environment)
+            self._children[side].ask(steps=LEFT_OUT)
+        return self._children[side]
+
+    def close(self) -> None:
+        for child in self._children.values():
+            child.close()
+        self._children.clear()
+
+
+def command(case: Case, folder: Path, parts: Sequence[str]) -> int:
+    """The child of the command's side: `barlow pretrain`, held at every update."""
+    questions, seconds = Questions(), dict[str, float]()
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from barlow.cli import main
+
+    for part in parts:
+        clocked(part, seconds)
+    turns = Turns(questions, seconds)
+    register_optimizer_step_post_hook(lambda optimizer, args, kwargs: turns())
     with tempfile.TemporaryDirectory() as out:
-        words = [barlow, "pretrain", *case.arguments(folder), "--out", f"{out}/run"]
-        subprocess.run(words, check=True, capture_output=True)
-        rows = [json.loads(line) for line in (Path(out) / "run" / "metrics.jsonl").read_text().splitlines()]
-    ends = {row["step"]: row["seconds"] for row in rows}
-    return (ends[LEFT_OUT + case.steps] - ends[LEFT_OUT]) / case.steps
+        return main(case.words(folder, Path(out) / "run"))
 
 
-def bare_seconds(case: Case, folder: Path) -> float:
-    """Seconds a bare step, from a process of its own."""
-    words = [sys.executable, __file__, "--bare", case.name, "--folder", str(folder)]
-    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def bare(case: Case, folder: Path) -> float:
-    """Forward, backward, update in a plain loop, on one batch that is there already."""
+def bare(case: Case, folder: Path) -> None:
+    """The child of the bare side: the case's own step in a plain loop, on one batch that is there already."""
+    turns = Turns(Questions())
     import torch
 
     from barlow import resolve
@@ -105,65 +164,65 @@ def bare(case: Case, folder: Path) -> float:
         folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides
     )
     prepared = resolve.prepare(chosen, world)
-    recipe, views = prepared.recipe, next(iter(prepared.loader.stream(0, 1))).views
-    network, optimizer = training.build_for_training(recipe, world, None, lambda line: None)
-    objective = recipe.build_objective()
-    views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-    network.train()
+    method, optimizer = training.build_for_training(prepared.recipe, world, None, lambda line: None)
+    batch = next(iter(prepared.loader.stream(0, 1)))
+    batch = replace(batch, views=[view.contiguous(memory_format=torch.channels_last) for view in batch.views])
     half = has_native_bf16(world.device)
-    for step in range(LEFT_OUT + case.steps):
-        if step == LEFT_OUT:
-            before = time.perf_counter()
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=half):
-            embeddings = network(views).embeddings
-        sum(objective(*[z.float() for z in embeddings]).values()).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - before) / case.steps
+    step = case.bare(
+        Built(
+            method.train(),
+            prepared.recipe.build_objective(),
+            optimizer,
+            batch,
+            lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=half),
+        )
+    )
+    while True:
+        step()
+        turns()
 
 
-def images(case: Case, folder: Path) -> Path:
+def images(case: Case) -> Path:
+    """A folder of the images that a case is run on."""
     if case.side is None:
-        return pictures.native_jpegs(folder)[0]
-    return pictures.write_folder(folder / case.name, case.images, *case.side)
+        return pictures.native_jpegs(pictures.home())[0]
+    return pictures.write_folder(pictures.home() / f"step_{case.name}", case.images, *case.side)
 
 
-def rows(smoke: bool, home: Path) -> Sequence[measure.Row]:
-    """The rows; their images are written when they are first needed."""
-    made: dict[str, Path] = {}
+def rows(smoke: bool) -> Sequence[measure.Row]:
+    """The rows; images and processes come when they are first needed."""
 
     def row(case: Case) -> measure.Row:
-        def folder() -> Path:
-            if case.name not in made:
-                made[case.name] = images(case, home)
-            return made[case.name]
-
+        sides = Sides(case)
         return measure.Row(
             name=f"step_{case.name}",
-            what=f"{case.what}; {case.recipe}, after {LEFT_OUT} steps",
-            ours=lambda: command_seconds(case, folder()),
-            reference=lambda: bare_seconds(case, folder()),
+            what=f"{case.what}; {case.recipe}",
+            ours=sides.command,
+            reference=sides.bare,
             reference_name="bare step",
             at_least=case.at_least,
-            rounds=1 if smoke else case.rounds,
             warmups=0,
+            seconds=60,
             work=(case.batch, "images"),
+            close=sides.close,
         )
 
-    return [row(case) for case in (SMOKE if smoke else CASES)]
+    return [row(case) for case in ([replace(SMALL, images=1024)] if smoke else CASES)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--command")
     parser.add_argument("--bare")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--part", action="append", default=[])
     asked, rest = parser.parse_known_args()
+    cases = {case.name: case for case in CASES}
+    if asked.command:
+        return command(cases[asked.command], asked.folder, asked.part)
     if asked.bare:
-        case = next(case for case in (SMOKE if "--smoke" in rest else CASES) if case.name == asked.bare)
-        print(bare(case, asked.folder))
-        return 0
-    with tempfile.TemporaryDirectory() as home:
-        return measure.main(__file__, lambda smoke: rows(smoke, Path(home)), rest)
+        bare(cases[asked.bare], asked.folder)
+    return measure.main(__file__, rows, rest)
 
 
 if __name__ == "__main__":

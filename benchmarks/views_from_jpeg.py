@@ -2,24 +2,26 @@
 
 import io
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import numpy as np
 import papers
 import pictures
 import torch
+from clock import counted
 from PIL import Image
 
 from barlow.data.decoding import Array, decode
 from barlow.data.loader import StreamingLoader
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
-from barlow.views import ops
+from barlow.views.ops import _opencv
 from barlow.views.pipeline import ViewPipeline
 
 NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
@@ -45,9 +47,9 @@ def pipeline() -> ViewPipeline:
     return ViewPipeline(schema.check(override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
 
 
-def rows(smoke: bool, home: Path) -> list[measure.Row]:
+def rows(smoke: bool) -> list[measure.Row]:
     torch.set_num_threads(1)
-    folder, what = pictures.native_jpegs(home)
+    folder, what = pictures.native_jpegs(pictures.home())
     files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg")]
     files = files[: BATCH if smoke else 4 * BATCH]
     count, ours = len(files), pipeline()
@@ -69,7 +71,7 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
         epoch += 1
 
     def views_without_opencv() -> None:
-        with mock.patch.object(ops, "_opencv", return_value=None):
+        with mock.patch.object(_opencv, "opencv", return_value=None):
             views()
 
     def views_of_the_papers() -> None:
@@ -85,50 +87,43 @@ def rows(smoke: bool, home: Path) -> list[measure.Row]:
         for data in files:
             decode(data)
 
-    shares = {
-        "decode_ms_an_image": _least(decoding) / count * 1e3,
-        "decode_and_crop_ms_an_image": _least(all_crops) / count * 1e3,
-    }
-    fed = GPU_CORES * 1e3 / shares["decode_and_crop_ms_an_image"]
-    notes = {name: round(value, 3) for name, value in shares.items()} | {
-        f"images_per_second_that_{GPU_CORES}_cores_crop": round(fed),
-        "images_per_second_that_a_gpu_takes": GPU_IMAGES_PER_SECOND,
-    }
-    print(f"{what}: {notes}", flush=True)
+    def what_workers_do() -> dict[str, Any]:
+        decode_ms, crop_ms = (1e3 * _least(work) / count for work in (decoding, all_crops))
+        return {
+            "decode_ms_an_image": round(decode_ms, 3),
+            "decode_and_crop_ms_an_image": round(crop_ms, 3),
+            f"images_per_second_that_{GPU_CORES}_cores_crop": round(GPU_CORES * 1e3 / crop_ms),
+            "images_per_second_that_a_gpu_takes": GPU_IMAGES_PER_SECOND,
+        }
+
     work = f"two {SIZE}-px views of {NAME} of each of {count} of {what}, in batches of {BATCH}, one thread"
     return [
         measure.Row(
-            "views_from_jpeg",
-            f"{work}, {'without' if ops._opencv() is None else 'with'} OpenCV",
-            measure.once(views),
-            measure.once(views_of_the_papers),
-            "Pillow and torchvision's transforms, as in the papers' code",
+            name="views_from_jpeg",
+            what=f"{work}, {'without' if _opencv.opencv() is None else 'with'} OpenCV",
+            ours=counted(views),
+            reference=counted(views_of_the_papers),
+            reference_name="Pillow and torchvision's transforms, as in the papers' code",
             at_least=3.5,
-            rounds=2 if smoke else 7,
             work=(count, "images"),
-            notes=notes,
+            notes=what_workers_do,
         ),
         measure.Row(
-            "views_from_jpeg_without_opencv",
-            f"{work}, as where OpenCV is not installed",
-            measure.once(views_without_opencv),
-            measure.once(views_of_the_papers),
-            "Pillow and torchvision's transforms, as in the papers' code",
-            rounds=3,
+            name="views_from_jpeg_without_opencv",
+            what=f"{work}, as where OpenCV is not installed",
+            ours=counted(views_without_opencv),
+            reference=counted(views_of_the_papers),
+            reference_name="Pillow and torchvision's transforms, as in the papers' code",
             work=(count, "images"),
         ),
     ][: 1 if smoke else 2]
 
 
 def _least(work: Callable[[], object], times: int = 3) -> float:
-    seconds = []
-    for _ in range(times):
-        before = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - before)
-    return min(seconds)
+    """Seconds of this one thread, the least of some: what a core can do."""
+    costs = [counted(work)() for _ in range(times)]
+    return min(cost.processor or cost.wall for cost in costs)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as home:
-        sys.exit(measure.main(__file__, lambda smoke: rows(smoke, Path(home))))
+    sys.exit(measure.main(__file__, rows))

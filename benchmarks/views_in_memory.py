@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import measure
 import numpy as np
 import torch
+from clock import counted
 from PIL import Image
 
 from barlow.views import ops
@@ -72,13 +76,12 @@ def rows(smoke: bool) -> list[measure.Row]:
 
     return [
         measure.Row(
-            "views_in_memory",
-            f"two {SIDE}-px views (crop, flip, colours, grey) of each of {batch * batches:,} images, one thread",
-            measure.once(views),
-            measure.once(views_of_the_reference),
-            name,
+            name="views_in_memory",
+            what=f"two {SIDE}-px views (crop, flip, colours, grey) of each of {batch * batches:,} images, one thread",
+            ours=counted(views),
+            reference=counted(views_of_the_reference),
+            reference_name=name,
             at_least=5.0,
-            rounds=3 if smoke else 7,
             work=(batch * batches, "images"),
         )
     ]

@@ -12,13 +12,14 @@ from generated import ROOT, markdown, write_or_check
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import lines as results
 import measure
 
 LOG, PAGE = ROOT / "benchmarks" / "results.jsonl", ROOT / "docs" / "performance.md"
 
 Line = dict[str, Any]
 
-HEADER = ("row", "what", "ours", "reference", "ratio", "promised", "rounds")
+HEADER = ("row", "what", "ours", "reference", "ratio", "by processor seconds", "promised", "verdict", "rounds")
 
 
 def newest(lines: Sequence[Line], *, gpu: bool) -> list[Line]:
@@ -32,34 +33,59 @@ def seconds(value: float) -> str:
 
 
 def side(times: Line) -> str:
-    """A median and its spread, with the rate where the work has a unit."""
+    """A median and its spread by the wall clock, with the rate where the work has a unit."""
     rates = [f"; {value:g} {name.removesuffix('_per_second')}/s" for name, value in times.items() if "_per_" in name]
     return f"{seconds(times['median'])} ({seconds(times['least'])} to {seconds(times['most'])}){''.join(rates)}"
 
 
-def promised(line: Line) -> str:
-    says = {"ratio": "ratio ≥ {:.3g}", "seconds": "≤ {:g} s", "memory_gb": "≤ {:g} GB"}
-    cells = ", ".join(says[name].format(value) for name, value in line["promised"].items()) or "–"
-    if measure.judged(line, measure.MARGIN):
-        return f"{cells}; **missed**"
-    return f"{cells}; short, by less than a tenth" if measure.judged(line, 1.0) else cells
+def spread(middle: float, ends: Sequence[float], unit: float = 1.0) -> str:
+    low, high = (unit * end for end in ends)
+    return f"**{unit * middle:.3g}** ({low:.3g} to {high:.3g})"
+
+
+def ratio(line: Line) -> str:
+    """The reference over ours, or the share of a part in its whole."""
+    if "share" in line:
+        return "–"
+    return spread(line["ratio"], line.get("interval") or line["ratios"]) if "ratio" in line else "–"
+
+
+def by_processor(line: Line) -> str:
+    if "share" in line:
+        return f"{spread(line['share'], line['interval'], 100)} % of the reference"
+    known = "processor_ratio" in line
+    return spread(line["processor_ratio"], line["processor_interval"]) if known else "–"
+
+
+def verdict(line: Line) -> str:
+    """As measured. A line of one clock and of few rounds has none: its medians alone are held against the promise."""
+    if not line["promised"]:
+        return "–"
+    short = results.short_of(line)
+    if "verdict" in line:
+        return f"{line['verdict']}; short of the promise" if short else str(line["verdict"])
+    if results.short_of(line, measure.FULL.margin):
+        return "medians **missed** it"
+    return "medians short, by less than a tenth" if short else "medians kept it"
 
 
 def table(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
         reference = line.get("reference")
-        ratio = f"**{line['ratio']:.3g}** ({line['ratios'][0]:.3g} to {line['ratios'][1]:.3g})" if reference else "–"
-        memory = f"; {line['memory_gb']:.2g} GB" if "memory_gb" in line else ""
-        against = f"{reference['what']}: {side(reference)}" if reference else "–"
+        ours = [side(line["ours"])] if "ours" in line else []
+        ours += [f"{line['memory_gb']:.2g} GB"] if "memory_gb" in line else []
+        promised = [results.promise_text(name, value) for name, value in line["promised"].items()]
         rows.append(
             (
                 f"`{line['name']}`",
                 line["what"],
-                side(line["ours"]) + memory,
-                against,
-                ratio,
-                promised(line),
+                "; ".join(ours),
+                f"{reference['what']}: {side(reference)}" if reference else "–",
+                ratio(line),
+                by_processor(line),
+                ", ".join(promised) or "–",
+                verdict(line),
                 str(line["rounds"]),
             )
         )
@@ -77,7 +103,10 @@ def where(lines: Sequence[Line]) -> str:
         for line in lines
     )
     commits = dict.fromkeys(str(line["commit"])[:12] for line in lines)
-    return f"Measured at {', '.join(commits)}; {'; '.join(machines)}. Medians, with the least and the most."
+    return (
+        f"Measured at {', '.join(commits)}; {'; '.join(machines)}. Times: medians, with the least and the most. "
+        "Ratios: medians with their 99 % interval; in rows whose verdict is on medians, with the least and the most."
+    )
 
 
 def page_with(text: str, lines: Sequence[Line]) -> str:

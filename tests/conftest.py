@@ -25,4 +25,4 @@ def with_and_without_opencv(request: pytest.FixtureRequest, monkeypatch: pytest.
     if request.param == "opencv":
         pytest.importorskip("cv2", reason="OpenCV is not installed (extra `opencv`)")
     else:
-        monkeypatch.setattr("barlow.views.ops._opencv", lambda: None)
+        monkeypatch.setattr("barlow.views.ops._opencv.opencv", lambda: None)

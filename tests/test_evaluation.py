@@ -6,22 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from barlow import cli, evaluation, storage
+from barlow import cli, storage
+from barlow.data import labelled
 from barlow.evaluation import Evaluation, evaluate
-from barlow.nets.weights import load_encoder
 from barlow.pretraining import pretrain
-from barlow.probes import DEFAULT_PROBES, PROBES
+from barlow.probes import DEFAULT_PROBES, PROBES, baselines, embedding
 from barlow.probes.linear import LinearSGD
 from barlow.probes.report import AUGMENTED
-from barlow.views.keys import Keys
-from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
+from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 
 CLASSES = ["class0", "class1", "class2"]
 
@@ -52,13 +50,13 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the networks that images are passed through, in order."""
     names: list[str] = []
-    embed = evaluation.embed
+    embed = embedding.embed
 
     def counted(network: nn.Module, *rest: Any) -> Tensor:
         names.append(type(network).__name__)
         return embed(network, *rest)
 
-    monkeypatch.setattr(evaluation, "embed", counted)
+    monkeypatch.setattr(embedding, "embed", counted)
     return names
 
 
@@ -177,7 +175,7 @@ def test_images_that_do_not_fit_in_memory_give_the_same_numbers(
 ) -> None:
     held = evaluate(run, train, test)
     shutil.rmtree(run / "evaluation")
-    monkeypatch.setattr(evaluation, "available_memory", lambda: 0)
+    monkeypatch.setattr(labelled, "available_memory", lambda: 0)
     assert evaluate(run, train, test).scores == held.scores
 
 
@@ -216,15 +214,15 @@ def test_the_untrained_network_is_recalibrated_on_batches_of_mixed_classes(
     run: Path, train: Path, test: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brightness: list[Tensor] = []
-    recalibrated = evaluation.recalibrated
+    recalibrated = baselines.recalibrated
 
     def watched(network: nn.Module, batches: Any) -> nn.Module:
         kept = list(batches)
         brightness.extend(batch.mean(dim=(1, 2, 3)) for batch in kept)
         return recalibrated(network, kept)
 
-    monkeypatch.setattr(evaluation, "recalibrated", watched)
-    monkeypatch.setattr(evaluation, "RECALIBRATION_BATCH", 20)
+    monkeypatch.setattr(baselines, "recalibrated", watched)
+    monkeypatch.setattr(baselines, "RECALIBRATION_BATCH", 20)
     evaluate(run, train, test, probes=["knn"])
     assert [len(batch) for batch in brightness] == [20, 20, 20]
     means = [float(batch.mean()) for batch in brightness]
@@ -243,11 +241,13 @@ def test_a_set_with_labels_of_its_own_is_evaluated_on_its_own_split(tmp_path: Pa
 
 
 class Flat(nn.Module):
-    """An encoder given in Python: one linear map."""
+    """An encoder given in Python: one linear map, the same in every test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(3 * 16 * 16, 6)
+        nn.init.normal_(self.linear.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.linear(x.flatten(1))
@@ -306,13 +306,13 @@ def three_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The features that the encoder gave, in order."""
     found: list[Tensor] = []
-    embed = evaluation.embed
+    embed = embedding.embed
 
     def keeping(*arguments: Any) -> Tensor:
         found.append(embed(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(evaluation, "embed", keeping)
+    monkeypatch.setattr(embedding, "embed", keeping)
     return found
 
 
@@ -356,8 +356,8 @@ def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
     run: Path, test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_epochs: None, kept: list[Tensor]
 ) -> None:
     train = tiny.images(tmp_path / "train", 60, classes=3, side=16, seed=1)  # as large as the encoder's input
-    monkeypatch.setattr(evaluation, "RandomResizedCrop", partial(RandomResizedCrop, scale=(1, 1), ratio=(1, 1)))
-    monkeypatch.setattr(evaluation, "HorizontalFlip", partial(HorizontalFlip, p=0.0))
+    monkeypatch.setattr(labelled, "RandomResizedCrop", partial(RandomResizedCrop, scale=(1, 1), ratio=(1, 1)))
+    monkeypatch.setattr(labelled, "HorizontalFlip", partial(HorizontalFlip, p=0.0))
     found = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
     centre, _, *epochs = kept
     for features in epochs:
@@ -365,38 +365,6 @@ def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
     outcomes = found.results["encoder"]
     assert outcomes[AUGMENTED].metrics == outcomes["linear_sgd"].metrics
     assert outcomes[AUGMENTED].chosen_on_test == outcomes["linear_sgd"].chosen_on_test
-
-
-@pytest.mark.parametrize("batch_size", [7, 60])
-def test_an_augmented_view_is_a_function_of_seed_epoch_and_image(run: Path, tmp_path: Path, batch_size: int) -> None:
-    train = tiny.images(tmp_path / "train", 60, classes=3, seed=1)
-    victim = sorted((train / "class0").iterdir())[0]
-    Image.open(victim).resize((50, 20)).save(victim)  # of another shape than the others
-    preprocessing: Any = load_encoder(run).preprocessing
-    images = evaluation._labelled(train, "train", preprocessing, 0.0)
-    views = torch.cat(list(images.augmented_views(batch_size, 5, 2, torch.device("cpu"))))
-    crop, normalize = RandomResizedCrop(16), Normalize(preprocessing.mean, preprocessing.std)
-    for id in range(60):
-        pixels = images.source.read(id)
-        keys = Keys(5, 2, np.array([id]), evaluation.PROBE_VIEW)
-        (box,) = crop.boxes(*(np.array([side]) for side in pixels.shape[:2]), keys.for_op(0))
-        one = torch.from_numpy(crop.resample_one(pixels.transpose(2, 0, 1), box))[None]
-        expected = normalize(HorizontalFlip()(as_images(one), keys.for_op(1)))
-        torch.testing.assert_close(views[id], expected[0])
-    assert images.sizes[0].tolist() == [20, 50]
-
-
-def test_augmented_views_of_what_is_left_when_files_are_bad_belong_to_their_images(
-    run: Path, train: Path, tmp_path: Path
-) -> None:
-    spoiled = shutil.copytree(train, tmp_path / "spoiled")
-    victim = sorted((spoiled / "class0").iterdir())[0]
-    victim.write_bytes(victim.read_bytes()[:60])
-    preprocessing: Any = load_encoder(run).preprocessing
-    whole, rest = (evaluation._labelled(folder, "train", preprocessing, 0.05) for folder in (train, spoiled))
-    assert rest.ids.tolist() == list(range(1, 60))
-    a, b = (torch.cat(list(images.augmented_views(16, 0, 1, torch.device("cpu")))) for images in (whole, rest))
-    torch.testing.assert_close(a[1:], b)
 
 
 def test_augmenting_without_the_probe_that_does_it_is_refused_before_anything_is_read(run: Path) -> None:
@@ -413,7 +381,7 @@ def test_long_embeddings_say_how_far_they_are(
     assert any("embedded in each of 3 epochs" in line for line in said)
     said.clear()
     shutil.rmtree(run / "evaluation")
-    monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(embedding, "SECONDS_BETWEEN_LINES", 0.0)
     evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
     lines = [line for line in said if "images/s" in line]
     assert len(lines) == 3 + 2 + 3 * 3
@@ -435,13 +403,6 @@ def test_a_probe_that_cannot_fit_the_features_is_said_and_kept_in_the_report(
     assert warning in said
     assert "linear_sgd on encoder fits the training images worse" in warning
     assert "rely on logistic" in warning
-
-
-def test_probes_that_train_do_so_on_the_gpu_and_others_stay_as_they_are() -> None:
-    cuda = torch.device("cuda")
-    assert evaluation._on_device(LinearSGD(epochs=3), cuda) == LinearSGD(epochs=3, device="cuda")
-    assert evaluation._on_device(LinearSGD(), torch.device("mps")) == LinearSGD()
-    assert evaluation._on_device(PROBES["knn"](), cuda) == PROBES["knn"]()
 
 
 def test_the_command_line_takes_augment(

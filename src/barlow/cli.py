@@ -291,7 +291,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.pattern and arguments.what != "encoders":
         raise ValueError(f"a pattern goes with `barlow list encoders` only; given {arguments.pattern!r}")
     if arguments.pattern:
-        from barlow.nets.encoders import list_encoders
+        from barlow.nets.building import list_encoders
 
         found = list_encoders(arguments.pattern)
         if not found:

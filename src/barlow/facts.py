@@ -7,7 +7,7 @@ import torch
 
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import without_library_noise
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.distributed import World, has_native_bf16
 from barlow.machine import available_cores, available_memory
 
@@ -53,13 +53,13 @@ class ImageFacts:
     """Whether no colour was met."""
 
 
-def images(source: Source) -> ImageFacts:
+def images(source: ImageSource) -> ImageFacts:
     """Looks at a few images of a source that is opened in colour."""
     with without_library_noise():
         return _looked_at(source)
 
 
-def _looked_at(source: Source) -> ImageFacts:
+def _looked_at(source: ImageSource) -> ImageFacts:
     sides, grey = [], True
     for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)):
         try:

@@ -15,7 +15,8 @@ from barlow.data.loader import Batch
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
 from barlow.methods._networks import Method
-from barlow.nets.norms import Grouping, grouped, synchronized
+from barlow.nets.grouped_norms import Grouping, Groups, grouped
+from barlow.nets.norms import synchronized
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.groups import freeze, set_rate
@@ -25,8 +26,8 @@ from barlow.types import Embedding, Ids, Outputs, Rows
 Objective = Callable[..., Mapping[str, Tensor]]
 
 AllRows = Callable[[], Iterable[Rows]]
-"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the other. The
-last batch is filled up with repeated rows."""
+"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
+other. The last batch is filled up with repeated rows."""
 
 
 class NonFinite(RuntimeError):
@@ -87,7 +88,7 @@ class Learner:
             raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
         self._asks, self._all_groups = objectives.asks(objective), takes_all_groups(objective)
         self._network: nn.Module = method
-        self._groupings: list[Grouping] = []
+        self._groups: list[Groups] = []
         self._unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
         # Reading a value waits for the device. A GPU would then idle until it is given work: where the update can be
         # left to it, the verdict on a step is read when the next one is queued.
@@ -101,7 +102,7 @@ class Learner:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
                     grouping = Grouping(rows=rows, seed=self.seed, network=name)
-                    self._groupings.append(held.enter_context(grouped(network, self.world, grouping)))
+                    self._groups.append(held.enter_context(grouped(network, self.world, grouping)))
             held.enter_context(synchronized(self.method, self.world))
             held.enter_context(fixed_shapes(self.world.device))
             if self.activation_checkpointing:
@@ -110,7 +111,7 @@ class Learner:
             try:
                 yield
             finally:
-                self._network, self._groupings = self.method, []
+                self._network, self._groups = self.method, []
 
     def step(self, batch: Batch, rate: float, progress: float) -> Outcome:
         """One update. Loss, gradient and update are those of the global batch, however many processes and chunks.
@@ -124,10 +125,10 @@ class Learner:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
         if batch.begins_epoch and hasattr(self.objective, "before_epoch"):
-            self.objective.before_epoch(self.embed)
+            self.objective.before_epoch(lambda: self.embed(len(batch.rows.views)))
         set_rate(self.optimizer, rate)
-        for grouping in self._groupings:
-            grouping.draw(batch.step, len(batch.rows) * self.world.size)
+        for groups in self._groups:
+            groups.draw(batch.step, len(batch.rows) * self.world.size)
         outputs, terms = backward(
             self._network,
             lambda groups: self._compared(groups, batch.rows.known, progress),
@@ -163,10 +164,14 @@ class Learner:
         return named_parameters(self.method, self.objective)
 
     @torch.no_grad()
-    def embed(self) -> tuple[Ids, Embedding]:
+    def embed(self, views: int) -> tuple[Ids, Embedding]:
         """The embeddings of the centres of all images, in the order of their ids, alike in every process.
 
-        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed.
+        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed. They are
+        the first embeddings of the first group, of what `forward` makes of the centre.
+
+        Args:
+            views: how many the method is used to; it is given the centre so many times.
         """
         assert self.all_rows is not None
         modes = [(module, module.training) for module in self.method.modules()]
@@ -174,7 +179,7 @@ class Learner:
         ids, z = [], []
         for rows in self.all_rows():
             with self.world.autocast(self.precision):
-                embedded = self.method(rows).groups[0][0]
+                embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
             z.append(self.world.collect(embedded.float()).flatten(0, 1))
             ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
         for module, mode in modes:

@@ -5,6 +5,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,12 @@ from barlow.data import memory, statistics
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
-from barlow.data.sources import Source, open_source
+from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
 from barlow.global_gradient import chunks
 from barlow.learner import takes_all_groups
-from barlow.nets.stems import takes_small_stem
 from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
@@ -153,8 +154,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     if size not in pipeline.sizes:
         raise RecipeError(
-            f"data.image_size is {size} and the views are {', '.join(map(str, sorted(set(pipeline.sizes))))} px; set "
-            "both, or the crops' size to auto"
+            f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
+            "set both, or the crops' size to auto"
         )
     labels = _labels(source) if "labels" in _asked(plan, objective) else None
     loader: MemoryLoader | StreamingLoader
@@ -180,10 +181,10 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     )
 
 
-def _opened(chosen: Recipe) -> tuple[Source, int, facts.ImageFacts]:
+def _opened(chosen: Recipe) -> tuple[ImageSource, int, facts.ImageFacts]:
     """The source, with as many channels as it is trained with, and what a look at it shows."""
 
-    def opened(channels: int) -> Source:
+    def opened(channels: int) -> ImageSource:
         data = chosen.data
         return open_source(data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels)
 
@@ -253,10 +254,12 @@ def _reasons(
         for name, head in recipe.method.items()
         if isinstance(head, dict) and "widths" in head
     )
+    sides = [op["size"] for view in recipe.views for op in view if "size" in op]
     lines = [
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
-        f"views    {len(recipe.views)} of {plan.image_size} px; {recipe.encoder.name}, stem {plan.stem}; {widths}",
+        f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(sides).items())}; "
+        f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
     ]
@@ -276,7 +279,7 @@ def _asked(plan: Plan, objective: Any, *, required: bool = False) -> list[str]:
     return objectives.asks(plan.new_objective() if objective is None else objective, required=required)
 
 
-def _labels(source: Source) -> Tensor | None:
+def _labels(source: ImageSource) -> Tensor | None:
     labels = source.labels
     if labels is None or labels.ndim != 1:
         return None
@@ -310,7 +313,7 @@ def _check_step(plan: Plan, objective: Any, loader: MemoryLoader | StreamingLoad
     known = {
         "ids": torch.arange(batch),
         **({} if loader.labels is None else {"labels": loader.labels[torch.arange(batch) % len(loader.labels)]}),
-        **loader.pipeline.told(np.arange(batch), recipe.seed, 0),
+        **loader.pipeline.told(torch.arange(batch), recipe.seed, 0),
     }
     _check_asked(_asked(plan, objective, required=True), recipe, known)
     if objective is None:
@@ -351,7 +354,7 @@ def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
         ) from error
 
 
-def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
+def _readable(source: ImageSource, ids: np.ndarray) -> tuple[int, np.ndarray]:
     """The first of these images that can be read; of a large set not all have been tried by now."""
     for i in ids[:-1]:
         with contextlib.suppress(UnreadableImage):
@@ -359,7 +362,7 @@ def _readable(source: Source, ids: np.ndarray) -> tuple[int, np.ndarray]:
     return int(ids[-1]), source.read(int(ids[-1]), 0)
 
 
-def _sheet(source: Source, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
+def _sheet(source: ImageSource, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
     spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
     rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
     ids = np.array([i for i, _ in rows.values()])

@@ -17,6 +17,7 @@ from barlow import plan as plans
 from barlow import storage
 from barlow.data.folder import printable
 from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.machine import environment
@@ -26,7 +27,7 @@ from barlow.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
-from barlow.recipe.request import DEFAULT, Data, new_recipe, requested, resumed_recipe
+from barlow.recipe.request import DEFAULT, new_recipe, requested, resumed_recipe
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import memory_explained, stoppable
@@ -57,7 +58,7 @@ class Given:
 
 
 def pretrain(
-    data: Data | None = None,
+    data: FoldersOrName | None = None,
     out: str | os.PathLike[str] = "runs/barlow",
     *,
     recipe: str = DEFAULT,

@@ -1,13 +1,16 @@
 """What every op in the table keeps to; a new op is tested by being there."""
 
+import importlib
 import re
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-import barlow.views.ops as module
+import barlow.views.ops as package
 from barlow.views.keys import Keys
 from barlow.views.ops import OPS, Normalize, Op, RandomResizedCrop
 
@@ -18,7 +21,9 @@ ARGUMENTS: dict[str, dict] = {
     "solarize": {"p": 0.7},
     "grayscale": {"p": 0.6},
 }
-COLOUR_ONLY = {"grayscale"}  # documented: images that do not have three channels pass unchanged
+COLOUR_ONLY = {"grayscale"}  # documented: images that do not have three channels stay as they are
+SQUARE_ONLY = {"random_rotate90"}  # documented: other images are refused
+KNOWN = {"ids", "labels", "progress"}  # what an objective can ask for already: no op tells anything by these names
 N = 13
 
 every_op = pytest.mark.parametrize("kind", OPS)
@@ -31,7 +36,8 @@ def build(kind: str, channels: int) -> Op:
     return OPS[kind](**ARGUMENTS.get(kind, {}))
 
 
-def images(channels: int, height: int = 31, width: int = 29, n: int = N) -> Tensor:
+def images(kind: str, channels: int, height: int = 31, width: int = 29, n: int = N) -> Tensor:
+    width = height if kind in SQUARE_ONLY else width
     x = torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(channels))
     x[0], x[1] = 0.0, 1.0
     return x
@@ -42,9 +48,12 @@ def keys(n: int = N, **changes: object) -> Keys:
     return Keys(**(arguments | changes))
 
 
-def test_every_op_of_the_module_is_in_the_table() -> None:
-    ops = {v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__ and v.__doc__}
-    assert ops - {Op} == set(OPS.values())
+def test_every_op_of_every_file_is_in_the_table() -> None:
+    files = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
+    modules = [importlib.import_module(f"{package.__name__}.{file}") for file in files]
+    classes = [v for module in modules for v in vars(module).values() if isinstance(v, type) and is_dataclass(v)]
+    assert {op for op in classes if Op in op.__mro__} == set(OPS.values())
+    assert list(OPS) == sorted(OPS)
     for kind, op in OPS.items():
         assert kind == re.sub(r"(?<!^)([A-Z])", r"_\1", op.__name__).lower()
 
@@ -55,7 +64,7 @@ def test_every_op_of_the_module_is_in_the_table() -> None:
 def test_a_sample_becomes_the_same_to_the_last_bit_in_every_batch(
     kind: str, channels: int, side: tuple[int, int], threads: int
 ) -> None:
-    op, x = build(kind, channels), images(channels, *side)
+    op, x = build(kind, channels), images(kind, channels, *side)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -73,8 +82,8 @@ def test_a_sample_becomes_the_same_to_the_last_bit_in_every_batch(
 @pytest.mark.usefixtures("with_and_without_opencv")
 @every_op
 def test_an_interleaved_image_becomes_what_a_planar_one_does(kind: str) -> None:
-    op, planar = build(kind, 3), images(3, 67, 70)
-    planar[2] = torch.rand(67, 70) * torch.ones(3, 1, 1)  # grey
+    op, planar = build(kind, 3), images(kind, 3, 67, 70)
+    planar[2] = torch.rand(planar.shape[2:]) * torch.ones(3, 1, 1)  # grey
     planar[3] = planar[3].round()
     planar[4] *= 1e-4
     x = planar.contiguous(memory_format=torch.channels_last)
@@ -92,7 +101,7 @@ def test_an_interleaved_image_becomes_what_a_planar_one_does(kind: str) -> None:
 
 @every_op
 def test_the_key_alone_decides_what_is_done(kind: str) -> None:
-    op, x = build(kind, 3), images(3)
+    op, x = build(kind, 3), images(kind, 3)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         first = op(x, keys())
@@ -106,7 +115,7 @@ def test_the_key_alone_decides_what_is_done(kind: str) -> None:
 @every_op
 @channel_counts
 def test_values_stay_in_the_unit_interval_and_the_input_as_it_was(kind: str, channels: int) -> None:
-    op, x = build(kind, channels), images(channels, n=64)
+    op, x = build(kind, channels), images(kind, channels, n=64)
     before = x.clone()
     out = op(x, keys(64))
     assert torch.equal(x, before)
@@ -125,14 +134,14 @@ def test_values_stay_in_the_unit_interval_and_the_input_as_it_was(kind: str, cha
 @every_op
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
 def test_ops_of_colour_leave_other_images_alone_and_the_others_do_not(kind: str, channels: int) -> None:
-    x = images(channels)
+    x = images(kind, channels)
     changed = not torch.equal(build(kind, channels)(x, keys()), x)
     assert changed == (kind not in COLOUR_ONLY)
 
 
 @every_op
 def test_no_graph_is_kept_of_images_without_gradients(kind: str) -> None:
-    assert not build(kind, 3)(images(3), keys()).requires_grad
+    assert not build(kind, 3)(images(kind, 3), keys()).requires_grad
 
 
 @every_op
@@ -143,3 +152,29 @@ def test_an_op_is_a_value_that_can_be_compared_and_not_changed(kind: str) -> Non
     for name in vars(op):
         with pytest.raises(AttributeError):
             setattr(op, name, None)
+
+
+@every_op
+def test_what_an_op_tells_is_one_integer_for_each_image_and_made_of_its_draws(kind: str) -> None:
+    op = build(kind, 3)
+    if op.tells is None:
+        with pytest.raises(ValueError, match=rf"{kind} tells nothing of its draws"):
+            op.told(*op.draws(keys()))
+        return
+    assert op.tells.isidentifier(), "objectives ask for it by keyword"
+    assert op.tells not in KNOWN
+    told = op.told(*op.draws(keys()))
+    assert told.dtype == np.int64
+    assert told.shape == (N,)
+    assert len(set(told.tolist())) > 1
+    assert np.array_equal(op.told(*op.draws(keys().rows(3, 5))), told[3:5])
+
+
+@every_op
+def test_an_op_that_moves_pixels_says_so(kind: str) -> None:
+    op, x = build(kind, 3), torch.full((N, 3, 64, 64), 0.2)
+    x[..., :32] = 0.4
+    out = op(x, keys())
+    left, right = out[..., :20], out[..., 44:]  # further from the edge between them than a blur reaches
+    stays = out.shape == x.shape and bool((left.amin((1, 2, 3)) > right.amax((1, 2, 3))).all())
+    assert op.geometric == (not stays)

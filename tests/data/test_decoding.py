@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from barlow.data.decoding import BACKGROUND, UnreadableImage, decode, decode_with_header, read_header
+from barlow.data.decoding import UnreadableImage, decode, decode_with_header, read_header
+from barlow.data.formats import BACKGROUND
 
 
 def photo(height: int = 60, width: int = 80) -> np.ndarray:

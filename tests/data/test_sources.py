@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from barlow.data.folder import FolderSource
-from barlow.data.sources import ArraySource, Source, WithChannels, names, open_source
+from barlow.data.names import NAMED
+from barlow.data.sources import ArraySource, ImageSource, WithChannels, named_set, open_source
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def test_a_path_or_a_list_of_paths_opens_folders(folder: Path) -> None:
     for spec in (folder, str(folder), [folder / "cat", folder / "dog"], (str(folder),)):
         source = open_source(spec)
         assert isinstance(source, FolderSource)
-        assert isinstance(source, Source)
+        assert isinstance(source, ImageSource)
         assert len(source) == 2
 
 
@@ -69,6 +70,12 @@ def test_digits_have_a_fixed_stratified_split() -> None:
 def test_the_split_in_the_name_goes_before_the_argument() -> None:
     assert len(open_source("digits:train", split="test")) == len(open_source("digits", split="train"))
     assert len(open_source("digits", split="test")) == len(open_source("digits:test"))
+
+
+def test_a_text_names_a_set_with_or_without_a_split_and_a_folder_never() -> None:
+    assert named_set("digits") == named_set("digits:test") == named_set("digits:nonsense") == "digits"
+    for text in ("./digits", "digits/test", "photos", "photos:test", "digits:test:more", ""):
+        assert named_set(text) is None
 
 
 def test_an_unknown_split_names_the_splits() -> None:
@@ -153,9 +160,9 @@ def test_grey_from_colour_is_pillows_luma() -> None:
 
 
 def test_every_name_has_a_line_and_none_imports_torch() -> None:
-    assert all(line and "\n" not in line for line in names().values())
+    assert all(line and "\n" not in line for line in NAMED.values())
     program = (
-        "import sys; from barlow.data.sources import names; names();"
+        "import sys; import barlow.data.names, barlow.data.sources;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'sklearn', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

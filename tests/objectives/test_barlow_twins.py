@@ -7,8 +7,9 @@ from oracles import barlow_twins as oracle
 from oracles.gradients import loss_and_gradients, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in, formula_batch
 
-from barlow.linalg import center, standardize, whiten
+from barlow.linalg import center, standardize
 from barlow.objectives import barlow_twins
+from barlow.objectives._whitening import whiten
 from barlow.objectives.barlow_twins import BarlowTwins
 
 # (n, d): sums of a and b; diagonal part, off-diagonal sum before its weight, loss at eps 0; loss at eps 1e-5.

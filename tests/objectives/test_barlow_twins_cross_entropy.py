@@ -7,7 +7,8 @@ from oracles import barlow_twins_cross_entropy as oracle
 from oracles.gradients import loss_and_gradients, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
 
-from barlow.linalg import cross_correlation, standardize, whiten
+from barlow.linalg import cross_correlation, standardize
+from barlow.objectives._whitening import whiten
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 
 

@@ -22,14 +22,22 @@ import torch
 from nightly_log import record
 from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
+from oracles import byol as byol_loops
+from oracles import classification as classification_loops
+from oracles import moco as moco_loops
 from oracles import plain
+from oracles import simclr as simclr_loops
 from oracles import vicreg as vicreg_loops
 from oracles import w_mse as w_mse_loops
 from oracles.gradients import Loss, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
 
+from barlow.objectives._classification import cross_entropy
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
+from barlow.objectives.byol import BYOL
+from barlow.objectives.moco import MoCo
+from barlow.objectives.simclr import SimCLR
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
 
@@ -78,6 +86,56 @@ FACTORS = {
     "vicreg equations": _vicreg(convention="equations"),
 }
 
+
+def _moco(earlier: Callable[[torch.Tensor], torch.Tensor]) -> Case:
+    """MoCo against a queue that is made from the keys' batch; its keys are exact in float32, as those in training are.
+
+    Args:
+        earlier: the embeddings that the queue holds, scaled to length 1.
+    """
+
+    def queue(k: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(earlier(k.detach().double()), dim=1).float()
+
+    def objective(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        keys = queue(k)
+        module = MoCo(queue=len(keys)).build(width=k.shape[1], seed=0).to(q.dtype)
+        module.queue.copy_(keys)
+        return module([(q, k)])
+
+    def loops(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"contrast": moco_loops.moco([(q, k)], list(queue(k).double()))[0]}
+
+    return Case(objective, lambda q, k: plain.moco(q, k, queue(k).double()), loops)
+
+
+def _random(k: torch.Tensor) -> torch.Tensor:
+    return torch.randn(4 * len(k), k.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def _such(k: torch.Tensor) -> torch.Tensor:
+    """Other embeddings in the state of the batch, as a step before would have left them."""
+    return k.roll(1, 0) + 0.3 * (k.roll(1, 0) - k.roll(2, 0))
+
+
+def _classes(loss: Callable[..., torch.Tensor], **options: str) -> Loss:
+    """The first view taken for logits, of which the other view's largest is the right one."""
+    return lambda a, b: {"cross_entropy": loss(a, b.detach().argmax(dim=1), **options)}
+
+
+CONTRASTS = {
+    "simclr": _case(SimCLR, plain.simclr, simclr_loops.simclr),
+    "byol": Case(BYOL(), plain.byol, byol_loops.byol),
+    "moco": _moco(_random),
+    "moco, a queue of such keys": _moco(_such),
+    "cross_entropy": Case(
+        _classes(cross_entropy, name="labels"),
+        _classes(plain.cross_entropy),
+        _classes(classification_loops.cross_entropy),
+    ),
+}
+"""Those that compare rows with rows. Their matrices are n × n: they are measured up to 1024 rows."""
+
 # Both sides of the switch to Gram matrices and the switch itself: n = d/2 for a cross-correlation, n = d for a
 # covariance. Both sides of the width (64) up to which products stay in float64.
 SMALL = [(2, 2), (2, 65), (3, 3), (5, 66), (32, 64), (33, 64), (64, 3), (64, 64), (65, 64), (64, 66), (100, 100)]
@@ -85,6 +143,8 @@ FAST = [*SMALL, (64, 256), (128, 256), (129, 256), (256, 8), (256, 128), (256, 2
 LARGE = [(2, 1024), (3, 512), (8, 1024), (64, 1024), (256, 512), (256, 1024), (257, 512), (512, 512), (512, 1024)]
 LARGE += [(513, 1024), (1024, 2), (1024, 3), (1024, 8), (1024, 64), (1024, 256), (1024, 1024)]
 LARGE += [(4096, 2), (4096, 3), (4096, 8), (4096, 64), (4096, 256), (2, 4096), (64, 4096)]
+
+ROWS = [(n, d) for n, d in FAST + LARGE if max(n, d) <= 1024]
 
 SMALL_SLICES = [(4, 2), (6, 3), (16, 8), (64, 8), (128, 64)]
 FAST_SLICES = [*SMALL_SLICES, (256, 64)]
@@ -166,9 +226,9 @@ def _check(name: str, case: Case, state: str, sizes: list[Size], *, log: bool = 
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("name", [*SQUARES, *WHITENING, *FACTORS])
+@pytest.mark.parametrize("name", [*SQUARES, *WHITENING, *FACTORS, *CONTRASTS])
 def test_the_matrices_that_serve_as_reference_equal_the_loops(name: str, state: str) -> None:
-    case = (SQUARES | WHITENING | FACTORS)[name]
+    case = (SQUARES | WHITENING | FACTORS | CONTRASTS)[name]
     for n, d in [(8, 4), (12, 3)] if name in WHITENING else [(2, 4), (6, 2), (12, 4), (5, 11)]:
         a, b = batch_in(state, n, d)
         # The loops whiten by the covariance, whose condition number is the square of the batch's.
@@ -178,9 +238,9 @@ def test_the_matrices_that_serve_as_reference_equal_the_loops(name: str, state: 
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("name", SQUARES | FACTORS)
+@pytest.mark.parametrize("name", SQUARES | FACTORS | CONTRASTS)
 def test_terms_and_gradients_are_exact(name: str, state: str) -> None:
-    _check(name, (SQUARES | FACTORS)[name], state, FAST if name in ("barlow_twins", "vicreg") else SMALL)
+    _check(name, (SQUARES | FACTORS | CONTRASTS)[name], state, FAST if name in ("barlow_twins", "vicreg") else SMALL)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -213,6 +273,14 @@ def test_terms_and_gradients_are_exact_on_the_whole_grid(name: str, state: str) 
     if state == "far from the origin":  # an offset is taken away row by row, whatever the size
         large = large[-2:]
     _check(name, (SQUARES | WHITENING)[name], state, small + large, log=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_terms_and_gradients_of_contrasts_are_exact_on_the_whole_grid(name: str, state: str) -> None:
+    _check(name, CONTRASTS[name], state, ROWS, log=True)
 
 
 @pytest.mark.nightly

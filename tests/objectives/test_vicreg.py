@@ -6,8 +6,8 @@ from oracles import vicreg as oracle
 from oracles.gradients import loss_and_gradients, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in, formula_batch
 
-from barlow.linalg import covariance_energies
 from barlow.objectives import vicreg
+from barlow.objectives._covariance import covariance_energies
 from barlow.objectives.vicreg import VICReg
 
 # (n, d): distance; hinge of a, b; covariance of a, b; loss of the released code, of Algorithm 1, of equations 5-6.

@@ -6,8 +6,9 @@ from oracles import w_mse as oracle
 from oracles.gradients import loss_and_gradients, relative_error
 from oracles.vectors import STATES, batch_in, formula_batch
 
-from barlow.linalg import SingularCovarianceError, whiten
+from barlow.linalg import SingularCovarianceError
 from barlow.objectives import w_mse
+from barlow.objectives._whitening import whiten
 from barlow.objectives.w_mse import WMSE
 
 FROZEN_ORDER = [0, 2, 6, 7, 1, 4, 3, 5]

@@ -1,4 +1,4 @@
-"""The losses by d × d matrices in float64, straight from the equations, for sizes at which the loops take hours.
+"""The losses by matrices in float64, straight from the equations, for sizes at which the loops take hours.
 
 `tests/objectives/test_precision.py` first checks them against the loops. They share nothing with the package: no Gram
 matrices, no differences of views in place of correlations, and whitening by orthogonal factors of the centred batch
@@ -132,3 +132,41 @@ def w_mse(
         return {"distance": (wa - wb).square().sum() / (n * d)}
     ua, ub = (w / w.norm(dim=1, keepdim=True) for w in (wa, wb))
     return {"distance": (ua - ub).square().sum() / n}
+
+
+def _unit(z: Tensor) -> Tensor:
+    return z / z.norm(dim=1, keepdim=True)
+
+
+def _contrast(right: Tensor, others: Tensor) -> Tensor:
+    """-log (exp right / (exp right + Σ exp others)) of each row; others of -inf count for nothing."""
+    return torch.logaddexp(torch.zeros_like(right), torch.logsumexp(others - right[:, None], dim=1))
+
+
+def simclr(za: Tensor, zb: Tensor, *, temperature: float = 0.1, convention: str = "code") -> dict[str, Tensor]:
+    n = len(za)
+    u = torch.cat([_unit(za), _unit(zb)])
+    similarities = u @ u.T / temperature
+    itself, partner = torch.arange(2 * n), torch.arange(2 * n).roll(n)
+    right = similarities[itself, partner]
+    no_negative = torch.zeros(2 * n, 2 * n, dtype=torch.bool)
+    no_negative[itself, itself] = no_negative[itself, partner] = True
+    losses = _contrast(right, similarities.masked_fill(no_negative, -math.inf))
+    return {"contrast": losses.sum() / n if convention == "code" else losses.mean()}
+
+
+def byol(p: Tensor, t: Tensor) -> dict[str, Tensor]:
+    return {"distance": 2 * (_unit(p) - _unit(t.detach())).square().sum() / len(p)}
+
+
+def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> dict[str, Tensor]:
+    """Of one group, against a queue of keys of length 1."""
+    u = _unit(q)
+    right = (u * _unit(k.detach())).sum(dim=1)
+    return {"contrast": _contrast(right / temperature, u @ queue.T / temperature).mean()}
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    right = logits[torch.arange(len(logits)), classes]
+    others = torch.stack([row[torch.arange(len(row)) != c] for row, c in zip(logits, classes.tolist(), strict=True)])
+    return _contrast(right, others).mean()

@@ -21,8 +21,8 @@ from barlow.views.ops import (
     RandomResizedCrop,
     Solarize,
     as_images,
-    resampling_weights,
 )
+from barlow.views.ops.crop import resampling_weights
 
 Pictures = Callable[..., Tensor]
 BICUBIC = v2.InterpolationMode.BICUBIC

@@ -16,6 +16,7 @@ from barlow.views.ops import (
     Normalize,
     Op,
     RandomResizedCrop,
+    RandomRotate90,
     Solarize,
     as_images,
 )
@@ -204,17 +205,53 @@ def test_more_than_two_views_are_made_of_different_draws(pictures: Pictures) -> 
     assert len({tuple(view.flatten().tolist()) for view in views}) == 4
 
 
-CROP = RandomResizedCrop(32)
+def multi_crop() -> list[list[Op]]:
+    """Two large views and three small ones of a smaller part, as in SwAV."""
+    large: list[Op] = [RandomResizedCrop(40, scale=(0.3, 1.0)), HorizontalFlip(), ColorJitter()]
+    small: list[Op] = [RandomResizedCrop(16, scale=(0.05, 0.3)), HorizontalFlip(), ColorJitter()]
+    return [large, large, small, small, small]
+
+
+@pytest.mark.parametrize("views", [multi_crop(), asymmetric(24)[:1], small_image(80)[:1]], ids=["5", "1", "1 large"])
+def test_there_may_be_any_number_of_views_each_of_its_own_size(pictures: Pictures, views: list[list[Op]]) -> None:
+    p, ids = ViewPipeline(views, MEAN, STD), np.arange(70, 82)
+    pixels = pictures(12, 48)
+    assert p.sizes == tuple(op.size for ops in views for op in ops if isinstance(op, RandomResizedCrop))
+    memory, workers = p.from_memory(pixels, None, ids, 1, 2), views_in_workers(p, pixels, ids, 1, 2)
+    assert [view.shape for view in memory] == [(12, 3, size, size) for size in p.sizes]
+    for a, b in zip(memory, workers, strict=True):
+        assert (a - b).abs().mean() <= 1 / 255 / min(STD)
+    for number, ops in enumerate(views):
+        # A view does not depend on the views beside it: it has the keys of its own place.
+        alone = as_images(pixels)
+        for position, op in enumerate(ops):
+            alone = op(alone, Keys(1, 2, ids, number, position))
+        assert torch.equal(memory[number], Normalize(MEAN, STD)(alone))
+
+
+def test_memory_of_views_of_different_sizes_is_used_again(pictures: Pictures) -> None:
+    p, pixels, ids = ViewPipeline(multi_crop(), MEAN, STD), pictures(6, 48), np.arange(6)
+    first = {view.data_ptr() for view in p.from_memory(pixels, None, ids, 0, 0)}
+    assert {view.data_ptr() for view in p.from_memory(pixels, None, ids, 0, 1)} == first
+
+
+CROP, TURN = RandomResizedCrop(32), RandomRotate90()
 
 
 @pytest.mark.parametrize(
     ("views", "message"),
     [
-        ([[CROP]], "got 1; give two or more"),
+        ([], "got none; give the ops of one view or more"),
         ([[CROP], [HorizontalFlip()]], "view 2: got 0 random_resized_crop"),
         ([[CROP, CROP], [CROP]], "view 1: got 2 random_resized_crop"),
-        ([[CROP], [RandomResizedCrop(48)]], r"sizes \[32, 48\]"),
         ([[CROP, Normalize(MEAN, STD)], [CROP]], "view 1: got a normalize op"),
+        ([[CROP], [TURN, CROP]], "view 2: got random_resized_crop after random_rotate90; put it before"),
+        ([[CROP, TURN, ColorJitter(), HorizontalFlip()]], "view 1: got horizontal_flip after random_rotate90"),
+        (
+            [[CROP, TURN], [CROP, HorizontalFlip(), TURN]],
+            "random_rotate90 of view 1 and random_rotate90 of view 2 both tell 'rotation'; keep one",
+        ),
+        ([[CROP, TURN, TURN]], "random_rotate90 of view 1 and random_rotate90 of view 1 both tell 'rotation'"),
     ],
 )
 def test_views_that_cannot_be_made_are_refused(views: list, message: str) -> None:

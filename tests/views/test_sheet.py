@@ -1,9 +1,19 @@
 """The sheet shows the originals and the views where a reader expects them."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from barlow import plan as plans
+from barlow.distributed import World
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
+from barlow.views.ops import RandomResizedCrop, RandomRotate90
+from barlow.views.pipeline import ViewPipeline
 from barlow.views.sheet import CELL, GAP, MARGIN, view_sheet
 
 
@@ -54,3 +64,47 @@ def test_a_batch_without_a_view_of_each_image_is_refused() -> None:
         view_sheet([flat(0, 8, 8)], [[torch.zeros(2, 3, 8, 8)]])
     with pytest.raises(ValueError, match="got 0 images"):
         view_sheet([], [[torch.zeros(0, 3, 8, 8)]])
+
+
+def test_views_of_different_sizes_fill_cells_of_one_size() -> None:
+    halves = torch.zeros(1, 3, 8, 8)
+    halves[..., :4] = 1.0
+    sheet = view_sheet([flat(0, 8, 8)], [[halves], [halves.repeat_interleave(30, 2).repeat_interleave(30, 3)]])
+    for column in (1, 2):
+        left = MARGIN + column * (CELL + GAP)
+        cell = sheet[MARGIN : MARGIN + CELL, left : left + CELL]
+        assert (cell[:, : CELL // 2 - 2] == 255).all()
+        assert (cell[:, CELL // 2 + 2 :] == 0).all()
+
+
+WHOLE: dict[str, Any] = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}
+"""A crop of everything there is of a square image."""
+
+
+@pytest.mark.parametrize("sizes", [(CELL,), (CELL, 24), (24, CELL)], ids=str)
+def test_the_sheet_of_a_run_shows_views_in_any_number_and_size_turned_as_they_are(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    count, draws = 5, plans.SHEET_DRAWS
+    originals = np.random.default_rng(0).integers(0, 256, (count, CELL, CELL, 3), dtype=np.uint8)
+    for i, original in enumerate(originals):
+        Image.fromarray(original).save(tmp_path / f"{i}.png")
+    turned = sizes.index(CELL)
+    views = [[WHOLE | {"size": size}] for size in sizes]
+    views[turned].append({"kind": "random_rotate90"})
+    changes = {"views": views, "data.sources": [str(tmp_path)], "data.image_size": CELL, "train.device": "cpu"}
+    chosen = schema.check(override(files.read("small_barlow_twins"), changes))
+    sheet = plans.prepare(chosen, World(torch.device("cpu"))).sheet()
+    step = CELL + MARGIN
+    assert sheet.shape[1] == (1 + draws * len(sizes)) * step + MARGIN + len(sizes) * (GAP - MARGIN)
+    ops = [[RandomResizedCrop(size)] for size in sizes]
+    ops[turned].append(RandomRotate90())
+    pipeline = ViewPipeline(ops, [0.5] * 3, [0.5] * 3)
+    told = [pipeline.told(np.arange(count), chosen.seed, draw)["rotation"].tolist() for draw in range(draws)]
+    assert len({k for rotations in told for k in rotations}) == 4
+    for row, original in enumerate(originals):
+        top, group = MARGIN + row * step, MARGIN + step + (turned + 1) * (GAP - MARGIN) + turned * draws * step
+        for draw in range(draws):
+            left = group + draw * step
+            cell = sheet[top : top + CELL, left : left + CELL].astype(int)
+            assert np.abs(cell - np.rot90(original, told[draw][row])).max() <= 1

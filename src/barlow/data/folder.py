@@ -15,28 +15,30 @@ from barlow.data.decoding import Array, Header, UnreadableImage
 READ_EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"}
 )
-# Images all the same: tried, and listed with the reason when they cannot be read.
+# These are images too, if foreign ones. They are tried, and listed with the reason if they cannot be read.
 _FOREIGN_EXTENSIONS = frozenset(
     """psd psb jp2 j2k jpf jpx jpc jxl avif heic heif ico icns cur tga pcx dcx ppm pgm pbm pnm pfm qoi dds blp sgi rgb
     rgba bw ras sun xbm xpm exr hdr fits fit im msp fli flc eps ps svg pcd ftc ftu gbr cr2 cr3 nef arw dng orf rw2 raf
     """.split()  # noqa: SIM905
 )
 IMAGE_EXTENSIONS = READ_EXTENSIONS | _FOREIGN_EXTENSIONS
-"""Files with these endings (in any case) are candidates; all others are only counted."""
+"""Files whose names end so, in upper or lower case, are taken for images. All others are only counted."""
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 _NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
 
 
 class FolderSource:
-    """The images below one or several folders, recursively, sorted by relative path.
+    """The images in one or several folders and all of their sub-folders.
 
-    An image's id is its position in the listing: the folders in the order given, within each the relative paths sorted
-    as bytes. Hidden files and folders are ignored. Links are followed, every folder and file once (by device and
-    inode), real ones before linked ones; nothing but regular files is ever opened.
+    The id of an image is its position in the listing, which has the folders in the order given, and within each the
+    relative paths sorted as bytes. Hidden files and folders are ignored. Links are followed, but no file or folder is
+    listed twice (they are told apart by device and inode), and real ones come before linked ones. Only regular files
+    are ever opened.
 
-    Labels are the first path component below the folder given, if every image lies in one of at least two of them and
-    they do not look like splits (train, val, test).
+    The label of an image is the name of the sub-folder, directly below the folder given, that it lies in. There are
+    labels only if every image is in such a sub-folder, there are at least two of them, and they do not look like splits
+    (train, val, test).
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class FolderSource:
         listing = _Listing(self._roots)
         if not listing.files:
             raise ValueError(_nothing_found(self._roots, listing))
-        # One byte string with offsets: a list of a million paths would cost ten times as much, in every worker.
+        # All paths in one byte string, with offsets: a list of a million paths takes ten times the memory, per worker.
         self._paths = b"".join(path for _, path, _ in listing.files)
         self._ends = np.cumsum([len(path) for _, path, _ in listing.files])
         self._root_of = np.array([root for root, _, _ in listing.files], np.int32)
@@ -69,15 +71,15 @@ class FolderSource:
         return len(self._ends)
 
     def relative_path(self, index: int) -> bytes:
-        """The path below its folder, as the bytes the file system uses."""
+        """The path below its folder, in the bytes of the file system."""
         if not 0 <= index < len(self):
             raise IndexError(f"image {index}: the ids of {self.name} are 0 to {len(self) - 1}")
         return self._paths[self._ends[index - 1] if index else 0 : self._ends[index]]
 
     def locate(self, index: int) -> str:
-        """The relative path (with its folder in front where there are several), as a Python path string.
+        """The relative path as text, with the folder in front if there are several.
 
-        Names that are not UTF-8 keep their bytes as surrogates (`os.fsdecode`); `printable` makes them fit to show.
+        Bytes that are not UTF-8 become surrogates (`os.fsdecode`); `printable` turns them into escapes for a person.
         """
         path = self.relative_path(index)
         return os.fsdecode(path if len(self._roots) == 1 else os.path.join(self._roots[self._root_of[index]], path))
@@ -87,17 +89,17 @@ class FolderSource:
         return _extension(self.relative_path(index))
 
     def read(self, index: int, min_side: int = 0) -> Array:
-        """Decodes the image; see `barlow.data.decoding` for the convention."""
+        """Decodes the image, by the convention of `barlow.data.decoding`."""
         return self.read_with_header(index, min_side)[0]
 
     def read_with_header(self, index: int, min_side: int = 0) -> tuple[Array, Header]:
-        """The pixels, and what the file's header says."""
+        """The pixels and the header."""
         return decoding.decode_with_header(
             self._read_bytes(index), channels=self.channels, max_pixels=self.max_pixels, min_side=min_side
         )
 
     def header(self, index: int) -> Header:
-        """What the file's header says, without decoding its pixels."""
+        """The header, without decoding the pixels."""
         try:
             with os.fdopen(self._open(index), "rb") as file:
                 return decoding.read_header(file, max_pixels=self.max_pixels)
@@ -105,7 +107,7 @@ class FolderSource:
             raise UnreadableImage(_system_reason(error)) from None
 
     def fingerprint(self) -> str:
-        """SHA-256 over relative paths and file sizes: tells whether a folder is still the one a run has seen."""
+        """SHA-256 of all relative paths and file sizes: it changes when the folder is no longer the one of a run."""
         digest = hashlib.sha256()
         for index in range(len(self)):
             digest.update(b"%d\0%s\0%d\n" % (self._root_of[index], self.relative_path(index), self._bytes[index]))
@@ -115,7 +117,7 @@ class FolderSource:
         try:
             with os.fdopen(self._open(index), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                # Sixteen bytes a pixel is float RGBA, uncompressed: nothing larger can pass the pixel limit.
+                # The largest pixel has 16 bytes (float RGBA, uncompressed): a larger file is over the pixel limit.
                 if size > 16 * self.max_pixels + 2**20:
                     raise UnreadableImage(f"a file of {size:,} bytes for at most {self.max_pixels:,} pixels")
                 return file.read()
@@ -124,7 +126,7 @@ class FolderSource:
 
     def _open(self, index: int) -> int:
         path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
-        # Without O_NONBLOCK, opening a pipe that has taken the file's place would wait for ever.
+        # If a pipe has taken the place of the file, opening it without O_NONBLOCK would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -149,13 +151,13 @@ class FolderSource:
 
 
 def printable(path: str | bytes | os.PathLike[str]) -> str:
-    """A path fit to print or to store as UTF-8: control characters and bytes that are not UTF-8 become escapes."""
+    """A path fit to be printed and stored in UTF-8. Control characters and bytes that are not UTF-8 become escapes."""
     text = os.fsdecode(path)
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class _Listing:
-    """All regular files below the roots: candidates as (root, relative path, bytes), others counted."""
+    """All regular files below the roots. Images are listed as (root, relative path, bytes); the others are counted."""
 
     def __init__(self, roots: Iterable[bytes]) -> None:
         self.files: list[tuple[int, bytes, int]] = []
@@ -165,7 +167,7 @@ class _Listing:
         self._inodes: set[tuple[int, int]] = set()
         for number, root in enumerate(roots):
             found: list[tuple[bytes, int]] = []
-            # Real folders and files first, so that a link never decides under which name an image is known.
+            # Real folders and files first, so that no image is known by the name of a link to it.
             links: list[tuple[bytes, os.stat_result]] = []
             self._walk(root, b"", found, links)
             while links:
@@ -197,7 +199,7 @@ class _Listing:
                 self.notes[f"folders that cannot be opened ({_system_reason(error)})"] += 1
                 continue
             if folder and {b"recipe.yaml", b"data.json"} <= {entry.name for entry in entries}:
-                self.notes["run folders of barlow"] += 1  # their views.png is no image of the user's
+                self.notes["run folders of barlow"] += 1  # their views.png is not an image of the user's
                 continue
             for entry in entries:
                 if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
@@ -238,7 +240,7 @@ def _extension(path: bytes) -> str:
 
 
 def _system_reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__  # without the path: it stands beside the reason
+    return error.strerror or type(error).__name__  # the path is left out, because it is shown beside the reason
 
 
 def _check_folder(root: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What can be read, known before training starts."""
+"""Which images can be read, found out before training starts."""
 
 import contextlib
 import hashlib
@@ -16,20 +16,32 @@ from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource, printable
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.views.keys import permutation
 
 SAMPLE = 1_000
-"""Images decoded in full when not all are: finds with 95 % probability a fault of one image in 330."""
+"""How many images of a large set are decoded in full. If one image in 330 is bad, such a sample has at least one of the
+bad ones with a probability of 95 %."""
 
 
 @dataclass(frozen=True)
 class Inventory:
     """The images of a source that can be read, and the list of those that cannot.
 
-    `ids` are positions in the source's listing, and stay what they are when a file is skipped. `sizes` are the (height,
-    width) of the images that were looked at: all of a folder, a sample of other sources. `decoded` tells how many were
-    decoded in full, `multiframe` of how many only the first frame is used. `grey` says that no colour was met.
+    Args:
+        name: of the source.
+        candidates: number of its images, readable or not.
+        ids: the readable images. An id is a position in the source, so it stays the same when another file is skipped.
+        skipped: id, place and reason of each image that cannot be read.
+        sizes: height and width of the images that were looked at: of a folder all, of other sources a sample.
+        decoded: how many images were decoded in full.
+        bad_fraction: the share of images that cannot be read; estimated if only a sample was decoded.
+        multiframe: how many images have several frames, of which only the first is used.
+        grey: whether no image that was decoded has any colour.
+        fingerprint: changes when the images do.
+        extensions: number of files by the ending of their names.
+        classes: number of readable images by the name of their class.
+        notes: anything else that is odd about the source.
     """
 
     name: str
@@ -48,15 +60,15 @@ class Inventory:
 
     @property
     def median_size(self) -> tuple[int, int]:
-        """Median height and median width."""
+        """The median of the heights and the median of the widths."""
         height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
         return int(height), int(width)
 
     def check(self, max_bad: float) -> None:
-        """Stops a run that would silently train on less than the user thinks.
+        """Stops a run that would train on fewer images than the user thinks.
 
         Raises:
-            ValueError: more than the fraction `max_bad` cannot be read, or no image can.
+            ValueError: a larger share than `max_bad` cannot be read, or no image can.
         """
         if len(self.ids) and self.bad_fraction <= max_bad:
             return
@@ -71,7 +83,7 @@ class Inventory:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For data.json: plain types, every string fit for UTF-8."""
+        """The content of data.json: plain types, and no string that UTF-8 cannot hold."""
         return {
             "name": self.name,
             "candidates": self.candidates,
@@ -92,16 +104,21 @@ class Inventory:
 
 
 def scan(
-    source: Source, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
+    source: ImageSource, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
 ) -> Inventory:
-    """Looks at every file's header and decodes a sample in full, for sets that are streamed (see `memory.hold` else).
+    """Takes the inventory of a set that is streamed: reads the header of every file, and decodes a sample in full.
+
+    A set that is held in memory does not need it: `memory.hold` decodes every image anyway.
 
     Args:
-        source: what to look at; of sources that are not files, only the sample is read.
-        sample: how many images to decode in full; None decodes all.
-        max_bad: if given, `Inventory.check` is applied.
+        source: what to look at. If its images are not files, only the sample is read.
+        sample: how many images to decode in full; None for all.
+        max_bad: if given, `Inventory.check` is called with it.
         workers: threads that decode.
         seed: chooses the sample.
+
+    Raises:
+        ValueError: from `Inventory.check`.
     """
     with without_library_noise():
         inventory = _scan(source, sample, workers, seed)
@@ -110,7 +127,7 @@ def scan(
     return inventory
 
 
-def _scan(source: Source, sample: int | None, workers: int, seed: int) -> Inventory:
+def _scan(source: ImageSource, sample: int | None, workers: int, seed: int) -> Inventory:
     take = Taking(source)
     count = len(source)
     if isinstance(source, FolderSource):
@@ -130,15 +147,15 @@ def _scan(source: Source, sample: int | None, workers: int, seed: int) -> Invent
             take.image(image)
             if not isinstance(source, FolderSource):
                 take.sizes[index] = image.shape[:2]
-    # Headers are known of all, pixels of a sample: the sample's fraction stands for the rest.
+    # All headers have been read, but only a sample of the pixels: the share of bad ones in it stands for the rest.
     fraction = min(1.0, bad_headers / count + (len(take.skipped) - bad_headers) / max(len(decoded), 1))
     return take.inventory(len(decoded) + (bad_headers if len(decoded) + bad_headers == count else 0), fraction)
 
 
 class Taking:
-    """An inventory while it is being taken; not shared between threads."""
+    """An inventory while it is being taken, in one thread."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImageSource) -> None:
         self.source = source
         self.skipped: dict[int, str] = {}
         self.sizes = np.zeros((len(source), 2), np.int64)
@@ -193,9 +210,9 @@ class Taking:
 
 @contextlib.contextmanager
 def without_library_noise() -> Iterator[None]:
-    """Keeps libtiff's remarks on odd files, which go straight to the process's error stream, off the user's screen.
+    """Keeps libtiff's remarks on odd files off the user's screen. They go past Python, straight to file descriptor 2.
 
-    What is wrong with a file is reported by us, once. Nothing of ours is written while this lasts.
+    What is wrong with a file is reported by us, once. While this lasts, we cannot write to stderr either.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -213,7 +230,10 @@ R = TypeVar("R")
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """`map` in threads, in order, with few results waiting: the decoders release Python's lock."""
+    """`map` in several threads, with the results in order. It helps because the decoders release Python's global lock.
+
+    Only a few results are computed ahead of the one that is asked for, so that memory stays small.
+    """
     if workers <= 1:
         yield from map(function, items)
         return

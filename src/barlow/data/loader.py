@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.folder import printable
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.types import Ids, Images, Pixels, Rows
 from barlow.views.keys import hashed, permutation
 
@@ -39,7 +39,7 @@ class Pipeline(Protocol):
 
     def finish(self, crops: list[Pixels], ids: Ids, seed: int, epoch: int) -> list[Images]: ...
 
-    def told(self, ids: Ids, seed: int, epoch: int) -> dict[str, Tensor]: ...
+    def told(self, ids: Ids, seed: int, epoch: int) -> dict[str, Int64[Tensor, "n"]]: ...
 
     def centre_from_memory(self, pixels: Pixels, sizes: Int64[Tensor, "n 2"]) -> Images: ...
 
@@ -199,7 +199,7 @@ class StreamingLoader:
 
     def __init__(
         self,
-        source: Source,
+        source: ImageSource,
         ids: Ids | NDArray[np.int64],
         pipeline: Pipeline,
         batch_size: int,
@@ -305,7 +305,9 @@ class _Requests:
 class _CropDataset(Dataset[_Sample]):
     """Reads the images of a step and crops their views; runs in the workers."""
 
-    def __init__(self, source: Source, ids: NDArray[np.int64], pipeline: Pipeline, seed: int, min_side: int) -> None:
+    def __init__(
+        self, source: ImageSource, ids: NDArray[np.int64], pipeline: Pipeline, seed: int, min_side: int
+    ) -> None:
         self._source, self._ids, self._pipeline = source, ids, pipeline
         self._seed, self._min_side = seed, min_side
 

@@ -1,4 +1,4 @@
-"""Whole sets decoded into memory: each file is decoded once, which is also the inventory."""
+"""Whole sets in memory. Every file is decoded once, and the inventory is taken on the way."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,25 @@ from torch import Tensor
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, Taking, in_threads, without_library_noise
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.types import Ids, Pixels
 
 PROBED = 64
-"""Images looked at to choose the side at which all are held."""
+"""How many images are looked at to choose the side of the squares."""
 
 
 @dataclass
 class Held:
-    """A set in memory: squares of one side, the original (height, width) of each, and the ids they have in the source.
+    """A set in memory, as squares of one size.
 
-    An image that is not square is squashed to the square; with its original size, a crop chosen in original coordinates
-    is mapped back, so that what is cut out has the aspect ratio it would have had from the file.
+    An image that is not square is squashed into a square. Its original size is kept, because crops are chosen in the
+    original's coordinates and then mapped to the square. So what is cut out has the aspect ratio that it would have had
+    from the file: the square left half of an image of 200 × 100 pixels is the left half, 16 × 32, of its 32 × 32.
+
+    Args:
+        pixels: the squares.
+        sizes: height and width of each original.
+        ids: the images' positions in the source.
     """
 
     pixels: Pixels
@@ -31,28 +37,28 @@ class Held:
     ids: Ids
 
 
-def bytes_needed(source: Source, working_size: int, channels: int = 3) -> int:
-    """The most memory that `hold` would keep."""
+def bytes_needed(source: ImageSource, working_size: int, channels: int = 3) -> int:
+    """How many bytes `hold` would keep in memory, at most."""
     return len(source) * channels * working_size**2
 
 
 def hold(
-    source: Source, working_size: int, *, max_bad: float | None = None, workers: int = 2
+    source: ImageSource, working_size: int, *, max_bad: float | None = None, workers: int = 2
 ) -> tuple[Inventory, Held]:
-    """Decodes the whole source to uint8 squares.
+    """Decodes a whole source into uint8 squares of one size.
 
-    The side is `working_size`, or the longest side met among the images probed if that is smaller: small images are not
-    enlarged. Images that have this side already are kept bit by bit; all others are resized with antialiasing (Pillow's
-    bilinear). JPEGs much larger than the side are decoded at a fraction of their size.
+    Their side is `working_size`. If the images are smaller, it is the longest side among a few of them, so that small
+    images are not enlarged. Images that are squares of this side already keep every bit. All others are resized with
+    antialiasing (Pillow's bilinear filter). JPEGs that are much larger are decoded at a fraction of their size.
 
     Args:
         source: what to decode.
         working_size: the largest side to hold, in pixels.
-        max_bad: if given, `Inventory.check` is applied.
+        max_bad: the share of images that may be unreadable; any, if not given.
         workers: threads that decode.
 
     Raises:
-        ValueError: more than `max_bad` of the images cannot be read, or none can.
+        ValueError: a larger share of the images than `max_bad` cannot be read, or none can.
     """
     with without_library_noise():
         inventory, held = _hold(source, working_size, workers)
@@ -60,13 +66,14 @@ def hold(
     return inventory, held
 
 
-def _hold(source: Source, working_size: int, workers: int) -> tuple[Inventory, Held]:
+def _hold(source: ImageSource, working_size: int, workers: int) -> tuple[Inventory, Held]:
     count = len(source)
     probes = [_read(source, int(i), working_size) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
     met = [max(size) for image, size, _, _ in probes if image is not None]
     channels = next((image.shape[2] for image, _, _, _ in probes if image is not None), getattr(source, "channels", 3))
     side = min([working_size, *([max(met)] if met else [])])
-    pixels = np.empty((count, channels, side, side), np.uint8)  # pages of images that turn out bad are never touched
+    # The rows of unreadable images are never written to, and memory that is not written to is not taken.
+    pixels = np.empty((count, channels, side, side), np.uint8)
     sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, Header | None, str]:
@@ -86,7 +93,7 @@ def _hold(source: Source, working_size: int, workers: int) -> tuple[Inventory, H
             taking.header(index, header)
         taking.image(pixels[index].transpose(1, 2, 0))
     inventory = taking.inventory(count, len(taking.skipped) / count)
-    for row, index in enumerate(inventory.ids):  # closes the gaps in place
+    for row, index in enumerate(inventory.ids):  # moves the readable images together, in place
         if row != index:
             pixels[row], sizes[row] = pixels[index], sizes[index]
     usable = len(inventory.ids)
@@ -95,8 +102,8 @@ def _hold(source: Source, working_size: int, workers: int) -> tuple[Inventory, H
     )
 
 
-def _read(source: Source, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
-    """Pixels, original height and width, header if it is a file; or a reason."""
+def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
+    """Pixels, original height and width, and the header of a file; or no pixels, and the reason."""
     try:
         if isinstance(source, FolderSource):
             image, header = source.read_with_header(index, min_side)

@@ -1,4 +1,4 @@
-"""The image sets known by name; a module of its own, so that listing them imports nothing."""
+"""The image sets that have a name. They are listed in a module of their own, so that listing them imports nothing."""
 
 NAMED = {
     "shapes": "generated scenes of four objects of one kind, labelled; needs no file (the default)",
@@ -8,4 +8,4 @@ NAMED = {
     "cifar100": "photos of 32×32, 100 classes, 50,000 + 10,000; downloaded when first used (170 MB)",
 }
 SPLITS = ("train", "test")
-"""NAME:train and NAME:test choose one."""
+"""The splits of each set: NAME:train and NAME:test choose one."""

@@ -1,15 +1,15 @@
-"""`shapes`: the embedded, generated, labelled default set. Four objects of one kind before a plain ground; the kind is
-the label.
+"""`shapes`: the default set, labelled and generated here. Four objects of one kind on a plain ground; the kind is the
+label.
 
-It is drawn in integer arithmetic from raw 64-bit draws, so every machine and every NumPy draws the same bytes; a test
-holds their SHA-256.
+All arithmetic is on integers, from raw 64-bit draws. So every machine and every NumPy draws the same bytes, and a test
+checks their SHA-256.
 
-What varies was chosen for what two crops of one image do and do not have in common, because whatever both views share
-gets encoded. The four objects differ in place, size, turn, proportions, thickness and contrast, so that two crops,
-which hold other ones of the four or the same ones in part, share their kind and little else; raw pixels fail on the
-same variation. There is no colour and the ground has no structure: those are the same in any two crops of an image, and
-would win. With one object an image, its brightness, turn and thickness were the easier things to encode
-(docs/experiments.md). `experiments/shapes_fairness.py` measures all this.
+Training encodes whatever two views of an image share, so two crops should share the kind of the objects and little
+else. The four objects of an image therefore differ in place, size, turn, proportions, thickness and contrast, and two
+crops show different ones of the four, or parts of the same. Raw pixels fail on the same variation. There is no colour,
+and the ground has no structure: any two crops would share these, and they would be encoded instead. With a single
+object on each image, its brightness, turn and thickness were easier to encode than its kind (docs/experiments.md).
+`experiments/shapes_fairness.py` measures all this.
 """
 
 from collections.abc import Callable
@@ -21,25 +21,26 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt64
 
 SEEDS = {"train": 210303230, "test": 210504906}
-"""Any two different numbers would do; these are the papers' arXiv identifiers."""
+"""Two different numbers; these are the arXiv identifiers of papers."""
 
 COUNTS = {"train": 5_000, "test": 2_000}
-"""Not more: among 10,000 training images, nearest neighbours on raw pixels are right for ten more in a hundred."""
+"""Number of images. With 10,000 training images, nearest neighbours on raw pixels are right ten percentage points more
+often, and the baseline leaves less to gain."""
 
 TEMPLATE = 128
-"""Side of the bitmap in which an object is looked up."""
+"""Side of the bitmaps from which the objects are drawn."""
 
 SAMPLES = 3
-"""Samples per pixel and axis: a pixel is covered by 0 to SAMPLES² ninths."""
+"""Samples per pixel along each axis: an object covers 0 to SAMPLES² ninths of a pixel."""
 
 UNIT = 4096
-"""The image's side, and 1, in fixed-point numbers."""
+"""The fixed-point number that stands for 1, and for the side of an image."""
 
 VARIANTS = 3
 """Variants of each object, from thin to thick or from flat to deep."""
 
 CHUNK = 500
-"""Images drawn at a time; their number changes the memory, not the images."""
+"""How many images are drawn at a time. It changes the memory that is used, not the images."""
 
 Plane = Int[np.ndarray, "h w"]
 Bitmap = Bool[np.ndarray, "h w"]
@@ -102,7 +103,7 @@ def dots(x: Plane, y: Plane, variant: int) -> Bitmap:
 
 
 def _polygon(x: Plane, y: Plane, corners: list[tuple[int, int]]) -> Bitmap:
-    """The even-odd rule, in integers: a sample is inside when an odd number of edges lies to its right."""
+    """The even-odd rule in integers: a sample is inside if an odd number of edges is to its right."""
     inside = np.zeros(x.shape, bool)
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         straddles = (ay > y) != (by > y)
@@ -118,7 +119,7 @@ CLASSES = [mask.__name__ for mask in OBJECTS]
 
 
 def templates() -> UInt8[np.ndarray, "classes variants h w"]:
-    """Every object in every variant as a bitmap; a border of zeros stands for all that lies outside."""
+    """A bitmap of every variant of every object. Its border is zeros, which stand for everything outside of it."""
     along = 2 * np.arange(TEMPLATE) + 1 - TEMPLATE
     y, x = np.meshgrid(along, along, indexing="ij")
     return np.array([[mask(x, y, variant) for variant in range(VARIANTS)] for mask in OBJECTS], np.uint8)
@@ -129,7 +130,7 @@ def templates() -> UInt8[np.ndarray, "classes variants h w"]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Ranges of the draws, both ends included. Lengths are in 4096ths of the image's side."""
+    """The range of each draw, both ends included. Lengths are in 4096ths of the image's side."""
 
     objects: tuple[int, int]  # on an image
     alike: bool  # all objects of an image are of one class, or each of another
@@ -165,18 +166,20 @@ MULTIPLE = Layout(
     noise=32,
 )
 QUADRANT = UNIT // 4
-"""Distance of a quadrant's centre from the image's, along each axis: where several objects have their places."""
+"""How far a quadrant's centre is from that of the image, along each axis. Each object has a quadrant of its own."""
 
 OBJECT_DRAWS = 8
 IMAGE_DRAWS = 4 + len(CLASSES) + 4 + 4 * OBJECT_DRAWS
-"""64-bit draws per image, besides one byte of noise per pixel: used or not, so that no image depends on another."""
+"""Number of 64-bit draws for each image, besides a byte of noise for each pixel. All are drawn, whether they are used
+or not, so that no image depends on another."""
 
 
 # --- Drawing ----------------------------------------------------------------------------------------------------------
 
 
 def _integer(draws: UInt64[np.ndarray, "n"], low: int, high: int) -> Int[np.ndarray, "n"]:
-    """Integers from low to high inclusive, by multiplication of the upper 32 bits (bias below 2⁻²⁰ at these ranges)."""
+    """Integers from low to high, both included, by multiplying the upper 32 bits. At these ranges, the bias is below
+    2⁻²⁰."""
     return low + ((draws >> np.uint64(32)).astype(np.int64) * (high - low + 1) >> 32)
 
 
@@ -188,16 +191,16 @@ def _coverage(
     layout: Layout,
     size: int,
 ) -> UInt8[np.ndarray, "n s s"]:
-    """How much of each pixel an object covers, 0 to SAMPLES² ninths: the template turned, stretched and moved."""
+    """How much of each pixel an object covers, 0 to SAMPLES² ninths. The template is turned, stretched and moved."""
     radius = _integer(draws[:, 0], *layout.radius)
     aspect = _integer(draws[:, 1], *layout.aspect)
     tangent = _integer(draws[:, 2], -layout.turn, layout.turn)
     centre_x = place[:, 0] + _integer(draws[:, 3], -layout.offset, layout.offset)
     centre_y = place[:, 1] + _integer(draws[:, 4], -layout.offset, layout.offset)
-    # cos = (1 − t²) / (1 + t²), sin = 2t / (1 + t²) with t = tangent / 64: no library's sine
+    # cos = (1 − t²) / (1 + t²) and sin = 2t / (1 + t²) with t = tangent / 64, because a library's sine may vary
     cos = UNIT * (64**2 - tangent**2) // (64**2 + tangent**2)
     sin = UNIT * (2 * 64 * tangent) // (64**2 + tangent**2)
-    # texels per unit of length, in 65536ths; the aspect goes half to each axis, to first order
+    # texels per unit of length, in 65536ths; each axis takes half of the aspect ratio, to first order
     per_unit = (TEMPLATE // 2 * 65536) // radius
     wide, high = per_unit * (3 * UNIT - aspect) // (2 * UNIT), per_unit * (UNIT + aspect) // (2 * UNIT)
     samples = (2 * np.arange(size * SAMPLES) + 1) * UNIT // (2 * size * SAMPLES)
@@ -224,7 +227,8 @@ def draw(
     first: int,
     layout: Layout,
 ) -> tuple[UInt8[np.ndarray, "n s s"], UInt8[np.ndarray, "n classes"], UInt8[np.ndarray, "n s s"]]:
-    """Images `first`, `first + 1`, … with what stands on each (a count per class) and how far it covers each pixel."""
+    """Draws images `first`, `first + 1`, … and returns them, which classes are on each, and how much of each pixel is
+    covered."""
     n, size = len(draws), noise.shape[1]
     number = _integer(draws[:, 0], *layout.objects)
     ground = _integer(draws[:, 1], *layout.ground)
@@ -256,13 +260,13 @@ def draw(
 
 
 class ShapesSource:
-    """The set as a source of images. Drawn whole at the first look at it (about a second for 5,000 images).
+    """The set as a source of images. All of them are drawn when the first is asked for (a second for 5,000 images).
 
     Args:
-        split: "train" or "test": other seeds, other numbers of images.
-        multi_object: two or three different objects on each image, and labels (N, classes) of zeros and ones.
-        size: the images' side in pixels; another side is another drawing of the same objects, with other noise.
-        count: fewer or more images; the first ones are the same whatever the number.
+        split: "train" or "test". They have different seeds and different numbers of images.
+        multi_object: whether an image has two or three different objects, and labels (N, classes) of zeros and ones.
+        size: the side of the images in pixels. With another side, the same objects are drawn with other noise.
+        count: how many images, if not `COUNTS`. The first ones are the same, however many there are.
     """
 
     def __init__(
@@ -291,7 +295,7 @@ class ShapesSource:
         return self.count
 
     def __getstate__(self) -> dict[str, object]:
-        """A worker process draws for itself rather than receive the pixels."""
+        """A worker process draws the images itself; they are not sent to it."""
         return {key: value for key, value in self.__dict__.items() if key != "_drawn"}
 
     @cached_property
@@ -318,18 +322,18 @@ class ShapesSource:
 
     @property
     def coverage(self) -> UInt8[np.ndarray, "n s s"]:
-        """How far objects cover each pixel, 0 to SAMPLES²."""
+        """How much of each pixel is covered by objects, 0 to SAMPLES²."""
         return self._drawn[2]
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(N,) int64 class numbers, or (N, classes) uint8 of what stands on each image."""
+        """Class numbers, (N,) int64; with several objects, (N, classes) uint8, which say what is on each image."""
         if self.multi_object:
             return self._drawn[1]
         return np.arange(self.count) % len(CLASSES)
 
     def read(self, index: int, min_side: int = 0) -> UInt8[np.ndarray, "s s 3"]:
-        """One image, its grey in three channels; `min_side` changes nothing, the images have one size."""
+        """One image, with its grey in three channels. All images have one size, so `min_side` changes nothing."""
         if not 0 <= index < self.count:
             raise IndexError(f"{self.locate(index)} is outside the {self.count} images of {self.split}")
         return np.repeat(self.pixels[index, :, :, None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, several, or one of the named sets."""
+"""Where images come from: a folder, several folders, or one of the named sets."""
 
 import contextlib
 import difflib
@@ -18,25 +18,31 @@ from barlow.data.names import NAMED, SPLITS
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""
 
-Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+FoldersOrName = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""How a user says which images: a folder, several folders, or the name of a set ("cifar10", "cifar10:test")."""
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Images by position in a listing that never changes: an image's id is its position."""
+class ImageSource(Protocol):
+    """Images in a fixed order. The id of an image is its position in that order, and never changes."""
 
     name: str
     classes: list[str] | None
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(N,) int64 class numbers, (N, k) uint8 for several labels an image, or None."""
+        """Class numbers, (N,) int64. With several labels an image: (N, k) uint8 of zeros and ones. None without any."""
         ...
 
     def __len__(self) -> int: ...
 
     def read(self, index: int, min_side: int = 0) -> Array:
-        """Pixels as (h, w, c) uint8; `min_side` allows a decoder to stop at a smaller size with that shorter side.
+        """The pixels of one image, (h, w, c) uint8.
+
+        Args:
+            index: which image.
+            min_side: if positive, the image may come back smaller, as long as its shorter side keeps this many pixels.
+                Decoding a large JPEG then takes a fraction of the time.
 
         Raises:
             UnreadableImage: the file cannot become pixels.
@@ -44,61 +50,65 @@ class Source(Protocol):
         ...
 
     def locate(self, index: int) -> str:
-        """How a person finds the image: a relative path, or "shapes[12]"."""
+        """Where a person finds the image: a relative path, or "shapes[12]" in a set without files."""
         ...
 
 
-def names() -> dict[str, str]:
-    """The sets known by name, each with a line on what it is."""
-    return dict(NAMED)
+def named_set(text: str) -> str | None:
+    """The set that a text names, as "digits" and "digits:test" both name digits; None if it can only be a folder."""
+    name, colon, _ = text.rpartition(":")
+    name = name if colon else text
+    return name if name in NAMED else None
 
 
 def open_source(
-    spec: "Spec | Source",
+    images: FoldersOrName | ImageSource,
     *,
     split: str = "train",
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
     root: str | os.PathLike[str] | None = None,
-) -> Source:
+) -> ImageSource:
     """Opens the images that a user asked for.
 
     Args:
-        spec: a folder, a list of folders, the name of a set (see `names`), or NAME:train or NAME:test, which goes
-            before `split`. A folder that is called like a set is meant by ./NAME. A source is passed through.
-        split: of a named set; folders have none.
+        images: a folder, a list of folders, or the name of a set (`barlow.data.names`). NAME:train and NAME:test choose
+            a split, whatever `split` says. A folder that has the name of a set is written ./NAME. A source is returned
+            as it is.
+        split: the split of a named set. Folders have no splits.
         channels: 3 for RGB, 1 for grey.
-        max_pixels: larger images are refused by their header.
+        max_pixels: an image with more pixels than this is refused, from its header.
         root: where downloaded sets are kept; `CACHE` by default.
 
     Raises:
-        ValueError: nothing of that name, no such folder, or a folder without images.
+        ValueError: there is no set and no folder of that name, or the folder has no images.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels}: images are read with 3 channels (RGB) or 1 (grey)")
-    if isinstance(spec, list | tuple) and len(spec) == 1:
-        spec = spec[0]
-    if isinstance(spec, str | os.PathLike):
-        name, colon, chosen = os.fspath(spec).rpartition(":")
-        name, split = (name, chosen) if colon and name in NAMED else (os.fspath(spec), split)
-        if isinstance(spec, str) and name in NAMED:
-            if split not in SPLITS:
-                raise ValueError(f"split {split!r} of {name}: the splits are {' and '.join(SPLITS)}")
-            return _open_named(name, split, channels, Path(root if root is not None else CACHE).expanduser())
-        if not os.path.exists(spec) and os.sep not in name:
-            near = difflib.get_close_matches(name, NAMED, 1)
+    if isinstance(images, list | tuple) and len(images) == 1:
+        images = images[0]
+    if isinstance(images, str) and (name := named_set(images)):
+        _, colon, chosen = images.rpartition(":")
+        split = chosen if colon else split
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} of {name}: the splits are {' and '.join(SPLITS)}")
+        return _open_named(name, split, channels, Path(root if root is not None else CACHE).expanduser())
+    if isinstance(images, str | os.PathLike):
+        path = os.fspath(images)
+        if not os.path.exists(path) and os.sep not in path:
+            near = difflib.get_close_matches(path, NAMED, 1)
             meant = f"; did you mean {near[0]}?" if near else f", or one of {', '.join(NAMED)}"
-            raise ValueError(f"no folder or data set {printable(name)!r}: give a folder of images{meant}")
-        spec = [spec]
-    elif isinstance(spec, Source):
-        return spec
-    if any(isinstance(folder, str) and folder.partition(":")[0] in NAMED for folder in spec) and len(spec) > 1:
-        raise ValueError(f"{', '.join(map(printable, spec))}: give folders, or one named set alone")
-    return FolderSource(spec, channels=channels, max_pixels=max_pixels)
+            raise ValueError(f"no folder or data set {printable(path)!r}: give a folder of images{meant}")
+        images = [images]
+    elif isinstance(images, ImageSource):
+        return images
+    if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
+        raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
+    return FolderSource(images, channels=channels, max_pixels=max_pixels)
 
 
 class ArraySource:
-    """Images that are already in memory, (N, h, w, c) uint8."""
+    """A source whose images are in memory already, as one (N, h, w, c) uint8 array."""
 
     def __init__(
         self, name: str, images: Array, labels: np.ndarray | None = None, classes: list[str] | None = None
@@ -125,16 +135,16 @@ class ArraySource:
 
 
 class WithChannels:
-    """Another source's images, with one grey channel or three."""
+    """The images of another source, with one channel (grey) or three (RGB)."""
 
-    def __init__(self, source: Source, channels: int) -> None:
+    def __init__(self, source: ImageSource, channels: int) -> None:
         self.source = source
         self.channels = channels
         self.name, self.classes = source.name, source.classes
 
     @property
     def labels(self) -> np.ndarray | None:
-        return self.source.labels  # a generated set draws its images for them: only when asked
+        return self.source.labels  # not in __init__: for its labels, shapes_multi has to draw all of its images
 
     def __len__(self) -> int:
         return len(self.source)
@@ -145,7 +155,7 @@ class WithChannels:
             return image
         if self.channels == 3:
             return np.repeat(image, 3, axis=2)
-        # ITU-R 601 luma in 16-bit fixed point, as Pillow's convert("L") has it.
+        # ITU-R 601 luma in 16-bit fixed point: the same bytes as Pillow's convert("L").
         luma = image.astype(np.uint32) @ np.array([19_595, 38_470, 7_471], np.uint32)
         return ((luma + 32_768) >> 16).astype(np.uint8)[:, :, None]
 
@@ -153,8 +163,8 @@ class WithChannels:
         return self.source.locate(index)
 
 
-def _open_named(name: str, split: str, channels: int, root: Path) -> Source:
-    source: Source
+def _open_named(name: str, split: str, channels: int, root: Path) -> ImageSource:
+    source: ImageSource
     if name in ("shapes", "shapes_multi"):
         source = importlib.import_module("barlow.data.shapes").ShapesSource(split, multi_object=name == "shapes_multi")
     elif name == "digits":
@@ -164,17 +174,19 @@ def _open_named(name: str, split: str, channels: int, root: Path) -> Source:
     return WithChannels(source, channels)
 
 
-def _digits(split: str) -> Source:
-    """Every fifth image of each class is a test image: a split that no library version can change.
+def _digits(split: str) -> ImageSource:
+    """scikit-learn's handwritten digits. Every fifth image of each class is a test image.
 
-    Source: scikit-learn's copy of Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), values 0 to
-    16.
+    The split is written out here, so that no version of scikit-learn can change it.
+
+    Source: scikit-learn's copy of Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), with pixel
+    values from 0 to 16.
     """
     from sklearn.datasets import load_digits
 
     data = load_digits()
     labels = data.target.astype(np.int64)
-    rank = np.zeros(len(labels), np.int64)  # the how-many-th of its class an image is
+    rank = np.zeros(len(labels), np.int64)  # the position of each image among those of its class
     for k in np.unique(labels):
         rank[labels == k] = np.arange(np.sum(labels == k))
     chosen = (rank % 5 == 4) == (split == "test")
@@ -182,14 +194,15 @@ def _digits(split: str) -> Source:
     return ArraySource(f"digits:{split}", images[chosen], labels[chosen], [str(k) for k in range(10)])
 
 
-def _cifar(name: str, split: str, root: Path) -> Source:
+def _cifar(name: str, split: str, root: Path) -> ImageSource:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # a download reports its progress
+        # torchvision prints the progress of a download to stdout, where only results belong.
+        with contextlib.redirect_stdout(sys.stderr):
             data = kind(str(root), train=split == "train", download=True)
-    except Exception as error:  # a download fails in as many ways as there are networks
+    except Exception as error:  # a download can fail with nearly any type of error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(
             f"{name} is not in {printable(root)} and cannot be downloaded ({reason}): "

@@ -1,4 +1,4 @@
-"""Channel means and standard deviations of the user's own images, in [0, 1]."""
+"""The mean and standard deviation of each channel, measured on the user's own images, for pixels in [0, 1]."""
 
 import math
 from collections.abc import Sequence
@@ -9,21 +9,26 @@ from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.inventory import in_threads
-from barlow.data.sources import Source
+from barlow.data.sources import ImageSource
 from barlow.types import Pixels
 from barlow.views.keys import permutation
 
 HELD_LIMIT = 10_000
 STREAMED_LIMIT = 1_000
-"""How many images are measured: at a spread between images of 0.25, the mean's standard error is 0.0025 and 0.008."""
+"""How many images are measured, in memory and from files. The means of single images differ by about 0.25, so the mean
+over these images has a standard error of 0.0025 and of 0.008."""
+
 SMALLEST_STD = 1 / 255
-"""A constant channel has no standard deviation to divide by; one grey level takes its place."""
+"""One grey level. A channel that is constant would have a standard deviation of 0, and nothing can be divided by it."""
 
 Statistics = tuple[list[float], list[float]]
 
 
 def measure(pixels: Pixels, *, seed: int = 0, limit: int = HELD_LIMIT) -> Statistics:
-    """(mean, std) of images held in memory: of all, or of `limit` chosen by the seed. Exact integer sums."""
+    """Mean and standard deviation of images in memory: of all, or of `limit` that the seed chooses.
+
+    The sums are of integers, so they are exact.
+    """
     chosen = torch.from_numpy(_choose(len(pixels), limit, seed))
     total = torch.zeros(pixels.shape[1], dtype=torch.int64)
     squares = torch.zeros_like(total)
@@ -36,7 +41,7 @@ def measure(pixels: Pixels, *, seed: int = 0, limit: int = HELD_LIMIT) -> Statis
 
 
 def measure_source(
-    source: Source,
+    source: ImageSource,
     ids: NDArray[np.int64],
     *,
     seed: int = 0,
@@ -44,12 +49,13 @@ def measure_source(
     min_side: int = 0,
     workers: int = 2,
 ) -> Statistics:
-    """(mean, std) of a sample of images that are read from files; every image counts the same, whatever its size."""
+    """Mean and standard deviation of a sample of images that are read from files. Every image weighs the same, large or
+    small."""
 
     def moments(index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         try:
             image: Array = source.read(index, min_side)
-        except UnreadableImage:  # what happens to these is decided, and reported, by the inventory and the loader
+        except UnreadableImage:  # the inventory and the loader report these, and decide what happens
             return None
         values = image.reshape(-1, image.shape[2]).astype(np.int64)
         return values.sum(0) / len(values), np.square(values).sum(0) / len(values)
@@ -70,6 +76,6 @@ def _choose(count: int, limit: int, seed: int) -> NDArray[np.int64]:
 
 
 def _finish(means: Sequence[float], squares: Sequence[float]) -> Statistics:
-    """From the moments of 0..255 values to [0, 1], with the population variance."""
+    """From the moments of values in 0..255 to those of values in [0, 1]. The variance is the biased one (over n)."""
     stds = [math.sqrt(max(s - m * m, 0.0)) / 255 for m, s in zip(means, squares, strict=True)]
     return [m / 255 for m in means], [max(std, SMALLEST_STD) for std in stds]

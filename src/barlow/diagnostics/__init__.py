@@ -1,4 +1,4 @@
-"""Is it working, without labels: statistics of a batch of features or embeddings, and what they should be."""
+"""Whether training works, seen without labels: statistics of a batch of features or embeddings, and healthy ranges."""
 
 from barlow.diagnostics.collapse import concerns, embedding_statistics, healthy_ranges
 

@@ -1,4 +1,4 @@
-"""Collapse, seen in one batch: all images at one point, or all in a few directions, or many features dead."""
+"""Whether one batch shows collapse: all images at one point, all in a few directions, or many features dead."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,13 @@ from torch import Tensor
 
 from barlow.linalg import center, effective_rank, standardize
 
-# The statistics cost the square of the rows and of the columns: enough of both for two digits, at tens of milliseconds.
+# The cost of the statistics grows with the square of the rows and of the columns. This many give two digits and take
+# tens of milliseconds.
 _ROWS = 512
 _COLUMNS = 512
 
-# A feature this small beside the typical one is no part of the representation (rounding of bfloat16 is 4e-3).
+# A feature whose spread is this small beside the typical one is no part of the representation. For comparison,
+# bfloat16 rounds by 4e-3.
 _DEAD = 1e-3
 
 
@@ -21,31 +23,32 @@ _DEAD = 1e-3
 def embedding_statistics(z: Float[Tensor, "n d"]) -> dict[str, float]:
     """Measures how far the rows of one view's features or embeddings spread, whatever their scale.
 
-    - ``std``: mean over features of the standard deviation over rows, after each row is scaled to length √d. 1 for
-      centred isotropic rows, 0 when all rows point the same way. Scaling the rows makes it comparable between
+    - ``std``: the mean over features of the standard deviation over rows, after each row is scaled to length √d. It is
+      1 for centred isotropic rows, and 0 when all rows point the same way. The scaling makes it comparable between
       objectives: Barlow Twins and W-MSE leave the scale of the embedding free, so its raw spread says nothing.
-    - ``dead``: share of features whose standard deviation is below 1/1000 of the root mean square of all.
-    - ``effective_rank``: number of directions that the centred rows spread over (exp of the entropy of singular
+    - ``dead``: the share of features whose standard deviation is below 1/1000 of the root mean square of all.
+    - ``effective_rank``: the number of directions that the centred rows spread over (exp of the entropy of the singular
       values).
-    - ``mean_abs_correlation``: mean of |corr(i, j)| over pairs of different living features; 0 for a single one that
-      lives.
+    - ``mean_abs_correlation``: the mean of |corr(i, j)| over pairs of different features that are not dead. If only one
+      is left, it is 0.
 
     Source: std: SimSiam (arXiv 2011.10566) section 4.1; effective rank: RankMe (arXiv 2210.02885).
-    Deviation: RankMe reads uncentred rows of a whole data set; here they are centred, so that a common offset is no
-        direction, and are one training batch, whose size bounds the rank. SimSiam's 1/√d becomes 1.
+    Deviation: RankMe reads the uncentred rows of a whole data set. Here the rows are centred, so that a common offset
+        does not count as a direction. And they are one training batch, whose size bounds the rank. SimSiam's 1/√d
+        becomes 1.
 
     Args:
-        z: two rows or more of one view. Above 512 rows the first 512 are read (a training batch is in random order);
-            above 512 features the correlations are those of 512 evenly spaced ones.
+        z: two rows or more of one view. Of more than 512 rows the first 512 are read (a training batch is in random
+            order). Of more than 512 features, 512 evenly spaced ones are correlated.
     """
     if z.ndim != 2 or len(z) < 2 or z.shape[1] == 0 or not z.is_floating_point():
         raise ValueError(f"statistics need a float matrix of two rows or more, got {z.dtype} of shape {tuple(z.shape)}")
     with torch.autocast(z.device.type, enabled=False):
         x = z[:_ROWS].detach().float()
-        x = x.cpu() if x.device.type == "mps" else x  # no float64 and no eigenvalues there
+        x = x.cpu() if x.device.type == "mps" else x  # mps has no float64 and no eigenvalues
         if not bool(x.isfinite().all()):
             return dict.fromkeys(("std", "dead", "effective_rank", "mean_abs_correlation"), math.nan)
-        x = x / x.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)  # lest squares overflow or vanish
+        x = x / x.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)  # otherwise squares could overflow or vanish
         directions = torch.nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1])
         x = center(x)
         spread = x.square().mean(dim=0).sqrt()
@@ -66,25 +69,27 @@ def _mean_abs_correlation(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     if d > _COLUMNS:
         x = x[:, torch.linspace(0, d - 1, _COLUMNS, device=x.device).long()]
         d = _COLUMNS
-    scaled = standardize(x / x.abs().amax(dim=0)).x  # squares of very small features would be 0
+    scaled = standardize(x / x.abs().amax(dim=0)).x  # unscaled, the squares of very small features would be 0
     correlation = scaled.T @ scaled / n
     return (correlation.abs().sum() - correlation.diagonal().abs().sum()) / (d * (d - 1))
 
 
 def healthy_ranges(n: int, d: int) -> dict[str, tuple[float, float]]:
-    """What each statistic of `embedding_statistics` should lie between, for a batch of n rows and d features.
+    """Between which numbers each statistic of `embedding_statistics` should lie, for a batch of n rows and d features.
 
-    - ``std`` ≥ 0.25. With rows of length √d, mean variance = 1 - mean cosine between two rows, so std ≤ √(1 -
-      cosine): under 0.25 two images lie on average within about 20 degrees. At most 1, by the same identity.
-    - ``dead`` ≤ 0.1. A tenth of the width; a choice.
-    - ``effective_rank`` ≤ min(n - 1, d), the rank of n centred rows. At least a tenth of it: a choice, below what
-      isotropic noise gives (0.8 or more of the bound). No less than 1.5 where two directions are possible.
-    - ``mean_abs_correlation`` ≤ √(2/π(n-1)) + 0.25, at most 0.9, and 1 below four rows. The first part is chance: the
-      correlation of n independent Gaussian pairs has variance 1/(n-1), and its absolute value the mean √(2/π(n-1)).
-      The second stands for dependence: features correlated by r have d / (1 + (d-1) r²) independent directions
-      (participation ratio of the correlation matrix), so that r = 0.25 leaves at most 16 however wide the embedding.
+    - ``std``: at least 0.25, at most 1. With rows of length √d, the mean variance is 1 - the mean cosine between two
+      rows, so std ≤ √(1 - cosine). Under 0.25, two images lie on average within about 20 degrees of each other.
+    - ``dead``: at most 0.1, a tenth of the width. This is a choice.
+    - ``effective_rank``: at most min(n - 1, d), which is the rank of n centred rows, and at least a tenth of it. The
+      tenth is a choice; isotropic noise reaches 0.8 of the bound or more. Where two directions are possible, at least
+      1.5.
+    - ``mean_abs_correlation``: at most √(2/π(n-1)) + 0.25, but never above 0.9, and anything below four rows. The first
+      part is chance: the correlation of n independent Gaussian pairs has variance 1/(n-1), so the mean of its absolute
+      value is √(2/π(n-1)). The second part stands for dependence: features that are correlated by r have
+      d / (1 + (d-1) r²) independent directions (the participation ratio of the correlation matrix). So r = 0.25 leaves
+      at most 16, however wide the embedding is.
 
-    They hold for encoder features and for embeddings, some epochs after the start; an untrained network may lie
+    The ranges hold for encoder features and for embeddings some epochs after the start. An untrained network may lie
     outside.
     """
     n = min(n, _ROWS)
@@ -102,7 +107,7 @@ def concerns(statistics: Mapping[str, float], n: int, d: int) -> list[str]:
     """One plain line for each way in which a batch's statistics are out of their healthy range; empty when all is well.
 
     Args:
-        statistics: of `embedding_statistics`; what is not there is not judged.
+        statistics: what `embedding_statistics` returned. A statistic that is missing is not judged.
         n: rows of the batch.
         d: width of the embedding.
     """

@@ -75,7 +75,7 @@ class Distillation:
     def widths(self, views: int) -> list[tuple[int, ...]]:
         predicted = self.projector if self.predictor is None else self.predictor
         pair = (predicted.widths[-1], self.projector.widths[-1])
-        return [pair] * (views * (views - 1) if self.symmetric else 1)
+        return [pair] * (views * (views - 1) if self.symmetric else min(views - 1, 1))
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, width = new_encoder()

@@ -1,8 +1,8 @@
-"""What batch norm sees: the batch of all processes, or no data yet; and passes that its running statistics ignore."""
+"""What batch norm sees: the rows of all processes. And passes that its running statistics do not count."""
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,25 +15,47 @@ from barlow.linalg import at_least_float32
 
 @contextlib.contextmanager
 def synchronized(network: nn.Module, world: World) -> Iterator[None]:
-    """Inside, the batch norm of a network sees the rows of all processes; with one process nothing changes.
+    """Inside, the batch norm of a network sees the rows of all processes. With one process nothing changes.
 
-    The norms are taken out and put back afterwards; parameters and buffers stay the same tensors all along. On CUDA
-    torch's SyncBatchNorm takes their place, elsewhere `SynchronizedBatchNorm`: torch's takes no CPU tensors.
+    On CUDA torch's SyncBatchNorm takes the norms' places, elsewhere `SynchronizedBatchNorm`, because torch's takes no
+    CPU tensors. Norms that are grouped already (`barlow.nets.grouped_norms`) stay as they are: a group knows its rows
+    in every process.
 
     Raises:
-        ValueError: a batch norm with a forward pass or hooks of its own, which the other would not have.
+        ValueError: a batch norm has a forward pass or hooks of its own, which the other would not have.
+    """
+
+    def made(norm: _BatchNorm) -> nn.Module:
+        if isinstance(norm, StandIn):
+            return norm
+        check_nothing_of_its_own(norm, "synchronised between processes", "train in one process")
+        if world.device.type == "cuda":
+            from timm.layers import convert_sync_batchnorm
+
+            converted: nn.Module = convert_sync_batchnorm(norm)
+            return converted
+        return SynchronizedBatchNorm(norm, world)
+
+    with exchanged(network, made) if world.size > 1 else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def exchanged(network: nn.Module, make: Callable[[_BatchNorm], nn.Module]) -> Iterator[None]:
+    """Inside, `make(norm)` stands in the place of every batch norm of a network; afterwards the norms are back.
+
+    Parameters and buffers must stay the same tensors all along, so that optimizers and checkpoints notice nothing.
     """
     replaced: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
-    if world.size > 1:
-        made: dict[nn.Module, nn.Module] = {}  # a norm that has two names stays one
-        for parent in list(network.modules()):
-            for name, child in parent._modules.items():
-                if isinstance(child, _BatchNorm):
-                    replaced.append((parent._modules, name, child))
-                    if child not in made:
-                        made[child] = _replacement(child, world)
-        for members, name, norm in replaced:
-            members[name] = made[norm]
+    made: dict[nn.Module, nn.Module] = {}  # by norm, so that a norm with two names gets one replacement
+    for parent in list(network.modules()):
+        for name, child in parent._modules.items():
+            if isinstance(child, _BatchNorm):
+                replaced.append((parent._modules, name, child))
+                if child not in made:
+                    made[child] = make(child)
+    for members, name, norm in replaced:
+        members[name] = made[norm]
     try:
         yield
     finally:
@@ -42,38 +64,41 @@ def synchronized(network: nn.Module, world: World) -> Iterator[None]:
             members[name] = norm
 
 
-def _replacement(norm: _BatchNorm, world: World) -> nn.Module:
-    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+def check_nothing_of_its_own(norm: _BatchNorm, what: str, instead: str) -> None:
+    """Refuses a batch norm that does more than torch's or timm's does: a stand-in would leave that out.
+
+    Args:
+        norm: of an encoder.
+        what: could not be done to it, for example `grouped`.
+        instead: what the user can do, other than to change the encoder.
+
+    Raises:
+        ValueError: it has a forward pass or hooks of its own.
+    """
+    from timm.layers import BatchNormAct2d
 
     known = (_BatchNorm.forward, BatchNormAct2d.forward)
     if type(norm).forward not in known or "forward" in vars(norm) or norm._forward_hooks or norm._forward_pre_hooks:
         raise ValueError(
             f"the encoder has a batch norm with a forward pass or hooks of its own ({type(norm).__name__}), which "
-            "cannot be synchronised between processes: use torch's BatchNorm and put the rest into a layer after it, "
-            "or train in one process"
+            f"cannot be {what}: use torch's BatchNorm and put the rest into a layer after it, or {instead}"
         )
-    if world.device.type == "cuda":
-        converted: nn.Module = convert_sync_batchnorm(norm)
-        return converted
-    return SynchronizedBatchNorm(norm, world)
 
 
-class SynchronizedBatchNorm(_BatchNorm):
-    """Batch norm over the batch of all processes, on any device; in eval mode, batch norm.
+class StandIn(_BatchNorm):
+    """A batch norm in the place of another, whose parameters, buffers and settings it has. In eval mode they are equal.
 
-    Every process has the same number of values a channel. Mean and variance over all of them come from each process's
-    own (Chan et al. 1983: variances add up with the variance of the means), so nothing cancels.
+    In train mode a subclass says how rows are normalised.
 
     Args:
-        norm: whose parameters, buffers and settings these are: torch's, or one of timm's that has an activation in it.
-        world: the processes.
+        norm: torch's, or one of timm's that has dropout and an activation in it, which then are applied here.
     """
 
-    def __init__(self, norm: _BatchNorm, world: World) -> None:
+    def __init__(self, norm: _BatchNorm) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         self._parameters, self._buffers = norm._parameters, norm._buffers
-        self.training, self.world = norm.training, world
-        # timm's BatchNormAct2d: what comes after the norm.
+        self.training = norm.training
+        # timm's BatchNormAct2d has these two; torch's norms have neither.
         self.drop: nn.Module = getattr(norm, "drop", nn.Identity())
         self.act: nn.Module = getattr(norm, "act", nn.Identity())
 
@@ -83,19 +108,17 @@ class SynchronizedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        if not self.training:
-            return self._finished(super().forward(input))
-        out, mean, variance = _Normalized.apply(input, self.weight, self.bias, self.eps, self.world)
-        if self.track_running_stats and self.running_mean is not None:
-            self._remember(mean, variance, self.world.size * (input.numel() // input.shape[1]))
-        return self._finished(out)
-
-    def _finished(self, normalized: Tensor) -> Tensor:
+        normalized = self._normalized(input) if self.training else super().forward(input)
         finished: Tensor = self.act(self.drop(normalized))
         return finished
 
+    def _normalized(self, input: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        assert self.running_mean is not None
+        """Moves the running statistics towards a mean and a population variance over `count` values a channel."""
+        if not self.track_running_stats or self.running_mean is None:
+            return
         assert self.running_var is not None
         with torch.no_grad():
             if self.num_batches_tracked is not None:
@@ -106,10 +129,33 @@ class SynchronizedBatchNorm(_BatchNorm):
             self.running_var.lerp_((variance * (count / max(count - 1, 1))).to(self.running_var), new)
 
 
-class _Normalized(torch.autograd.Function):
-    """(x - mean) / √(var + eps) · weight + bias with mean and variance over the values of all processes.
+class SynchronizedBatchNorm(StandIn):
+    """Batch norm over the batch of all processes, on any device.
 
-    Returns the population mean and variance too, for the running statistics; they pass no gradient.
+    Every process has the same number of values a channel. Mean and variance over all of them come from the means and
+    variances of the processes: the variances' mean plus the variance of the means (Chan et al. 1983). No large sums are
+    subtracted from each other, so nothing cancels.
+
+    Args:
+        norm: whose place it takes.
+        world: the processes.
+    """
+
+    def __init__(self, norm: _BatchNorm, world: World) -> None:
+        super().__init__(norm)
+        self.world = world
+
+    def _normalized(self, input: Tensor) -> Tensor:
+        out, mean, variance = _Normalized.apply(input, self.weight, self.bias, self.eps, self.world)
+        self._remember(mean, variance, self.world.size * (input.numel() // input.shape[1]))
+        normalized: Tensor = out
+        return normalized
+
+
+class _Normalized(torch.autograd.Function):
+    """(x - mean) / √(var + eps) · weight + bias, with mean and variance over the values of all processes.
+
+    It returns mean and population variance as well, for the running statistics. No gradient passes through them.
     """
 
     @staticmethod
@@ -139,8 +185,8 @@ class _Normalized(torch.autograd.Function):
         normalized = (exact - _channels(mean, x)) * _channels(scale, x)
         over = [i for i in range(x.ndim) if i != 1]
         to_bias, to_weight = g.sum(over), (g * normalized).sum(over)
-        # The statistics belong to all processes: what every process's loss wants of them is added up. The parameters'
-        # gradients stay this process's own; the mean over processes is taken with all others'.
+        # The rows of every process moved the statistics, so the gradients that reach them in all processes are added
+        # up. The gradients of weight and bias stay this process's own: they are averaged later, with all parameters'.
         count = ctx.world.size * (x.numel() // x.shape[1])
         wanted_bias, wanted_weight = (ctx.world.total(torch.stack([to_bias, to_weight])) / count).unbind(0)
         passed = g - _channels(wanted_bias, x) - normalized * _channels(wanted_weight, x)
@@ -161,9 +207,9 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Forward passes inside leave the running statistics of batch norm alone; what comes out is the same.
+    """Inside, forward passes leave the running statistics of batch norm alone. Their outputs are the same.
 
-    For passes that are made a second time: every image counts once.
+    This is for passes that are made a second time, so that every image counts once.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
@@ -179,17 +225,17 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 
 
 def recalibrated(encoder: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy with every batch-norm scale 1 and running statistics measured over `batches`.
+    """A copy whose batch norms have scale 1 and running statistics that were measured over `batches`.
 
-    As built, an untrained ResNet is a poor baseline in eval mode: the residual branches are multiplied by zero
-    (`zero_init_last`) and the running statistics are those of no data at all. Random features deserve better.
+    An untrained ResNet, as it is built, makes a poor baseline in eval mode: its residual branches are multiplied by
+    zero (`zero_init_last`), and its running statistics are those of no data at all. Random features deserve better.
 
-    Convention: the statistics are the plain average over the batches (not the exponential one), each batch weighing the
-    same. Only batch norm is in train mode while they are measured: dropout and stochastic depth stay off.
+    Convention: the statistics are the plain mean over the batches, not the exponential one, and every batch weighs the
+    same. Only batch norm is in train mode while they are measured; dropout and stochastic depth are off.
 
     Args:
-        encoder: left as it is. Without batch norm, the copy is equal to it.
-        batches: normalised views on the encoder's device.
+        encoder: left as it is. Without batch norm, the copy equals it.
+        batches: normalised views, on the encoder's device.
 
     Returns:
         The copy, in eval mode.
@@ -204,7 +250,7 @@ def recalibrated(encoder: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         if norm.affine:
             nn.init.ones_(norm.weight)
         norm.reset_running_stats()
-        norm.momentum = None  # torch's name for the cumulative average
+        norm.momentum = None  # which is how torch is asked for the plain mean
         norm.train()
     seen = 0
     with torch.no_grad():

@@ -1,55 +1,138 @@
 """One file, one objective; the file's name is the objective's kind in a recipe.
 
-A new objective is a new file here: a frozen dataclass, named in its file's ``__all__``. Files whose name begins with an
-underscore are not objectives. Nothing here imports torch until an objective is asked for.
+A new objective is a new file here: a frozen dataclass, named in its file's ``__all__``, whose fields are the recipe's
+section. Files whose name begins with an underscore are not objectives. `Objective` says how one without state is
+called; `ObjectiveWithState` says how one with a queue, prototypes or a memory bank is built and called. Nothing here
+imports torch until an objective is asked for.
 """
 
-import difflib
-import importlib
-import pkgutil
-from typing import TYPE_CHECKING, Protocol
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from barlow import kinds as _kinds
 
 if TYPE_CHECKING:
-    from barlow.types import Embedding, Terms
+    from torch import nn
+
+    from barlow.types import Terms
 
 
 class Objective(Protocol):
-    """Two or more aligned batches of embeddings in, named terms out. The loss is the sum of the terms.
+    """A group of aligned embeddings in, named terms out. The loss is the sum of the terms.
+
+    A step's embeddings come in groups: those of a group are compared with each other. An objective without state is
+    called once for each group, and the mean over the groups is taken of each term. Its positional parameters say what a
+    group is:
+      - ``*z``: two or more views, each to be compared with each;
+      - ``(p, t)``: a prediction and its target;
+      - ``(logits)``: what a classifier says of each row.
+    What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
+    tells, such as ``rotation`` (int64 tensors of shape (n,), of the global batch), and ``progress`` (a float: the share
+    of the run that is done before this step, 0 at the first). One that has a default is given where it is known.
 
     Contract (tests/contracts/test_objectives.py puts every file of the folder under it):
-      1. row i of every argument comes from the same image; all are the global batch; called exactly once per step;
-      2. every term is a scalar, already weighted; nothing else contributes to the loss;
-      3. constructible without arguments; every hyper-parameter is a keyword with the paper's value;
-      4. inputs are not modified; no ambient randomness, device, process group, environment or clock;
-      5. permuting the rows of all inputs together changes nothing but rounding (sliced objectives: within a slice);
-      6. gradients are finite wherever the documented preconditions hold, else ValueError says which failed.
+      1. Row i of every argument comes from the same image. All are the global batch. Half precision is widened to
+         float32 on the way in, and autocast is off.
+      2. Every term is a scalar in the precision of the embeddings, already weighted. Nothing else adds to the loss.
+      3. It can be constructed without arguments: every hyper-parameter is a keyword with the paper's value. What
+         depends on the run is asked for by ``build``: ``width``, ``images``, ``classes``, ``seed``.
+      4. Tensors are all it knows: inputs are not modified; there is no ambient randomness, device, process group,
+         environment or clock.
+      5. Permuting the rows of all inputs together changes nothing but rounding (sliced objectives: within a slice).
+      6. Gradients are finite wherever the documented preconditions hold, else a ValueError says which failed. Every
+         view, prediction and logit gets one; a target gets none.
+      7. State is parameters (trained) and buffers (saved), nothing else. Buffers are changed in place, and only after
+         the last term was computed: a key that came into the queue before would be a negative of its own query. From
+         the same state, the same inputs give the same loss and the same new state, to the bit.
     """
 
-    def __call__(self, *z: "Embedding") -> "Terms": ...
+    def __call__(self, *group: Any, **asked: Any) -> "Terms": ...
+
+
+class ObjectiveWithState(Protocol):
+    """An objective with prototypes, a queue or a memory bank: a recipe's section that builds a module.
+
+    Recipes are checked without it; a run builds it once the width of the embeddings and the images are known.
+
+    The module is called exactly once a step, with all groups: ``forward(self, groups, *, ids, progress, …) -> Terms``.
+    The annotation of ``groups`` says what a group is, as positional parameters do without state:
+    ``list[tuple[Embedding, ...]]`` views, ``list[tuple[Embedding, Embedding]]`` predictions and targets,
+    ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
+    parameters ask for the same as those of an `Objective`.
+
+    An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
+    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process.
+    """
+
+    build: "Callable[..., nn.Module]"
+    """Makes the module. Its keyword-only parameters ask for what it needs of the run: ``width`` (of the embeddings),
+    ``images`` (how many there are: every id is below it), ``classes`` (how many labels there are) and ``seed``, from
+    which initial values are drawn by a generator of its own."""
 
 
 def kinds() -> list[str]:
     """The objectives there are, in alphabetical order."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg and not m.name.startswith("_"))
+    return _kinds.kinds(__path__)
 
 
-def load(kind: str) -> type[Objective]:
-    """The objective's class.
+def load(kind: str) -> type[Objective] | type[ObjectiveWithState]:
+    """The objective's dataclass.
 
     Raises:
         ValueError: no objective is called that.
     """
-    if kind not in kinds():
-        near = difflib.get_close_matches(kind, kinds(), n=1)
-        suggestion = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no objective {kind!r}: {suggestion}There are {', '.join(kinds())}")
-    module = importlib.import_module(f"{__name__}.{kind}")
-    (name,) = module.__all__
-    objective: type[Objective] = getattr(module, name)
-    return objective
+    found: type[Objective] | type[ObjectiveWithState] = _kinds.load(__name__, __path__, kind)
+    return found
 
 
-def __getattr__(name: str) -> type[Objective]:
+def has_state(objective: Any) -> bool:
+    """Whether the dataclass builds a module, which is trained and saved; else it is called itself."""
+    return hasattr(objective, "build")
+
+
+def asks(call: Any, *, required: bool = False) -> list[str]:
+    """What is asked for by keyword: the keyword-only parameters of an objective, of its module, or of its `build`.
+
+    Args:
+        call: an objective (not its class), the module that one has built, or any function.
+        required: only those without a default.
+    """
+    parameters = inspect.signature(getattr(call, "forward", call)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not (required and p.default is not p.empty)]
+
+
+def built(objective: Any, *, width: int, images: int, classes: int | None, seed: int) -> "Objective | nn.Module":
+    """What a run calls: the objective itself, or the module that it builds, given what it asks for and no more.
+
+    Args:
+        objective: the dataclass.
+        width: of the embeddings.
+        images: how many images there are.
+        classes: how many classes the images have; None where they have no labels.
+        seed: for initial values.
+
+    Raises:
+        ValueError: the objective is a module already, or asks for what a run does not give.
+    """
+    name = type(objective).__name__
+    if hasattr(objective, "forward"):
+        raise ValueError(
+            f"{name} is a module: give a dataclass whose build(self, *, width, seed) makes it, so that a run can build "
+            "it from its seed, train it and save it"
+        )
+    if not has_state(objective):
+        return objective
+    given = {"width": width, "images": images, "classes": classes, "seed": seed}
+    wanted = asks(objective.build)
+    if unknown := [one for one in wanted if one not in given]:
+        raise ValueError(f"{name}.build asks for {', '.join(unknown)}: a run gives {', '.join(given)}")
+    if classes is None and "classes" in asks(objective.build, required=True):
+        raise ValueError(f"{name} asks for the number of classes, and the images have no labels: give labelled ones")
+    return objective.build(**{one: given[one] for one in wanted if given[one] is not None})
+
+
+def __getattr__(name: str) -> type[Objective] | type[ObjectiveWithState]:
     if not name.startswith("_"):
         for kind in kinds():
             objective = load(kind)

@@ -12,19 +12,25 @@ from barlow.linalg import Scalar
 from barlow.types import Embedding
 
 FEW = 16
-"""Rows, or features, so few that float64 costs nothing beside any other part of a step."""
+"""A batch with at most this many rows, or this many features, is computed in float64: that costs next to nothing."""
 
 
-def full_precision(views: Sequence[Embedding]) -> AbstractContextManager[list[Embedding]]:
-    """The views checked and in float32 (float64 if one of them is), with autocast off for the body.
+def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> AbstractContextManager[list[Embedding]]:
+    """Checks the views and hands them out in float32 (in float64 if one of them is), with autocast off in the body.
 
-    Half precision overflows and loses the small differences that these losses are made of (sums of squares over d²
-    entries). The backward pass is the caller's: like any, it belongs outside autocast, which would halve its products.
+    These losses are small differences and sums of squares over d² entries. Half precision loses the first and overflows
+    on the second. The backward pass is left to the caller: like any other, it belongs outside autocast, which would
+    take its products in half precision.
+
+    Args:
+        views: what the objective was called with.
+        fewest: how many views it needs, and how many rows: 2 for one that compares views by statistics over the batch,
+            1 for one that could be computed row by row.
 
     Raises:
-        ValueError: fewer than two views, or views that are not float matrices of one shape with two rows or more.
+        ValueError: fewer views or rows, or views that are not float matrices of one shape.
     """
-    _check(views)
+    _check(views, fewest)
     dtype = torch.float64 if torch.float64 in [z.dtype for z in views] else torch.float32
     prepared = [z.to(dtype) for z in views]
     kind = views[0].device.type
@@ -37,8 +43,8 @@ def _without_autocast(kind: str, views: list[Embedding]) -> Iterator[list[Embedd
         yield views
 
 
-def _check(views: Sequence[Embedding]) -> None:
-    if len(views) < 2:
+def _check(views: Sequence[Embedding], fewest: int) -> None:
+    if len(views) < fewest:
         raise ValueError(f"an objective compares two views or more, got {len(views)}: call it as objective(za, zb)")
     first = getattr(views[0], "shape", None)
     for z in views:
@@ -54,30 +60,32 @@ def _check(views: Sequence[Embedding]) -> None:
                 f"all views have one shape, got {', '.join(str(tuple(v.shape)) for v in views)}: row i of each view "
                 "comes from image i, and all come from one projector width"
             )
-    if shape[0] < 2:
-        raise ValueError(f"statistics over a batch need two rows or more, got {shape[0]}: use a larger batch")
+    if shape[0] < fewest:
+        rows = "statistics over a batch need two rows or more" if fewest > 1 else "a mean over rows needs a row"
+        raise ValueError(f"{rows}, got {shape[0]}: use a larger batch")
 
 
 def in_float64(z: Embedding) -> Embedding:
-    """The embedding in float64, or as it is on devices without (mps).
+    """The embedding in float64, or as it is on a device that has none (mps).
 
-    For what costs n × d where no form is known that float32 does not lose digits in.
+    It is meant for work that costs n × d, where every known form loses digits in float32.
     """
     return z if z.device.type == "mps" else z.double()
 
 
 def few_in_float64(z: Embedding) -> Embedding:
-    """The embedding as it is, or `in_float64` if it has few rows or few features.
+    """The embedding as it is, or `in_float64` if it has few rows or few features (see `FEW`).
 
-    Few rows: a gradient through a standardisation is what remains of it across two directions, the feature's and the
-    mean's. Of two rows nothing remains but what eps leaves, of three one direction: small differences of large numbers.
-    Few features: a small correlation is one, too, and there are not enough of them for their errors to average out.
+    With few rows, the gradient is a small difference of large numbers. Standardising removes two directions from it,
+    that of the mean and that of the feature itself. Of three rows one direction remains, and of two rows only what eps
+    leaves. With few features, a small correlation is such a difference too, and there are not enough of them for their
+    errors to average out.
     """
     return in_float64(z) if min(z.shape) <= FEW else z
 
 
 def mean(terms: Sequence[Scalar]) -> Scalar:
-    """The mean of terms, one for each view or pair of views."""
+    """The mean of terms, of which there is one for each view or for each pair of views."""
     return reduce(operator.add, terms) / len(terms) if len(terms) > 1 else terms[0]
 
 
@@ -88,8 +96,15 @@ def check_non_negative(**values: float) -> None:
             raise ValueError(f"{name} is {value}: give a finite number of 0 or more")
 
 
+def check_positive(**values: float) -> None:
+    """Raises ValueError for a hyper-parameter that is 0, negative, infinite or NaN."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}: give a finite number above 0")
+
+
 def check_one_of(allowed: tuple[str, ...], **values: str) -> None:
-    """Raises ValueError for a hyper-parameter that is none of the names it may be."""
+    """Raises ValueError for a hyper-parameter that is not one of the allowed names."""
     for name, value in values.items():
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")

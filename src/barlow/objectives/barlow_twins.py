@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import torch
 
-from barlow.linalg import Standardized, centered, cross_correlation_energies, equal_lengths, standardize
+from barlow.linalg import Standardized, centered, equal_lengths, standardize
+from barlow.objectives._cross_correlation import cross_correlation_energies
 from barlow.objectives._inputs import (
     check_non_negative,
     check_one_of,
@@ -23,7 +24,7 @@ Normalization = Literal["batch", "samples", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class BarlowTwins:
-    """Each feature should agree with itself across the views and tell nothing about the others.
+    """Each feature should agree with itself across the views, and tell nothing about the other features.
 
     x = (z - mean) / √(var + eps) for each view, c = xₐᵀ x_b / n,
     loss = invariance · Σᵢ (1 - cᵢᵢ)² + redundancy · Σᵢ Σ_{j≠i} cᵢⱼ².
@@ -32,25 +33,27 @@ class BarlowTwins:
 
     Source: Zbontar et al., Barlow Twins (arXiv 2103.03230), equations 1-2 and, for the variants, table 5;
         facebookresearch/barlowtwins at 8e8d284, main.py.
-    Convention: that of the released code: population variance and eps 1e-5 (a batch norm without affine parameters),
-        sums over features, not means. Unchanged by a shift or a positive scale of any feature in either view (up to
-        eps) and by exchanging the views. Where n ≤ d/2 the off-diagonal sum comes from n × n Gram matrices: same
-        value, same gradient. Computed in the precision of the embeddings; of float32 ones up to 16 rows or features all
-        but wide matrix products in float64, with another normalization than "batch" all (not on devices without it).
-    Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
-        mean over all pairs, each view standardised once. For normalization "samples" the paper says unit length, under
-        which no cᵢᵢ of d could be more than about 1/d, and leaves open how the target 1 is meant: here the length is √d
-        (a root mean square of 1), with which equal views whose features vary equally reach it. A sample at the batch's
-        mean has no direction and stays at 0, without gradient.
+    Convention: that of the released code. The variance is the population's and eps is 1e-5, as in a batch norm without
+        affine parameters. The sums over the features are sums, not means. A shift or a positive scale of any feature in
+        either view changes nothing (up to eps), and neither does exchanging the views. Where n ≤ d/2, the off-diagonal
+        sum comes from n × n Gram matrices, with the same value and the same gradient. Everything is computed in the
+        precision of the embeddings, with two exceptions for float32 (on devices that have float64). With at most 16
+        rows or 16 features, all but wide matrix products are in float64. With another normalization than "batch",
+        everything is.
+    Deviation: divides by the rows there are, not by a nominal batch size. The paper has two views; of more the loss is
+        the mean over all pairs, and each view is standardised once. For normalization "samples" the paper says unit
+        length, but then the d diagonal entries add up to about 1 at most, and cannot all reach the target 1. Here the
+        length is √d (a root mean square of 1). With it, equal views whose features vary equally reach the target. A
+        sample at the batch's mean has no direction: it stays at 0, without gradient.
 
     Args:
-        invariance: weight of the diagonal sum, 0 or more; 1 in the paper, 0 leaves the off-diagonal sum alone.
-        redundancy: weight of the off-diagonal sum (λ in the paper, 5e-3 there and 0.0051 in the code), 0 or more; 0
-            leaves the diagonal sum alone.
+        invariance: weight of the diagonal sum, 0 or more. It is 1 in the paper; 0 leaves only the off-diagonal sum.
+        redundancy: weight of the off-diagonal sum, 0 or more (λ in the paper: 5e-3 in the text, 0.0051 in the code). 0
+            leaves only the diagonal sum.
         eps: added to each variance, 0 or more.
-        normalization: "batch", as above. "samples": after that each sample is scaled to length √d, its mean over the
-            features kept, and c is the cross-covariance. "none": c is the cross-covariance of the embeddings as they
-            come; eps has no effect. Both divide by n.
+        normalization: "batch" is the formula above. With "samples" each sample is then scaled to length √d, without
+            subtracting its mean over the features, and c is the cross-covariance. With "none" c is the cross-covariance
+            of the embeddings as they come, and eps has no effect. Both divide by n.
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices with n ≥ 2; a constant
@@ -74,8 +77,8 @@ class BarlowTwins:
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
             dtype = views[0].dtype
-            # Features that batch statistics do not make equal may differ so much in variance that float32 would drown
-            # the off-diagonal sum of a Gram form in the diagonal one.
+            # Only "batch" gives all features the same variance. Elsewhere variances may differ so much that, in the
+            # Gram form, float32 would lose the off-diagonal sum beside the diagonal one.
             if self.normalization == "batch":
                 views = [few_in_float64(view) for view in views]
                 with torch.no_grad():

@@ -16,7 +16,7 @@ __all__ = ["BarlowTwinsCrossEntropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class BarlowTwinsCrossEntropy:
-    """Features that correlate across the views should, softly, be each with itself and none with another.
+    """Each feature should correlate with itself across the views, and with no other, as counted by soft maxima.
 
     x = (z - mean) / √(var + eps) for each view, c = xₐᵀ x_b / n,
     loss = -log Σᵢ exp(cᵢᵢ / temperature) + redundancy · log Σᵢ Σ_{j≠i} exp(max(cᵢⱼ, 0) / temperature) + constant.
@@ -25,19 +25,19 @@ class BarlowTwinsCrossEntropy:
 
     Source: Zbontar et al., Barlow Twins (arXiv 2103.03230), table 5 and the text beside it: an ablation, 63.3 where the
         sums of squares reach 71.4.
-    Convention: standardised as in `BarlowTwins`; sums over features inside the logarithms. Correlations off the
-        diagonal that are 0 or negative cost nothing and have no gradient.
-    Deviation: the constant, 1/temperature + log d - redundancy · log d(d - 1), which no gradient sees, makes each term
-        0 at best (c = I) and never negative. Computed in float64 (float32 on devices without it), from the d × d matrix
-        whatever n is: near c = I the gradient depends on the signs of correlations that are almost 0. With one feature
-        there is nothing off the diagonal and the second term is 0. More than two views (not in the paper): the mean
-        over all pairs.
+    Convention: features are standardised as in `BarlowTwins`. The sums over features are inside the logarithms.
+        Correlations off the diagonal that are 0 or negative cost nothing and have no gradient.
+    Deviation: a constant is added, 1/temperature + log d - redundancy · log d(d - 1). It makes each term 0 at best
+        (where c = I) and never negative, and it has no gradient. Everything is computed in float64 (in float32 on
+        devices without it) from the d × d matrix, whatever n is, because near c = I the gradient depends on the signs
+        of correlations that are almost 0. With one feature there is nothing off the diagonal, and the second term is 0.
+        The paper has two views; of more the loss is the mean over all pairs.
 
     Args:
-        redundancy: weight of the off-diagonal term (λ), 0 or more. Not the paper's, which was not at hand: with 1 the
-            two terms pull about equally on a feature, since both are logarithms of sums.
-        temperature: (τ) above 0; the smaller, the more the largest correlations count alone. Not the paper's either:
-            0.1 is SimCLR's for similarities, which lie in [-1, 1] as correlations do.
+        redundancy: weight of the off-diagonal term (λ), 0 or more. The paper's value was not at hand. With 1 the two
+            terms pull about equally on a feature, since both are logarithms of sums.
+        temperature: τ, above 0. The smaller it is, the more the largest correlations count alone. This is not the
+            paper's value either: 0.1 is SimCLR's for similarities, which lie in [-1, 1] as correlations do.
         eps: added to each variance, 0 or more.
 
     Raises:
@@ -81,9 +81,10 @@ class BarlowTwinsCrossEntropy:
 
 
 def _growth(x: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Scalar]:
-    """exp(x - shift) - 1 and shift, so that log mean exp x = shift + log(1 + mean growth).
+    """The growth exp(x - shift) - 1, and the shift, so that log mean exp x = shift + log(1 + mean growth).
 
-    Near 0 nothing is shifted and no digit is lost; elsewhere the largest x becomes 0 and nothing overflows.
+    If the largest x is near 0, nothing is shifted and no digit is lost. Otherwise the shift makes the largest x 0, and
+    nothing overflows.
     """
     largest = x.detach().max()
     shift = torch.where(largest.abs() < 1, 0, largest)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from barlow.linalg import covariance_energies
+from barlow.objectives._covariance import covariance_energies
 from barlow.objectives._inputs import check_non_negative, check_one_of, few_in_float64, full_precision, mean
 from barlow.types import Embedding, Terms
 
@@ -17,7 +17,7 @@ Convention = Literal["code", "algorithm_1", "equations"]
 
 @dataclass(frozen=True, kw_only=True)
 class VICReg:
-    """Views should agree while each keeps a standard deviation in every feature and no covariance between features.
+    """Views should agree, while each keeps a standard deviation in every feature and no covariance between features.
 
     loss = invariance · mean over rows and features of (zₐ - z_b)²
          + variance · (v(zₐ) + v(z_b)) / 2,  v(z) = mean over features of max(0, gamma - √(var + eps))
@@ -27,14 +27,15 @@ class VICReg:
 
     Source: Bardes, Ponce, LeCun, VICReg (arXiv 2105.04906), section 4; facebookresearch/vicreg at 4e12602,
         main_vicreg.py.
-    Convention: that of the released code: invariance a mean over rows *and* features, variance averaged over the views,
-        covariance summed over them, unbiased variance and covariance (divisor n - 1). The paper holds two others, see
-        ``convention``. Variance and covariance are unchanged by a shift of either view, the invariance only by a shift
-        of all. Where n ≤ d the covariance comes from n × n Gram matrices: same value, same gradient. Computed
-        in the precision of the embeddings; of float32 ones the variances, and up to 16 rows or features all but wide
-        matrix products, in float64 (not on devices without it).
-    Deviation: divides by the rows there are, not by a nominal batch size. More than two views (not in the paper): the
-        mean over all pairs, each view's variance and covariance computed once.
+    Convention: that of the released code. The invariance is a mean over rows *and* features, the variance is averaged
+        over the views, and the covariance is summed over them. Variance and covariance are unbiased (divisor n - 1).
+        The paper has two other conventions, see ``convention``. A shift of one view leaves its variance and covariance
+        as they are; the invariance is unchanged only if all views are shifted alike. Where n ≤ d, the covariance comes
+        from n × n Gram matrices, with the same value and the same gradient. Everything is computed in the precision of
+        the embeddings, with two exceptions for float32 (on devices that have float64). Variances are in float64. With
+        at most 16 rows or 16 features, all but wide matrix products are too.
+    Deviation: divides by the rows there are, not by a nominal batch size. The paper has two views; of more the loss is
+        the mean over all pairs, and each view's variance and covariance are computed once.
 
     Args:
         invariance: weight of the distance (λ in the paper), 0 or more.
@@ -42,9 +43,10 @@ class VICReg:
         covariance: weight of the covariances (ν), 0 or more.
         gamma: standard deviation below which a feature is pushed to vary more, above 0.
         eps: added to each variance, 0 or more.
-        convention: which published sums and means the weights belong to. "code": as above; the released models come
-            from it. "algorithm_1": the variance is the sum v(zₐ) + v(z_b), twice the code's. "equations" (5-6): that,
-            and the squared distance is summed over the features, d times the code's invariance.
+        convention: which published sums and means the weights belong to. "code" is the formula above, from which the
+            released models come. In "algorithm_1" the variance is the sum v(zₐ) + v(z_b), twice the code's. In
+            "equations" (5-6) it is that too, and the squared distance is summed over the features, which is d times the
+            code's invariance.
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices with n ≥ 2; a constant
@@ -80,7 +82,8 @@ class VICReg:
             dtype, d = views[0].dtype, views[0].shape[1]
             distances = [torch.nn.functional.mse_loss(za, zb) for za, zb in combinations(views, 2)]
             hinges, energies = zip(*(self._spread(few_in_float64(view), dtype) for view in views), strict=True)
-            # Of the two views of a pair, sums are twice the means; every view is in equally many pairs.
+            # A sum over the two views of a pair is twice their mean. Every view is in equally many pairs, so the mean
+            # over the pairs is the mean over the views.
             features = d if self.convention == "equations" else 1
             views_summed = 1 if self.convention == "code" else 2
             return {

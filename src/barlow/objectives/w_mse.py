@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from barlow.linalg import Whitening, whiten
 from barlow.objectives._inputs import check_one_of, full_precision, in_float64
+from barlow.objectives._whitening import Whitening, whiten
 from barlow.types import Embedding, Terms
 
 __all__ = ["WMSE"]
@@ -22,33 +22,36 @@ Distance = Literal["cosine", "euclidean"]
 class WMSE:
     """Views should point the same way once whitening has given every direction of the embedding the same variance.
 
-    Each slice of k rows of each view is whitened apart: w = L⁻¹ (z - mean), L Lᵀ = (1 - shrinkage) Σ + shrinkage I;
+    Each slice of k rows of each view is whitened on its own:
+    w = L⁻¹ (z - mean), L Lᵀ = (1 - shrinkage) Σ + shrinkage I;
     loss = mean over rows of 2 - 2 cos(wₐ, w_b).
 
-    Terms: ``distance``, 0 for equal views and about 2 for unrelated ones; 4 at most.
+    Terms: ``distance``: 0 for equal views, about 2 for unrelated ones, and 4 at most.
 
     Source: Ermolov et al., Whitening for Self-Supervised Representation Learning (arXiv 2007.06346), section 3;
         htdt/self-supervised at d9662c8, methods/w_mse.py, methods/whitening.py, methods/norm_mse.py.
-    Convention: that of the authors' code: Cholesky whitening, divisor k - 1, each view and each slice apart,
-        gradients to all views and through the covariance, mean over rows, pairs of views and slicings. Unchanged by a
-        shift of each view and by lower-triangular maps with a positive diagonal; a permutation of the features
-        changes it. With ZCA it is the other way round: a permutation or rotation of the features in all views changes
-        nothing, a triangular map does. The Euclidean distance is, as in the authors' code, a mean over the features
-        too. Whitened in float64 (float32 on devices without it): a covariance that is nearly singular costs digits.
-    Deviation: the first slicing takes contiguous rows and further ones fixed permutations that depend on (n, slicing)
-        alone, the same for every view, where the authors draw new ones each step; batches come shuffled. The paper's
-        formula whitens over all views together; as in the code, each view is whitened on its own. A row that whitens
-        to 0 has no direction: its cosine is 0, without gradient.
+    Convention: that of the authors' code. Whitening is by Cholesky's factor with divisor k - 1, and every slice of
+        every view is whitened on its own. Gradients go to all views and through the covariance. The loss is the mean
+        over rows, pairs of views and slicings. It is unchanged by a shift of each view and by lower-triangular maps
+        with a positive diagonal, but a permutation of the features changes it. With ZCA it is the other way round: a
+        permutation or rotation of the features in all views changes nothing, but a triangular map does. The Euclidean
+        distance is a mean over the features too, as in the authors' code. Whitening is in float64 (in float32 on
+        devices without it), because a nearly singular covariance costs digits.
+    Deviation: the authors draw new slices at every step. Here the first slicing takes contiguous rows (batches come
+        shuffled), and each further one takes a fixed permutation, the same for every view, which depends on n and the
+        slicing's number alone. The paper's formula whitens over all views together; here, as in the authors' code, each
+        view is whitened on its own. A row that whitens to 0 has no direction: its cosine is 0, without gradient.
 
     Args:
-        slice_rows: rows whitened together (k), dividing n; above d unless there is shrinkage. None: 2 d, the authors'
-            rule.
-        shrinkage: weight of the identity in the covariance, in [0, 1). 0 in the paper; 1e-4 or more where the embedding
-            loses a direction or a slice has few rows.
-        slicings: number of ways in which the rows are sliced, 1 or more; the loss is their mean. With one slice for the
-            whole batch all are the same.
-        whitening: "cholesky", as above, or "zca": w = Σ^(-1/2) (z - mean), Σ the covariance with its shrinkage.
-        distance: "cosine", as above, or "euclidean": the loss is the mean over rows and features of (wₐ - w_b)².
+        slice_rows: k, the number of rows that are whitened together. It divides n, and is above d unless there is
+            shrinkage. None stands for 2 d, the authors' rule.
+        shrinkage: weight of the identity in the covariance, in [0, 1). It is 0 in the paper. Give 1e-4 or more where
+            the embedding loses a direction or a slice has few rows.
+        slicings: number of ways in which the rows are sliced, 1 or more; the loss is the mean over them. With one slice
+            for the whole batch they are all the same.
+        whitening: "cholesky" is the formula above. "zca" is w = Σ^(-1/2) (z - mean), with the shrinkage in Σ.
+        distance: "cosine" is the formula above. With "euclidean" the loss is the mean over rows and features of
+            (wₐ - w_b)².
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices; n not a multiple of
@@ -113,15 +116,15 @@ class WMSE:
 
 
 def _row_order(n: int, slicing: int) -> Int64[Tensor, "n"]:
-    """The rows in the order in which they are cut into slices: a function of n and the slicing's number only."""
+    """The order in which the rows are cut into slices. It depends on n and the slicing's number only."""
     if slicing == 0:
         return torch.arange(n)
-    # Raw output of a bit generator, because numpy keeps that stream across versions, but not that of `permutation`.
+    # numpy keeps the raw stream of a bit generator the same across versions, but not that of `permutation`.
     draws = np.random.PCG64([n, slicing]).random_raw(n)
     return torch.from_numpy(np.argsort(draws, kind="stable"))
 
 
 def _squared_distance(ua: Float[Tensor, "*rows d"], ub: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
-    """2 - 2 cos between unit vectors, as ‖uₐ - u_b‖²: the same number, without cancellation where they nearly agree."""
+    """2 - 2 cos between unit vectors, computed as ‖uₐ - u_b‖², which does not cancel where they nearly agree."""
     undirected = (ua == 0).all(dim=-1) | (ub == 0).all(dim=-1)
     return torch.where(undirected, 2.0, (ua - ub).square().sum(dim=-1))

@@ -35,6 +35,7 @@ def build_optimizer(
     clip: bool = False,
     vectors_lr: float | None = None,
     fused: bool | None = None,
+    rules=(),
 ) -> torch.optim.Optimizer:
     """AdamW, Adam, SGD or LARS over the parameters that want a gradient.
 

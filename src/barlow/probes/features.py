@@ -129,7 +129,7 @@ def content_key(*, encoder: str, source: str, preprocessing: Mapping[str, object
 
     Args:
         encoder: `weights_hash`, with the architecture's name where the weights alone do not fix the function.
-        source: fingerprint of the images (`leaks.fingerprint`).
+        source: the fingerprint of the images (`barlow.data.labelled.fingerprint`).
         preprocessing: everything else: size, crop ratio, mean, std, precision.
     """
     content = json.dumps({"encoder": encoder, "source": source, "preprocessing": dict(preprocessing)}, sort_keys=True)

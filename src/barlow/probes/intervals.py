@@ -1,7 +1,7 @@
 """How far a score can be trusted: 95 % intervals over the test images.
 
-An interval here answers one question only: how much the number would move had other test images of the same kind been
-drawn. It says nothing of other seeds of the training, for which one repeats the training.
+An interval here answers one question only: how much would the number move if other test images of the same kind had
+been drawn? It says nothing about other seeds of the training. For that, repeat the training.
 """
 
 import math
@@ -34,7 +34,8 @@ class Score:
 def wilson(hits: int, n: int) -> Score:
     """The share of hits, with Wilson's score interval.
 
-    It stays inside [0, 1], and holds near 0 and 1 and for few images, where value ± 1.96 standard errors does not.
+    Unlike value ± 1.96 standard errors, this interval stays inside [0, 1], and it also holds near 0 and 1 and for few
+    images.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927);
     without continuity correction.
@@ -49,7 +50,8 @@ def wilson(hits: int, n: int) -> Score:
     p, z2 = hits / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # The ends are exactly 0 and 1 at no hits and all hits; rounding must not take them past the value.
+    # With no hits the lower end is exactly 0, and with all hits the upper end is exactly 1. Rounding must not take an
+    # end past the value.
     return Score(p, max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p)), n)
 
 
@@ -58,19 +60,21 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The 2.5 % and 97.5 % quantiles of a statistic over images drawn again with replacement (percentile bootstrap).
 
-    A statistic that is perfect on all images is so on every resample: the interval then has no width, unlike Wilson's.
+    If a statistic is perfect on all images, it is perfect on every resample too. Then the interval has no width, while
+    Wilson's has some.
 
     Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
 
     Args:
-        statistic: takes how often each image was drawn, (b, n) integers, and returns (b,) values; not-a-number where
-            it is undefined for a resample, which is then left out.
+        statistic: takes (b, n) integers, which say how often each image was drawn, and returns (b,) values. Where it is
+            undefined for a resample it returns NaN, and the resample is left out.
         n: number of images.
-        resamples: how many draws; 1000 leaves the ends of the interval uncertain by a few per cent of its width.
+        resamples: how many times n images are drawn. 1000 leaves the ends of the interval uncertain by a few per cent
+            of its width.
         seed: of the draws, so that a repeated evaluation prints the same interval.
     """
     generator = np.random.default_rng(seed)
-    block = max(1, 2**22 // n)  # resamples at a time: counts and sums of 32 MiB each
+    block = max(1, 2**22 // n)  # resamples at a time, so that counts and sums have 32 MiB each
     values = []
     for start in range(0, resamples, block):
         b = min(block, resamples - start)

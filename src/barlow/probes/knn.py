@@ -1,4 +1,4 @@
-"""Nearest neighbours: an image is what the training images most like it are. Nothing is fitted."""
+"""Nearest neighbours: an image gets the class of the training images most like it. Nothing is fitted."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,10 @@ from barlow.types import Features
 def votes(
     weights: Float[Tensor, "m k"], positions: Int64[Tensor, "m k"], labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Adds up what the neighbours say: each test row's shares of the vote, and the class of each column.
+    """Adds up the neighbours' votes: each test row's share for every class, and the class of each column.
 
-    For several labels an image the share is that of the neighbours that have the label, and there are no classes.
+    Where an image may have several labels, the share is that of the neighbours that have the label, and the classes are
+    None.
     """
     weights = weights.double().cpu()
     weights = weights / weights.sum(dim=1, keepdim=True)
@@ -42,13 +43,12 @@ class WeightedKNN:
 
     Source: Z. Wu et al., "Unsupervised feature learning via non-parametric instance discrimination" (CVPR 2018),
     section 3.4, with temperature 0.07; k = 20 as in later self-supervised work (the paper has 200, for ImageNet).
-    Convention: features scaled to unit length, not centred; of classes with equal votes the smallest number. Several
-    labels an
-    image: the weighted share of neighbours with each label.
+    Convention: features are scaled to unit length and not centred. Of classes with equal votes the smallest number
+    wins. Where an image may have several labels, the score of a label is the weighted share of neighbours that have it.
 
     Args:
-        k: neighbours; all of them where there are fewer training images.
-        temperature: of the vote, above 0; a small one listens to the nearest only.
+        k: number of neighbours. With fewer training images, all of them vote.
+        temperature: of the vote, above 0. A small one listens to the nearest neighbours only.
     """
 
     k: int = 20
@@ -64,7 +64,7 @@ class WeightedKNN:
         check(train, test)
         k = min(self.k, len(train))
         cosines, positions = most_similar(train.features, test.to(train.features), k)
-        # Relative to the best: the shares are the same and nothing overflows at a small temperature.
+        # Relative to the best cosine the shares are the same, and nothing overflows at a small temperature.
         weights = ((cosines - cosines[:, :1]).double() / self.temperature).exp()
         shares, classes = votes(weights, positions, train.labels)
         return Predicted(shares, classes, {"k": k, "temperature": self.temperature, "distance": "cosine"})
@@ -78,11 +78,11 @@ class EuclideanKNN:
     """The k training images at the smallest Euclidean distance vote for their class, each with weight 1.
 
     Source: the released evaluation of W-MSE (Ermolov et al., ICML 2021), with k = 5, on features as they are.
-    Convention: of classes with equal votes the smallest number. Several labels an image: the share of neighbours with
-    each label.
+    Convention: of classes with equal votes the smallest number wins. Where an image may have several labels, the score
+    of a label is the share of neighbours that have it.
 
     Args:
-        k: neighbours; all of them where there are fewer training images.
+        k: number of neighbours. With fewer training images, all of them vote.
     """
 
     k: int = 5

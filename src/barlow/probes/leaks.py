@@ -1,36 +1,20 @@
-"""Whether the test set is what it is taken for: no image of the training set in it, no class it cannot know."""
+"""Whether the test images can be trusted: none is a training image too, and none has a class of its own."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 
-def pixel_hash(image: np.ndarray) -> str:
-    """A hash of decoded pixels and their shape: equal for a copy under another name or in another lossless format."""
-    digest = hashlib.blake2b(f"{image.shape} {image.dtype};".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()
-
-
-def fingerprint(hashes: Sequence[str], labels: np.ndarray | None = None) -> str:
-    """One hash for a set of images in their order, and their labels: part of the key of cached features."""
-    digest = hashlib.sha256("\n".join(hashes).encode())
-    if labels is not None:
-        digest.update(f"{labels.shape};".encode() + np.ascontiguousarray(labels.astype(np.int64)).tobytes())
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class Overlap:
-    """Identical images across and within the two sets.
+    """Identical images, in both sets and within each.
 
     Args:
-        shared: positions of test images that the training set has too.
+        shared: the positions of those test images that the training set has too.
         test: number of test images.
-        repeated_train: training images that are a copy of an earlier one.
-        repeated_test: test images that are a copy of an earlier one.
+        repeated_train: number of training images that are copies of earlier ones.
+        repeated_test: number of test images that are copies of earlier ones.
     """
 
     shared: list[int]
@@ -40,7 +24,7 @@ class Overlap:
 
     @property
     def warning(self) -> str | None:
-        """One line for the person who reads the number; None if the sets have no image in common."""
+        """One line for whoever reads the numbers; None if the sets have no image in common."""
         if not self.shared:
             return None
         if len(self.shared) == self.test:
@@ -55,7 +39,7 @@ class Overlap:
 
 
 def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
-    """Finds images that are the same pixel for pixel (hashes from `pixel_hash`, one per image, in order)."""
+    """Finds images that are the same pixel for pixel, from the hash of each (`barlow.data.labelled.pixel_hash`)."""
     train, test = list(train_hashes), list(test_hashes)
     known = set(train)
     return Overlap(
@@ -67,7 +51,8 @@ def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
 
 
 def unseen_classes(train_labels: np.ndarray, test_labels: np.ndarray) -> list[int]:
-    """Classes of test images that no training image has: each such image counts as an error, which should be said."""
+    """Classes that test images have and no training image has. No probe can predict them, so each of these images is
+    an error, which the reader should know."""
     if train_labels.ndim == 2:
         return [int(c) for c in np.flatnonzero(test_labels.any(axis=0) & ~train_labels.any(axis=0))]
     return [int(c) for c in np.setdiff1d(test_labels, train_labels)]

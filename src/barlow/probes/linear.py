@@ -1,4 +1,4 @@
-"""The papers' linear evaluations: a linear layer trained by gradient steps on frozen features, used as they are."""
+"""The papers' linear evaluations: a linear layer is trained by gradient steps on frozen features, used as they are."""
 
 import contextlib
 import math
@@ -18,47 +18,50 @@ from barlow.types import Features
 from barlow.views.keys import permutation
 
 EpochFeatures = Callable[[int], FeatureSet]
-"""Epoch, from 0, to the features that it trains on: those of augmented views, embedded anew each time."""
+"""Gives the features that an epoch (counted from 0) trains on, for example those of augmented views, embedded anew."""
 
 ROWS = 8192
-"""Rows that are scored at a time: 32 MiB of logits for 1,000 classes."""
+"""How many rows are scored at a time. For 1,000 classes that is 32 MiB of logits."""
 
 SMALL_STEP = 2**26
-"""Multiplications of a step below which it runs on one thread. 256 rows of 512 features for 10 classes (2**20) take
-0.4 ms on one; two save a fifth of that, and take 20 times as long where another process has the second core, for they
-wait for each other. The largest step measured, 256 × 2,048 × 100 (under 2**26), takes 3 ms on one."""
+"""A step of fewer multiplications than this runs on one thread.
+
+For example, 256 rows of 512 features for 10 classes (2**20) take 0.4 ms on one thread. Two threads save a fifth of
+that. But where another process has the second core they take 20 times as long, because they wait for each other. The
+largest step measured, 256 × 2,048 × 100 (under 2**26), takes 3 ms on one thread.
+"""
 
 
 DEEPEST = 700.0
-"""exp(−745) is 0 in float64, and a class with score 0 does not count in top-5."""
+"""How far logits may lie below the highest one. exp(−745) is 0 in float64, and top-5 does not count a score of 0."""
 
 
 @dataclass(frozen=True)
 class LinearSGD:
     """A linear layer trained by SGD on the cross-entropy: the protocol of Barlow Twins' and VICReg's tables.
 
-    Every step of epoch e has the rate lr · (1 + cos(π e / epochs)) / 2. The number is the last epoch's. The papers
-    print their best epoch, found on the very images that the number is about: that one is told apart, as
-    `best_epoch_top1`.
+    Every step of epoch e has the learning rate lr · (1 + cos(π e / epochs)) / 2. The reported number is the last
+    epoch's. The papers print their best epoch, found on the very images that the number is about. That one is reported
+    apart, as `best_epoch_top1`.
 
-    Source: Barlow Twins, released code (`evaluate.py`): 100 epochs, batch 256, momentum 0.9, lr 0.3 whatever the batch,
-    weight decay 1e-6 on weights and biases, weights from N(0, 0.01²), biases 0; the last, short batch of an epoch is
-    kept. VICReg's is the same; its README takes lr 0.02.
-    Deviation: it trains on centre views, embedded once, where the papers draw a crop (8 to 100 % of the area) and a
-    flip anew in each epoch; give `train` as a function of the epoch for that.
-    Convention: features are not normalised, so one rate does not suit every scale: `train_loss` in the notes is the
-    last weights' mean on the training set, and `worse_than_class_frequencies` says that it is above what is reached
-    without any feature. Several labels an image: binary cross-entropy, the sum over labels, the mean over images; no
-    best epoch is told.
+    Source: Barlow Twins, released code (`evaluate.py`): 100 epochs, batch size 256, momentum 0.9, learning rate 0.3
+    whatever the batch size, weight decay 1e-6 on weights and biases, weights from N(0, 0.01²), biases 0. The last,
+    short batch of an epoch is kept. VICReg's code is the same; its README takes learning rate 0.02.
+    Deviation: it trains on centre views that are embedded once. The papers draw a crop (8 to 100 % of the area) and a
+    flip anew in each epoch; for that, give `train` as a function of the epoch.
+    Convention: features are not normalised, so one learning rate does not suit every scale. `train_loss` in the notes
+    is the mean loss of the last weights on the training set, and `worse_than_class_frequencies` says whether it is
+    above what is reached without any feature. Where an image may have several labels, the loss is the binary
+    cross-entropy, summed over the labels and averaged over the images, and there is no best epoch.
 
     Args:
         epochs: passes over the training set.
         batch_size: images per step.
-        lr: rate of the first epoch.
+        lr: learning rate of the first epoch.
         momentum: in [0, 1).
-        weight_decay: times the parameters, added to their gradient.
+        weight_decay: this times the parameters is added to their gradient.
         seed: of the first weights and the order of the images.
-        device: where it trains; where the features are, if not given.
+        device: where it trains; by default where the features are.
     """
 
     epochs: int = 100
@@ -98,23 +101,23 @@ class LinearSGD:
 class LinearAdam:
     """A linear layer trained by Adam on the cross-entropy: the protocol of W-MSE's Table 1, on features embedded once.
 
-    Every step of epoch e has the rate lr · (last_lr / lr)^(e / epochs). The number is the last epoch's,
-    as in the paper.
+    Every step of epoch e has the learning rate lr · (last_lr / lr)^(e / epochs). The reported number is the last
+    epoch's, as in the paper.
 
-    Source: W-MSE, released code (`eval/sgd.py`): 500 epochs, batch 1000, weight decay 5e-6 added to the gradient, rate
-    from 1e-2 to 1e-6. Weights and biases start as PyTorch's Linear does, uniform in ±1/√features.
-    Deviation: the authors drop the last, short batch of an epoch; it is kept, so that small sets can be read. The
-    paper's sets are multiples of 1,000, where it makes no difference.
+    Source: W-MSE, released code (`eval/sgd.py`): 500 epochs, batch size 1000, weight decay 5e-6 added to the gradient,
+    learning rate from 1e-2 to 1e-6. Weights and biases start as PyTorch's Linear does, uniform in ±1/√features.
+    Deviation: the authors drop the last, short batch of an epoch. Here it is kept, so that small sets can be evaluated.
+    The paper's sets are multiples of 1,000, where it makes no difference.
     Convention: as in `LinearSGD`.
 
     Args:
         epochs: passes over the training set.
         batch_size: images per step.
-        lr: rate of the first epoch.
-        last_lr: rate that one more epoch would have.
-        weight_decay: times the parameters, added to their gradient.
+        lr: learning rate of the first epoch.
+        last_lr: learning rate that one more epoch would have.
+        weight_decay: this times the parameters is added to their gradient.
         seed: of the first weights and the order of the images.
-        device: where it trains; where the features are, if not given.
+        device: where it trains; by default where the features are.
     """
 
     epochs: int = 500
@@ -164,10 +167,10 @@ def _first(train: FeatureSet | EpochFeatures, test: Features) -> FeatureSet:
 
 
 class _Layer:
-    """Weights (k, f) and biases (k,) with their gradients, the loop that trains them, and what they answer.
+    """Weights (k, f) and biases (k,), the loop that trains them, and what they answer.
 
-    The gradient is written out: softmax (or sigmoid) less target, times features, which autograd takes 1.3 times as
-    long to find for 10 classes.
+    The gradient is written out: the softmax (or sigmoid) minus the target, times the features. For 10 classes autograd
+    takes 1.3 times as long.
     """
 
     def __init__(
@@ -198,7 +201,7 @@ class _Layer:
         batch_size: int,
         seed: int,
     ) -> Iterator[int]:
-        """Trains, and gives way after each epoch."""
+        """Trains, and yields the number of each epoch when it is over."""
         current, targets = first, self._targets(first.labels)
         for epoch in range(epochs):
             if epoch and callable(later):
@@ -218,7 +221,7 @@ class _Layer:
         self.notes = self._fit(current.features, targets)
 
     def answers(self, test: Features) -> np.ndarray | None:
-        """The class of each row; None for several labels an image."""
+        """The class of each row, or None where an image may have several labels."""
         if self.classes is None:
             return None
         return self.classes[torch.cat([logits.argmax(dim=1) for logits in self._logits(test)]).cpu().numpy()]
@@ -226,7 +229,7 @@ class _Layer:
     def predicted(
         self, test: Features, notes: dict[str, Any], by_epoch: list[np.ndarray | None] | None = None
     ) -> Predicted:
-        """What the last weights say; and, class by class number, what those of every epoch said."""
+        """The scores that the last weights give, together with the answers that were collected after every epoch."""
         logits = torch.cat([part.cpu() for part in self._logits(test)]).double()
         if not bool(torch.isfinite(logits).all()):
             raise _diverged("the scores of the test images are not finite", notes["lr"], test)
@@ -238,11 +241,11 @@ class _Layer:
         if by_epoch is None:
             return Predicted(scores, self.classes, notes)
         answers = np.stack([answer for answer in by_epoch if answer is not None])
-        answers[-1] = self.classes[scores.argmax(axis=1)]  # scores that differ in float32 only may be equal here
+        answers[-1] = self.classes[scores.argmax(axis=1)]  # scores that differ only in float32 may be equal here
         return Predicted(scores, self.classes, notes, answers)
 
     def _targets(self, labels: np.ndarray) -> Tensor:
-        """Columns of the classes (n,), or zeros and ones (n, k)."""
+        """The column of each image's class, (n,), or zeros and ones (n, k) where an image may have several labels."""
         if self.classes is None:
             return torch.from_numpy(labels.astype(np.float32)).to(self.device)
         return torch.from_numpy(np.searchsorted(self.classes, labels)).to(self.device)
@@ -263,7 +266,7 @@ class _Layer:
             yield torch.addmm(self.biases, rows.to(self.device, torch.float32), self.weights.T)
 
     def _fit(self, features: Features, targets: Tensor) -> dict[str, Any]:
-        """The mean loss on the training set, and whether it is above that of the class frequencies alone."""
+        """The mean loss on the training set, and whether it is above the loss of the class frequencies alone."""
         total = 0.0
         for logits, t in zip(self._logits(features), targets.split(ROWS), strict=True):
             total += float(_loss(logits, t))
@@ -273,12 +276,12 @@ class _Layer:
             frequencies = targets.bincount(minlength=len(self.classes)).float().log()
         best = sum(float(_loss(frequencies.expand(len(t), -1), t)) for t in targets.split(ROWS))
         loss, best = total / len(targets), best / len(targets)
-        # A hundredth more is the noise of the last steps on features that say nothing.
+        # On features that say nothing, the noise of the last steps alone may make it a hundredth more.
         return {"train_loss": loss, "worse_than_class_frequencies": loss > 1.01 * best}
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum over images (and labels)."""
+    """The loss, summed over images (and labels)."""
     if targets.ndim == 2:
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return F.cross_entropy(logits, targets, reduction="sum")

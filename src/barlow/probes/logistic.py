@@ -17,43 +17,49 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
-"""Values of C, the inverse strength of the penalty, in decades. On standardised
-features of CIFAR-10, chosen on 8,000 images, 1e-3 was best for pixels and 1 for 512 random convolutional features;
-below 1e-6 every class gets the same score, above 100 a separable problem no longer changes."""
+"""The values of C that are tried, in decades. C is the inverse strength of the penalty.
+
+On standardised features of CIFAR-10, chosen on 8,000 images, 1e-3 was best for pixels and 1 for 512 random
+convolutional features. Below 1e-6 every class gets the same score. Above 100 a separable problem no longer changes.
+"""
 
 SMALL_PASS = 2**30
-"""Multiplications of a pass over the features below which a fit runs on one thread. Products with few columns are short
-and end in a rendezvous: 50,000 rows of 512 features for 10 classes (2**28) take 1.4 s on one thread, 0.9 s of it in
-products, and 19 s on two where another process has the second core."""
+"""A fit with fewer multiplications than this in a pass over the features runs on one thread.
+
+Products with few columns are short, and at the end of each the threads wait for each other. For example, 50,000 rows of
+512 features for 10 classes (2**28) take 1.4 s on one thread, 0.9 s of it in products. On two threads they take 19 s
+where another process has the second core.
+"""
 
 PATIENCE = 2
-"""Decades without a better held-out score after which weaker penalties, the slow ones, are not tried."""
+"""After this many decades without a better held-out score, weaker penalties are not tried. They are the slow ones."""
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """Logistic regression fitted with L-BFGS, its penalty chosen on a part of the training set.
+    """Logistic regression fitted with L-BFGS, with a penalty that is chosen on a part of the training set.
 
-    Minimises C · (sum of the cross-entropy) + ‖W‖² / 2, the bias without penalty. C is chosen by the held-out score
-    (top-1; for several labels an image, mean average precision) on a stratified split of at most `selection_rows`
-    training images, from strong to weak penalty with a warm start; of equal scores the strongest. Then it is fitted on
-    all training images with that C. The test set takes no part.
+    It minimises C · (sum of the cross-entropy) + ‖W‖² / 2; the bias has no penalty. C is chosen by the score on
+    held-out images (top-1, or mean average precision where an image may have several labels). The split is stratified,
+    and of at most `selection_rows` training images. The penalties are tried from strong to weak, and each fit starts
+    from the last; of equal scores the strongest penalty wins. Then all training images are fitted with that C. The test
+    set takes no part.
 
-    Features are standardised with the training set's mean and standard deviation, so that one grid of C serves features
-    of any scale and offset (encoders, pixels) and the fit is well conditioned; rows of unit length would lose their
-    norm and keep a common offset. A feature that is constant on the training set is left out.
+    Features are standardised with the training set's mean and standard deviation. So one grid of C serves features of
+    any scale and offset (encoders, pixels), and the fit is well conditioned. Rows scaled to unit length would instead
+    lose their norm and keep a common offset. A feature that is constant on the training set is left out.
 
     Source: the L-BFGS probe of A. Radford et al., "Learning transferable visual models from natural language
     supervision" (2021), appendix A.3.
-    Deviation: standardised features, a coarser grid. The SGD protocol of the papers' tables gives other numbers; it is
-    `linear_sgd`.
-    Convention: several labels an image are fitted one against the rest with a common C.
+    Deviation: features are standardised, and the grid is coarser. The SGD protocol of the papers' tables gives other
+    numbers; it is `linear_sgd`.
+    Convention: where an image may have several labels, each label is fitted against the rest, all with the same C.
 
     Args:
-        strengths: values of C tried, ascending.
-        selection_rows: training images used to choose C, at most.
-        held_out: part of them that scores each C, in (0, 1).
-        max_iterations: of L-BFGS per fit.
+        strengths: the values of C that are tried, ascending.
+        selection_rows: at most this many training images are used to choose C.
+        held_out: the part of them that scores each C, in (0, 1).
+        max_iterations: of L-BFGS in each fit.
         tolerance: L-BFGS ends where the largest component of the mean loss's gradient is below this.
         seed: of the split.
     """
@@ -80,7 +86,7 @@ class Logistic:
         fit, held = split(y[some], self.held_out, generator)
         fit, held = some[fit], some[held]
         notes: dict[str, Any] = {"held_out_images": len(held)}
-        c, start = 1.0, None  # scikit-learn's default, where there are too few images to choose
+        c, start = 1.0, None  # 1 is scikit-learn's default; it stays where there are too few images to choose
         columns = y.shape[1] if train.several_labels else len(np.unique(y))
         with _threads(len(fit) * x.shape[1] * columns):
             if len(held):
@@ -124,10 +130,10 @@ def _held_out_score(scores: np.ndarray, y: np.ndarray, y_held: np.ndarray) -> fl
 
 
 class _Classifiers:
-    """scikit-learn's estimator, once, or once per label for several labels an image; a fit starts from the last."""
+    """scikit-learn's estimator, or one for each label where an image may have several. A fit starts from the last."""
 
     def __init__(self, labels: np.ndarray, max_iterations: int, tolerance: float):
-        from sklearn.linear_model import LogisticRegression  # takes a second to import; kNN alone does without
+        from sklearn.linear_model import LogisticRegression  # takes a second to import, and kNN does not need it
 
         self._each = [
             LogisticRegression(solver="lbfgs", max_iter=max_iterations, tol=tolerance, warm_start=True)
@@ -179,7 +185,7 @@ def _weights(model: "LogisticRegression") -> tuple[np.ndarray, np.ndarray] | Non
 
 
 def _threads(multiplications: int) -> contextlib.AbstractContextManager[object]:
-    """One thread for small fits, those of the libraries for large ones."""
+    """Limits small fits to one thread, and leaves large ones to the libraries' own number of threads."""
     from sklearn.utils.parallel import _get_threadpool_controller
 
     small = multiplications < SMALL_PASS
@@ -187,14 +193,18 @@ def _threads(multiplications: int) -> contextlib.AbstractContextManager[object]:
 
 
 def _standardised(train: Features, test: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets less the training mean, over the training standard deviation; float32, twice as fast as float64."""
+    """Both sets minus the training mean, divided by the training standard deviation.
+
+    They are in float32, in which a fit is twice as fast as in float64.
+    """
     train, test = train.detach().float().cpu(), test.detach().float().cpu()
     variance, mean = torch.var_mean(train, dim=0, correction=0)
     std = variance.sqrt()
-    # Below some hundred roundings of the mean, what varies is rounding: dividing by it would turn it into a feature.
+    # A feature that varies by less than some hundred roundings of its mean varies by rounding only. Dividing by so
+    # small a deviation would turn the rounding into a feature.
     varies = std > 1e-5 * mean.abs()
     if not bool(varies.any()):
-        varies[:1] = True  # nothing varies: one column of zeros, and the classifier falls back on the class counts
+        varies[:1] = True  # nothing varies: from one column of zeros, the classifier learns the class counts
         std = std.masked_fill(std == 0, 1)
     if not bool(varies.all()):
         train, test, mean, std = train[:, varies], test[:, varies], mean[varies], std[varies]
@@ -202,7 +212,10 @@ def _standardised(train: Features, test: Features) -> tuple[np.ndarray, np.ndarr
 
 
 def subset(labels: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Positions of at most about `most` images, drawn class by class, at least one (or all) of each class."""
+    """The positions of about `most` images, drawn class by class, with at least one of each class.
+
+    If there are no more than `most`, all are kept.
+    """
     n = len(labels)
     if n <= most:
         return np.arange(n)
@@ -216,7 +229,7 @@ def subset(labels: np.ndarray, most: int, generator: np.random.Generator) -> np.
 
 
 def split(labels: np.ndarray, held_out: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to fit on and positions held out, class by class; a class of one image is only fitted."""
+    """The positions to fit on and those held out, drawn class by class. A class of one image is fitted only."""
     several = labels.ndim == 2
     groups = [np.arange(len(labels))] if several else [np.flatnonzero(labels == c) for c in np.unique(labels)]
     fit, held = [], []

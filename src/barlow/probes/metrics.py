@@ -10,10 +10,10 @@ from jaxtyping import Float64, Int64
 from barlow.probes.intervals import Score, bootstrap, wilson
 
 TOP_FIVE_FROM = 10
-"""Number of classes from which top-5 says something: below it, half of all guesses would be right."""
+"""Top-5 is reported from this number of classes on. With fewer, more than half of all guesses would be right."""
 
 BEST_EPOCH = "best_epoch_top1"
-"""The one metric that is chosen on the test images themselves: never the number, and without a gain."""
+"""The one metric that is chosen on the test images themselves. It is never the reported number and has no gain."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Predicted:
 
     Args:
         scores: one row per test image, one column per class (or label): probabilities or shares of votes, in [0, 1].
-        classes: the class number of each column, ascending; None for several labels an image.
-        notes: what the probe chose on the way (k, regularisation strength, whether it converged), for the record.
-        by_epoch: for a probe that trains, the class number of each test image after each epoch. The last row is what
-            `scores` say, so the number is that of the last epoch whatever the others were.
+        classes: the class number of each column, ascending, or None where an image may have several labels.
+        notes: what the probe chose on the way, for the record (k, regularisation strength, whether it converged).
+        by_epoch: for a probe that trains, the class number of each test image after each epoch. The last row agrees
+            with `scores`, so the reported number is the last epoch's, whatever the others were.
     """
 
     scores: Float64[np.ndarray, "n k"]
@@ -38,7 +38,7 @@ class Predicted:
 
     @property
     def predictions(self) -> np.ndarray:
-        """The class with the highest score of each image; of equal ones, the smallest number."""
+        """The class with the highest score of each image. Of classes with equal scores it is the smallest number."""
         if self.classes is None:
             raise ValueError("with several labels an image there is no single prediction; read the scores")
         return self.classes[self.scores.argmax(axis=1)]
@@ -52,11 +52,12 @@ class Predicted:
 def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
     """Compares predictions with the test labels.
 
-    Convention: `top1`, and from ten classes up `top5`, with Wilson's interval; for several labels an image `map`, the
-    macro mean average precision, with a bootstrap interval. In top-5 a class counts only with a score above 0: a class
-    that got no vote was not among the answers. A test image of a class that the training set lacks is an error of the
-    probe, not left out. A probe that trains has `best_epoch_top1` too: the highest top-1 of an epoch on these images,
-    as the papers print it. Its interval is that of one epoch and leaves out that it was chosen.
+    Convention: the metrics are `top1` and, from ten classes on, `top5`, with Wilson's interval. Where an image may have
+    several labels the metric is `map`, the macro mean average precision, with a bootstrap interval. In top-5 a class
+    counts only if its score is above 0: a class that got no vote was not among the answers. A test image of a class
+    that the training set lacks is not left out but counts as an error of the probe. A probe that trains has
+    `best_epoch_top1` too, the highest top-1 that any epoch has on these images, as the papers print it. Its interval is
+    that of one epoch, and does not account for the choice.
     """
     n = len(labels)
     if predicted.classes is None:
@@ -74,7 +75,10 @@ def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
 
 
 def best_epoch(predicted: Predicted, labels: np.ndarray) -> int | None:
-    """The epoch, from 1, that `best_epoch_top1` is about, the first of equal ones; None for a probe without epochs."""
+    """The epoch, counted from 1, that `best_epoch_top1` is about, or None for a probe without epochs.
+
+    Of epochs that are equally good it is the first.
+    """
     if predicted.by_epoch is None:
         return None
     return int(_hits_by_epoch(predicted.by_epoch, labels).argmax()) + 1
@@ -87,16 +91,16 @@ def _hits_by_epoch(by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def average_precision(scores: np.ndarray, positive: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Average precision of a ranking: the sum over thresholds of the recall gained times the precision there.
 
-    Convention: no interpolation; equal scores are one threshold, so that their order cannot matter. (scikit-learn's
-    `average_precision_score` has the same; VOC 2007's eleven points differ.)
+    Convention: there is no interpolation. Equal scores are one threshold, so that their order cannot matter.
+    (scikit-learn's `average_precision_score` has the same convention; VOC 2007's eleven points are another one.)
 
     Args:
         scores: (n,) one score per image.
         positive: (n,) whether the image has the label.
-        counts: (b, n) how often each image is counted, in b resamples; once each if not given.
+        counts: (b, n) how often each image is counted in each of b resamples. By default each is counted once.
 
     Returns:
-        (b,) average precisions; not-a-number where no image is positive.
+        (b,) average precisions, NaN where no image is positive.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours: matrix products propose, differences decide."""
+"""Exact nearest neighbours: matrix products propose candidates, and differences of rows decide."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,36 +16,39 @@ from barlow.types import Features
 T = TypeVar("T")
 
 BLOCK = 2**24
-"""Numbers held at a time: 64 MiB of float32. A GPU gets sixteen times as many, or it would wait for the next."""
+"""How many numbers are held at a time: 64 MiB of float32. A GPU gets sixteen times as many, to keep it busy."""
 
 SHORTLIST = 4
-"""Rows kept for each neighbour wanted. With bfloat16's error bound, features of trained encoders need 1.2 to 2."""
+"""How many candidates are kept for each neighbour. With trained encoders, bfloat16's error bound asks for 1.2 to 2."""
 
 TRIAL = 512
-"""Test rows that are scored in bfloat16 before the others: where it settles fewer than half, the others are spared."""
+"""How many test rows are tried in bfloat16 first. If that settles fewer than half, the others go to float32 at once."""
 
 GROUP = 16
-"""Columns whose largest stands for all of them; at 50,000 columns and 80 rows kept, both rounds are as long."""
+"""How many columns are first judged together, by the largest score among them (see `_highest`).
+
+With 50,000 columns and 80 rows kept, the round over the groups and the round inside them take equally long.
+"""
 
 PAD = -3e38
-"""Score of a row that is not there: bfloat16 holds it, and what is added to it cannot become infinite."""
+"""The score of a row that is only padding. bfloat16 can hold it, and what is added to it cannot become infinite."""
 
 
 def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Squared Euclidean distances to, and positions of, the k training rows nearest to each test row, nearest first.
 
-    Exact: every pair is compared. A distance is the sum of squared differences of the two rows in float32, off by
-    roundings of itself, whatever offset the rows have in common; equal rows have distance 0. The neighbours are
-    float32's: of two rows whose squared distances differ by more than the roundings of a product of centred rows
-    (2⁻²⁴ · ‖a‖ ‖b‖ times a factor that grows with the width, a few units in practice) the nearer comes first. Of rows
-    at equal distance any may be among the k.
+    The search is exact: every pair is compared. A distance is the sum of squared differences of the two rows in
+    float32. Whatever offset the rows have in common, its error is a rounding of the distance itself, and equal rows
+    have distance 0. The order is float32's: of two rows the nearer comes first, if their squared distances differ by
+    more than the rounding of a product of centred rows. That is 2⁻²⁴ · ‖a‖ ‖b‖ times a factor that grows with the
+    width, a few units in practice. Of rows at equal distance any may be among the k.
 
-    How: matrix products of the centred rows give the score a·b − ‖b‖² / 2 of every pair, and the rows of highest score
-    are compared by their differences. On a processor that multiplies bfloat16 the products are bfloat16's, with a bound
-    on their error: the k neighbours are among the rows whose score is within twice the bound of the k-th. Test rows
-    with more of those than were kept are scored again in float32.
+    How it works: matrix products of the centred rows give the score a·b − ‖b‖² / 2 of every pair. Then the rows of
+    highest score are compared by their differences. A processor that multiplies bfloat16 takes the products in it, with
+    a bound on their error. The k neighbours are then among the rows whose score is within twice the bound of the k-th
+    score. If more rows are than were kept, the test row is scored again in float32.
 
-    Memory: a few blocks of `BLOCK` numbers, and 12 · SHORTLIST · k bytes per test row; no copy of either set.
+    Memory: a few blocks of `BLOCK` numbers, and 12 · SHORTLIST · k bytes per test row. Neither set is copied.
     """
     return _search(_Rows(train), _Rows(test), k)
 
@@ -53,9 +56,9 @@ def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k
 def most_similar(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Cosines to, and positions of, the k training rows most similar to each test row, most similar first.
 
-    On the unit sphere cos = 1 − distance² / 2, so this is `nearest` there, and as exact for features that all point
-    nearly the same way. A row of zeros has no direction: it gets a coordinate of its own, and cosine 0 with everything
-    else.
+    On the unit sphere cos = 1 − distance² / 2. So this is `nearest` on rows of unit length, and it is as exact for
+    features that all point nearly the same way. A row of zeros has no direction: it gets a coordinate of its own, and
+    with it the cosine 0 to every other row.
     """
     b, a = _Directions(train), _Directions(test)
     if bool(a.lost.any()) or bool(b.lost.any()):
@@ -66,7 +69,7 @@ def most_similar(train: Features, test: Features, k: int) -> tuple[Float[Tensor,
 
 
 class _Rows:
-    """The points of a search, made from features where they are asked for."""
+    """The points of one set, made from its features at the moment they are needed."""
 
     def __init__(self, features: Features):
         self.features = features
@@ -80,17 +83,17 @@ class _Rows:
         return at_least_float32(self.features[start:stop])
 
     def take(self, positions: Int64[Tensor, "n"]) -> Features:
-        """A copy of some of them."""
+        """A copy of some of the points."""
         return at_least_float32(self.features.index_select(0, positions))
 
     def pieces(self, start: int, stop: int) -> list[slice]:
-        """A stretch of them in parts small enough for a core's cache."""
+        """The points from start to stop, in parts that fit into a core's cache."""
         step = max(1, _cached(self.features.device) // self.width)
         return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 class _Directions(_Rows):
-    """The same at unit length; `lost` tells which rows have none."""
+    """The points at unit length. `lost` says which rows are zero and have no direction."""
 
     def __init__(self, features: Features):
         super().__init__(features)
@@ -104,14 +107,14 @@ class _Directions(_Rows):
         _each(measure_lengths, pieces, features.device)
         self.lost = largest == 0
         if bool((largest.masked_fill(self.lost, 1).log2().abs() > 60).any()):
-            # Squares overflow or vanish: the one case that takes a copy.
+            # Squares would overflow or vanish. This is the one case in which the features are copied.
             self.features = at_least_float32(features) / largest.masked_fill(self.lost, 1)[:, None]
             _each(measure_lengths, pieces, features.device)
         self.inverse = squares.masked_fill(self.lost, 1).double().rsqrt().to(self.dtype)
         self.lost_column: int | None = None
 
     def mark_lost(self, column: int) -> None:
-        """Gives rows without direction one in this one of two more coordinates."""
+        """Adds two coordinates, and gives the rows without direction a 1 in this one (0 or 1) of them."""
         self.lost_column = column
         self.width += 2
 
@@ -132,16 +135,16 @@ class _Directions(_Rows):
 
 
 def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
-    """`nearest` of the points of two sets."""
+    """Does the work of `nearest`, on the points of two sets."""
     device, kept = train.features.device, min(len(train), SHORTLIST * k)
     offset = _mean(train)
     distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
     positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
 
     def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
-        """Fills in these rows, and returns those for which this precision is too low."""
+        """Fills in the results of these test rows, and returns those for which this precision is too low."""
         shortlist, needed = _shortlist(train, test, queries, offset, k, kept, dtype)
-        order = needed.argsort()  # so that those ranked together have about as many to look at
+        order = needed.argsort()  # test rows that are ranked together should have about as many candidates
         sure = order[: int((needed <= kept).sum())]
 
         def rank(chosen: Tensor) -> None:
@@ -166,7 +169,7 @@ def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], In
 
 
 def _prefers_bf16(device: torch.device) -> bool:
-    """Whether products are much faster in it: a GPU's float32 is fast enough for whatever fits into its memory."""
+    """Whether products are much faster in bfloat16. A GPU does not need it: its float32 is fast enough."""
     return device.type == "cpu" and has_native_bf16(device)
 
 
@@ -184,7 +187,7 @@ def _mean(rows: _Rows) -> Float[Tensor, "f"]:
 def _ranked(
     train: _Rows, test: _Rows, queries: Int64[Tensor, "q"], shortlist: Int64[Tensor, "q s"], k: int
 ) -> tuple[Float[Tensor, "q k"], Int64[Tensor, "q k"]]:
-    """The nearest of a shortlist, by their differences."""
+    """The k nearest rows of a shortlist, compared by their differences."""
     a, parts = test.take(queries)[:, None], []
     for some in shortlist.split(max(1, _block(a.device) // (len(queries) * train.width)), dim=1):
         b = train.take(some.flatten()).view(*some.shape, train.width)
@@ -202,16 +205,19 @@ def _shortlist(
     kept: int,
     dtype: torch.dtype,
 ) -> tuple[Int64[Tensor, "q s"], Int64[Tensor, "q"]]:
-    """The training rows of highest score for each query, best first, and how many of them are to be looked at.
+    """The training rows of highest score for each query, best first, and how many of them have to be compared.
 
-    In the precision of the rows that is all of them. In bfloat16 it is proven, and one more than there are where the
-    proof fails. Let s be a score as it comes out, the product of rounded rows â and b̂, itself rounded with unit u, and
-    e the bound on what happens before that last rounding. True scores are then in s ± (u|s| + e), and no row outside
-    the shortlist has a higher s than the last one in it. A row whose upper end is not above the lower end of the k-th
-    is no neighbour, or at the same distance.
+    In the precision of the rows, all of them have to be. In bfloat16 the number is proven; where the proof fails it is
+    one more than there are.
 
-    e: a·b − â·b̂ = (a − â)·b + â·(b − b̂), at most ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖, where what was rounded off is measured; and
-    a sum of n products in float32, in any order, is off by at most n 2⁻²⁴ times the sum of their absolute values.
+    The proof: let s be a score as it comes out. It is the product of the rounded rows â and b̂, itself rounded with unit
+    u. Let e be the bound on the error before that last rounding. Then the true score lies in s ± (u|s| + e), and no row
+    outside the shortlist has a higher s than the last one in it. A row whose upper end is not above the lower end of
+    the k-th is no neighbour, or is at the same distance.
+
+    The bound e has two parts. First, a·b − â·b̂ = (a − â)·b + â·(b − b̂) is at most ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖, and the
+    lengths of what was rounded off are measured. Second, a sum of n products in float32, in any order, is off by at
+    most n 2⁻²⁴ times the sum of their absolute values.
     """
     device, width = train.features.device, train.width
     coarse = dtype != train.dtype
@@ -235,20 +241,23 @@ def _shortlist(
             places[some] = columns.gather(1, chosen)
 
         _each(score, [slice(first, first + step) for first in range(0, len(queries), step)], device)
-    places.clamp_(max=len(train) - 1)  # among scores that are not finite there may be one of a row that is not there
+    places.clamp_(max=len(train) - 1)  # scores that are not finite may belong to padding
     if not coarse:
         return places, torch.full((len(queries),), kept, device=device)
     off = _off(scores, (a_sizes[:, None], a_lost[:, None]), (b_size, b_lost), width)
     above = scores + off > (scores - off)[:, k - 1 : k]
-    proven = (scores + off)[:, -1] <= (scores - off)[:, k - 1]  # false for not-a-number
+    proven = (scores + off)[:, -1] <= (scores - off)[:, k - 1]  # false for NaN
     return places, torch.where(proven, above.sum(dim=1).clamp(min=k), kept + 1)
 
 
 def _off(scores: Tensor, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], width: int) -> Tensor:
-    """How far scores of bfloat16 may be from the true ones, from the sizes and what was rounded off of both sides."""
-    summed = 2 * (width + 4) * 2.0**-24 * b[0] * (a[0] + b[0])  # twice, for the roundings of ‖b‖² and of centring
-    error = 1.01 * (a[1] * b[0] + (a[0] + a[1]) * b[1] + summed)  # a hundredth for those of the norms
-    return 2.0**-8 * scores.abs() + error  # eight significant bits
+    """How far scores in bfloat16 may be from the true ones.
+
+    Of both sides, a and b, it takes the lengths of the rows and the lengths of what was rounded off.
+    """
+    summed = 2 * (width + 4) * 2.0**-24 * b[0] * (a[0] + b[0])  # twice, because ‖b‖² and the centred rows are rounded
+    error = 1.01 * (a[1] * b[0] + (a[0] + a[1]) * b[1] + summed)  # a hundredth more, because the lengths are rounded
+    return 2.0**-8 * scores.abs() + error  # bfloat16 has eight significant bits
 
 
 def _factors(
@@ -256,7 +265,7 @@ def _factors(
 ) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Rows rounded to a type, their lengths, and the lengths of what was rounded off.
 
-    Three more coordinates hold the bias to the precision of float32 or, without bias, 1.
+    Three more coordinates hold the bias, split so that together they have float32's precision. Without bias they are 1.
     """
     n, f = x.shape
     rounded = x.new_ones(n, f + 3, dtype=dtype)
@@ -265,7 +274,7 @@ def _factors(
         for column in range(f, f + 3):
             rounded[:, column] = bias
             bias = bias - rounded[:, column]
-    # A product may take what is too small for the exponent as 0.
+    # A product may replace numbers that are too small for the exponent by 0.
     smallest = torch.finfo(torch.float32).tiny * math.sqrt(f)
     lost = torch.linalg.vector_norm(x - rounded[:, :f], dim=1) + smallest
     return rounded, torch.linalg.vector_norm(x, dim=1), lost
@@ -274,7 +283,7 @@ def _factors(
 def _right(
     train: _Rows, start: int, stop: int, offset: Float[Tensor, "f"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "columns w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """A block of training rows as factors, −‖b‖² / 2 as their bias; filled up to a multiple of GROUP."""
+    """A block of training rows as `_factors`, with the bias −‖b‖² / 2, padded to a multiple of GROUP."""
     count, device = stop - start, offset.device
     factors = offset.new_zeros(-(-count // GROUP) * GROUP, train.width + 3, dtype=dtype)
     factors[count:, train.width] = PAD
@@ -289,7 +298,10 @@ def _right(
 
 
 def _highest(scores: Float[Tensor, "m n"], count: int) -> tuple[Float[Tensor, "m count"], Int64[Tensor, "m count"]]:
-    """As `topk`, for many columns in a fraction of the time: the highest are in the groups with the highest maxima."""
+    """The same as `topk`, but for many columns in a fraction of the time.
+
+    The highest scores are in the groups with the highest maxima, so only these groups are searched.
+    """
     groups = scores.shape[1] // GROUP
     if groups <= count:
         return scores.topk(count, dim=1)
@@ -301,10 +313,10 @@ def _highest(scores: Float[Tensor, "m n"], count: int) -> tuple[Float[Tensor, "m
 
 
 def _each(function: Callable[[T], None], items: Sequence[T], device: torch.device) -> None:
-    """Calls a function with each, on a processor each core by itself.
+    """Calls a function with each item. On a CPU every core works on items of its own.
 
-    All cores together at one operation after the other would wait for each other at the end of each, a time slice of
-    the system (some milliseconds) where another process has one of them, and there are hundreds of operations.
+    The alternative is that all cores share each operation, of which there are hundreds, and wait for each other at its
+    end. Where another process has one of the cores, each wait is a time slice of the system, some milliseconds.
     """
     workers = min(_workers(device), len(items))
     if workers <= 1:
@@ -312,7 +324,7 @@ def _each(function: Callable[[T], None], items: Sequence[T], device: torch.devic
             function(item)
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the pool's threads begin with this number
+    torch.set_num_threads(1)  # the pool's threads start with this setting
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="neighbours") as pool:
             for _ in pool.map(function, items):
@@ -326,7 +338,7 @@ def _workers(device: torch.device) -> int:
 
 
 def _even(total: int, most: int) -> int:
-    """How many of `total` are taken at a time, at most `most`, so that no block is much smaller than the others."""
+    """How many of `total` are taken at a time: at most `most`, and so that no block is much smaller than the others."""
     blocks = -(-total // most)
     return max(1, -(-total // max(1, blocks)))
 
@@ -336,5 +348,5 @@ def _block(device: torch.device) -> int:
 
 
 def _cached(device: torch.device) -> int:
-    """Numbers that a core keeps close, for work that goes over them several times."""
+    """How many numbers fit into a core's cache, for work that goes over them several times."""
     return BLOCK * 16 if device.type == "cuda" else BLOCK // 64

@@ -1,13 +1,13 @@
-"""The numbers of an evaluation beside what they are compared with: a dictionary for the file, a table for the eye."""
+"""Runs the probes, and sets the encoder's numbers beside those of its baselines: as JSON, and as a table to read."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from barlow.probes import DEFAULT_PROBES, PROBES, Probe
+from barlow.probes import Probe, build_probes
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, measure
@@ -15,16 +15,17 @@ from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, measure
 ENCODER = "encoder"
 PIXELS = "pixels"
 UNTRAINED = ("untrained", "untrained_recalibrated")
-"""The untrained network as initialised, and with batch norm recalibrated: a table shows the better, metric by
-metric."""
+"""The untrained network as it is built, and with its batch norm recalibrated. The table shows the better of the two,
+metric by metric."""
 
 AUGMENTED = "linear_sgd_augmented"
-"""`linear_sgd` on augmented views, which the encoder alone gets."""
+"""`linear_sgd` on augmented views. Only the encoder is measured in this way."""
 
 BASELINES_OF = {AUGMENTED: "linear_sgd"}
-"""Probes whose baselines are another probe's."""
+"""Rows without baselines of their own, and the probe whose baselines they are compared with."""
 
 WIDTH = 80
+"""Columns of the table."""
 
 _LABELS = {
     "knn": "kNN",
@@ -49,16 +50,17 @@ class Outcome:
     metrics: Mapping[str, Score]
     notes: Mapping[str, Any]
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
-    """What was chosen with the test labels in sight, as the papers do: `best_epoch`, which `best_epoch_top1` is of."""
+    """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
+    belongs."""
 
 
 Results = dict[str, dict[str, Outcome]]
-"""Set's name → probe's kind → outcome."""
+"""Outcomes by the name of the set of features, then by the kind of the probe."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one probe, on the encoder and what it is compared with; None where it was not measured."""
+    """One metric of one probe, for the encoder and its baselines; None where it was not measured."""
 
     probe: str
     metric: str
@@ -68,7 +70,8 @@ class Row:
 
     @property
     def gain(self) -> float | None:
-        """The encoder's value less that of the best baseline; none where either was chosen on the test images."""
+        """The encoder's value less that of the best baseline. The best epoch has no gain: it was chosen on the test
+        images."""
         if self.metric == BEST_EPOCH:
             return None
         baselines = [score.value for score in (self.pixels, self.untrained) if score is not None]
@@ -78,17 +81,18 @@ class Row:
 def evaluate_features(
     named_sets: Mapping[str, tuple[FeatureSet, FeatureSet]], probes: Mapping[str, Probe] | Sequence[str] | None = None
 ) -> Results:
-    """Runs every probe on every (train, test) pair, all through the same code.
+    """Runs every probe on every pair of (train, test) features.
 
     Args:
-        named_sets: by name; "encoder", "pixels", "untrained" and "untrained_recalibrated" have a place in the table.
-        probes: by kind, or a list of kinds; `DEFAULT_PROBES` if not given.
+        named_sets: the pairs by name. The table has a place for "encoder", "pixels", "untrained" and
+            "untrained_recalibrated".
+        probes: by kind, or a list of kinds; `barlow.probes.DEFAULT_PROBES` if not given.
+
+    Raises:
+        ValueError: a probe is not known, or train and test are not labelled in the same way.
     """
     if not isinstance(probes, Mapping):
-        kinds = list(DEFAULT_PROBES if probes is None else probes)
-        if unknown := [kind for kind in kinds if kind not in PROBES]:
-            raise ValueError(f"unknown probe {unknown[0]!r}; use one or more of {', '.join(PROBES)}")
-        probes = {kind: PROBES[kind]() for kind in kinds}
+        probes = build_probes(probes)
     results: Results = {}
     for name, (train, test) in named_sets.items():
         if train.several_labels != test.several_labels:
@@ -102,14 +106,14 @@ def evaluate_features(
 
 
 def outcome_of(predicted: Predicted, labels: np.ndarray) -> Outcome:
-    """Measures what a probe predicted."""
+    """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels)
     chosen = {} if best is None else {"best_epoch": best}
     return Outcome(measure(predicted, labels), dict(predicted.notes), chosen)
 
 
 def results_table(results: Results) -> list[Row]:
-    """One row per probe and metric, in the order in which they were measured."""
+    """A row for each probe and metric, in the order in which they were measured."""
     order: dict[tuple[str, str], None] = {}
     for outcomes in results.values():
         for kind, outcome in outcomes.items():
@@ -135,10 +139,23 @@ def _find(results: Results, name: str, kind: str, metric: str) -> Score | None:
     return outcome.metrics.get(metric) if outcome is not None else None
 
 
-def as_json(results: Results) -> dict[str, Any]:
-    """Results as plain data: every measured set, and the gain over the best baseline.
+def unsuited_rates(results: Results) -> Iterator[str]:
+    """A line for each probe whose learning rate does not suit the scale of its features, so that its number says
+    little."""
+    for name, outcomes in results.items():
+        for kind, outcome in outcomes.items():
+            if outcome.notes.get("worse_than_class_frequencies"):
+                yield (
+                    f"{kind} on {name} fits the training images worse (loss {outcome.notes['train_loss']:.3g}) than "
+                    f"the class frequencies alone: lr {outcome.notes['lr']:g} does not suit features of this scale; "
+                    "rely on logistic, which standardises them"
+                )
 
-    `chosen_on_test` is there for probes that train: the epoch that `best_epoch_top1` is of.
+
+def as_json(results: Results) -> dict[str, Any]:
+    """The results as plain data: every number, and the gains over the best baseline.
+
+    Probes that train have `chosen_on_test` too: the epoch to which `best_epoch_top1` belongs.
     """
     return {
         "sets": {
@@ -157,9 +174,9 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def render(results: Results) -> str:
-    """The table as text of at most 80 columns: per cent, with 95 % intervals, and the gain over the better baseline.
+    """The table as text, at most 80 columns wide: per cent with 95 % intervals, and the gain over the best baseline.
 
-    Below it stands what the rows of probes that train mean, where there are such rows.
+    If there are rows of probes that train, a note below the table explains them.
     """
     from rich.console import Console
     from rich.table import Table

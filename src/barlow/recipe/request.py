@@ -2,19 +2,19 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from barlow import objectives
+from barlow.data.sources import FoldersOrName
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.flags import as_keys
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe, check
 
-Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 DEFAULT = "small_barlow_twins"
 
 FREE_ON_RESUME = (
@@ -30,7 +30,7 @@ whether it still holds the same images."""
 
 
 def requested(
-    data: Data | None,
+    data: FoldersOrName | None,
     *,
     objective: str | Callable[..., Any] | None = None,
     encoder: str | nn.Module | None = None,
@@ -106,7 +106,7 @@ def _honest_source(name: str, content: Mapping[str, Any], changed: Mapping[str, 
     }
 
 
-def chosen_recipe(data: Data | None = None, *, recipe: str = DEFAULT, **flags: Any) -> Recipe:
+def chosen_recipe(data: FoldersOrName | None = None, *, recipe: str = DEFAULT, **flags: Any) -> Recipe:
     """The recipe that `pretrain` would start from, given the same arguments; `auto` is not resolved."""
     return new_recipe(recipe, requested(data, **flags))
 

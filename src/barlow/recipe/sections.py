@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from barlow.optim import schedules
+from barlow.optim.groups import GroupRule
 from barlow.recipe.messages import NUMBER, TABLE
 
 Auto = Literal["auto"]
@@ -91,6 +92,8 @@ class OptimSection(Section):
     """Whether LARS's trust ratio is clipped."""
     loss_weight: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's factor: for reference code that divides the gradient by the number of GPUs, 1/16 for 16."""
+    groups: list[GroupRule] = []
+    """Rules for some of the parameters, by their names; the first that fits a parameter holds."""
 
     def rate_per_256(self, batch_size: int) -> float:
         """The rate for 256 images at a batch size.

@@ -1,1 +1,1 @@
-"""Augmented views: keyed draws, batched ops, the pipeline that runs them, and the sheet a person looks at."""
+"""Augmented views: draws that have keys, ops that work on batches, the pipeline, and the sheet that shows them."""

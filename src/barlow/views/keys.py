@@ -1,7 +1,7 @@
-"""Random numbers as a function: the same (seed, epoch, sample id, view, op, draw) gives the same number, always.
+"""Random numbers as a function: the same (seed, epoch, sample id, view, op, draw) always gives the same number.
 
-There is no state, so nothing that happens to a run (another number of workers, another batch, a resumption, a sample
-that was skipped) can shift a draw. Nearby arguments give unrelated numbers.
+There is no generator whose state could get out of step. So nothing that happens to a run can shift a draw: not another
+number of workers, another batch, a resumption, or a sample that was skipped. Nearby arguments give unrelated numbers.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ GOLDEN = 0x9E3779B97F4A7C15
 MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
 
-# First word of every chain, so that the same (seed, epoch) never gives the views and the sample order the same numbers.
+# The first word that is hashed says what the number is for. So views and sample order share no numbers, although both
+# are drawn with the same (seed, epoch).
 VIEWS = 1
 ORDER = 2
 
-MANTISSA = 53  # bits of a float64: the most a uniform number in [0, 1) can hold evenly spaced
+MANTISSA = 53  # bits of a float64's mantissa: a uniform number in [0, 1) cannot have more of them and be evenly spaced
 
 
 def _mixed(word: int) -> int:
@@ -40,26 +41,27 @@ def _mixed_array(words: np.ndarray) -> np.ndarray:
 def hashed(words: Sequence[int], ids: np.ndarray) -> np.ndarray:
     """Hashes a prefix of words followed by each id to 64 evenly spread bits.
 
-    A chain: every word is added to the state (after a step by the golden constant, so that zeros move it too) and mixed
-    in; the ids come last and are mixed twice, so for one prefix different ids never collide.
+    The words are hashed one after the other. Each is added to the state, after a step by the golden constant so that a
+    zero moves the state too, and the sum is mixed. The ids come last and are mixed twice. Mixing is one-to-one, so with
+    one prefix no two ids collide.
 
     Args:
-        words: the prefix; integers from 0 to 2**64 - 1. The first should name the purpose (this module uses 1 and 2),
-            so that two uses of one seed share no numbers.
+        words: the prefix; integers from 0 to 2**64 - 1. The first should say what the numbers are for (this module uses
+            1 and 2), so that two uses of one seed share no numbers.
         ids: (..., n) integers, not negative.
 
     Returns:
         uint64 of the shape of ``ids``.
 
     Raises:
-        ValueError: if a word does not fit, or ids are not integers or negative.
+        ValueError: a word does not fit, or ids are negative or no integers.
     """
     for word in words:
         checked(word)
     return _mixed_array(_mixed_array(_as_words(ids) + np.uint64(_chain(tuple(map(int, words))))))
 
 
-# A worker draws for one image at a time: the prefix that all of its draws share would cost more than the draws.
+# Kept, because hashing the prefix takes longer than hashing the ids when there are few of them.
 @lru_cache(maxsize=256)
 def _chain(words: tuple[int, ...]) -> int:
     state = 0
@@ -69,7 +71,11 @@ def _chain(words: tuple[int, ...]) -> int:
 
 
 def checked(word: int, name: str = "seed, epoch, view, op and draw") -> int:
-    """Returns the word if it fits 64 bits without a sign, and raises ValueError if not: it would wrap onto another."""
+    """Returns the word if it is an integer from 0 to 2**64 - 1.
+
+    Raises:
+        ValueError: it is not. A larger one would wrap around and give the draws of another word.
+    """
     if isinstance(word, bool) or not isinstance(word, int | np.integer):
         raise ValueError(f"{name}: got {word!r}; give an integer from 0 to 2**64 - 1.")
     if not 0 <= int(word) < WORD:
@@ -92,7 +98,7 @@ def _as_uniform(bits: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """What the draws of a batch depend on, and nothing else.
+    """All that the draws of a batch depend on.
 
     Args:
         seed: of the run, 0 to 2**64 - 1.
@@ -102,7 +108,7 @@ class Keys:
         op: position of the op in the view's list.
 
     Raises:
-        ValueError: if one of them is not an integer, or is negative or too large.
+        ValueError: one of them is not an integer, or is negative or too large.
     """
 
     seed: int
@@ -124,7 +130,8 @@ class Keys:
 
     def uniforms(self, first: int, count: int) -> np.ndarray:
         """Draws ``first`` to ``first + count - 1`` of each sample at once: (count, n), rows as from ``uniform``."""
-        # As in `_chain`, with the draw as its last word; arrays of uint64 wrap around as the remainder by WORD does.
+        # The same as in `_chain`, with the draw as its last word. Arrays of uint64 wrap around by themselves, where
+        # `_chain` takes the remainder by WORD.
         prefix = _chain((VIEWS, int(self.seed), int(self.epoch), int(self.view), int(self.op)))
         chains = _mixed_array(np.arange(first, first + count, dtype=np.uint64) + np.uint64(prefix))
         states = (chains + np.uint64(GOLDEN))[:, None] + self.ids
@@ -142,10 +149,10 @@ class Keys:
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order in which the n samples are seen in an epoch: (n,) int64, a function of the arguments alone.
 
-    Sorts the samples by a keyed 64-bit hash; the hash is one-to-one in the sample, so there are no ties.
+    Samples are sorted by a keyed 64-bit hash. No two samples have the same hash, so there are no ties.
 
     Raises:
-        ValueError: if n is negative, or seed or epoch do not fit.
+        ValueError: n is negative, or seed or epoch do not fit.
     """
     if n < 0:
         raise ValueError(f"n: got {n}; give the number of samples, 0 or more.")

@@ -1,35 +1,41 @@
-"""Makes the views of a batch: all at once from memory, or the crop in a worker and the rest batched.
+"""Makes the views of a batch: all at once from images in memory, or the crops in workers and the rest batched.
 
-Both ways draw from the same table of keys, so they make the same views; their pixels differ by rounding (a worker's
-crop is rounded to 8 bits to cross the process boundary).
+Both ways draw from the same table of keys, so they make the same views. Their pixels differ by rounding, because a
+worker rounds its crops to 8 bits to send them to the main process.
 """
 
-import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
-from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images
+from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images, kind_of
+from barlow.views.ops.crop import central_squares
 
-# Elements of float images worked on at a time on a CPU: 4 MiB, for which torch's calls cost little beside their work.
-# An image of more than ALONE elements (147 pixels square) is worked on by itself, where it lies: it is changed without
-# being gathered first, and stays in a core's second cache from pass to pass. What a sample becomes does not depend on
-# its batch, so this changes the speed and nothing else.
-CHUNK, ALONE = 1 << 20, 1 << 16
+CHUNK = 1 << 20
+"""On a CPU, this many elements of float images (4 MiB) are worked on at a time. Torch's calls then cost little beside
+their work. What an image becomes does not depend on its batch, so this changes the speed and nothing else."""
+
+ALONE = 1 << 16
+"""An image of more elements (147 pixels square) is worked on by itself. It is then changed where it lies, without being
+gathered first, and it stays in a core's second cache from pass to pass."""
 
 OUTPUTS = 4
-"""Batches whose memory is kept: one in training, one that is made meanwhile, and as many that a caller looks at."""
+"""Batches whose memory is kept: one in training, one that is being made, and as many that a caller looks at."""
+
+Drawn = Sequence[tuple[Op, tuple[np.ndarray, ...]]]
+"""Ops in their order, each with what it drew for the images of a batch."""
 
 
 class ViewPipeline:
-    """Turns images into two or more normalised views of one size.
+    """Turns images into one or more normalised views, each of a size of its own.
 
     Args:
         views: the ops of each view in order, with exactly one RandomResizedCrop each. Ops before the crop see the whole
@@ -37,32 +43,23 @@ class ViewPipeline:
         mean: per channel, of images in [0, 1]; normalisation comes last in every view.
         std: per channel.
 
+    Attributes:
+        sizes: the side of each view in pixels.
+
     Raises:
-        ValueError: if there are fewer than two views, one has no crop or several, sizes differ, or a view normalises.
+        ValueError: there is no view; a view has no crop or several, or normalises; a crop or a flip comes after an op
+            that tells what it drew; two ops tell something by the same name.
     """
 
     def __init__(self, views: Sequence[Sequence[Op]], mean: Sequence[float], std: Sequence[float]):
         self.views: tuple[tuple[Op, ...], ...] = tuple(tuple(ops) for ops in views)
-        if len(self.views) < 2:
-            raise ValueError(f"views: got {len(self.views)}; give two or more: the objectives compare views.")
+        if not self.views:
+            raise ValueError("views: got none; give the ops of one view or more.")
         self.normalize = Normalize(tuple(mean), tuple(std))
-        self._crops = [self._crop_position(number, ops) for number, ops in enumerate(self.views)]
-        sizes = [self._crop(view).size for view in range(len(self.views))]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"views: got crops of sizes {sizes}; give all views the same size.")
-        self.size: int = sizes[0]
+        self._crops = [_crop_position(number, ops) for number, ops in enumerate(self.views, 1)]
+        self.sizes: tuple[int, ...] = tuple(self._crop(view).size for view in range(len(self.views)))
+        self._telling = _telling_ops(self.views)
         self._outputs = _Outputs(OUTPUTS * len(self.views))
-
-    @staticmethod
-    def _crop_position(number: int, ops: tuple[Op, ...]) -> int:
-        positions = [i for i, op in enumerate(ops) if isinstance(op, RandomResizedCrop)]
-        if len(positions) != 1:
-            raise ValueError(f"view {number + 1}: got {len(positions)} random_resized_crop ops; give exactly one.")
-        if any(isinstance(op, Normalize) for op in ops):
-            raise ValueError(
-                f"view {number + 1}: got a normalize op; leave it out: mean and std are applied last anyway."
-            )
-        return positions[0]
 
     def _crop(self, view: int) -> RandomResizedCrop:
         crop = self.views[view][self._crops[view]]
@@ -72,28 +69,24 @@ class ViewPipeline:
     def from_memory(
         self, pixels: Pixels, sizes: np.ndarray | Tensor | None, ids: np.ndarray | Tensor, seed: int, epoch: int
     ) -> list[Images]:
-        """Makes all views of images held decoded at one size, on the device they are on.
+        """Makes all views of images that are held in memory at one size, on the device that they are on.
 
         Args:
             pixels: the images, uint8.
-            sizes: (n, 2) original height and width of each; None if they are held as they were.
+            sizes: (n, 2) original height and width of each; None if the images were not resized.
             ids: (n,) sample ids.
             seed: of the run.
             epoch: of the batch.
         """
-        _check_uint8("pixels", pixels.dtype, torch.uint8)
-        ids = _on_host(ids)
-        original = np.tile([pixels.shape[2:]], (len(pixels), 1)) if sizes is None else _on_host(sizes)
-        if original.shape != (len(pixels), 2) or ids.shape != (len(pixels),):
-            raise ValueError(
-                f"got {len(pixels)} images, sizes {original.shape}, ids {ids.shape}; give sizes (n, 2) and ids (n,)."
-            )
-        largest = pixels.shape[1] * max(pixels.shape[2] * pixels.shape[3], self.size**2)
-        out = []
-        for view in range(len(self.views)):
-            ops, keys = list(enumerate(self.views[view])), Keys(seed, epoch, ids, view)
-            out.append(self._made(pixels, ops, keys, original, largest))
-        return out
+        original, ids = _original_sizes(pixels, sizes), _on_host(ids)
+        if ids.shape != (len(pixels),):
+            raise ValueError(f"got {len(pixels)} images and ids {ids.shape}; give ids (n,), one per image.")
+        views = []
+        for view, (ops, size) in enumerate(zip(self.views, self.sizes, strict=True)):
+            drawn = _draw(ops, 0, Keys(seed, epoch, ids, view))
+            shape = (*pixels.shape[:2], size, size)
+            views.append(self._normalized(pixels, shape, partial(_apply, drawn, original)))
+        return views
 
     def cropper(self, ids: np.ndarray, seed: int, epoch: int) -> "Cropper":
         """Draws, for a batch at once, what makes the first part of each view: the ops up to and including the crop.
@@ -108,7 +101,7 @@ class ViewPipeline:
     def crop_one(
         self, image: UInt8[np.ndarray, "c h w"], id: int, seed: int, epoch: int
     ) -> list[UInt8[np.ndarray, "c s s"]]:
-        """As ``cropper``, for the one image that has this id."""
+        """The same as ``cropper``, for the one image that has this id."""
         return self.cropper(np.array([id]), seed, epoch)(image, 0)
 
     def finish(
@@ -117,7 +110,7 @@ class ViewPipeline:
         """Makes the rest of each view, batched: the ops after the crop, and normalisation.
 
         Args:
-            crops: per view the results of ``cropper``, stacked; on the device to work on.
+            crops: the results of ``cropper``, stacked for each view; on the device to work on.
             ids: (n,) sample ids.
             seed: of the run.
             epoch: of the batch.
@@ -125,60 +118,159 @@ class ViewPipeline:
         if len(crops) != len(self.views):
             raise ValueError(f"crops: got {len(crops)} views; give {len(self.views)}, as a cropper makes them.")
         ids = _on_host(ids)
-        out = []
-        for view, pixels in enumerate(crops):
+        views = []
+        for view, (ops, pixels) in enumerate(zip(self.views, crops, strict=True)):
             _check_uint8("crops", pixels.dtype, torch.uint8)
             if ids.shape != (len(pixels),):
                 raise ValueError(
                     f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
                 )
-            ops = list(enumerate(self.views[view]))[self._crops[view] + 1 :]
-            out.append(self._made(pixels, ops, Keys(seed, epoch, ids, view), None, math.prod(pixels.shape[1:])))
-        return out
+            drawn = _draw(ops, self._crops[view] + 1, Keys(seed, epoch, ids, view))
+            views.append(self._normalized(pixels, pixels.shape, partial(_apply, drawn, None)))
+        return views
 
-    def _made(
-        self,
-        pixels: Pixels,
-        ops: Sequence[tuple[int, Op]],
-        keys: Keys,
-        sizes: np.ndarray | None,
-        elements: int,
-    ) -> Images:
-        """One view: the ops, each with its position, and normalisation; on a CPU a few images at a time.
+    def told(self, ids: np.ndarray | Tensor, seed: int, epoch: int) -> dict[str, Int64[Tensor, "n"]]:
+        """What ops drew that an objective can ask for, by name, such as the ``rotation`` of RandomRotate90.
+
+        It is drawn anew from the keys, so it needs no images and is the same wherever the views are made.
 
         Args:
-            pixels: what the ops are given.
-            ops: with their positions.
-            keys: of the samples.
-            sizes: original height and width, if the crop is among the ops.
-            elements: of the largest image that is met.
+            ids: (n,) sample ids.
+            seed: of the run.
+            epoch: of the batch.
+
+        Returns:
+            Tensors on the CPU; none if no op tells anything.
         """
-        n, c = pixels.shape[:2]
-        side = (n, c, self.size, self.size) if sizes is not None else pixels.shape
-        cpu = pixels.device.type == "cpu"
-        out = self._outputs.take(side) if cpu else torch.empty(side, device=pixels.device)
-        drawn = [(op, op.draws(keys.for_op(position))) for position, op in ops]
-        together = n if not cpu else 1 if elements > ALONE else CHUNK // max(1, elements)
+        ids, told = _on_host(ids), {}
+        for name, (view, position, op) in self._telling.items():
+            draws = op.draws(Keys(seed, epoch, ids, view, position))
+            told[name] = torch.from_numpy(op.told(*draws))
+        return told
+
+    def centre_from_memory(self, pixels: Pixels, sizes: np.ndarray | Tensor | None) -> Images:
+        """One plain view of each image, without any draw: its central square at the first view's size, normalised.
+
+        A pass that embeds all images (a clustering before an epoch) needs the same view of an image each time. The
+        square's side is the image's shorter side, and it is resampled as RandomResizedCrop resamples its box.
+
+        Args:
+            pixels: the images in memory, uint8, on the device to work on.
+            sizes: (n, 2) original height and width of each; None if the images were not resized.
+        """
+        original, crop = _original_sizes(pixels, sizes), self._crop(0)
+        boxes = central_squares(original[:, 0], original[:, 1])
+
+        def cropped(x: Images, rows: slice) -> Images:
+            return crop.resample_held(x, boxes[rows], original[rows])
+
+        return self._normalized(pixels, (*pixels.shape[:2], crop.size, crop.size), cropped)
+
+    def centre_crop(self, image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c s s"]:
+        """The same view as from ``centre_from_memory``, of an image of any size and before normalisation: for a worker.
+
+        Args:
+            image: uint8; its layout in memory may be that of (h, w, c).
+        """
+        _check_uint8("image", image.dtype, np.dtype(np.uint8))
+        height, width = image.shape[1:]
+        return self._crop(0).resample_one(image, central_squares(np.array([height]), np.array([width]))[0])
+
+    def finish_centre(self, crops: Pixels) -> Images:
+        """Normalises the results of ``centre_crop``, stacked; on the device that they are on."""
+        _check_uint8("crops", crops.dtype, torch.uint8)
+        return self._normalized(crops, crops.shape, lambda x, rows: x)
+
+    def _normalized(self, pixels: Pixels, shape: Sequence[int], change: Callable[[Images, slice], Images]) -> Images:
+        """Changes images and normalises them; on a CPU a few images at a time, in memory that is used again.
+
+        Args:
+            pixels: the images.
+            shape: of the result.
+            change: what is done to the images of some rows, given as floats.
+        """
+        n, on_cpu = len(pixels), pixels.device.type == "cpu"
+        out = self._outputs.take(shape) if on_cpu else torch.empty(tuple(shape), device=pixels.device)
+        # Elements of the image at its largest: before the crop or after it.
+        elements = shape[1] * max(pixels.shape[2] * pixels.shape[3], shape[2] * shape[3])
+        together = n if not on_cpu else 1 if elements > ALONE else CHUNK // max(1, elements)
         step = max(1, together)
         for start in range(0, max(1, n), step):
             rows = slice(start, start + step)
-            # Which spares autograd's bookkeeping of every pass; `out` is an ordinary tensor all the same.
+            # Inference mode spares autograd's bookkeeping of every pass. `out` was made outside of it, so the caller
+            # gets an ordinary tensor.
             with torch.inference_mode():
-                x = as_images(pixels[rows])
-                for op, draws in drawn:
-                    of_rows = [draw[rows] for draw in draws]
-                    if isinstance(op, RandomResizedCrop) and sizes is not None:
-                        x = op.apply(x, of_rows[0], sizes[rows])
-                    else:
-                        x = op.apply(x, *of_rows)
-                self.normalize.apply(x, out=out[rows])
+                self.normalize.apply(change(as_images(pixels[rows]), rows), out=out[rows])
         return out
+
+
+def _crop_position(number: int, ops: Sequence[Op]) -> int:
+    """Where the crop is among the ops of a view; raises ValueError if the view cannot be made."""
+    positions = [i for i, op in enumerate(ops) if isinstance(op, RandomResizedCrop)]
+    if len(positions) != 1:
+        raise ValueError(f"view {number}: got {len(positions)} random_resized_crop ops; give exactly one.")
+    if any(isinstance(op, Normalize) for op in ops):
+        raise ValueError(f"view {number}: got a normalize op; leave it out: mean and std are applied last anyway.")
+    return positions[0]
+
+
+def _telling_ops(views: Sequence[Sequence[Op]]) -> dict[str, tuple[int, int, Op]]:
+    """The ops that tell what they drew, by the name they use: (view, position in its list, op).
+
+    Raises:
+        ValueError: two tell by the same name, or an op moves pixels after one that tells. A flip after a rotation, for
+            example, would turn a quarter turn to the left into one to the right.
+    """
+    found: dict[str, tuple[int, int, Op]] = {}
+    for view, ops in enumerate(views):
+        for position, op in enumerate(ops):
+            if op.tells is None:
+                continue
+            place = f"{kind_of(type(op))} of view {view + 1}"
+            if op.tells in found:
+                other_view, _, other = found[op.tells]
+                raise ValueError(
+                    f"views: {kind_of(type(other))} of view {other_view + 1} and {place} both tell {op.tells!r}; keep "
+                    "one: an objective could not know which is meant."
+                )
+            found[op.tells] = view, position, op
+    for name, (view, position, op) in found.items():
+        for later in views[view][position + 1 :]:
+            if later.geometric:
+                raise ValueError(
+                    f"view {view + 1}: got {kind_of(type(later))} after {kind_of(type(op))}; put it before: it moves "
+                    f"pixels, so the {name} that is told would be wrong."
+                )
+    return found
+
+
+def _draw(ops: Sequence[Op], first: int, keys: Keys) -> Drawn:
+    """The ops from position ``first`` on, each with its draws."""
+    return [(op, op.draws(keys.for_op(at))) for at, op in enumerate(ops) if at >= first]
+
+
+def _apply(drawn: Drawn, sizes: np.ndarray | None, x: Images, rows: slice) -> Images:
+    """Applies ops to the images of some rows of a batch.
+
+    Args:
+        drawn: the ops, with the draws of the whole batch.
+        sizes: (n, 2) original height and width of each image, if the crop is among the ops.
+        x: the images of these rows.
+        rows: of the batch.
+    """
+    for op, draws in drawn:
+        of_rows = [draw[rows] for draw in draws]
+        if isinstance(op, RandomResizedCrop) and sizes is not None:
+            of_rows.append(sizes[rows])
+        x = op.apply(x, *of_rows)
+    return x
 
 
 class Cropper:
     """Makes the first part of each view of the images of a batch, one by one; see `ViewPipeline.cropper`.
 
-    Drawing takes as long for one image as for all of a batch, and in a worker a tenth of what an image takes in all.
+    Drawing takes as long for one image as for a whole batch. If a worker drew for each image apart, that would be a
+    tenth of its time.
     """
 
     def __init__(self, views: Sequence[Sequence[Op]], ids: np.ndarray, seed: int, epoch: int) -> None:
@@ -220,9 +312,10 @@ def as_pixels(x: Images) -> Pixels:
 
 
 class _Outputs:
-    """Memory for finished views on a CPU, given out again once nobody holds the views that were in it.
+    """Memory for finished views on a CPU. It is given out again once nobody holds the views that were in it.
 
-    The system clears memory at its first touch, which takes longer than most ops on the images that are put there.
+    The system clears memory when it is first touched, and that takes longer than most ops take on the images that are
+    then put there.
     """
 
     def __init__(self, most: int) -> None:
@@ -231,10 +324,10 @@ class _Outputs:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["_Outputs"], tuple[int]]:
-        return type(self), (self._most,)  # another process has memory of its own
+        return type(self), (self._most,)  # a copy in another process has memory of its own
 
     def take(self, shape: Sequence[int]) -> Images:
-        """A tensor of any content that shares its memory with no other."""
+        """A tensor of any content that shares its memory with no other tensor in use."""
         with self._lock:
             free = (at for at, (array, lent) in enumerate(self._kept) if lent() is None and array.shape == tuple(shape))
             if (at := next(free, None)) is not None:
@@ -242,10 +335,20 @@ class _Outputs:
             else:
                 # NumPy asks the system for large pages (on Linux, from 4 MB on), which are cleared faster.
                 array = np.empty(shape, np.float32)
-            # The tensor and whatever is made of it hold this view of the array, and nobody else does.
+            # The tensor, and whatever is made of it, holds this view of the array. Nobody else does, so the memory is
+            # free as soon as the view is gone.
             lent = array[:]
             self._kept = [(array, weakref.ref(lent)), *self._kept[: self._most - 1]]
             return torch.from_numpy(lent)
+
+
+def _original_sizes(pixels: Pixels, sizes: np.ndarray | Tensor | None) -> np.ndarray:
+    """Checks images in memory; returns (n, 2), the height and width that each had before it was resized."""
+    _check_uint8("pixels", pixels.dtype, torch.uint8)
+    original = np.tile([pixels.shape[2:]], (len(pixels), 1)) if sizes is None else _on_host(sizes)
+    if original.shape != (len(pixels), 2):
+        raise ValueError(f"got {len(pixels)} images and sizes {original.shape}; give sizes (n, 2), one row per image.")
+    return original
 
 
 def _on_host(values: np.ndarray | Tensor) -> np.ndarray:

@@ -8,19 +8,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-CELL = 96  # pixels: a view of 32 still shows its pixels, ten cells still fit a screen
+CELL = 96
+"""Side of a cell in pixels. A view of 32 pixels still shows each of them, and ten cells still fit a screen."""
 MARGIN = 4
-GAP = 20  # between the original and each group of views, so that the groups read as groups
+GAP = 20
+"""Between the original and each group of views, wider than the margin, so that one sees what belongs together."""
 PAPER = 255
 
 
 def _visible(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
-    """One or two channels as grey (the first), more than three as the first three."""
+    """The three channels that are shown: the first as grey if there are one or two, else the first three."""
     return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
 
 
 def _cell(image: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The image fitted into a square with its aspect ratio kept; small ones enlarged so that their pixels show."""
+    """The image fitted into a square, its aspect ratio kept. A small image is enlarged so that its pixels show."""
     image = np.ascontiguousarray(_visible(image))
     h, w = image.shape[:2]
     fit_h, fit_w = max(1, round(side * h / max(h, w))), max(1, round(side * w / max(h, w)))
@@ -40,19 +42,19 @@ def view_sheet(
     views: Sequence[Sequence[Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"]]],
     cell: int = CELL,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Draws one row per image: the original, then several draws of each view.
+    """Draws one row for each image: the original, then several draws of each view.
 
     Args:
         originals: n images of any size.
-        views: one group of columns per view; a group is one or more batches of the n images, each batch another draw.
-            Floats are in [0, 1], without normalisation.
+        views: one group of columns for each view. A group is one or more batches of the n images, each another draw;
+            groups may differ in size, and all are shown in cells of one size. Floats are in [0, 1], not normalised.
         cell: side of a cell in pixels.
 
     Returns:
         The picture. One channel is shown grey; of more than three the first three are shown.
 
     Raises:
-        ValueError: if there are no images, or a batch does not have one view of each.
+        ValueError: there are no images, or a batch does not have one view of each.
     """
     if not originals or not views:
         raise ValueError(f"view_sheet: got {len(originals)} images and {len(views)} views; give one or more of each.")

@@ -1,0 +1,82 @@
+"""What a file's bytes become: pixels and a header, or one line on why they cannot be read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Array = NDArray[np.uint8]
+
+
+class UnreadableImage(ValueError):
+    """The file cannot become pixels, or not all of them; `reason` is one line for the list of skipped files."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that a worker process can raise it in the main one
+        return type(self), (self.reason,)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its image before any pixel is decoded.
+
+    Args:
+        format: Pillow's name of the format, such as "JPEG".
+        height: of the image as it is shown, with its EXIF orientation applied.
+        width: likewise.
+        grey: whether the file stores grey levels rather than colours.
+        multiframe: whether there are more frames than the first, which is the one that is read.
+    """
+
+    format: str
+    height: int
+    width: int
+    grey: bool
+    multiframe: bool
+
+
+def upright(pixels: Array, orientation: int) -> Array:
+    """Undoes an EXIF orientation, 1 to 8 (Exif 2.32, 4.6.4). From 5 on, height and width change places."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuses an image without pixels, or with more than `max_pixels`."""
+    if width <= 0 or height <= 0:
+        raise UnreadableImage(f"no pixels ({width}×{height})")
+    if width * height > max_pixels:
+        raise UnreadableImage(f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns every error inside into `UnreadableImage`: on bad data, the decoders raise errors of nearly any type."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"too many pixels: {_one_line(error)}") from None
+    except MemoryError:
+        raise UnreadableImage("not enough memory to decode it") from None
+    except Exception as error:
+        raise UnreadableImage(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:200]
+    return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"

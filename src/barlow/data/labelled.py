@@ -1,0 +1,195 @@
+"""Labelled images for an evaluation: which of them can be read, what their labels mean, and views for the networks."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from barlow.data.decoding import UnreadableImage
+from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.sources import FoldersOrName, ImageSource, open_source
+from barlow.machine import available_cores, available_memory
+from barlow.nets.preprocessing import Preprocessing
+from barlow.types import Images
+from barlow.views.keys import Keys
+from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
+
+SHARE_OF_MEMORY = 0.25
+"""Centre views are kept in memory if they need less than this share of what is free. Otherwise the images are decoded
+again for each network."""
+
+PROBE_VIEW = 1 << 32
+"""The number of the view in the keys of augmented views. Pretraining has no view of this number: else a probe would be
+trained on the very crops that the encoder has been trained on."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """The readable images of a source, their labels, and how the networks want to see them.
+
+    Args:
+        source: where the pixels come from.
+        preprocessing: what the networks expect of an image.
+        ids: which images of the source these are, in order. Images that cannot be read are left out.
+        labels: class numbers (N,), or zeros and ones (N, k) for several labels an image.
+        classes: the names of the classes that the labels number.
+        sizes: height and width of each original.
+        hashes: `pixel_hash` of each centre view.
+        skipped: where the images are that cannot be read, and why they cannot.
+        held: the centre views in memory; None if they are decoded whenever they are asked for.
+    """
+
+    source: ImageSource
+    preprocessing: Preprocessing
+    ids: Int64[np.ndarray, "n"]
+    labels: np.ndarray
+    classes: list[str]
+    sizes: Int64[np.ndarray, "n 2"]
+    hashes: list[str]
+    skipped: list[tuple[str, str]]
+    held: UInt8[np.ndarray, "n s s c"] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash for all images in their order: features that were computed from them are cached under it."""
+        return fingerprint(self.hashes)
+
+    @property
+    def skipped_note(self) -> str | None:
+        """One line on the images that cannot be read; None if all can."""
+        if not self.skipped:
+            return None
+        where, reason = self.skipped[0]
+        return f"{len(self.skipped)} images of {self.source.name} cannot be read and are left out ({where}: {reason})"
+
+    def numbered_like(self, train: "LabelledSet") -> "LabelledSet":
+        """The same images with the class numbers of the training set.
+
+        Each source numbers its own classes. If the test images lack "ant", then "bee" is class 0 among them, and class
+        1 among the training images.
+
+        Raises:
+            ValueError: there is a class that the training set does not have.
+        """
+        if self.classes == train.classes:
+            return self
+        foreign = [name for name in self.classes if name not in train.classes]
+        if foreign or self.labels.ndim > 1:
+            raise ValueError(
+                f"--test has classes that --train has not ({', '.join((foreign or self.classes)[:5])}); --train has "
+                f"{', '.join(train.classes[:5])}{', …' if len(train.classes) > 5 else ''}: name the sub-folders alike"
+            )
+        labels = np.array([train.classes.index(self.classes[k]) for k in self.labels], np.int64)
+        return replace(self, labels=labels, classes=train.classes)
+
+    def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Images]:
+        """Normalised batches of centre views, in the order of `ids`; with `rows`, of these positions in `ids` only."""
+        rows = np.arange(len(self)) if rows is None else rows
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
+
+        def view(row: int) -> np.ndarray:
+            return self.preprocessing.centre(self.source.read(int(self.ids[row])))
+
+        # The threads do not stop between batches: they decode the next batch while the network is busy with this one.
+        decoded = iter(()) if self.held is not None else in_threads(view, rows, available_cores())
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            pixels = self.held[batch] if self.held is not None else np.stack([next(decoded) for _ in batch])
+            # In place, so that the order of the bytes stays (n, h, w, c): the network wants its input `channels_last`.
+            yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+    def augmented_views(self, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Images]:
+        """Normalised batches in the order of `ids`, each image cropped and flipped at random.
+
+        An image's view depends on the seed, the epoch and the image's id, and on nothing else.
+        """
+        crop, flip = RandomResizedCrop(self.preprocessing.size), HorizontalFlip()
+        normalize = Normalize(self.preprocessing.mean, self.preprocessing.std)
+        keys = Keys(seed, epoch, self.ids, PROBE_VIEW)
+        boxes = crop.boxes(self.sizes[:, 0], self.sizes[:, 1], keys.for_op(0))
+
+        def cut(row: int) -> np.ndarray:
+            return crop.resample_one(self.source.read(int(self.ids[row])).transpose(2, 0, 1), boxes[row])
+
+        crops = in_threads(cut, range(len(self)), available_cores())
+        for start in range(0, len(self), batch_size):
+            stop = min(start + batch_size, len(self))
+            pixels = torch.from_numpy(np.stack([next(crops) for _ in range(start, stop)])).to(device)
+            yield normalize(flip(as_images(pixels), keys.for_op(1).rows(start, stop)))
+
+
+def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessing, max_bad: float) -> LabelledSet:
+    """Reads every image once: which can be read, how large it is, its hash, and its centre view where memory allows.
+
+    Args:
+        images: folders with a sub-folder for each class, or the name of a set.
+        split: "train" or "test", for a named set; messages call the images by it too (`--train`).
+        preprocessing: what the networks expect of an image.
+        max_bad: the share of images that may be unreadable.
+
+    Raises:
+        ValueError: the images have no labels, or too many of them cannot be read.
+    """
+    source = open_source(images, split=split, channels=preprocessing.channels)
+    if source.labels is None or source.classes is None:
+        raise ValueError(
+            f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
+            f"({source.name}/CLASS/image.jpg)"
+        )
+    size, count = preprocessing.size, len(source)
+    needed = count * size * size * preprocessing.channels
+    fits = needed <= SHARE_OF_MEMORY * available_memory()
+    held = np.empty((count, size, size, preprocessing.channels), np.uint8) if fits else None
+    sizes = np.zeros((count, 2), np.int64)
+
+    def take(index: int) -> tuple[int, str, str]:
+        try:
+            image = source.read(index)
+        except UnreadableImage as error:
+            return index, "", error.reason
+        sizes[index] = image.shape[:2]
+        view = preprocessing.centre(image)
+        if held is not None:
+            held[index] = view
+        return index, pixel_hash(view), ""
+
+    with without_library_noise():
+        taken = list(in_threads(take, range(count), available_cores()))
+    skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
+    if len(skipped) > max_bad * count or len(skipped) == count:
+        allow = min(1.0, np.ceil(100 * len(skipped) / count) / 100)
+        raise ValueError(
+            f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read "
+            f"({skipped[0][0]}: {skipped[0][1]}); remove them, or allow them with --max-bad {allow:g}"
+        )
+    ids = np.array([index for index, digest, _ in taken if digest], np.int64)
+    return LabelledSet(
+        source=source,
+        preprocessing=preprocessing,
+        ids=ids,
+        labels=np.asarray(source.labels)[ids],
+        classes=list(source.classes),
+        sizes=sizes[ids],
+        hashes=[digest for _, digest, _ in taken if digest],
+        skipped=skipped,
+        held=held[ids] if held is not None and skipped else held,
+    )
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """A hash of an image's pixels and shape. A copy of a file under another name, or in another lossless format, has
+    the same hash."""
+    digest = hashlib.blake2b(f"{image.shape} {image.dtype};".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(hashes: Sequence[str]) -> str:
+    """One hash for a set of images in their order, from the hash of each."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""The objectives that there are, each as a function of tensors whatever its signature asks for.
+
+So one test serves all of them. Found are the files of barlow/objectives and the toys beside this file, which ask for
+what no objective asks for yet.
+"""
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from oracles.vectors import batch_in
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from barlow import objectives
+
+Takes = Literal["views", "a prediction and its target", "one"]
+
+IMAGES = 96
+"""Images of the data set, of which a batch is a part."""
+
+CLASSES = {"labels": 5, "rotation": 4}
+"""What may be known of each image besides its id, with the number of classes that there are."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An objective's dataclass, called as a run would call it."""
+
+    section: Any
+
+    @property
+    def has_state(self) -> bool:
+        return objectives.has_state(self.section)
+
+    @property
+    def takes(self) -> Takes:
+        """What a group is."""
+        sizes: list[Any]
+        if self.has_state:
+            hints = typing.get_type_hints(type(self.built(4)).forward)
+            (group,) = typing.get_args(hints["groups"])
+            sizes = ["any" if kind is ... else kind for kind in typing.get_args(group)]
+        else:
+            kinds = _positional(self.section)
+            sizes = ["any"] if "VAR_POSITIONAL" in kinds else list(kinds)
+        if "any" in sizes:
+            return "views"
+        assert 1 <= len(sizes) <= 2, f"what a group is: *z, (p, t) or (logits), not {len(sizes)} parameters"
+        return "one" if len(sizes) == 1 else "a prediction and its target"
+
+    def built(self, width: int, *, seed: int = 0) -> Any:
+        """What a run calls."""
+        return objectives.built(self.section, width=width, images=IMAGES, classes=CLASSES["labels"], seed=seed)
+
+    def asks(self) -> list[str]:
+        return objectives.asks(self.built(4))
+
+    def known(self, n: int, progress: float = 0.25, step: int = 0) -> dict[str, Any]:
+        """What the objective asks for: of n different images, in no order."""
+        ids = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(n + 1000 * step))[:n]
+        of_rows = {"ids": ids} | {name: ids * 7 % classes for name, classes in CLASSES.items()}
+        known = of_rows | {"progress": progress}
+        unknown = set(self.asks()) - set(known)
+        assert not unknown, f"it asks for {', '.join(sorted(unknown))}; a step knows {', '.join(known)}"
+        return {name: known[name] for name in self.asks()}
+
+    def inputs(self, state: str, n: int, d: int, *, seed: int = 0) -> list[Tensor]:
+        """A group in float64, exact in float32. Logits have a width of their own, and say what is right."""
+        if self.takes != "one":
+            return list(batch_in(state, n, d, seed))
+        (asked,) = [name for name in self.asks() if name in CLASSES]
+        logits, _ = batch_in(state, n, CLASSES[asked], seed)
+        return [logits + 3 * nn.functional.one_hot(self.known(n)[asked], CLASSES[asked])]
+
+    def differentiable(self, group: list[Tensor]) -> list[Tensor]:
+        """Those that get a gradient: all, but for a target."""
+        return group[:1] if self.takes == "a prediction and its target" else group
+
+    def __call__(self, *group: Tensor, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+        """The terms of a group, from the state at the start; `rows`: which the group's rows are of those known."""
+        known = self.known(len(group[0]) if group else 0)
+        known = {name: value[rows] if isinstance(value, Tensor) else value for name, value in known.items()}
+        if not self.has_state:
+            return self.section(*group, **known)
+        width = group[0].shape[-1] if group else 4
+        return self.built(width).to(_widest(group))([group], **known)
+
+    def loss_and_gradients(self, *group: Tensor, **options: Any) -> tuple[float, list[Tensor]]:
+        """The loss and its gradients, in float64, with respect to all that get one."""
+        leaves = [z.detach().clone().requires_grad_() for z in group]
+        loss = sum(self(*leaves, **options).values())
+        return loss.item(), [g.double() for g in torch.autograd.grad(loss, self.differentiable(leaves))]
+
+
+def _positional(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.kind.name for p in parameters if p.kind.name not in ("KEYWORD_ONLY", "VAR_KEYWORD")]
+
+
+def _widest(group: tuple[Tensor, ...]) -> torch.dtype:
+    return torch.float64 if torch.float64 in [z.dtype for z in group] else torch.float32
+
+
+def _toy(name: str) -> type:
+    module = importlib.import_module(f"contracts.toys.{name}")
+    (section,) = module.__all__
+    return getattr(module, section)
+
+
+TOYS = sorted(path.stem for path in (Path(__file__).parent / "toys").glob("*.py"))
+
+SECTIONS: dict[str, type] = {kind: objectives.load(kind) for kind in objectives.kinds()}
+SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
+"""Every file's dataclass."""
+
+SMALLER: dict[str, dict[str, Any]] = {"moco": {"queue": 288}}
+"""What the defaults are too large for: 288 is a multiple of the keys of every batch here."""
+
+INDIFFERENT = {
+    "barlow_twins off-diagonal only": "it compares no feature with itself",
+    "toy clusters": "it compares views with what is known of their image, not with each other",
+}
+"""Those that do not ask the views to agree, and why."""
+
+VARIANTS = {
+    "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),
+    "barlow_twins off-diagonal only": ("barlow_twins", {"invariance": 0.0}),
+    "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
+    "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
+    "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
+    "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
+    "vicreg equations": ("vicreg", {"convention": "equations"}),
+    "w_mse zca": ("w_mse", {"whitening": "zca"}),
+    "w_mse euclidean": ("w_mse", {"distance": "euclidean"}),
+    "w_mse zca euclidean": ("w_mse", {"whitening": "zca", "distance": "euclidean"}),
+    "w_mse slicings": ("w_mse", {"slicings": 3}),
+    "w_mse shrinkage": ("w_mse", {"shrinkage": 1e-3}),
+}
+"""Those that papers' ablations need."""
+
+CASES = {name: Case(section(**SMALLER.get(name, {}))) for name, section in SECTIONS.items()}
+CASES |= {name: Case(SECTIONS[kind](**parameters)) for name, (kind, parameters) in VARIANTS.items()}
+
+
+class OrderOfWrites(TorchDispatchMode):
+    """Numbers the operations inside: which was the last to make a tensor, which the first to write into the state."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.state = {_storage(buffer): name for name, buffer in module.named_buffers()}
+        self.made: dict[int, int] = {}
+        self.kept: list[Tensor] = []
+        """All results: memory that is not given back cannot become another tensor's."""
+        self.first_write: tuple[int, str] | None = None
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.count += 1
+        for parameter, value in zip(func._schema.arguments, args, strict=False):
+            if parameter.alias_info is not None and parameter.alias_info.is_write:
+                for tensor in tree_leaves(value):
+                    self._written(_storage(tensor))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.kept.append(tensor)
+                self.made.setdefault(_storage(tensor), self.count)
+        return result
+
+    def _written(self, storage: int) -> None:
+        self.made[storage] = self.count
+        if storage in self.state and self.first_write is None:
+            self.first_write = self.count, self.state[storage]
+
+    def made_after_the_first_write(self, terms: dict[str, Tensor]) -> list[str]:
+        if self.first_write is None:
+            return []
+        return [name for name, term in terms.items() if self.made[_storage(term)] > self.first_write[0]]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

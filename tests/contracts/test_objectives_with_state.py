@@ -1,0 +1,177 @@
+"""What the contract of `barlow.objectives.Objective` says of those that keep a queue, prototypes or a memory bank.
+
+Found are the objectives that have `build`, and a toy with every kind of state.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from contracts.calls import CASES, IMAGES, Case, OrderOfWrites
+from torch import Tensor, nn
+
+from barlow import objectives
+
+N, D = 16, 8
+
+WITH_STATE = [name for name, case in CASES.items() if case.has_state]
+
+
+@pytest.fixture(params=WITH_STATE)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def two_groups(case: Case, step: int = 0) -> list[tuple[Tensor, ...]]:
+    """A step's groups, as many as two views give; other numbers in each step."""
+    return [tuple(case.inputs("healthy", N, D, seed=2 * step + number)) for number in range(2)]
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(value.equal(other[name]) for name, value in one.items())
+
+
+def step(case: Case, module: Any, number: int) -> list[Tensor]:
+    """A step of training: terms, then gradients of the inputs and of the parameters, which move along theirs."""
+    groups = [tuple(z.requires_grad_() for z in group) for group in two_groups(case, number)]
+    terms = module(groups, **case.known(N, progress=number / 4, step=number))
+    parameters = list(module.parameters())
+    leaves = [z for group in groups for z in case.differentiable(list(group))] + parameters
+    gradients = torch.autograd.grad(sum(terms.values()), leaves)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients[len(leaves) - len(parameters) :], strict=True):
+            parameter.sub_(0.1 * gradient)
+    return [*(term.detach() for term in terms.values()), *gradients]
+
+
+def epoch(case: Case, module: Any) -> None:
+    """What comes before an epoch, if anything does."""
+    if hasattr(module, "before_epoch"):
+        embeddings = case.inputs("healthy", IMAGES, D, seed=9)[0]
+        module.before_epoch(lambda: (torch.arange(IMAGES), embeddings.clone()))
+
+
+def train(case: Case, module: Any, numbers: range) -> list[Tensor]:
+    found = []
+    for number in numbers:
+        if number % 2 == 0:
+            epoch(case, module)
+        found += step(case, module, number)
+    return found
+
+
+def test_it_builds_a_module_from_what_a_run_knows(case: Case) -> None:
+    wanted = set(objectives.asks(case.section.build))
+    known = {"width", "images", "classes", "seed"}
+    assert wanted <= known, f"rule 3: build asks for {wanted - known}; a run gives {', '.join(sorted(known))}"
+    assert isinstance(case.built(D), nn.Module)
+    default = type(case.section)()
+    assert isinstance(objectives.built(default, width=4, images=IMAGES, classes=5, seed=0), nn.Module)
+
+
+def test_initial_values_are_drawn_from_the_seed_alone(case: Case) -> None:
+    first = state(case.built(D, seed=5))
+    ambient = torch.get_rng_state()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    second = state(case.built(D, seed=5))
+    after = torch.get_rng_state()
+    torch.set_rng_state(ambient)
+    assert equal(first, second), "rule 4: two modules built from one seed differ: give their values a torch.Generator"
+    assert after.equal(before), "rule 4: building it draws ambient random numbers: use a torch.Generator of its own"
+
+
+def test_all_state_is_in_parameters_and_buffers(case: Case) -> None:
+    module = case.built(D)
+    train(case, module.double(), range(2))
+    for part in module.modules():
+        bare = [name for name, value in vars(part).items() if isinstance(value, Tensor)]
+        assert not bare, f"rule 7: {', '.join(bare)} would be neither trained, saved nor moved: use register_buffer"
+    assert set(module.state_dict()) == {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
+    for name, buffer in module.named_buffers():
+        assert not buffer.requires_grad, f"rule 7: {name} drags the graph of its step along: detach what goes into it"
+        assert buffer.isfinite().all(), f"rule 7: {name} is not finite"
+
+
+def test_the_same_inputs_from_the_same_state_give_the_same_to_the_bit(case: Case) -> None:
+    module = case.built(D).double()
+    train(case, module, range(2))
+    other = copy.deepcopy(module)
+    first, second = train(case, module, range(2, 3)), train(case, other, range(2, 3))
+    assert all(a.equal(b) for a, b in zip(first, second, strict=True)), "rule 7: another loss from the same state"
+    assert equal(state(module), state(other)), "rule 7: another new state from the same state"
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_resumed_from_its_state_it_goes_on_to_the_bit(case: Case, precision: torch.dtype) -> None:
+    straight = case.built(D).to(precision)
+    train(case, straight, range(2))
+    resumed = case.built(D, seed=1).to(precision)
+    resumed.load_state_dict(state(straight))
+    first, second = train(case, straight, range(2, 4)), train(case, resumed, range(2, 4))
+    assert all(a.equal(b) for a, b in zip(first, second, strict=True)), "rule 7: state_dict does not hold all state"
+    assert equal(state(straight), state(resumed)), "rule 7: state_dict does not hold all state"
+
+
+def test_the_state_changes_in_place_and_only_after_the_last_term(case: Case) -> None:
+    module = case.built(D).double()
+    places = {name: buffer.data_ptr() for name, buffer in module.named_buffers()}
+    groups = [tuple(z.requires_grad_() for z in group) for group in two_groups(case)]
+    with OrderOfWrites(module) as order:
+        terms = module(groups, **case.known(N))
+    late = order.made_after_the_first_write(terms)
+    assert not late, f"rule 7: {order.first_write} was changed before {', '.join(late)} was computed: change it last"
+    for name, buffer in module.named_buffers():
+        assert buffer.data_ptr() == places[name], f"rule 7: {name} was replaced: change it in place, as by copy_"
+
+
+def test_a_step_changes_the_state(case: Case) -> None:
+    module = case.built(D).double()
+    before = state(module)
+    module(two_groups(case), **case.known(N))
+    changed = [name for name, value in module.state_dict().items() if not value.equal(before[name])]
+    assert changed, "it has state, and no step changes it"
+    parameters = dict(module.named_parameters())
+    assert not set(changed) & set(parameters), "rule 7: parameters are the optimizer's to change"
+
+
+def test_inputs_of_a_step_are_left_as_they_were_and_ambient_random_numbers_too(case: Case) -> None:
+    module = case.built(D).double()
+    groups, known = two_groups(case), case.known(N)
+    copies = copy.deepcopy((groups, known))
+    before = torch.get_rng_state()
+    epoch(case, module)
+    module(groups, **known)
+    assert torch.get_rng_state().equal(before), "rule 4: it draws from torch's ambient numbers"
+    assert all(z.equal(c) for g, h in zip(groups, copies[0], strict=True) for z, c in zip(g, h, strict=True)), "rule 4"
+    for name, value in known.items():
+        assert not isinstance(value, Tensor) or value.equal(copies[1][name]), f"rule 4: it changes {name}"
+
+
+def test_every_parameter_is_trained(case: Case) -> None:
+    module = case.built(D).double()
+    groups = [tuple(z.requires_grad_() for z in group) for group in two_groups(case)]
+    terms = module(groups, **case.known(N))
+    for name, parameter in module.named_parameters():
+        (gradient,) = torch.autograd.grad(sum(terms.values()), parameter, retain_graph=True, allow_unused=True)
+        assert gradient is not None, f"rule 7: {name} gets no gradient: what is not trained is a buffer"
+        assert gradient.isfinite().all(), f"rule 6: the gradient of {name} is not finite"
+        assert float(gradient.norm()) > 0, f"rule 7: {name} gets no gradient"
+
+
+def test_embeddings_of_all_images_come_before_an_epoch_and_change_what_a_step_is_compared_with() -> None:
+    case = CASES["toy clusters"]
+    with_epoch, without = case.built(D).double(), case.built(D).double()
+    asked = []
+    embeddings = case.inputs("healthy", IMAGES, D, seed=9)[0]
+    with_epoch.before_epoch(lambda: asked.append(1) or (torch.arange(IMAGES), embeddings))
+    assert asked == [1]
+    assert not with_epoch.cluster.equal(without.cluster)
+    terms, before = (module(two_groups(case), **case.known(N)) for module in (with_epoch, without))
+    assert not terms["clusters"].equal(before["clusters"])
+    assert terms["images"].equal(before["images"])

@@ -1,0 +1,76 @@
+"""What CONTRIBUTING.md says to write works as it stands: its files are put into a copy of the package, and run.
+
+The copy goes under every contract that a file of its folder goes under, and trains.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from mutations.test_mutations import copied
+
+ROOT = Path(__file__).parents[2]
+FILES = dict(
+    re.findall(
+        r"`src/barlow/(\w+/\w+\.py)`:\n\n```python\n(.*?)```",
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        re.S,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of package and tests, with the files of the page in it."""
+    copy = copied(tmp_path_factory.mktemp("checkout"))
+    for file, text in FILES.items():
+        (copy / "tests" / "barlow" / file).write_text(text, encoding="utf-8")
+    return copy
+
+
+def python(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(checkout / "tests"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_page_has_an_objective_and_a_topology() -> None:
+    assert sorted(FILES) == ["methods/one_sided.py", "objectives/agreement.py"], (
+        "CONTRIBUTING.md: the path in backquotes, a colon, an empty line, and the file as a block of python"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "tests", "chosen"),
+    [
+        ("objectives/agreement.py", "test_objectives.py", "agreement"),
+        ("objectives/agreement.py", "test_methods.py", "agreement and not several"),
+        ("methods/one_sided.py", "test_methods.py", "one_sided and not several"),
+    ],
+)
+def test_a_file_of_the_page_keeps_every_contract_of_its_folder(
+    file: str, tests: str, chosen: str, checkout: Path
+) -> None:
+    done = python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/contracts/{tests}", "-k", chosen)
+    assert done.returncode == 0, f"CONTRIBUTING.md, {file}:\n{done.stdout[-3000:]}"
+    assert re.search(r"\d+ passed", done.stdout) or "." in done.stdout, "something was selected"
+
+
+def test_both_train_with_the_commands_that_the_page_gives(checkout: Path, tmp_path: Path) -> None:
+    data = tiny.images(tmp_path / "photos", 32)
+    for words in (["--objective", "agreement"], ["--objective", "byol", "--method.kind", "one_sided"]):
+        out = tmp_path / words[-1]
+        changes = tiny.SMALL | {"train.steps": 2}
+        if words[-1] == "one_sided":
+            changes |= {"method.predictor.widths": [16, 4]}
+        settings = [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
+        done = python(checkout, "-m", "barlow.cli", "pretrain", str(data), *words, *settings, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        source = (out / "recipe.yaml").read_text(encoding="utf-8")
+        assert "none: no paper describes this run" in source, "it does not sign itself as another paper's"

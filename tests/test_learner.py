@@ -1,0 +1,193 @@
+"""A step of the learner: what is called with what, what is trained, what is saved, and what is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from contracts import steps
+from contracts.prototypes import Prototypes
+from torch import Tensor, nn
+
+from barlow.learner import Learner, takes_all_groups
+from barlow.types import Embedding, Ids, Terms
+
+MOCO = steps.Case("distillation", steps.objective("moco"))
+
+
+def step(learner: Learner, case: steps.Case, number: int = 0, progress: float = 0.0) -> Any:
+    with learner.training():
+        return learner.step(steps.batch(number, case, steps.SINGLE), 0.05, progress)
+
+
+class Remembering(nn.Module):
+    """An objective that remembers what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, Any, Any]] = []
+
+    def forward(
+        self, groups: list[tuple[Embedding, ...]], *, ids: Ids, progress: float, absent: Ids | None = None
+    ) -> Terms:
+        assert absent is None
+        self.calls.append((len(groups), ids, progress))
+        return {"distance": sum((p - t).square().mean() for p, t in groups)}
+
+
+def with_objective(case: steps.Case, objective: Any) -> Learner:
+    made = steps.learner(case, steps.SINGLE, batch_norm=False)
+    options = {"precision": "float32", "seed": 0, "all_rows": steps.all_rows(steps.SINGLE)}
+    return Learner(made.method, objective, made.optimizer, steps.SINGLE, **options)
+
+
+def test_an_objective_with_state_is_called_once_a_step_with_all_groups() -> None:
+    objective = Remembering()
+    learner = with_objective(MOCO, objective)
+    step(learner, MOCO, 0, 0.25)
+    ((groups, ids, progress),) = objective.calls
+    assert (groups, progress) == (2, 0.25)
+    assert ids.equal(steps.batch(0, MOCO, steps.SINGLE).rows.known["ids"])
+
+
+def test_an_objective_without_state_is_called_for_each_group_and_the_mean_is_taken() -> None:
+    calls = []
+
+    def distance(p: Tensor, t: Tensor) -> dict[str, Tensor]:
+        calls.append((p - t).square().mean())
+        return {"distance": calls[-1]}
+
+    outcome = step(with_objective(MOCO, distance), MOCO)
+    assert len(calls) == 2
+    assert outcome.terms["distance"].equal(torch.stack(calls).mean())
+
+
+def test_an_objective_with_parameters_is_trained_saved_and_loaded() -> None:
+    case = steps.Case("siamese", Prototypes(frozen_until=0.0))
+    learner = steps.learner(case, steps.SINGLE, batch_norm=False)
+    before = {name: value.clone() for name, value in learner.state()[0].items()}
+    step(learner, case)
+    tensors, rest = learner.state()
+    assert {"objective/prototypes", "objective/queue"} <= set(tensors)
+    assert not tensors["objective/prototypes"].equal(before["objective/prototypes"])
+    assert not tensors["objective/queue"].equal(before["objective/queue"])
+    assert "optimizer/objective.prototypes/momentum_buffer" in tensors
+    again = steps.learner(case, steps.SINGLE, batch_norm=False)
+    again.load(tensors, rest)
+    assert all(value.equal(tensors[name]) for name, value in again.state()[0].items())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: t.pop("objective/queue"), "objective/queue is missing or unknown"),
+        (lambda t: t.pop("method/encoder.first.weight"), "encoder.first.weight is missing or unknown"),
+        (lambda t: t.update({"objective/more": torch.ones(1)}), "objective/more is missing or unknown"),
+        (lambda t: t.update({"ema/x": torch.ones(1)}), "ema is missing or unknown"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(change: Callable[[dict[str, Tensor]], Any], named: str) -> None:
+    case = steps.Case("siamese", Prototypes())
+    learner = steps.learner(case, steps.SINGLE, batch_norm=False)
+    tensors, rest = learner.state()
+    change(tensors)
+    with pytest.raises(ValueError, match=named):
+        learner.load(tensors, rest)
+
+
+def test_after_an_update_the_method_is_told_how_far_the_run_was() -> None:
+    learner = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    told: list[tuple[float, bool]] = []
+    before = learner.method.encoder.first.weight.clone()
+    learner.method.after_step = lambda progress: told.append(  # type: ignore[method-assign]
+        (progress, learner.method.encoder.first.weight.equal(before))
+    )
+    step(learner, MOCO, 0, 0.5)
+    assert told == [(0.5, False)], "once, after the update"
+
+
+def test_the_two_networks_of_a_method_have_groups_of_their_own() -> None:
+    case = steps.Case("distillation", steps.objective("moco"), keys={"batch_norm_rows": 4})
+    learner = steps.learner(case, steps.SINGLE, batch_norm=True)
+    with learner.training():
+        learner.step(steps.batch(0, case, steps.SINGLE), 0.05, 0.0)
+        online, target = (groups._drawn.group for groups in learner._groups)
+        assert not online.equal(target), "a query and its key would share their batch statistics"
+        learner.step(steps.batch(1, case, steps.SINGLE), 0.05, 0.2)
+        assert not learner._groups[0]._drawn.group.equal(online), "drawn anew in each step"
+
+
+def test_labels_and_told_draws_reach_the_objective_in_the_order_of_the_rows() -> None:
+    found: dict[str, Tensor] = {}
+
+    def remember(logits: Tensor, *, labels: Tensor, rotation: Tensor) -> dict[str, Tensor]:
+        found.update(labels=labels, rotation=rotation)
+        return {"loss": logits.square().mean()}
+
+    case = steps.Case("classifier", None, (6,))
+    step(with_objective(steps.Case("classifier", steps.objective("rotation"), (6,)), remember), case)
+    known = steps.batch(0, case, steps.SINGLE).rows.known
+    assert found["labels"].equal(known["labels"])
+    assert found["rotation"].equal(known["rotation"])
+
+
+class Pairwise(nn.Module):
+    """As other libraries write their losses: a module that takes two embeddings."""
+
+    def forward(self, za: Tensor, zb: Tensor) -> dict[str, Tensor]:
+        return {"distance": (za - zb).square().mean()}
+
+
+class Remembered(Pairwise):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(3))
+
+
+def test_a_module_without_state_is_called_like_any_other_and_one_with_state_must_take_all_groups() -> None:
+    assert not takes_all_groups(Pairwise())
+    assert takes_all_groups(Remembering())
+    with pytest.raises(
+        ValueError, match=r"Remembered has state \(queue\) and its forward takes za, zb: let it take `groups`"
+    ):
+        takes_all_groups(Remembered())
+
+
+def test_a_clustering_gets_every_image_once_in_the_order_of_the_ids() -> None:
+    learner = steps.learner(MOCO, steps.SINGLE, batch_norm=True)
+    before = {name: value.clone() for name, value in learner.state()[0].items()}
+    learner.method.train()
+    ids, z = learner.embed(views=2)
+    assert ids.tolist() == list(range(steps.IMAGES))
+    assert z.shape == (steps.IMAGES, steps.WIDTH)
+    assert learner.method.training, "the mode is what it was"
+    assert all(value.equal(before[name]) for name, value in learner.state()[0].items()), "nothing was changed"
+
+
+def test_a_hook_before_an_epoch_needs_the_images() -> None:
+    class Hooked(Remembering):
+        def before_epoch(self, embed: Any) -> None: ...
+
+    made = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    with pytest.raises(ValueError, match="Hooked has a before_epoch, which needs all_rows"):
+        Learner(made.method, Hooked(), made.optimizer, steps.SINGLE, precision="float32", seed=0)
+
+
+def test_the_hook_is_called_before_each_epoch_and_not_within_one() -> None:
+    called = []
+
+    class Hooked(Remembering):
+        def before_epoch(self, embed: Any) -> None:
+            called.append(len(self.calls))
+
+    learner = with_objective(MOCO, Hooked())
+    with learner.training():
+        for number in range(2 * steps.EPOCH):
+            learner.step(steps.batch(number, MOCO, steps.SINGLE), 0.05, 0.0)
+    assert called == [0, steps.EPOCH]
+
+
+def test_an_objective_in_two_networks_of_several_widths_is_gathered_apart() -> None:
+    """One process; in several, tests/contracts/test_methods.py has predictions and targets of other widths."""
+    groups = [(torch.ones(2, 3), torch.ones(2, 5))]
+    assert [z.shape for z in steps.SINGLE.gather(groups[0])] == [(2, 3), (2, 5)]
