@@ -130,13 +130,3 @@ def test_the_encoders_file_is_compared_too(tmp_path: Path, same_numbers: ModuleT
     storage.write_tensors(file, {"weight": next_number(tensors["weight"])})
     assert "model.safetensors: weight: 1 of 6 numbers" in same_numbers.first_difference(old, new, STEPS)
 
-
-def test_every_recipe_is_trained_in_every_way() -> None:
-    words = subprocess.run(
-        [sys.executable, "-c", "import frozen_cases as f; print(*(c.name for c in f.cases(True)), sep='\\n')"],
-        cwd=PROGRAM.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    assert json.dumps(words)
