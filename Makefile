@@ -21,7 +21,8 @@ test-learning: .venv/ready
 nightly: .venv/ready
 	rm -f results/nightly.partial
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
-	  tests/objectives tests/optim tests/equivalence tests/mutations tests/faults/test_process_faults.py tests/learning
+	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/mutations \
+	  tests/faults/test_process_faults.py tests/learning
 	mv results/nightly.partial results/nightly.jsonl
 	$(BIN)/python experiments/exactness.py
 

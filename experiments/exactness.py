@@ -60,6 +60,38 @@ def chunks(lines: Sequence[Line]) -> str:
     return markdown(["objective", "rows in memory", "difference from the whole batch (float64)"], rows)
 
 
+def steps(lines: Sequence[Line]) -> str:
+    """Every pair of a method and an objective: the worst tensor after six steps, by how the batch was shared."""
+    found: dict[str, dict[str, float]] = {}
+
+    def put(name: str, column: str, error: float) -> None:
+        cells = found.setdefault(name, {})
+        cells[column] = max(error, cells.get(column, 0.0))
+
+    for line in of(lines, "steps in chunks"):
+        put(line["name"], "chunks", line["error"])
+    for line in of(lines, "steps in processes"):
+        name, _, norm = line["name"].partition(", with")
+        put(
+            name,
+            {"out batch norm": "without", " batch norm": "with", " grouped batch norm": "grouped"}[norm],
+            line["error"],
+        )
+    columns = ("chunks", "without", "with", "grouped")
+    rows = (
+        [name, *(f"{cells[column]:.1e}" if column in cells else "–" for column in columns)]
+        for name, cells in sorted(found.items())
+    )
+    header = [
+        "method and objective",
+        "chunks of 5 of 12",
+        "2 and 3 processes",
+        "the same, with batch norm",
+        "in groups",
+    ]
+    return markdown(header, rows)
+
+
 def cost(lines: Sequence[Line]) -> str:
     rows = [
         [line["name"], f"{line['ratio']} × the ordinary step ({line['spread'][0]} to {line['spread'][1]})"]
@@ -106,6 +138,7 @@ SECTIONS: dict[str, Callable[[Sequence[Line]], str]] = {
     "precision": precision,
     "processes": processes,
     "chunks": chunks,
+    "steps": steps,
     "cost": cost,
     "recipes": recipes,
     "mutations": mutations,

@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog="barlow",
-        description="Self-supervised image representations by redundancy reduction: Barlow Twins, VICReg, W-MSE.",
+        description="Self-supervised image representations by redundancy reduction, and the methods it is compared with.",
         epilog="Start with:  barlow pretrain FOLDER --out runs/mine",
         allow_abbrev=False,
     )

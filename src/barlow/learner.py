@@ -19,8 +19,7 @@ from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.norms import synchronized
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
-from barlow.optim.groups import freeze, set_rate
-from barlow.optim.optimizers import can_skip, load_state, state_tensors, update_if
+from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
 from barlow.types import Embedding, Ids, Outputs, Rows
 
 Objective = Callable[..., Mapping[str, Tensor]]

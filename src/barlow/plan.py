@@ -349,8 +349,8 @@ def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
         kind = recipe.objective["kind"]
         parameters = json.dumps({k: v for k, v in recipe.objective.items() if k != "kind"})
         raise ValueError(
-            f"{kind} {parameters} cannot use --batch-size {batch} with a projector width of {plan.widths()[0][0]} in "
-            f"the method {recipe.method['kind']}: {error}"
+            f"{kind} {parameters} cannot use --batch-size {batch}, {len(recipe.views)} views and embeddings of width "
+            f"{plan.widths()[0][0]} from the method {recipe.method['kind']}: {error}"
         ) from error
 
 

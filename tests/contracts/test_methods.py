@@ -12,6 +12,7 @@ import pytest
 import torch
 from contracts import steps
 from equivalence import worlds
+from nightly_log import record
 from torch import Tensor, nn
 
 from barlow import methods, objectives
@@ -26,6 +27,10 @@ FOLDER = Path(inspect.getfile(methods)).parent
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> steps.Case:
     return CASES[request.param]
+
+
+def name_of(case: steps.Case) -> str:
+    return next(name for name, other in CASES.items() if other is case)
 
 
 def worst(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> tuple[float, str]:
@@ -97,6 +102,7 @@ def test_forward_changes_no_buffer_but_batch_norms_and_draws_nothing(kind: str) 
 def test_in_chunks_a_run_is_that_of_whole_batches(case: steps.Case) -> None:
     whole = steps.run(case, batch_norm=False)
     error, where = worst(steps.run(case, batch_norm=False, rows_in_memory=5), whole)
+    record(kind="steps in chunks", name=name_of(case), rows_in_memory=5, error=error)
     assert error < 1e-10, where
 
 
@@ -163,6 +169,7 @@ def test_several_processes_with_different_rows_make_the_run_of_one(
         for name, run in found.items():
             assert all(run[n].equal(value) for n, value in several[0][name].items()), f"{name}: processes differ"
             error, where = worst(run, alone[name])
+            record(kind="steps in processes", name=name, processes=len(several), error=error)
             if error > (1e-10 if name.endswith("without batch norm") else 1e-8):
                 wrong[name] = (error, where)
     assert wrong == {}

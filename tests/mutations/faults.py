@@ -842,16 +842,16 @@ FAULTS = [
     ),
     Fault(
         "LARS: the group of vectors is adapted",
-        "optim/optimizers.py",
-        '{"adapt": group["name"] == "matrices"}',
-        '{"adapt": True}',
+        "optim/groups.py",
+        'group["adapt"] = not vectors and rule.trust_ratio',
+        'group["adapt"] = True',
         (f"{LARS}the_groups_say_what_is_done_to_them",),
     ),
     Fault(
         "every optimizer: vectors are decayed although they are excluded",
-        "optim/optimizers.py",
-        '"weight_decay": 0.0 if exclude_1d else weight_decay,',
-        '"weight_decay": weight_decay,',
+        "optim/groups.py",
+        " and not (vectors and exclude_1d)",
+        "",
         ("optim/test_optimizers.py::test_parameters_of_one_dimension_are_not_decayed_when_excluded",),
     ),
     Fault(
@@ -888,7 +888,24 @@ FAULTS = [
         "train.py",
         "rate(batch.step, total)",
         "rate(batch.step + 1, total)",
-        ("test_train.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
+        ("test_pretraining.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
+    ),
+    Fault(
+        "a constant learning rate follows the schedule",
+        "optim/optimizers.py",
+        'if group.get("schedule") != "constant":',
+        "if True:",
+        ("optim/test_groups.py::test_every_parameter_moves_as_its_rule_says",),
+    ),
+    Fault(
+        "a frozen parameter moves a step early",
+        "optim/optimizers.py",
+        "progress <= until",
+        "progress < until",
+        (
+            "optim/test_groups.py::test_a_share_of_the_run_is_so_many_of_its_steps",
+            "optim/test_groups.py::test_a_frozen_parameter_neither_moves_nor_gathers_state",
+        ),
     ),
     # --- Chunks, and activations made again -------------------------------------------------------------------------
     Fault(

@@ -1,11 +1,12 @@
 """torch's optimizers and LARS over named parameters, and their state as named tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from barlow.optim.groups import GroupRule, parameter_groups
 from barlow.optim.lars import LARS
 
 _KINDS: dict[str, type[torch.optim.Optimizer]] = {
@@ -16,7 +17,7 @@ _KINDS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 _MACHINE = ("foreach", "fused", "capturable", "differentiable")
-"""How a step is computed, not what: chosen for the device at hand, so no part of the state."""
+"""Settings that say how an update is computed, not what it is. They depend on the device, so no state has them."""
 
 Parameters = nn.Module | Mapping[str, nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 
@@ -34,35 +35,39 @@ def build_optimizer(
     trust: float = 0.001,
     clip: bool = False,
     vectors_lr: float | None = None,
+    rules: Sequence[GroupRule] = (),
     fused: bool | None = None,
-    rules=(),
 ) -> torch.optim.Optimizer:
     """AdamW, Adam, SGD or LARS over the parameters that want a gradient.
 
-    There are two parameter groups, `matrices` and `vectors` (parameters of one dimension: biases and the scales and
-    shifts of norms). Each has an `lr_scale`, 1 unless changed: the rate of a group is the run's rate times its scale.
+    There are two parameter groups, `matrices` and `vectors` (parameters of one dimension: biases, and the scales and
+    shifts of norms), and up to two more for each rule. Each group has an `lr_scale`, which is 1 unless `vectors_lr` is
+    given: the group's learning rate is the run's, times this scale (`set_rate`).
 
     Source: Barlow Twins, released code: LARS with lr 0.2 · N / 256, `vectors_lr` 0.0048 · N / 256 and decay 1e-6.
-    VICReg's has one rate. W-MSE's is Adam with L2 on every parameter: `kind="adam", exclude_1d=False`.
+    VICReg's has one learning rate. W-MSE's is Adam with L2 on every parameter: `kind="adam", exclude_1d=False`.
 
-    Convention: AdamW's decay is decoupled; that of the others is L2 added to the gradient, in LARS before the gradient
-    is measured. LARS never adapts `vectors`; with `exclude_1d=False` they are decayed as by SGD.
+    Convention: AdamW's decay is decoupled from the gradient. That of the others is L2: a part of the parameter is added
+    to its gradient, in LARS before the gradient's norm is taken. LARS never gives `vectors` a trust ratio; with
+    `exclude_1d=False` they are decayed as by SGD.
 
     Args:
-        parameters: a module, or names with parameters. Names are the state's keys.
+        parameters: a module, or parameters by name. The names are the keys of the state.
         kind: adamw, adam, sgd or lars.
-        lr: rate at the peak of the schedule.
+        lr: learning rate at the peak of the schedule.
         weight_decay: as the kind means it.
-        exclude_1d: parameters of one dimension get no weight decay (Barlow Twins, VICReg).
+        exclude_1d: whether parameters of one dimension get no weight decay, as in Barlow Twins and VICReg.
         momentum: SGD's and LARS's.
         betas, eps: Adam's and AdamW's.
-        trust, clip: LARS's trust coefficient, and its clipping to the rate.
-        vectors_lr: rate of `vectors` at the peak, for any kind; None: the same as lr.
-        fused: one kernel for a whole step; None leaves the choice to torch. The fused kernels address memory directly,
-            so each gradient must be laid out as its parameter is (autograd's are). LARS has none.
+        trust, clip: LARS's trust coefficient, and whether its ratio is clipped to the learning rate.
+        vectors_lr: learning rate of `vectors` at the peak, for any kind; None: the same as lr.
+        rules: what is different for some parameters. The first rule that matches a name counts.
+        fused: whether one kernel makes the whole update; None leaves the choice to torch. Fused kernels address memory
+            directly, so a gradient must be laid out in memory as its parameter is (autograd's are). LARS has none.
 
     Raises:
-        ValueError: unknown kind, nothing to train, vectors_lr beside an lr of 0, or LARS fused.
+        ValueError: an unknown kind, nothing to train, vectors_lr beside an lr of 0, a rule that matches nothing, or a
+            fused LARS.
     """
     if kind not in _KINDS:
         raise ValueError(f"unknown optimizer {kind!r}; allowed: {', '.join(_KINDS)}")
@@ -72,47 +77,68 @@ def build_optimizer(
     vectors_lr = lr if vectors_lr is None else vectors_lr
     if vectors_lr != lr and not (lr > 0 and vectors_lr >= 0):
         raise ValueError(f"vectors_lr {vectors_lr} with lr {lr}: give vectors_lr from 0 and lr above 0, or neither")
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [(n, p) for n, p in named if p.ndim != 1],
-            "name": "matrices",
-            "weight_decay": weight_decay,
-            "lr": lr,
-            "lr_scale": 1.0,
-        },
-        {
-            "params": [(n, p) for n, p in named if p.ndim == 1],
-            "name": "vectors",
-            "weight_decay": 0.0 if exclude_1d else weight_decay,
-            "lr": vectors_lr,
-            "lr_scale": 1.0 if vectors_lr == lr else vectors_lr / lr,
-        },
-    ]
+    groups = parameter_groups(
+        dict(named),
+        rules,
+        lr=lr,
+        vectors_lr=vectors_lr,
+        weight_decay=weight_decay,
+        exclude_1d=exclude_1d,
+        adapts=kind == "lars",
+    )
     options: dict[str, Any] = {"lr": lr, "fused": fused}
     if kind == "lars":
         if fused:
             raise ValueError("lars has no fused kernel; leave fused at None")
         options = {"lr": lr, "momentum": momentum, "trust": trust, "clip": clip}
-        groups = [group | {"adapt": group["name"] == "matrices"} for group in groups]
     elif kind == "sgd":
         options |= {"momentum": momentum}
     else:
         options |= {"betas": tuple(betas), "eps": eps}
-    return _KINDS[kind]([group for group in groups if group["params"]], **options)
+    return _KINDS[kind](groups, **options)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group its learning rate: `rate` times the group's own scale.
+
+    A group with a constant schedule keeps the learning rate it was built with, the peak times its scale.
+    """
+    for group in optimizer.param_groups:
+        if group.get("schedule") != "constant":
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def freeze(optimizer: torch.optim.Optimizer, progress: float) -> None:
+    """Takes the gradients away from parameters that are frozen in this step. Call it just before the update.
+
+    No optimizer here touches a parameter without a gradient: it is not decayed and gathers no momentum.
+
+    Args:
+        optimizer: whose groups say until when they are frozen.
+        progress: the share of the run that is done before this step, step / total. So of 100 steps `frozen_until: 0.1`
+            freezes exactly the first ten.
+    """
+    for group in optimizer.param_groups:
+        until = group.get("frozen_until")
+        if until is not None and progress < until:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def has_fused_kernels(kind: str, device: torch.device) -> bool | None:
-    """What to give as `fused`: one kernel for a step where there is one that is the faster; else torch's choice."""
+    """What to give as `fused`: True where one kernel for the whole update exists and is faster, else torch's choice."""
     return True if kind != "lars" and device.type in ("cpu", "cuda") else None
 
 
 def can_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `update_if` can leave the decision to the device: fused kernels can."""
+    """Whether the optimizer works with `update_if`. It must be fused."""
     return bool(optimizer.defaults.get("fused"))
 
 
 def update_if(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
-    """A step, or none at all if `wanted` is False: parameters and state stay. Decided on the device, without waiting.
+    """Makes an update, or none at all if `wanted` is False: then parameters and state stay as they are.
+
+    The device decides, so that nobody waits for the value.
 
     Source: torch.amp's GradScaler, which gives fused optimizers the attribute `found_inf`.
     """
@@ -129,9 +155,9 @@ def _named(parameters: Parameters) -> dict[str, nn.Parameter]:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, parameters: Parameters) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state: tensors under `PARAMETER/SLOT`, and all else as plain JSON values.
+    """The optimizer's state: its tensors under `PARAMETER/SLOT`, and everything else as plain JSON values.
 
-    The tensors are the live ones, not copies: write them before the next step.
+    The tensors are the optimizer's own, not copies. Write them before the next step.
 
     Raises:
         ValueError: the optimizer holds a parameter that has no name in `parameters`.
@@ -165,10 +191,11 @@ def load_state(
     tensors: Mapping[str, Tensor],
     scalars: Mapping[str, Any],
 ) -> None:
-    """Puts a state from `state_tensors` back, bit for bit; nothing is changed unless all of it fits.
+    """Puts a state from `state_tensors` back, bit for bit. Unless all of it fits, nothing is changed.
 
     Raises:
-        ValueError: another kind of optimizer, other parameters or groups, or a tensor of another shape.
+        ValueError: the state is of another kind of optimizer, of other parameters or groups, or has a tensor of another
+            shape.
     """
     names = _names_by_parameter(optimizer, parameters)
     if scalars["class"] != type(optimizer).__name__:
@@ -217,7 +244,7 @@ def load_state(
 
 
 def _laid_out(tensor: Tensor, parameter: nn.Parameter, key: str) -> Tensor:
-    """A copy with the parameter's strides: fused kernels read state and parameter in the same order of memory."""
+    """A copy with the parameter's strides, because fused kernels read state and parameter in the order of memory."""
     if tensor.ndim == 0:
         return tensor.clone()
     if tensor.shape != parameter.shape:

@@ -1,7 +1,10 @@
 """One line for each thing that can be wrong with a recipe: the key, what was given, what is allowed."""
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -64,3 +67,20 @@ def _fields_at(model: Any, loc: Sequence[Any]) -> list[str]:
         field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = field.annotation if field else None
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def check_keys(cls: type, content: Mapping[str, Any], place: str, kind: str) -> None:
+    """Refuses an unknown key of a dataclass, or of one inside it. (pydantic would let them pass.)"""
+    fields = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name, value in content.items():
+        if name not in names:
+            meant = nearest(str(name), [*names, "kind"])
+            raise ValueError(f"unknown key {place}.{name}{meant}; keys of {kind}: {', '.join(names) or 'none'}")
+        inner = next((t for t in _alternatives(fields[name]) if dataclasses.is_dataclass(t)), None)
+        if isinstance(inner, type) and isinstance(value, Mapping):
+            check_keys(inner, value, f"{place}.{name}", name)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -74,9 +74,8 @@ def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     An objective's kind alone, on the default recipe, means that kind's small recipe. Where there is none, or the recipe
     was named, the recipe no longer is what its `source` says; the source is then rewritten to say what it is.
     """
-    kind = changes.get("objective.kind")
-    if name == DEFAULT and kind and f"small_{kind}" in files.names():
-        name = f"small_{kind}"
+    if name == DEFAULT and (kind := changes.get("objective.kind")):
+        name = _small_recipe(kind) or name
     content = files.read(name)
     changed = override(content, changes)
     for part in ("objective", "method"):
@@ -84,6 +83,15 @@ def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         if before is not None and before != after and "source" in content:
             changed["source"] = _honest_source(name, content, changed)
     return check(changed)
+
+
+def _small_recipe(kind: str) -> str | None:
+    """The small recipe of an objective: the one of its name, or one that has it, as small_moco_v2 has moco."""
+    small = [name for name in files.names() if name.startswith("small_")]
+    named = f"small_{kind}"
+    if named in small:
+        return named
+    return next((name for name in small if _kind(files.read(name), "objective") == kind), None)
 
 
 def _kind(content: Mapping[str, Any], part: str) -> Any:

@@ -6,8 +6,6 @@ plain dataclasses that implement them, chosen by `kind`; they do not know pydant
 """
 
 import dataclasses
-import types
-import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -15,7 +13,7 @@ import pydantic
 from pydantic import Field, field_validator
 
 from barlow import methods, objectives
-from barlow.recipe.messages import RecipeError, first_problem, nearest
+from barlow.recipe.messages import RecipeError, check_keys, first_problem, nearest
 from barlow.recipe.sections import (
     DataSection,
     EncoderSection,
@@ -123,28 +121,11 @@ def _instance(content: Mapping[str, Any], table: _Table, place: str) -> Any:
     if kind not in table:
         raise ValueError(f"{place}.kind is {kind!r}; allowed: {', '.join(table)}{nearest(str(kind), table)}")
     cls = table[kind](kind)
-    _check_keys(cls, parameters, place, kind)
+    check_keys(cls, parameters, place, kind)
     try:
         return pydantic.TypeAdapter(cls).validate_python(parameters)
     except pydantic.ValidationError as error:
         raise ValueError(first_problem(error, within=place)) from error
-
-
-def _check_keys(cls: type, content: Mapping[str, Any], place: str, kind: str) -> None:
-    """Refuses an unknown key of a dataclass, or of one inside it. (pydantic would let them pass.)"""
-    fields = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for name, value in content.items():
-        if name not in names:
-            meant = nearest(str(name), [*names, "kind"])
-            raise ValueError(f"unknown key {place}.{name}{meant}; keys of {kind}: {', '.join(names) or 'none'}")
-        inner = next((t for t in _alternatives(fields[name]) if dataclasses.is_dataclass(t)), None)
-        if isinstance(inner, type) and isinstance(value, Mapping):
-            _check_keys(inner, value, f"{place}.{name}", name)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _plain(content: Mapping[str, Any], instance: Any) -> dict[str, Any]:

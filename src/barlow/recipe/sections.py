@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
-from barlow.recipe.messages import NUMBER, TABLE
+from barlow.recipe.messages import NUMBER, TABLE, check_keys
 
 Auto = Literal["auto"]
 
@@ -94,6 +94,14 @@ class OptimSection(Section):
     """The gradient's factor: for reference code that divides the gradient by the number of GPUs, 1/16 for 16."""
     groups: list[GroupRule] = []
     """Rules for some of the parameters, by their names; the first that fits a parameter holds."""
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _known_rules(cls, rules: Any) -> Any:
+        for i, rule in enumerate(rules if isinstance(rules, list) else []):
+            if isinstance(rule, Mapping):
+                check_keys(GroupRule, rule, f"optim.groups.{i}", "a rule")
+        return rules
 
     def rate_per_256(self, batch_size: int) -> float:
         """The rate for 256 images at a batch size.

@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 import yaml
-from barlow.optim.groups import set_rate
 from torch import Tensor, nn
 
 import barlow
@@ -99,13 +98,6 @@ def test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged(data: P
     schedule = chosen_recipe(data, overrides=tiny.SMALL | changes).schedule.build(8, 2)
     assert rates == pytest.approx([peak * schedule(step, 8) for step in range(8)])
     assert max(rates) == pytest.approx(peak)
-
-
-def test_every_group_gets_the_rate_times_its_own_scale() -> None:
-    p, q = (nn.Parameter(torch.zeros(2)) for _ in range(2))
-    optimizer = torch.optim.SGD([{"params": [p], "lr_scale": 0.2}, {"params": [q]}], lr=9.0)
-    set_rate(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
 
 
 def test_the_log_has_terms_speed_and_the_state_of_features_and_embeddings(data: Path, tmp_path: Path) -> None:
@@ -354,6 +346,101 @@ def test_an_objective_of_ones_own_is_used_and_its_name_written_down(data: Path, 
     result = quick(data, tmp_path / "run", objective=agreement)
     assert set(result.metrics["terms"]) == {"agreement"}
     assert written(result)["objective"]["kind"].startswith("custom:")
+
+
+class Moving(nn.Module):
+    """An objective of one's own with everything: a trained parameter, a buffer, and a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.calls = 0
+
+    def forward(self, groups: list[tuple[Tensor, ...]], *, ids: Tensor) -> dict[str, Tensor]:
+        za, zb = groups[0]
+        loss = (self.scale * za - zb).square().mean()
+        self.get_buffer("seen").add_(len(ids))
+        self.calls += 1
+        return {"distance": loss}
+
+
+def test_an_objective_of_ones_own_with_state_is_trained_as_a_copy_saved_and_gone_on_with(
+    data: Path, tmp_path: Path
+) -> None:
+    mine = Moving()
+    changes = {"train.steps": 4, "train.checkpoint_steps": 2}
+    run = quick(data, tmp_path / "run", objective=mine, overrides=changes).run_folder
+    assert (mine.calls, int(mine.seen), float(mine.scale)) == (0, 0, 1.0), "the caller's module is left alone"
+    checkpoint, _ = Run(run).load_checkpoint()
+    assert int(checkpoint.tensors["objective/seen"]) == 4 * 16
+    assert float(checkpoint.tensors["objective/scale"]) != 1.0
+    whole = tiny.weights(run)
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    pretrain(out=run, resume=True, objective=mine, progress=False)
+    assert tiny.weights(run) == whole
+    again, _ = Run(run).load_checkpoint()
+    assert all(again.tensors[name].equal(value) for name, value in checkpoint.tensors.items())
+
+
+def test_measuring_the_minutes_touches_nothing_of_the_run(data: Path, tmp_path: Path) -> None:
+    mine = Moving()
+    result = quick(data, tmp_path / "run", objective=mine, minutes=0.0005, overrides={"train.steps": None})
+    steps = result.metrics["step"]
+    checkpoint, _ = Run(result.run_folder).load_checkpoint()
+    assert int(checkpoint.tensors["objective/seen"]) == steps * 16, "only the steps of the run are counted"
+    assert (mine.calls, int(mine.seen)) == (0, 0)
+    again = quick(data, tmp_path / "again", objective=Moving(), steps=steps, overrides={"train.steps": None})
+    assert tiny.weights(again.run_folder) == tiny.weights(result.run_folder)
+
+
+class Queued(nn.Module):
+    """With state, and called as other libraries call their losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(3))
+
+    def forward(self, za: Tensor, zb: Tensor) -> dict[str, Tensor]:
+        return {"distance": (za - zb).square().mean()}
+
+
+def test_an_objective_with_state_that_would_be_called_twice_a_step_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"Queued has state \(queue\) and its forward takes za, zb: let it take `groups`"
+    ):
+        quick(data, tmp_path / "run", objective=Queued())
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_run_with_a_queue_and_a_target_goes_on_to_the_bit(data: Path, tmp_path: Path) -> None:
+    changes = {
+        "train.steps": 6,
+        "train.checkpoint_steps": 3,
+        "objective.queue": 64,
+        "method.batch_norm_rows": 8,
+    }
+    run = quick(data, tmp_path / "run", recipe="small_moco_v2", overrides=changes).run_folder
+    first, _ = Run(run).load_checkpoint()
+    assert "objective/queue" in first.tensors
+    shutil.rmtree(run / "checkpoints" / "step-000006")
+    pretrain(out=run, resume=True, progress=False)
+    again, _ = Run(run).load_checkpoint()
+    assert first.tensors.keys() == again.tensors.keys()
+    assert all(again.tensors[name].equal(value) for name, value in first.tensors.items())
+
+
+def test_a_rule_holds_for_some_of_the_parameters(data: Path, tmp_path: Path) -> None:
+    frozen = [{"parameters": "projector.linear1.*", "frozen_until": 1.0}]
+    run = quick(data, tmp_path / "run", overrides={"optim.groups": frozen}).run_folder
+    start = quick(data, tmp_path / "start", overrides={"train.steps": 1, "optim.groups": frozen}).run_folder
+    one, other = (Run(folder).load_checkpoint()[0].tensors for folder in (run, start))
+    assert one["method/projector.linear1.weight"].equal(other["method/projector.linear1.weight"])
+    assert not one["method/projector.linear0.weight"].equal(other["method/projector.linear0.weight"])
+    with pytest.raises(ValueError, match=r"predictor\.\*"):
+        quick(data, tmp_path / "none", overrides={"optim.groups": [{"parameters": "predictor.*"}]})
+    with pytest.raises(ValueError, match=r"unknown key optim\.groups\.0\.frozen \(did you mean 'frozen_until'\?\)"):
+        quick(data, tmp_path / "none", overrides={"optim.groups": [{"parameters": "*", "frozen": 0.1}]})
 
 
 def test_an_encoder_of_ones_own_is_trained_as_a_copy_and_can_be_filled_again(data: Path, tmp_path: Path) -> None:

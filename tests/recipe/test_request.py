@@ -1,0 +1,99 @@
+"""From flags and dotted keys to a recipe, and what a recipe then says of where it comes from."""
+
+import argparse
+from typing import Any
+
+import pytest
+
+from barlow import cli
+from barlow.recipe import files, schema
+from barlow.recipe.flags import FLAGS, as_keys
+from barlow.recipe.messages import RecipeError
+from barlow.recipe.request import chosen_recipe, requested, resumed_recipe
+
+
+def options() -> dict[str, argparse.Action]:
+    """The options of `barlow pretrain`, by their destination."""
+    verb = cli._verb(cli._parser(), "pretrain")
+    return {action.dest: action for action in verb._actions}
+
+
+def test_every_flag_is_an_option_of_the_command_line_and_an_argument_in_python() -> None:
+    found = options()
+    for flag in FLAGS:
+        assert flag.option in found[flag.name].option_strings
+        assert found[flag.name].help == flag.help
+    values = {flag.name: flag.type("1") if flag.type is not str else "x" for flag in FLAGS if flag.group != "budget"}
+    changes = requested("photos", **values)
+    assert {flag.key for flag in FLAGS if flag.group != "budget"} <= changes.keys()
+
+
+def test_every_flag_stands_for_a_key_that_recipes_have() -> None:
+    content = files.read("small_barlow_twins")
+    for flag in FLAGS:
+        place: Any = content
+        for part in flag.key.split("."):
+            assert part in place, flag.key
+            place = place[part]
+
+
+def test_what_is_not_given_changes_nothing() -> None:
+    assert as_keys({flag.name: None for flag in FLAGS}) == {}
+    assert requested(None) == {}
+
+
+def test_an_unknown_argument_and_two_budgets_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"unknown argument 'batchsize'; allowed: .*batch_size"):
+        chosen_recipe(batchsize=3)
+    with pytest.raises(RecipeError, match="--steps and --minutes are given; keep one"):
+        chosen_recipe(steps=3, minutes=1)
+
+
+@pytest.mark.parametrize("kind", ["vicreg", "simclr", "byol", "moco", "rotation", "barlow_twins_cross_entropy"])
+def test_an_objective_alone_takes_its_small_recipe_or_says_that_nobody_published_this(kind: str) -> None:
+    chosen = chosen_recipe("photos", objective=kind)
+    assert chosen.objective["kind"] == kind
+    small = {"moco": "small_moco_v2"}.get(kind, f"small_{kind}")
+    if small in files.names():
+        assert chosen.source.model_dump() == files.read(small)["source"]
+    else:
+        assert chosen.source.paper.startswith("none: no paper describes this run; it is the recipe small_barlow_twins")
+        assert chosen.source.code == "none"
+        assert chosen.source.differs[0] == f"objective: {kind}, in place of barlow_twins"
+        assert "Zbontar" not in str(chosen.source)
+
+
+def test_another_objective_on_a_named_recipe_or_by_a_dotted_key_is_nobodys_either() -> None:
+    by_flag = chosen_recipe("photos", recipe="cifar10/barlow_twins", objective="vicreg")
+    by_key = chosen_recipe("photos", recipe="cifar10/barlow_twins", overrides={"objective.kind": "vicreg"})
+    assert by_flag == by_key
+    assert "it is the recipe cifar10/barlow_twins with another objective" in by_flag.source.paper
+
+
+def test_the_same_objective_or_another_value_leaves_the_source_as_it_is() -> None:
+    source = files.read("small_vicreg")["source"]
+    for changes in ({"objective.kind": "vicreg"}, {"objective.variance": 3.0}, {"seed": 3}):
+        assert chosen_recipe("photos", recipe="small_vicreg", overrides=changes).source.model_dump() == source
+
+
+def test_another_method_keeps_what_both_have_and_is_nobodys() -> None:
+    changes = {"method.kind": "siamese", "objective.kind": "barlow_twins"}
+    chosen = chosen_recipe("photos", recipe="small_byol", overrides=changes)
+    assert chosen.method["projector"]["widths"] == files.read("small_byol")["method"]["projector"]["widths"]
+    assert chosen.method.keys() == {"kind", "projector", "batch_norm_sees"}
+    assert chosen.source.paper.endswith("with another objective and method")
+
+
+def test_a_run_is_gone_on_with_as_it_was() -> None:
+    stored = chosen_recipe("photos", steps=5).as_dict()
+    assert resumed_recipe(stored, {"data.workers": 3, "data.sources": ["moved"]}).data.workers == 3
+    with pytest.raises(RecipeError, match=r"where seed is 0; you gave 1\. Leave the flag out"):
+        resumed_recipe(stored, {"seed": 1})
+
+
+def test_keys_that_came_later_mean_in_an_older_file_what_it_meant() -> None:
+    content = files.read("small_vicreg")
+    for key in ("last_batch_norm", "init_std"):
+        del content["method"]["projector"][key]
+    del content["optim"]["groups"]
+    assert schema.check(content) == schema.check(files.read("small_vicreg"))

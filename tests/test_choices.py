@@ -1,0 +1,89 @@
+"""What `auto` becomes, as a function of facts: no images, no machine."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from barlow import choices
+from barlow.facts import ImageFacts, Machine
+
+CPU = Machine(torch.device("cpu"), processes=1, cores=4, memory=4 << 30, half=True)
+GPU = replace(CPU, device=torch.device("cuda", 1))
+PHOTOS = ImageFacts(count=1000, short_side=300, grey=False)
+
+
+def test_what_is_given_is_left_as_it_is() -> None:
+    assert choices.channels(3, replace(PHOTOS, grey=True)) == 3
+    assert choices.image_size(32, PHOTOS, CPU) == 32
+    assert choices.working_size(40, 32) == 40
+    assert choices.executor("in_memory", 1 << 50, CPU) == "in_memory"
+    assert choices.workers(0, "streaming", CPU) == 0
+    assert choices.mean_and_std([0.1], [0.2], None) == ([0.1], [0.2])
+    assert choices.batch_size(7, 5) == 7
+    assert choices.precision("float32", 64, CPU) == "float32"
+    assert choices.stem("as_is", 32, True) == "as_is"
+
+
+def test_images_without_colour_have_one_channel() -> None:
+    assert [choices.channels("auto", replace(PHOTOS, grey=grey)) for grey in (True, False)] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("short_side", "machine", "side"),
+    [(300, CPU, 64), (300, GPU, 128), (32, CPU, 24), (28, CPU, 16), (8, CPU, 16), (None, CPU, 48)],
+)
+def test_views_are_three_quarters_of_the_images_as_far_as_the_device_affords(
+    short_side: int | None, machine: Machine, side: int
+) -> None:
+    assert choices.image_size("auto", replace(PHOTOS, short_side=short_side), machine) == side
+
+
+def test_images_are_held_half_as_large_again_as_the_views() -> None:
+    assert [choices.working_size("auto", view) for view in (24, 32, 64)] == [40, 48, 96]
+
+
+def test_a_set_is_held_where_it_takes_a_quarter_of_the_memory_at_most() -> None:
+    assert choices.executor("auto", 1 << 30, CPU) == "in_memory"
+    assert choices.executor("auto", (1 << 30) + 1, CPU) == "streaming"
+
+
+def test_all_cores_decode_into_memory_and_streaming_leaves_one() -> None:
+    assert choices.workers("auto", "in_memory", CPU) == 4
+    assert choices.workers("auto", "streaming", CPU) == 3
+    assert choices.workers("auto", "streaming", replace(CPU, cores=1)) == 1
+    assert choices.workers("auto", "streaming", replace(CPU, cores=64)) == 8
+
+
+def test_only_what_is_auto_is_measured() -> None:
+    measured = ([0.1234567], [0.7654321])
+    assert choices.mean_and_std("auto", [0.5], measured) == ([0.123457], [0.5])
+    assert choices.mean_and_std([0.5], "auto", measured) == ([0.5], [0.765432])
+
+
+@pytest.mark.parametrize(("usable", "batch"), [(10_000, 128), (511, 64), (100, 16), (17, 16), (15, 8), (2, 2), (1, 2)])
+def test_small_sets_get_smaller_batches(usable: int, batch: int) -> None:
+    assert choices.batch_size("auto", usable) == batch
+
+
+@pytest.mark.parametrize(
+    ("view", "machine", "precision"),
+    [
+        (64, CPU, "bf16"),
+        (16, CPU, "float32"),
+        (16, GPU, "bf16"),
+        (64, replace(CPU, half=False), "float32"),
+    ],
+)
+def test_half_precision_is_for_processors_that_have_it(view: int, machine: Machine, precision: str) -> None:
+    assert choices.precision("auto", view, machine) == precision
+
+
+def test_small_views_get_the_small_stem_of_encoders_that_have_one() -> None:
+    found = [choices.stem("auto", view, there) for view, there in ((64, True), (65, True), (32, False))]
+    assert found == ["strided", "as_is", "as_is"]
+
+
+def test_of_several_gpus_each_process_takes_its_own() -> None:
+    assert choices.device(GPU) == "cuda:1"
+    assert choices.device(replace(GPU, processes=2)) == "cuda"

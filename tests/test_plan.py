@@ -1,0 +1,132 @@
+"""What is found out before any network is built, from a recipe and the images."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from barlow import plan as plans
+from barlow.distributed import World
+from barlow.recipe.messages import RecipeError
+from barlow.recipe.request import chosen_recipe
+
+SINGLE = World(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40, classes=4)
+
+
+def prepared(data: Path, objective: Any = None, **overrides: Any) -> plans.Prepared:
+    changes = tiny.SMALL | {"data.workers": 0} | {key.replace("__", "."): value for key, value in overrides.items()}
+    widths = changes.pop("method.projector.widths")
+    kind = changes.pop("recipe", "small_barlow_twins")
+    if kind != "small_rotation":
+        changes["method.projector.widths"] = widths
+    return plans.prepare(chosen_recipe(data, recipe=kind, overrides=changes), SINGLE, objective)
+
+
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_told_draws_are_known_of_the_rows_and_labels_only_where_they_are_asked_for(executor: str, data: Path) -> None:
+    loader = prepared(data, recipe="small_rotation", data__executor=executor).loader
+    rows = next(iter(loader.stream(0, 1))).rows
+    assert rows.known.keys() == {"ids", "rotation"}
+    assert set(rows.known["rotation"].tolist()) <= {0, 1, 2, 3}
+
+    def supervised(*z: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": z[0].mean()}
+
+    loader = prepared(data, supervised, data__executor=executor).loader
+    rows = next(iter(loader.stream(0, 1))).rows
+    assert rows.known["labels"].tolist() == [label // 10 for label in rows.known["ids"].tolist()], "ten of each class"
+
+
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_all_images_come_once_in_order_and_the_last_batch_is_filled_up(executor: str, data: Path) -> None:
+    loader = prepared(data, data__executor=executor).loader
+    rows = list(loader.all_rows())
+    assert torch.cat([part.known["ids"] for part in rows]).tolist() == [*range(40), *[39] * 8]
+    assert [view.shape for part in rows for view in part.views] == [(16, 3, 16, 16)] * 3
+
+
+def test_several_processes_share_all_images(data: Path) -> None:
+    changes = tiny.SMALL | {"data.workers": 0}
+    shares = [
+        list(
+            plans.prepare(chosen_recipe(data, overrides=changes), World(torch.device("cpu"), rank, 2)).loader.all_rows()
+        )
+        for rank in range(2)
+    ]
+    ids = [part.known["ids"] for pair in zip(*shares, strict=True) for part in pair]
+    assert torch.cat(ids).tolist() == [*range(40), *[39] * 8]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"recipe": "small_rotation", "views": [[{"kind": "random_resized_crop", "size": "auto"}]]},
+            r"objective rotation asks for 'rotation', and what is known of each image is ids: add the view op",
+        ),
+        (
+            {"views": [[{"kind": "random_resized_crop", "size": "auto"}]]},
+            r"barlow_twins .*cannot use --batch-size 16, 1 views and embeddings of width 4 .*two views",
+        ),
+        ({"train__rows_in_memory": 3, "train__batch_size": 16}, None),
+        ({"train__rows_in_memory": 2, "train__batch_size": 15}, r"--rows-in-memory 2 leaves a chunk of one row of 15"),
+        (
+            {
+                "recipe": "small_moco_v2",
+                "objective__queue": 64,
+                "method__batch_norm_rows": 4,
+                "train__rows_in_memory": 8,
+            },
+            r"--rows-in-memory 8 and method.batch_norm_rows 4: .*activation_checkpointing",
+        ),
+        (
+            {"recipe": "small_moco_v2", "objective__queue": 64, "method__batch_norm_rows": 6},
+            r"--batch-size 16 does not divide into groups of 6 rows .*use 12",
+        ),
+        (
+            {"recipe": "small_moco_v2", "objective__queue": 60, "method__batch_norm_rows": 8},
+            r"moco .*cannot use --batch-size 16.*queue",
+        ),
+        (
+            {"data__image_size": 24, "views__0__0__size": 16, "views__1__0__size": 16},
+            r"data.image_size is 24 and the views",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_network_is_built(
+    overrides: dict[str, Any], message: str | None, data: Path
+) -> None:
+    if message is None:
+        prepared(data, **overrides)
+        return
+    with pytest.raises((RecipeError, ValueError), match=message) as caught:
+        prepared(data, **overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_objective_that_asks_for_labels_of_images_without_classes_is_refused(tmp_path: Path) -> None:
+    def supervised(*z: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": z[0].mean()}
+
+    with pytest.raises(
+        RecipeError, match="asks for 'labels', and what is known of each image is ids: train on folders"
+    ):
+        prepared(tiny.images(tmp_path / "flat", 20), supervised)
+
+
+def test_a_plan_has_its_values_as_what_they_are(data: Path) -> None:
+    plan = prepared(data).plan
+    assert "auto" not in str(plan.recipe.as_dict())
+    for name in ("channels", "image_size", "working_size", "executor", "workers", "mean", "std"):
+        assert getattr(plan, name) == getattr(plan.recipe.data, name)
+    assert (plan.batch_size, plan.precision) == (plan.recipe.train.batch_size, plan.recipe.train.precision)
+    assert plan.stem == plan.recipe.encoder.stem
+    assert plan.candidates == 40
+    assert plan.peak == plan.recipe.optim.lr_per_256 * 16 / 256
