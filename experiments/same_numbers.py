@@ -18,8 +18,10 @@ Do so only at a commit whose numbers are meant to be others, and say why in its 
 import argparse
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -69,11 +71,11 @@ def checkpoint(run: Path, steps: int) -> dict[str, Tensor]:
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the networks in a checkpoint: names, shapes and bits, buffers too."""
-    sum_ = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(name for name in tensors if name.startswith("method/")):
-        sum_.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        sum_.update(bytes(_bits(tensors[name]).flatten().tolist()))
-    return sum_.hexdigest()
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(_bits(tensors[name]).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _logged_difference(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> str | None:
@@ -123,8 +125,10 @@ class Tree:
         """Its commit, with `+changes` when its package has any; None outside a checkout."""
         git = ["git", "-C", str(self.path / "src" / "barlow")]
         try:
-            commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
-            changed = subprocess.check_output([*git, "status", "--porcelain", "--", "."], text=True).strip()
+            commit, changed = (
+                subprocess.check_output([*git, *words], text=True, stderr=subprocess.DEVNULL).strip()
+                for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "."))
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return commit + ("+changes" if changed else "")
@@ -198,14 +202,12 @@ def straight(case: Case, old: Tree, new: Tree, images: Path, folder: Path) -> Ou
     """The case in both trees at the same time; their runs are left in `folder`, as `old` and `new`."""
     storage.write_yaml(folder / "recipe.yaml", case.content())
     words = [str(images), "--recipe", str(folder / "recipe.yaml")]
-    runs = {tree: folder / name for tree, name in ((old, "old"), (new, "new"))}
-    trainings = {tree: tree.start(words, runs[tree], case.processes) for tree in runs}
-    failures = {tree: training.failure() for tree, training in trainings.items()}
-    if failures[old]:
-        raise SystemExit(f"{case.name} does not train in {old.path}: {failures[old]}")
-    if failures[new]:
-        return Outcome(case.name, False, failures[new])
-    return _judged(case.name, runs[old], runs[new])
+    runs = [folder / name for name in ("old", "new")]
+    trainings = [tree.start(words, run, case.processes) for tree, run in zip((old, new), runs, strict=True)]
+    there, here = (training.failure() for training in trainings)
+    if there:
+        raise SystemExit(f"{case.name} does not train in {old.path}: {there}")
+    return Outcome(case.name, False, here) if here else _judged(case.name, *runs)
 
 
 def resumed(case: Case, new: Tree, folder: Path) -> Outcome:
@@ -239,15 +241,46 @@ def outcomes(case: Case, old: Tree, new: Tree, images: Path, folder: Path) -> It
 
 # --- Hashes for the tests ---------------------------------------------------------------------------------------------
 
+LIMITS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"},
+    "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"},
+}
+"""What holds a newer processor to the kernels of an older one, and MKL to those that Intel's and AMD's share.
+
+Without this the last bits depend on the vendor and the model. With it they are the same on all that were tried
+(docs/exactness.md), so processors with AVX-512 are held to AVX2 in the test.
+"""
+
+
+def capability() -> str:
+    """The one of `LIMITS` that the test takes on this machine."""
+    return "DEFAULT" if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else "AVX2"
+
+
+def place(capability: str) -> str:
+    """What the last bits depend on."""
+    system = f"{platform.system()} on {platform.machine()}"
+    return f"torch {torch.__version__}, timm {importlib.metadata.version('timm')}, {system}, {capability}"
+
+
+def child_hashes(capability: str) -> dict[str, str]:
+    """The hashes of a process that is held to a capability, for torch reads it before anything else."""
+    environment = {**Tree(ROOT).environment(), **LIMITS[capability]}
+    words = [sys.executable, str(Path(__file__).resolve()), "--hashes"]
+    found = json.loads(subprocess.run(words, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    if (used := found.pop("capability")) != capability:
+        raise RuntimeError(f"torch took its kernels for {used}, and {capability} was asked for")
+    return found
+
 
 def hashes() -> dict[str, str]:
     """Trains the short runs of `frozen_cases.HASHED` in this process: the hash of the weights of each."""
     import barlow
 
-    found = {}
+    found = {"capability": torch.backends.cpu.get_cpu_capability()}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        # Neither JPEG nor large images: their pixels depend on libraries whose versions are not in the key.
+        # Neither JPEG nor large images: their pixels depend on libraries whose versions are not in the file.
         images = frozen_cases.write_images(folder / "images", sides=(40, 64), formats=("png",))
         for number, case in enumerate(frozen_cases.HASHED):
             recipe, out = folder / f"{number}.yaml", folder / f"run{number}"
@@ -255,6 +288,17 @@ def hashes() -> dict[str, str]:
             barlow.pretrain(images, out, recipe=str(recipe), progress=False)
             found[case.name] = weights_sha256(checkpoint(out, frozen_cases.HASHED_STEPS))
     return found
+
+
+def write_hashes() -> None:
+    """Writes the hashes of this machine's capabilities. Where they have changed, those of other machines are dropped:
+    they were of other numbers."""
+    reachable = list(LIMITS)[list(LIMITS).index(capability()) :]
+    found = {place(name): child_hashes(name) for name in reachable}
+    kept = storage.read_json(HASHES) if HASHES.exists() else {}
+    if any(kept.get(name, found[name]) != found[name] for name in found):
+        kept = {}
+    storage.write_json(HASHES, dict(sorted({**kept, **found}.items())))
 
 
 # --- The program ------------------------------------------------------------------------------------------------------
@@ -268,9 +312,13 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run what is recorded for these commits, too")
     parser.add_argument("--no-record", action="store_true", help="write no line to results/same_numbers.jsonl")
     parser.add_argument("--hashes", action="store_true", help="print the hashes of the tests' runs, and stop")
+    parser.add_argument("--write-hashes", action="store_true", help=f"write {HASHES.relative_to(ROOT)}, and stop")
     arguments = parser.parse_args()
     if arguments.hashes:
         print(json.dumps(hashes(), indent=1))
+        return 0
+    if arguments.write_hashes:
+        write_hashes()
         return 0
     if arguments.old_tree is None:
         parser.error("name the checkout to compare with")
@@ -288,6 +336,7 @@ def compare(old: Tree, new: Tree, cases: Sequence[Case], arguments: argparse.Nam
     """All these cases; the number of those that differ is told, and decides the exit status."""
     key = {"old_commit": old.commit, "commit": new.commit, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     known = _recorded(key) if not arguments.again else {}
+    torch.set_num_threads(1)  # as every training has, and as the lines then say
     found: list[Outcome] = []
     with tempfile.TemporaryDirectory() as made:
         images = frozen_cases.write_images(Path(made) / "images")

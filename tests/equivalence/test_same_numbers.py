@@ -4,8 +4,6 @@ What they were at an older commit is compared by `experiments/same_numbers.py`; 
 """
 
 import importlib.util
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,13 +33,16 @@ def same_numbers() -> Iterator[ModuleType]:
         yield module
 
 
+@pytest.mark.timeout(900)  # 15 seconds of a processor, which may have to be waited for
 def test_short_trainings_end_with_the_weights_whose_hashes_are_kept(same_numbers: ModuleType) -> None:
-    place = same_numbers.place()
+    place = same_numbers.place(same_numbers.capability())
     kept = storage.read_json(same_numbers.HASHES).get(place)
     if kept is None:
         pytest.skip(f"no hashes for {place}; `python experiments/same_numbers.py --write-hashes` writes them")
-    found = same_numbers.hashes_of_a_child(same_numbers.capability())
-    assert found == kept, "the arithmetic of training has changed; if it was meant to, write the hashes anew and say why"
+    found = same_numbers.child_hashes(same_numbers.capability())
+    assert found == kept, (
+        "the arithmetic of training has changed; if it was meant to, write the hashes anew and say why"
+    )
 
 
 def run_folder(folder: Path) -> Path:
@@ -129,4 +130,3 @@ def test_the_encoders_file_is_compared_too(tmp_path: Path, same_numbers: ModuleT
     assert "the bytes differ" in same_numbers.first_difference(old, new, STEPS)
     storage.write_tensors(file, {"weight": next_number(tensors["weight"])})
     assert "model.safetensors: weight: 1 of 6 numbers" in same_numbers.first_difference(old, new, STEPS)
-
