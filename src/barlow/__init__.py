@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from barlow.evaluation import evaluate as evaluate
     from barlow.nets.weights import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
+    from barlow.objectives.byol import BYOL as BYOL
+    from barlow.objectives.moco import MoCo as MoCo
+    from barlow.objectives.rotation import Rotation as Rotation
+    from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
@@ -19,14 +23,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "MoCo": "barlow.objectives.moco",
+    "Rotation": "barlow.objectives.rotation",
+    "SimCLR": "barlow.objectives.simclr",
     "VICReg": "barlow.objectives.vicreg",
     "WMSE": "barlow.objectives.w_mse",
     "evaluate": "barlow.evaluation",
     "load_encoder": "barlow.nets.weights",
     "pretrain": "barlow.pretraining",
 }
-__all__ = ["WMSE", "BarlowTwins", "VICReg", "__version__", "evaluate", "load_encoder", "pretrain"]
+__all__ = [
+    "BYOL",
+    "WMSE",
+    "BarlowTwins",
+    "MoCo",
+    "Rotation",
+    "SimCLR",
+    "VICReg",
+    "__version__",
+    "evaluate",
+    "load_encoder",
+    "pretrain",
+]
 
 torchvision_guard.install()
 

@@ -73,8 +73,8 @@ def test_the_class_is_found_by_name_in_the_package(kind: str) -> None:
         _ = objectives.Nonsense
 
 
-@pytest.mark.parametrize("name", ["BarlowTwins", "VICReg", "WMSE"])
-def test_the_three_are_importable_from_barlow(name: str) -> None:
+@pytest.mark.parametrize("name", ["BYOL", "BarlowTwins", "MoCo", "Rotation", "SimCLR", "VICReg", "WMSE"])
+def test_each_method_s_objective_is_importable_from_barlow(name: str) -> None:
     assert getattr(barlow, name) is getattr(objectives, name)
 
 
