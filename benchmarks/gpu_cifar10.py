@@ -238,7 +238,7 @@ def run(arguments: argparse.Namespace, clock: Clock) -> int:
     """One recipe, or all in turn; 1 if one of them failed."""
     import torch
 
-    from barlow.train import Interrupted
+    from barlow.stopping import Interrupted
 
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     recipes = list(results_line.GPU_RECIPES) if arguments.recipe is None else [arguments.recipe]
@@ -284,7 +284,7 @@ def measured(
     import torch
 
     import barlow
-    from barlow.train import chosen_recipe
+    from barlow.recipe.request import chosen_recipe
 
     within = Clock(seconds)
     evaluation = EVALUATION_SECONDS * images / COUNT
