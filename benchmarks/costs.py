@@ -32,7 +32,7 @@ COSTS = [
     Watched(
         "guard",
         "refusing a loss or a gradient that is not finite: the gradient's norm, and reading it",
-        ("torch.nn.utils:get_total_norm", "barlow.train:guard"),
+        ("torch.nn.utils:get_total_norm", "barlow.learner:guard"),
         0.03,
     ),
     Watched("live_line", "the live line, on a terminal", ("barlow.watchers:LiveLine.__call__",), 0.01),

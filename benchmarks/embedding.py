@@ -17,7 +17,8 @@ from either import either
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import embed
 
-labelled_set = either("barlow.evaluation:_labelled")
+build_encoder = either("barlow.nets.building:build_encoder", "barlow.nets.encoders:build_encoder")
+labelled_set = either("barlow.data.labelled:read_labelled", "barlow.evaluation:_labelled")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 64

@@ -29,15 +29,20 @@ from objectives import plain_barlow_twins, plain_vicreg
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from barlow import train as training
+from barlow import facts
 from barlow.data.loader import MemoryLoader
 from barlow.distributed import World, fixed_shapes, synchronize
-from barlow.methods.siamese import Siamese
+from barlow.learner import Learner
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
+from barlow.plan import Plan
+from barlow.plan import resolved as plan_of
+from barlow.pretraining import build_learner
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
+from barlow.train import train
+from barlow.types import Rows
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
 
@@ -88,23 +93,39 @@ def pipeline_of(chosen: Recipe) -> ViewPipeline:
 class Built:
     """What a step needs."""
 
-    chosen: Recipe
-    network: Siamese
-    optimizer: torch.optim.Optimizer
-    objective: Callable[..., dict[str, Tensor]]
+    learner: Learner
     loader: MemoryLoader
-    views: list[Tensor]
+    rows: Rows
+    """Of one batch; views are channels_last."""
 
 
 def built(case: Case, device: torch.device) -> Built:
-    chosen = resolved(case.recipe, case.size, **{"train.batch_size": case.batch})
-    network, optimizer = training.build_for_training(chosen, World(device), None, lambda line: None)
     count = 4 * case.batch
+    plan = planned(case, device, count)
+    learner = build_learner(plan, World(device))
     pixels = torch.randint(0, 256, (count, 3, case.held, case.held), dtype=torch.uint8)
     sizes, ids = torch.full((count, 2), case.held), torch.arange(count)
-    loader = MemoryLoader(pixels, sizes, ids, pipeline_of(chosen), case.batch, 0, device)
-    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(loader.stream(0, 1))).views]
-    return Built(chosen, network, optimizer, chosen.build_objective(), loader, views)
+    loader = MemoryLoader(pixels, sizes, ids, pipeline_of(plan.recipe), case.batch, 0, device)
+    rows = next(iter(loader.stream(0, 1))).rows
+    views = [view.contiguous(memory_format=torch.channels_last) for view in rows.views]
+    return Built(learner, loader, Rows(views, rows.known))
+
+
+def planned(case: Case, device: torch.device, images: int) -> Plan:
+    """The recipe for pixels that are held on the device."""
+    chosen = resolved(case.recipe, case.size, **{"train.batch_size": case.batch, "train.precision": "bf16"})
+    return plan_of(
+        chosen,
+        facts.machine(World(device)),
+        usable=images,
+        candidates=images,
+        channels=3,
+        image_size=case.size,
+        working_size=case.held,
+        executor="in_memory",
+        workers=1,
+        mean_and_std=(list(chosen.data.mean), list(chosen.data.std)),
+    )
 
 
 def ours(parts: Built, device: torch.device, warm: int, steps: int) -> float:
@@ -117,34 +138,24 @@ def ours(parts: Built, device: torch.device, warm: int, steps: int) -> float:
             ends.append(time.perf_counter())
 
     stream = parts.loader.stream(0, warm + steps)
-    training.train(
-        parts.network,
-        parts.objective,
-        stream,
-        parts.optimizer,
-        lambda step, of: 1e-4,
-        warm + steps,
-        World(device),
-        "bf16",
-        [watch],
-        0,
-    )
+    train(parts.learner, stream, lambda step, of: 1e-4, warm + steps, [watch])
     return (ends[1] - ends[0]) / steps
 
 
 def bare(parts: Built, network: nn.Module, device: torch.device, warm: int, steps: int) -> float:
     """Seconds a step of a plain loop over one batch of views that is there already."""
-    parts.network.train()
+    learner = parts.learner
+    learner.method.train()
     with fixed_shapes(device):
         for step in range(warm + steps):
             if step == warm:
                 synchronize(device)
                 before = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16):
-                embeddings = network(parts.views).embeddings
-            sum(parts.objective(*[z.float() for z in embeddings]).values()).backward()
-            parts.optimizer.step()
-            parts.optimizer.zero_grad(set_to_none=True)
+                (embeddings,) = network(parts.rows).groups
+            sum(learner.objective(*[z.float() for z in embeddings]).values()).backward()
+            learner.optimizer.step()
+            learner.optimizer.zero_grad(set_to_none=True)
         synchronize(device)
     return (time.perf_counter() - before) / steps
 
@@ -152,9 +163,9 @@ def bare(parts: Built, network: nn.Module, device: torch.device, warm: int, step
 def flop(parts: Built, device: torch.device) -> int:
     """Of forward and backward of the networks, on all views of a batch."""
     with FlopCounterMode(display=False) as counter, torch.autocast(device.type, torch.bfloat16):
-        embeddings = parts.network(parts.views).embeddings
+        (embeddings,) = parts.learner.method(parts.rows).groups
         sum(z.float().sum() for z in embeddings).backward()
-    parts.optimizer.zero_grad(set_to_none=True)
+    parts.learner.optimizer.zero_grad(set_to_none=True)
     return counter.get_total_flops()
 
 
@@ -210,7 +221,7 @@ def step_rows(case: Case, device: torch.device, smoke: bool, compiled: bool) -> 
         notes[f"utilisation_{side}"] = round(work / seconds / peak, 3)
         return on_device(seconds)
 
-    network = functools.partial(bare, parts, parts.network, device, warm, steps)
+    network = functools.partial(bare, parts, parts.learner.method, device, warm, steps)
     rows = [
         measure.Row(
             name=f"gpu_step_{case.name}",
@@ -225,7 +236,7 @@ def step_rows(case: Case, device: torch.device, smoke: bool, compiled: bool) -> 
         )
     ]
     if compiled:
-        fast = torch.compile(parts.network)
+        fast = torch.compile(parts.learner.method)
         rows.append(
             measure.Row(
                 name=f"gpu_step_{case.name}_compiled",

@@ -18,11 +18,10 @@ import step
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from barlow import resolve, storage
-from barlow import train as training
+from barlow import storage
 from barlow.distributed import World, choose_device
 from barlow.machine import environment
-from barlow.train import chosen_recipe
+from barlow.train import train
 from barlow.watchers import Moment
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -34,30 +33,14 @@ PIECES = 20
 def profiled(case: step.Case, folder: Path) -> str:
     steps = PIECES * case.steps
     world = World(choose_device("auto"))
-    chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
-    prepared = resolve.prepare(chosen, world)
-    recipe, loader = prepared.recipe, prepared.loader
-    method, optimizer = training.build_for_training(recipe, world, None, lambda line: None)
+    learner, loader = step.prepared(case, folder, world)
     moments: list[Moment] = []
     updates: list[float] = []
 
     def run(count: int) -> None:
         moments.clear()
         updates.clear()
-        precision = str(recipe.train.precision)
-        objective = recipe.build_objective()
-        training.train(
-            method,
-            objective,
-            loader.stream(0, count),
-            optimizer,
-            lambda at, of: 1e-4,
-            count,
-            world,
-            precision,
-            [moments.append],
-            0,
-        )
+        train(learner, loader.stream(0, count), lambda at, of: 1e-4, count, [moments.append])
 
     def before(*_: object) -> None:
         updates.append(-time.perf_counter())
@@ -65,8 +48,8 @@ def profiled(case: step.Case, folder: Path) -> str:
     def after(*_: object) -> None:
         updates[-1] += time.perf_counter()
 
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(after)
+    learner.optimizer.register_step_pre_hook(before)
+    learner.optimizer.register_step_post_hook(after)
     run(step.LEFT_OUT + steps)
     counted = moments[step.LEFT_OUT :]
     whole = statistics.median(m.step_seconds for m in counted)

@@ -1,6 +1,6 @@
 """A step of `barlow pretrain` against the bare step: the same networks, objective and optimizer on tensors in memory.
 
-    python benchmarks/step.py                 # two cores, about four minutes
+    python benchmarks/step.py                 # two cores, about five minutes
     python benchmarks/step.py --only step_small    # the default recipe: reported, without a promise
 
 Each side is a process of its own, and both are there at the same time: one makes a few steps while the other is held
@@ -8,11 +8,10 @@ Each side is a process of its own, and both are there at the same time: one make
 held inside the optimizer's update, by torch's own hook, so a step is everything from one update to the next.
 
 A case for another topology is a function like `siamese`, which says what its bare step consists of, and an entry in
-CASES.
+CASES. The bare step calls the networks one by one, and knows of no learner, guard or grouped batch norm.
 """
 
 import argparse
-import contextlib
 import json
 import sys
 import tempfile
@@ -38,23 +37,64 @@ ENDLESS = 1_000_000
 class Built:
     """What a bare step works on, as `barlow pretrain` would have it before its first step."""
 
-    method: Any
-    objective: Callable[..., dict[str, Any]]
-    optimizer: Any
-    batch: Any
-    """One, with its views and ids; views are channels_last."""
-    autocast: Callable[[], contextlib.AbstractContextManager[object]]
+    learner: Any
+    """Its parts are used, and none of what it does."""
+    views: list[Any]
+    """Of one batch, channels_last."""
+
+    def update(self, groups: list[tuple[Any, ...]]) -> None:
+        """The loss of some groups of embeddings (all of them where the objective has state), its gradient, the
+        optimizer's update."""
+        import torch
+
+        objective, optimizer = self.learner.objective, self.learner.optimizer
+        groups = [tuple(z.float() for z in group) for group in groups]
+        queued = isinstance(objective, torch.nn.Module)
+        found = [objective(groups)] if queued else [objective(*group) for group in groups]
+        (sum(value for terms in found for value in terms.values()) / len(found)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def autocast(self) -> Any:
+        import torch
+
+        half = self.learner.precision == "bf16"
+        return torch.autocast(self.learner.world.device.type, torch.bfloat16, enabled=half)
 
 
 def siamese(built: Built) -> Callable[[], None]:
-    """One network for all views (Barlow Twins, VICReg, W-MSE): forward, backward, update."""
+    """One network for all views (Barlow Twins, VICReg): forward, backward, update."""
+    method = built.learner.method
 
     def step() -> None:
         with built.autocast():
-            embeddings = built.method(built.batch.views).embeddings
-        sum(built.objective(*[z.float() for z in embeddings]).values()).backward()
-        built.optimizer.step()
-        built.optimizer.zero_grad(set_to_none=True)
+            embeddings = tuple(method.projector(method.encoder(view)) for view in built.views)
+        built.update([embeddings])
+
+    return step
+
+
+def distillation(built: Built) -> Callable[[], None]:
+    """An online network and a target (BYOL, MoCo): forward of both, backward, update, and the target moves."""
+    import torch
+
+    method = built.learner.method
+    target, predictor = method.target, method.predictor or torch.nn.Identity()
+    moved = list(target.parameters())
+    followed = [*method.encoder.parameters(), *method.projector.parameters()]
+    first, second = built.views
+    predicted, aimed_at = ([first, second], [first, second]) if method.symmetric else ([first], [second])
+
+    def step() -> None:
+        with built.autocast():
+            predictions = [predictor(method.projector(method.encoder(view))) for view in predicted]
+            with torch.no_grad():
+                targets = [target["projector"](target["encoder"](view)) for view in aimed_at]
+        if method.symmetric:
+            targets.reverse()
+        built.update(list(zip(predictions, targets, strict=True)))
+        with torch.no_grad():
+            torch._foreach_lerp_(moved, followed, 1 - method.momentum)
 
     return step
 
@@ -102,6 +142,17 @@ CASES = [
         },
     ),
     Case("resnet50_224px", "ResNet-50, 224 px, batch 16, JPEG files", "imagenet/barlow_twins", 16, None, 200),
+    Case("byol_32px", "ResNet-18, 32 px, batch 64", "cifar10/byol", 64, (32, 32), 2048, bare=distillation),
+    Case(
+        "moco_v2_32px",
+        "ResNet-18, 32 px, batch 64, batch norm over 8 groups of 8 rows (bare: over all 64)",
+        "cifar10/moco_v2",
+        64,
+        (32, 32),
+        2048,
+        overrides={"method.batch_norm_rows": 8},
+        bare=distillation,
+    ),
     SMALL,
 ]
 
@@ -153,33 +204,33 @@ def command(case: Case, folder: Path, parts: Sequence[str]) -> int:
 def bare(case: Case, folder: Path) -> None:
     """The child of the bare side: the case's own step in a plain loop, on one batch that is there already."""
     turns = Turns(Questions())
-    import torch
+    from barlow.distributed import World, choose_device
 
-    from barlow import resolve
-    from barlow import train as training
-    from barlow.distributed import World, choose_device, has_native_bf16
-
-    world = World(choose_device("auto"))
-    chosen = training.chosen_recipe(
-        folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides
-    )
-    prepared = resolve.prepare(chosen, world)
-    method, optimizer = training.build_for_training(prepared.recipe, world, None, lambda line: None)
-    batch = next(iter(prepared.loader.stream(0, 1)))
-    batch = replace(batch, views=[view.contiguous(memory_format=torch.channels_last) for view in batch.views])
-    half = has_native_bf16(world.device)
-    step = case.bare(
-        Built(
-            method.train(),
-            prepared.recipe.build_objective(),
-            optimizer,
-            batch,
-            lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=half),
-        )
-    )
+    learner, loader = prepared(case, folder, World(choose_device("auto")))
+    learner.method.train()
+    step = case.bare(Built(learner, views(loader)))
     while True:
         step()
         turns()
+
+
+def prepared(case: Case, folder: Path, world: Any) -> tuple[Any, Any]:
+    """The learner of a case, as `barlow pretrain` builds it, and the loader of its images."""
+    from barlow import plan
+    from barlow.pretraining import build_learner
+    from barlow.recipe.request import chosen_recipe
+
+    chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
+    found = plan.prepare(chosen, world)
+    return build_learner(found.plan, world, found.loader), found.loader
+
+
+def views(loader: Any) -> list[Any]:
+    """Those of the first batch, channels_last."""
+    import torch
+
+    batch = next(iter(loader.stream(0, 1)))
+    return [view.contiguous(memory_format=torch.channels_last) for view in batch.rows.views]
 
 
 def images(case: Case) -> Path:

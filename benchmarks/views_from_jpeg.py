@@ -15,14 +15,17 @@ import papers
 import pictures
 import torch
 from clock import counted
+from either import either
 from PIL import Image
 
 from barlow.data.decoding import Array, decode
 from barlow.data.loader import StreamingLoader
-from barlow.recipe import files, schema
-from barlow.recipe.changes import override
-from barlow.views.ops import _opencv
 from barlow.views.pipeline import ViewPipeline
+
+read = either("barlow.recipe.files:read", "barlow.recipe:read")
+check = either("barlow.recipe.schema:check", "barlow.recipe:check")
+override = either("barlow.recipe.changes:override", "barlow.recipe:override")
+opencv = either("barlow.views.ops._opencv:opencv", "barlow.views.ops:_opencv")
 
 NAME, SIZE, BATCH = "imagenet/barlow_twins", 224, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,10 +44,10 @@ class Held:
 
 
 def pipeline() -> ViewPipeline:
-    chosen = files.read(NAME)
+    chosen = read(NAME)
     for view in chosen["views"]:
         view[0]["size"] = SIZE
-    return ViewPipeline(schema.check(override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
+    return ViewPipeline(check(override(chosen, {"data.sources": ["x"]})).build_views(), MEAN, STD)
 
 
 def rows(smoke: bool) -> list[measure.Row]:
@@ -71,7 +74,7 @@ def rows(smoke: bool) -> list[measure.Row]:
         epoch += 1
 
     def views_without_opencv() -> None:
-        with mock.patch.object(_opencv, "opencv", return_value=None):
+        with mock.patch(f"{opencv.__module__}.{opencv.__name__}", return_value=None):
             views()
 
     def views_of_the_papers() -> None:
@@ -100,7 +103,7 @@ def rows(smoke: bool) -> list[measure.Row]:
     return [
         measure.Row(
             name="views_from_jpeg",
-            what=f"{work}, {'without' if _opencv.opencv() is None else 'with'} OpenCV",
+            what=f"{work}, {'without' if opencv() is None else 'with'} OpenCV",
             ours=counted(views),
             reference=counted(views_of_the_papers),
             reference_name="Pillow and torchvision's transforms, as in the papers' code",

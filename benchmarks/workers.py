@@ -185,7 +185,7 @@ def clocked(place: str, seconds: dict[str, float]) -> None:
 
     Args:
         place: "module:name", where the caller looks the function up. Example: `barlow.watchers:LiveLine.__call__`, or
-            for a function that `train.py` imports by name, `barlow.train:guard`.
+            for a function that `learner.py` has of its own, `barlow.learner:guard`.
         seconds: where the sum is kept.
     """
     module, _, path = place.partition(":")
