@@ -343,9 +343,10 @@ def compare(old: Tree, new: Tree, cases: Sequence[Case], arguments: argparse.Nam
         for tree in (old, new):
             tree.check(Path(made))
         for number, case in enumerate(cases):
-            if case.name in known:
-                found += [known[name] for name in (case.name, f"{case.name} resumed") if name in known]
-                print(f"  recorded {found[-1]}")
+            names = [case.name, f"{case.name} resumed"][: 2 if case in frozen_cases.RESUMED else 1]
+            if all(name in known for name in names):
+                found += [known[name] for name in names]
+                print(*(f"  recorded {known[name]}" for name in names), sep="\n")
                 continue
             folder = storage.make_folder(Path(made) / str(number))
             started = time.monotonic()
