@@ -76,6 +76,11 @@ def test_several_processes_share_all_images(data: Path) -> None:
             r"barlow_twins .*cannot use --batch-size 16, 1 views and embeddings of width 4 .*two views",
         ),
         ({"train__rows_in_memory": 3, "train__batch_size": 16}, None),
+        (
+            {"objective__kind": "byol", "method__kind": "siamese"},
+            "objective byol takes a prediction and its target, and the method siamese gives two or more views: start",
+        ),
+        ({"recipe": "small_byol", "objective__kind": "vicreg", "method__predictor__widths": [16, 4]}, None),
         ({"train__rows_in_memory": 2, "train__batch_size": 15}, r"--rows-in-memory 2 leaves a chunk of one row of 15"),
         (
             {

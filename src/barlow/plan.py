@@ -3,7 +3,6 @@
 What is resolved is written into the run's recipe.yaml, and a resumed run reads it from there.
 """
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from barlow import choices, facts, objectives
 from barlow.data import memory, statistics
-from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
 from barlow.global_gradient import chunks
@@ -30,10 +29,6 @@ from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.views.pipeline import ViewPipeline
-from barlow.views.sheet import view_sheet
-
-SHEET_ROWS = 8
-SHEET_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         _reasons(chosen, plan, inventory, where, loader.steps_per_epoch, own),
         loader,
         report,
-        lambda: _sheet(source, inventory, pipeline, plan),
+        lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
     )
 
 
@@ -325,6 +320,7 @@ def _check_step(
     }
     _check_asked(_asked(plan, objective, required=True), recipe, known)
     if objective is None:
+        _check_groups(recipe, objectives.takes(plan.new_objective()))
         _try_objective(plan, known)
 
 
@@ -334,6 +330,23 @@ def _check_asked(required: list[str], recipe: Recipe, known: dict[str, Tensor]) 
         raise RecipeError(
             f"the objective {recipe.objective['kind']} asks for {missing[0]!r}, and what is known of each image is "
             f"{', '.join(known)}: {hint}, or take another objective"
+        )
+
+
+NEEDS = {"pairs": "a prediction and its target", "one": "one batch of logits", "views": "two or more views"}
+
+
+def _check_groups(recipe: Recipe, taken: str) -> None:
+    """Refuses an objective on groups that fit its signature by chance: two views are no prediction and target.
+
+    The other way round is allowed: VICReg's terms between predictions and targets are an ablation of its paper.
+    """
+    kind, method = recipe.objective["kind"], recipe.method["kind"]
+    given = getattr(recipe.build_method(), "gives", "views")
+    if given != taken and (taken, given) != ("views", "pairs"):
+        raise RecipeError(
+            f"the objective {kind} takes {NEEDS[taken]}, and the method {method} gives {NEEDS[given]}: start from a "
+            "recipe whose method fits (`barlow list recipes`), or set --method.kind"
         )
 
 
@@ -360,30 +373,3 @@ def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
             f"{kind} {parameters} cannot use --batch-size {batch}, {len(recipe.views)} views and embeddings of width "
             f"{plan.widths()[0][0]} from the method {recipe.method['kind']}: {error}"
         ) from error
-
-
-def _readable(source: ImageSource, ids: np.ndarray) -> tuple[int, np.ndarray]:
-    """The first of these images that can be read; of a large set not all have been tried by now."""
-    for i in ids[:-1]:
-        with contextlib.suppress(UnreadableImage):
-            return int(i), source.read(int(i), 0)
-    return int(ids[-1]), source.read(int(ids[-1]), 0)
-
-
-def _sheet(source: ImageSource, inventory: Inventory, pipeline: ViewPipeline, plan: Plan) -> np.ndarray:
-    spread = np.unique(np.linspace(0, len(inventory.ids) - 1, SHEET_ROWS).astype(int))
-    rows = {int(start): _readable(source, np.roll(inventory.ids, -start)) for start in spread}
-    ids = np.array([i for i, _ in rows.values()])
-    originals = [image for _, image in rows.values()]
-    seed, views = plan.recipe.seed, len(plan.recipe.views)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (plan.mean, plan.std))
-    groups: list[list[Tensor]] = [[] for _ in range(views)]
-    for epoch in range(SHEET_DRAWS):
-        crops = [
-            pipeline.crop_one(image.transpose(2, 0, 1), int(i), seed, epoch)
-            for i, image in zip(ids, originals, strict=True)
-        ]
-        stacked = [torch.from_numpy(np.stack([crop[v] for crop in crops])) for v in range(views)]
-        for group, view in zip(groups, pipeline.finish(stacked, ids, seed, epoch), strict=True):
-            group.append(view * std + mean)
-    return view_sheet(originals, groups)

@@ -265,6 +265,10 @@ def build_learner(
     """
     recipe, given = plan.recipe, given or Given()
     method = recipe.build_method().build(lambda: _new_encoder(plan, given.encoder, say), recipe.seed)
+    if not isinstance(getattr(method, "encoder", None), nn.Module):
+        raise ValueError(
+            f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
+        )
     objective = plan.new_objective() if given.objective is None else given.objective
     if objective is given.objective and isinstance(objective, nn.Module):
         objective = copy.deepcopy(objective)  # it may have state; the caller's stays as it is

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from barlow import plan as plans
+from barlow.data.preview import DRAWS
 from barlow.distributed import World
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -85,7 +86,7 @@ WHOLE: dict[str, Any] = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ra
 def test_the_sheet_of_a_run_shows_views_in_any_number_and_size_turned_as_they_are(
     tmp_path: Path, sizes: tuple[int, ...]
 ) -> None:
-    count, draws = 5, plans.SHEET_DRAWS
+    count, draws = 5, DRAWS
     originals = np.random.default_rng(0).integers(0, 256, (count, CELL, CELL, 3), dtype=np.uint8)
     for i, original in enumerate(originals):
         Image.fromarray(original).save(tmp_path / f"{i}.png")

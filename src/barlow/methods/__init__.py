@@ -10,7 +10,7 @@ the whole.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from barlow import kinds as _kinds
 
@@ -24,10 +24,20 @@ if TYPE_CHECKING:
 
 
 class MethodSection(Protocol):
-    """What a file of this folder holds: a frozen dataclass whose fields are the keys of the recipe's `method`."""
+    """What a file of this folder holds: a frozen dataclass whose fields are the keys of the recipe's `method`.
+
+    The rules of the networks that it builds stand at `barlow.methods._networks.Method`.
+    """
+
+    gives: ClassVar[str]
+    """What the groups are: "views" to be compared with each other, "pairs" of a prediction and its target, or "one"
+    batch of logits in each. An objective that takes pairs is refused where there are none."""
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
-        """Widths of the tensors in each group that `forward` will give for so many views, without building anything."""
+        """Widths of the tensors in each group that `forward` will give, without building anything.
+
+        One tuple for each group; no group if so many views are too few.
+        """
         ...
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> "Method":

@@ -1,7 +1,7 @@
 """One encoder and a linear classifier on it: rotation, supervised training."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
@@ -25,6 +25,8 @@ class Classifier:
     Args:
         head: from features to logits. `widths: [4]` is a linear layer to four classes.
     """
+
+    gives: ClassVar[str] = "one"
 
     head: Head
 

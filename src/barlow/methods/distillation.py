@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Distillation:
     Raises:
         ValueError: a momentum outside [0, 1), an unknown schedule, or groups of fewer than two rows.
     """
+
+    gives: ClassVar[str] = "pairs"
 
     projector: Head
     predictor: Head | None = None

@@ -1,7 +1,7 @@
 """One encoder and one projector for every view: Barlow Twins, VICReg, W-MSE, SimCLR."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from torch import nn
 
@@ -32,6 +32,8 @@ class Siamese:
     Raises:
         ValueError: an unknown `batch_norm_sees`.
     """
+
+    gives: ClassVar[str] = "views"
 
     projector: Head
     batch_norm_sees: BatchNormSees = "each_view"

@@ -7,6 +7,7 @@ imports torch until an objective is asked for.
 """
 
 import inspect
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,6 +90,25 @@ def load(kind: str) -> type[Objective] | type[ObjectiveWithState]:
 def has_state(objective: Any) -> bool:
     """Whether the dataclass builds a module, which is trained and saved; else it is called itself."""
     return hasattr(objective, "build")
+
+
+def takes(objective: Any) -> str:
+    """What an objective's group is: "views" (two or more), "pairs" (a prediction and its target) or "one" (logits).
+
+    The signature of the dataclass says it; of one with state, the annotation of its module's ``groups``.
+
+    Args:
+        objective: the dataclass, or the module that one has built.
+    """
+    if hasattr(objective, "forward"):
+        hint = typing.get_type_hints(objective.forward).get("groups")
+        (group,) = typing.get_args(hint) or (None,)
+        members = typing.get_args(group)
+        return "views" if not members or Ellipsis in members else {1: "one", 2: "pairs"}.get(len(members), "views")
+    kinds = [p.kind for p in inspect.signature(objective).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return "views"
+    return {1: "one", 2: "pairs"}.get(len(kinds), "views")
 
 
 def asks(call: Any, *, required: bool = False) -> list[str]:

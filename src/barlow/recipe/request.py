@@ -71,8 +71,9 @@ def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
 def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with its changes.
 
-    An objective's kind alone, on the default recipe, means that kind's small recipe. Where there is none, or the recipe
-    was named, the recipe no longer is what its `source` says; the source is then rewritten to say what it is.
+    An objective's kind on the default recipe (named or not) means that kind's small recipe. Where there is none, or
+    another recipe was named, the recipe no longer is what its `source` says; the source is then rewritten to say what
+    it is.
     """
     if name == DEFAULT and (kind := changes.get("objective.kind")):
         name = _small_recipe(kind) or name
