@@ -77,6 +77,10 @@ def test_several_processes_share_all_images(data: Path) -> None:
         ),
         ({"train__rows_in_memory": 3, "train__batch_size": 16}, None),
         (
+            {"recipe": "small_byol", "views": [[{"kind": "random_resized_crop", "size": "auto"}]]},
+            "the method distillation needs two views or more, and the recipe has 1",
+        ),
+        (
             {"objective__kind": "byol", "method__kind": "siamese"},
             "objective byol takes a prediction and its target, and the method siamese gives two or more views: start",
         ),

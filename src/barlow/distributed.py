@@ -117,6 +117,12 @@ class World:
             return values[None]
         return _all_blocks(values.contiguous(), self.size)
 
+    def make_alike(self, module: nn.Module) -> None:
+        """Gives every process the main process's parameters and buffers, in place."""
+        if self.size > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                distributed.broadcast(tensor.detach(), src=0)
+
     def total(self, values: Tensor) -> Tensor:
         """The sum over processes; no gradient passes."""
         if self.size > 1:

@@ -98,6 +98,8 @@ class Learner:
     def training(self) -> Iterator[None]:
         """Inside, steps can be made: networks in train mode, wrapped for several processes, with shared batch norm."""
         self.method.train()
+        if isinstance(self.objective, nn.Module):  # one given in Python may have drawn its own values in each process
+            self.world.make_alike(self.objective)
         with contextlib.ExitStack() as held:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():

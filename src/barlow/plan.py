@@ -79,9 +79,15 @@ class Plan:
         """
         if (kind := self.recipe.objective["kind"]).startswith(CUSTOM):
             raise RecipeError(f"the objective is {kind}: pass the object in Python, pretrain(objective=...)")
+        groups = self.widths()
+        if not groups:
+            raise RecipeError(
+                f"the method {self.recipe.method['kind']} needs two views or more, and the recipe has "
+                f"{len(self.recipe.views)}: add one to its views"
+            )
         return objectives.built(
             self.recipe.build_objective(),
-            width=self.widths()[0][0],
+            width=groups[0][0],
             images=self.candidates,
             classes=classes,
             seed=self.recipe.seed,

@@ -598,7 +598,7 @@ FAULTS = [
     Fault(
         "directions: a row of zeros is divided by its length",
         "objectives/_directions.py",
-        "directed = length > SHORTEST",
+        "directed = ~(length <= SHORTEST)",
         "directed = length >= 0",
         (
             f"{BYOL}a_row_without_direction_has_a_cosine_of_zero_and_no_gradient[0.0]",

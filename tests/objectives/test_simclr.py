@@ -7,6 +7,7 @@ from oracles import simclr as oracle
 from oracles.gradients import loss_and_gradients, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
 
+from barlow import objectives
 from barlow.objectives import simclr
 from barlow.objectives.simclr import SimCLR
 
@@ -156,3 +157,14 @@ def test_a_row_without_direction_is_like_nothing_and_gets_no_gradient(length: fl
 def test_a_temperature_that_is_not_above_zero_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"temperature is .*: give a finite number above 0"):
         SimCLR(temperature=temperature)
+
+
+@pytest.mark.parametrize("kind", ["simclr", "byol", "moco"])
+def test_a_nan_in_an_embedding_is_seen_in_the_loss(kind: str) -> None:
+    a, b = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    b[1, 1] = float("nan")
+    if kind == "moco":
+        terms = objectives.load(kind)(queue=8).build(width=3, seed=0)([(a, b)])
+    else:
+        terms = objectives.load(kind)()(a, b)
+    assert all(term.isnan() for term in terms.values())

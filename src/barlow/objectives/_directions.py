@@ -13,7 +13,7 @@ SHORTEST = 1e-12
 def directions(z: Embedding) -> Embedding:
     """Scales each row to length 1. A row of zeros has no direction: it stays as it is and gets no gradient."""
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    directed = length > SHORTEST
+    directed = ~(length <= SHORTEST)  # a row with a NaN is no row of zeros: it has to stay one that is seen
     return torch.where(directed, z / torch.where(directed, length, 1), 0)
 
 
