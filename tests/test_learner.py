@@ -9,8 +9,9 @@ from contracts import steps
 from contracts.prototypes import Prototypes
 from torch import Tensor, nn
 
-from barlow.learner import Learner, takes_all_groups
-from barlow.types import Embedding, Ids, Terms
+from barlow.comparison import Comparison
+from barlow.learner import Learner
+from barlow.types import Embedding, Ids, Rows, Terms
 
 MOCO = steps.Case("distillation", steps.objective("moco"))
 
@@ -85,6 +86,10 @@ def test_an_objective_with_parameters_is_trained_saved_and_loaded() -> None:
         (lambda t: t.pop("method/encoder.first.weight"), "encoder.first.weight is missing or unknown"),
         (lambda t: t.update({"objective/more": torch.ones(1)}), "objective/more is missing or unknown"),
         (lambda t: t.update({"ema/x": torch.ones(1)}), "ema is missing or unknown"),
+        (
+            lambda t: t.update({"objective/queue": torch.ones(3, 3)}),
+            r"objective/queue has shape \(3, 3\), and \(24, 3\)",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(change: Callable[[dict[str, Tensor]], Any], named: str) -> None:
@@ -146,12 +151,14 @@ class Remembered(Pairwise):
 
 
 def test_a_module_without_state_is_called_like_any_other_and_one_with_state_must_take_all_groups() -> None:
-    assert not takes_all_groups(Pairwise())
-    assert takes_all_groups(Remembering())
+    pairs = [(torch.ones(2, 3), torch.zeros(2, 3))] * 2
+    assert Comparison(Pairwise())(pairs, {})["distance"] == 1
+    asked = {"ids": torch.arange(2), "progress": 0.5}
+    assert Comparison(Remembering())(pairs, asked)["distance"] == 2, "once, with both groups"
     with pytest.raises(
         ValueError, match=r"Remembered has state \(queue\) and its forward takes za, zb: let it take `groups`"
     ):
-        takes_all_groups(Remembered())
+        Comparison(Remembered())
 
 
 def test_a_clustering_gets_every_image_once_in_the_order_of_the_ids() -> None:
@@ -160,9 +167,118 @@ def test_a_clustering_gets_every_image_once_in_the_order_of_the_ids() -> None:
     learner.method.train()
     ids, z = learner.embed(views=2)
     assert ids.tolist() == list(range(steps.IMAGES))
-    assert z.shape == (steps.IMAGES, steps.WIDTH)
     assert learner.method.training, "the mode is what it was"
     assert all(value.equal(before[name]) for name, value in learner.state()[0].items()), "nothing was changed"
+    learner.method.eval()
+    centres = steps.images(ids, 0, 6, 99)
+    with torch.no_grad():
+        expected = learner.method.predictor(learner.method.projector(learner.method.encoder(centres)))  # type: ignore[operator]
+    torch.testing.assert_close(z, expected.float())
+
+
+def test_an_image_that_stands_in_for_another_comes_once_and_the_ids_are_in_order() -> None:
+    learner = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    ids = torch.tensor([3, 1, 1, 2])
+    learner.all_rows = lambda: [Rows([steps.images(part, 0, 6, 99)], {"ids": part}) for part in ids.split(2)]
+    found, z = learner.embed(views=2)
+    assert found.tolist() == [1, 2, 3]
+    learner.all_rows = lambda: [Rows([steps.images(found, 0, 6, 99)], {"ids": found})]
+    torch.testing.assert_close(z, learner.embed(views=2)[1])
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_the_hook_embeds_with_as_many_views_as_the_method_is_used_to(views: int) -> None:
+    case = steps.Case("distillation", steps.objective("byol"), (6,) * views)
+    seen = []
+
+    class Hooked(Remembering):
+        def before_epoch(self, embed: Any) -> None:
+            embed()
+
+    learner = with_objective(case, Hooked())
+    learner.method.register_forward_pre_hook(lambda method, given: seen.append(len(given[0].views)))
+    step(learner, case)
+    assert set(seen) == {views}
+
+
+def test_groups_of_batch_norm_depend_on_the_seed() -> None:
+    case = steps.Case("distillation", steps.objective("moco"), keys={"batch_norm_rows": 4})
+
+    def drawn(seed: int) -> Tensor:
+        learner = steps.learner(case, steps.SINGLE, batch_norm=True)
+        learner.seed = seed
+        with learner.training():
+            learner.step(steps.batch(0, case, steps.SINGLE), 0.05, 0.0)
+            return learner._groups[0]._drawn.group
+
+    assert drawn(3).equal(drawn(3))
+    assert not drawn(3).equal(drawn(4))
+
+
+class Dropping(nn.Module):
+    """An objective with a layer that draws."""
+
+    def forward(self, groups: list[tuple[Embedding, ...]]) -> Terms:
+        return {"loss": nn.functional.dropout(groups[0][0], 0.5).square().mean()}
+
+
+def test_a_layer_that_draws_inside_an_objective_draws_by_seed_and_step() -> None:
+    def losses(*numbers: int) -> list[float]:
+        torch.rand(3)  # whatever else has drawn
+        learner = with_objective(MOCO, Dropping())
+        groups = [(torch.ones(8, 4), torch.ones(8, 4))]
+        return [float(learner._compared(groups, steps.batch(n, MOCO, steps.SINGLE), 0.0)["loss"]) for n in numbers]
+
+    assert losses(0, 1) == losses(0, 1)
+    assert losses(0)[0] != losses(1)[0]
+
+
+class Hidden(Remembering):
+    """Its state would not be in a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2), persistent=False)
+
+
+class Extra(Remembering):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
+
+
+class Holding:
+    """No module, and holds one."""
+
+    def __init__(self) -> None:
+        self.scores = nn.Linear(3, 3)
+
+    def __call__(self, *z: Tensor) -> Terms:
+        return {"loss": self.scores(z[0]).mean()}
+
+
+class Positional(nn.Module):
+    def forward(self, groups: list[tuple[Embedding, ...]], progress: float = 0.0) -> Terms:
+        return {"loss": groups[0][0].mean() * progress}
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (Hidden(), r"Hidden has state that a checkpoint would not hold \(seen\)"),
+        (Extra(), r"Extra has state that a checkpoint would not hold \(_extra_state\)"),
+        (Holding(), r"Holding holds a network \(scores\) and is no nn.Module"),
+        (Positional(), r"asks for progress, which has to be keyword-only: write forward\(self, groups, \*, progress\)"),
+    ],
+)
+def test_an_objective_that_would_be_trained_wrongly_is_refused(objective: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Comparison(objective)
+
+
+@pytest.mark.parametrize("returned", [torch.ones(()), {}, {"loss": 1.0}, {"loss": torch.ones(2)}, None], ids=str)
+def test_what_is_no_dictionary_of_scalars_is_refused(returned: Any) -> None:
+    with pytest.raises(ValueError, match="it returns a dictionary of named scalar tensors"):
+        Comparison(lambda *z: returned)([(torch.ones(2, 3), torch.ones(2, 3))], {})
 
 
 def test_a_hook_before_an_epoch_needs_the_images() -> None:

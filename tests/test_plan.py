@@ -1,5 +1,6 @@
 """What is found out before any network is built, from a recipe and the images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import chosen_recipe
 
 SINGLE = World(torch.device("cpu"))
+CROP = {"kind": "random_resized_crop", "size": "auto"}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_several_processes_share_all_images(data: Path) -> None:
     [
         (
             {"recipe": "small_rotation", "views": [[{"kind": "random_resized_crop", "size": "auto"}]]},
-            r"objective rotation asks for 'rotation', and what is known of each image is ids: add the view op",
+            r"objective rotation asks for 'rotation', and what is known of a step is ids, progress: add the view op",
         ),
         (
             {"views": [[{"kind": "random_resized_crop", "size": "auto"}]]},
@@ -97,7 +99,15 @@ def test_several_processes_share_all_images(data: Path) -> None:
         ),
         (
             {"recipe": "small_moco_v2", "objective__queue": 64, "method__batch_norm_rows": 6},
-            r"--batch-size 16 does not divide into groups of 6 rows .*use 12",
+            r"a batch of 16 rows does not divide into two groups or more of 6 .*use --method.batch_norm_rows 4",
+        ),
+        (
+            {"recipe": "small_moco_v2", "objective__queue": 64, "method__batch_norm_rows": 16},
+            r"in one group a query and its key share their batch statistics: use --method.batch_norm_rows 8",
+        ),
+        (
+            {"recipe": "small_rotation", "views": [[CROP, {"kind": "random_rotate90"}], [CROP]]},
+            r"rotation asks for 'rotation', which one of 2 views tells, .*keep the view that tells it alone",
         ),
         (
             {"recipe": "small_moco_v2", "objective__queue": 60, "method__batch_norm_rows": 8},
@@ -125,9 +135,33 @@ def test_an_objective_that_asks_for_labels_of_images_without_classes_is_refused(
         return {"loss": z[0].mean()}
 
     with pytest.raises(
-        RecipeError, match="asks for 'labels', and what is known of each image is ids: train on folders"
+        RecipeError, match="asks for 'labels', and what is known of a step is ids, progress: train on folders"
     ):
         prepared(tiny.images(tmp_path / "flat", 20), supervised)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """An objective that is built for the number of classes."""
+
+    def build(self, *, width: int, classes: int) -> torch.nn.Module:
+        return _Counting(width, classes)
+
+
+class _Counting(torch.nn.Module):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.scores = torch.nn.Linear(width, classes)
+
+    def forward(self, groups: list[tuple[torch.Tensor, ...]], *, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": torch.nn.functional.cross_entropy(self.scores(groups[0][0]), labels)}
+
+
+def test_an_objective_that_is_built_for_the_classes_is_told_how_many_there_are(data: Path) -> None:
+    found = prepared(data, Counting())
+    assert found.plan.classes == 4, "of all images, not of the first batch of a sorted folder"
+    assert found.plan.new_objective(Counting()).scores.out_features == 4
+    assert prepared(data).plan.classes is None
 
 
 def test_a_plan_has_its_values_as_what_they_are(data: Path) -> None:

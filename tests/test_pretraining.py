@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,37 @@ def test_measuring_the_minutes_touches_nothing_of_the_run(data: Path, tmp_path: 
     assert (mine.calls, int(mine.seen)) == (0, 0)
     again = quick(data, tmp_path / "again", objective=Moving(), steps=steps, overrides={"train.steps": None})
     assert tiny.weights(again.run_folder) == tiny.weights(result.run_folder)
+
+
+class Tallying:
+    """A plain objective that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, *z: Tensor) -> dict[str, Tensor]:
+        self.calls += 1
+        return BarlowTwins()(*z)
+
+
+def test_measuring_the_minutes_does_not_call_a_plain_objective_of_the_run(data: Path, tmp_path: Path) -> None:
+    mine = Tallying()
+    result = quick(data, tmp_path / "run", objective=mine, minutes=0.0005, overrides={"train.steps": None})
+    assert mine.calls == result.metrics["step"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """An objective with state, as a file of barlow.objectives has it, given in Python."""
+
+    def build(self, *, seed: int) -> nn.Module:
+        return Moving()
+
+
+def test_a_dataclass_that_builds_its_state_can_be_given_in_python(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", objective=Section()).run_folder
+    checkpoint, _ = Run(run).load_checkpoint()
+    assert int(checkpoint.tensors["objective/seen"]) == 3 * 16
 
 
 class Queued(nn.Module):

@@ -1,4 +1,4 @@
-"""barlow: self-supervised image representations by redundancy reduction.
+"""barlow: self-supervised image representations, by redundancy reduction and what it is compared with.
 
 The public names are imported when first used, so that ``import barlow`` and the command line's help stay instant.
 """

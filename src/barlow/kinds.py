@@ -5,6 +5,7 @@ A folder holds one file for each; the file's name is the `kind` in a recipe, and
 file is a new kind. Listing the kinds imports none of the files.
 """
 
+import dataclasses
 import difflib
 import importlib
 import pkgutil
@@ -26,15 +27,20 @@ def load(package: str, folder: Sequence[str], kind: str) -> type[Any]:
         kind: the name of the file.
 
     Raises:
-        ValueError: there is no such file. The message names the nearest kind and all of them.
+        ValueError: there is no such file; the message names the nearest kind and all of them. Or the file does not name
+            one dataclass.
     """
-    known = kinds(folder)
+    known, folder_name = kinds(folder), package.rpartition(".")[2]
     if kind not in known:
         near = difflib.get_close_matches(kind, known, n=1)
         suggestion = f"did you mean {near[0]!r}? " if near else ""
-        noun = package.rpartition(".")[2].removesuffix("s")
-        raise ValueError(f"no {noun} {kind!r}: {suggestion}There are {', '.join(known)}")
+        raise ValueError(f"no {folder_name.removesuffix('s')} {kind!r}: {suggestion}There are {', '.join(known)}")
     module = importlib.import_module(f"{package}.{kind}")
-    (name,) = module.__all__
-    found: type[Any] = getattr(module, name)
+    names = getattr(module, "__all__", [])
+    found: Any = getattr(module, names[0], None) if len(names) == 1 else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(
+            f"{folder_name}/{kind}.py has __all__ = {list(names)}: let it name one class of the file, a frozen "
+            "dataclass (CONTRIBUTING.md has an example)"
+        )
     return found

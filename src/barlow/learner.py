@@ -1,7 +1,6 @@
 """The learner: everything that training changes. Its state is the checkpoint."""
 
 import contextlib
-import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import objectives
+from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
@@ -21,8 +20,6 @@ from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
 from barlow.types import Embedding, Ids, Outputs, Rows
-
-Objective = Callable[..., Mapping[str, Tensor]]
 
 AllRows = Callable[[], Iterable[Rows]]
 """All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
@@ -62,7 +59,8 @@ class Learner:
         all_rows: for objectives with a `before_epoch`.
 
     Raises:
-        ValueError: the objective needs all images before an epoch, and `all_rows` is not given.
+        ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
+            would not be saved.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class Learner:
         self.all_rows = all_rows
         if hasattr(objective, "before_epoch") and all_rows is None:
             raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
-        self._asks, self._all_groups = objectives.asks(objective), takes_all_groups(objective)
+        self._comparison = Comparison(objective)
         self._trained = [p for _, p in self.named_parameters()]
         self._network: nn.Module = method
         self._groups: list[Groups] = []
@@ -133,7 +131,7 @@ class Learner:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
         outputs, terms = backward(
             self._network,
-            lambda groups: self._compared(groups, batch.rows.known, progress),
+            lambda groups: self._compared(groups, batch, progress),
             batch.rows,
             world=self.world,
             precision=self.precision,
@@ -185,10 +183,11 @@ class Learner:
             ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
         for module, mode in modes:
             module.training = mode
-        listed = torch.cat(ids)
+        # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
+        listed, order = torch.cat(ids).sort(stable=True)
         first = torch.ones_like(listed, dtype=torch.bool)
-        first[1:] = listed[1:] != listed[:-1]  # the rows that fill up the last batch repeat its last image
-        return listed[first], torch.cat(z)[first]
+        first[1:] = listed[1:] != listed[:-1]
+        return listed[first], torch.cat(z)[order][first]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors under method/…, objective/… and optimizer/…, and all else of the optimizer as plain values.
@@ -217,28 +216,31 @@ class Learner:
                 name if part == "method" else f"{part}/{name}" for name in sorted(values.keys() ^ parts[part].keys())
             ]
         if wrong:
-            raise ValueError(f"the state is of another network: {wrong[0]} is missing or unknown")
+            raise ValueError(f"the state is of another method or objective: {wrong[0]} is missing or unknown")
+        for part, values in here.items():
+            for name, value in values.items():
+                if parts[part][name].shape != value.shape:
+                    raise ValueError(
+                        f"the state is of another method or objective: {part}/{name} has shape "
+                        f"{tuple(parts[part][name].shape)}, and {tuple(value.shape)} here"
+                    )
         self.method.load_state_dict(parts["method"], strict=True)
         if isinstance(self.objective, nn.Module):
             self.objective.load_state_dict(parts["objective"], strict=True)
         load_state(self.optimizer, self.named_parameters(), parts["optimizer"], rest["optimizer"])
 
-    def _compared(
-        self, groups: list[tuple[Tensor, ...]], known: Mapping[str, Tensor], progress: float
-    ) -> Mapping[str, Tensor]:
-        """The terms of the global batch: the objective with what it asks to know."""
+    def _compared(self, groups: list[tuple[Tensor, ...]], batch: Batch, progress: float) -> Mapping[str, Tensor]:
+        """The terms of the global batch. A layer that draws, inside an objective, draws alike in every process."""
+        known = batch.rows.known
         device = groups[0][0].device
-        asked: dict[str, Any] = {
-            name: progress if name == "progress" else self.world.collect(known[name].to(device)).flatten(0, 1)
-            for name in self._asks
-            if name == "progress" or name in known
+        about: dict[str, Any] = {
+            name: self.world.collect(known[name].to(device)).flatten(0, 1)
+            for name in self._comparison.asks
+            if name in known
         }
-        if self._all_groups:
-            return self.objective(groups, **asked)
-        found = [self.objective(*group, **asked) for group in groups]
-        if len(found) == 1:
-            return found[0]
-        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+        draws = isinstance(self.objective, nn.Module)
+        with seeded(self.seed, f"objective {batch.step}", device) if draws else contextlib.nullcontext():
+            return self._comparison(groups, about | {"progress": progress})
 
     def _share_gradients(self) -> None:
         """The mean over the processes of the gradients of the objective's own parameters.
@@ -250,29 +252,6 @@ class Learner:
             for _, p in _parameters(self.objective):
                 if p.grad is not None:
                     p.grad.copy_(self.world.total(p.grad) / self.world.size)
-
-
-def takes_all_groups(objective: Objective) -> bool:
-    """Whether an objective is called once with all groups: a module with `forward(self, groups, ...)`.
-
-    Other modules, such as other libraries' losses `forward(self, za, zb)`, are called once for each group like any
-    callable. They may have no state: a queue, called twice in a step, would meet the step's own keys.
-
-    Raises:
-        ValueError: a module with state that does not take all groups.
-    """
-    if not isinstance(objective, nn.Module):
-        return False
-    parameters = inspect.signature(objective.forward).parameters
-    if next(iter(parameters), None) == "groups":
-        return True
-    if state := [name for name, _ in (*objective.named_parameters(), *objective.named_buffers())]:
-        raise ValueError(
-            f"the objective {type(objective).__name__} has state ({state[0]}) and its forward takes "
-            f"{', '.join(parameters)}: let it take `groups`, a list with a tuple of embeddings for each group, so that "
-            "it is called once a step"
-        )
-    return False
 
 
 def named_parameters(method: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:

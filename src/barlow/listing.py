@@ -24,7 +24,7 @@ def _kinds_of(package: Any) -> dict[str, str]:
     entries = {}
     for kind in package.kinds():
         text = (resources.files(package.__name__) / f"{kind}.py").read_text(encoding="utf-8")
-        entries[kind] = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+        entries[kind] = (ast.get_docstring(ast.parse(text, f"{kind}.py")) or "").split("\n")[0]
     return entries
 
 

@@ -3,25 +3,23 @@
 What is resolved is written into the run's recipe.yaml, and a resumed run reads it from there.
 """
 
-import json
+import copy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from barlow import choices, facts, objectives
+from barlow import choices, facts, objectives, trial
 from barlow.data import memory, statistics
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
-from barlow.global_gradient import chunks
-from barlow.learner import takes_all_groups
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
@@ -48,6 +46,8 @@ class Plan:
     stem: str
     candidates: int
     """Images of the source, readable or not: ids are below it."""
+    classes: int | None = None
+    """Of the images' labels, where the objective is built for so many."""
 
     @property
     def peak(self) -> float:
@@ -67,30 +67,44 @@ class Plan:
         )
 
     def widths(self) -> list[tuple[int, ...]]:
-        """Widths of the tensors of each group that the objective compares."""
-        groups: list[tuple[int, ...]] = self.recipe.build_method().widths(len(self.recipe.views))
-        return groups
-
-    def new_objective(self, classes: int | None = None) -> Any:
-        """The recipe's objective as a step calls it, with state of its own where it has some.
+        """Widths of the tensors of each group that the objective compares.
 
         Raises:
-            RecipeError: it was given in Python, and no recipe can name it.
+            RecipeError: the recipe has too few views for its method.
         """
-        if (kind := self.recipe.objective["kind"]).startswith(CUSTOM):
-            raise RecipeError(f"the objective is {kind}: pass the object in Python, pretrain(objective=...)")
-        groups = self.widths()
+        groups: list[tuple[int, ...]] = self.recipe.build_method().widths(len(self.recipe.views))
         if not groups:
             raise RecipeError(
                 f"the method {self.recipe.method['kind']} needs two views or more, and the recipe has "
                 f"{len(self.recipe.views)}: add one to its views"
             )
+        return groups
+
+    def section_of(self, given: Any = None) -> Any:
+        """The objective's dataclass: the recipe's, or what was given in Python.
+
+        Raises:
+            RecipeError: the recipe's was given in Python, and has to be given again.
+        """
+        if given is not None:
+            return given
+        if (kind := self.recipe.objective["kind"]).startswith(CUSTOM):
+            raise RecipeError(f"the objective is {kind}: pass the object in Python, pretrain(objective=...)")
+        return self.recipe.build_objective()
+
+    def new_objective(self, given: Any = None) -> Any:
+        """The objective as a step calls it, with first state of its own where it has some.
+
+        Args:
+            given: an objective that was given in Python. A module is copied, so that the caller's stays as it is.
+        """
+        section = self.section_of(given)
+        if isinstance(section, torch.nn.Module):
+            return copy.deepcopy(section)
+        if not objectives.has_state(section):
+            return section
         return objectives.built(
-            self.recipe.build_objective(),
-            width=groups[0][0],
-            images=self.candidates,
-            classes=classes,
-            seed=self.recipe.seed,
+            section, width=self.widths()[0][0], images=self.candidates, classes=self.classes, seed=self.recipe.seed
         )
 
 
@@ -139,12 +153,10 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     measured = None
-    if "auto" in (data.mean, data.std):
-        measured = (
-            statistics.measure_source(source, inventory.ids, seed=chosen.seed, workers=threads)
-            if held is None
-            else statistics.measure(held.pixels, seed=chosen.seed)
-        )
+    if "auto" in (data.mean, data.std) and held is not None:
+        measured = statistics.measure(held.pixels, seed=chosen.seed)
+    elif "auto" in (data.mean, data.std):
+        measured = statistics.measure_source(source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
         chosen,
         machine,
@@ -164,8 +176,12 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
             f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
             "set both, or the crops' size to auto"
         )
-    labels = _labels(source) if "labels" in _asked(plan, objective) else None
-    _check_step(plan, objective, pipeline, labels, own, len(inventory.ids))
+    trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
+    plan, labels, tried = _with_labels(plan, objective, source)
+    known = _known(plan, pipeline, labels)
+    trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), chosen.seed, 0)))
+    if objective is None:
+        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known)
     loader: MemoryLoader | StreamingLoader
     options: dict[str, Any] = {
         "batch_size": plan.batch_size,
@@ -178,12 +194,11 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         loader = MemoryLoader(held.pixels, held.sizes, held.ids, pipeline, **options)
     else:
         loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
-    report = {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
     return Prepared(
         plan,
         _reasons(chosen, plan, inventory, where, loader.steps_per_epoch, own),
         loader,
-        report,
+        {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working},
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
     )
 
@@ -281,9 +296,19 @@ def _reasons(
     return lines
 
 
-def _asked(plan: Plan, objective: Any, *, required: bool = False) -> list[str]:
-    """What the objective asks to know of a step, by name."""
-    return objectives.asks(plan.new_objective() if objective is None else objective, required=required)
+def _with_labels(plan: Plan, objective: Any, source: ImageSource) -> tuple[Plan, Tensor | None, Any]:
+    """The plan with the number of classes, the labels, and an objective to try; labels only where they are asked for.
+
+    (A generated set draws all of its images for its labels.)
+    """
+    section, labels = plan.section_of(objective), None
+    if objectives.has_state(section) and "classes" in objectives.asks(section.build):
+        labels = _labels(source)
+        plan = replace(plan, classes=None if labels is None else int(labels.max()) + 1)
+    tried = plan.new_objective(objective)
+    if labels is None and "labels" in objectives.asks(tried):
+        labels = _labels(source)
+    return plan, labels, tried
 
 
 def _labels(source: ImageSource) -> Tensor | None:
@@ -293,89 +318,8 @@ def _labels(source: ImageSource) -> Tensor | None:
     return torch.from_numpy(np.asarray(labels, np.int64))
 
 
-def _check_step(
-    plan: Plan, objective: Any, pipeline: ViewPipeline, labels: Tensor | None, own: slice, usable: int
-) -> None:
-    """Refuses, before any network is built, what would fail in the first step: tries the objective on its shapes."""
-    recipe, batch = plan.recipe, plan.batch_size
-    most, grouped = recipe.train.rows_in_memory, recipe.method.get("batch_norm_rows")
-    rows = own.stop - own.start
-    if most is not None and any(part.stop - part.start < 2 for part in chunks(rows, most)):
-        raise ValueError(
-            f"--rows-in-memory {most} leaves a chunk of one row of {rows}, and batch norm needs two; use {most + 1}"
-        )
-    if most is not None and most < rows and grouped is not None:
-        raise ValueError(
-            f"--rows-in-memory {most} and method.batch_norm_rows {grouped}: groups of batch norm lie across the chunks;"
-            " use --train.activation_checkpointing true in place of the first"
-        )
-    if grouped is not None and batch % grouped:
-        raise ValueError(
-            f"--batch-size {batch} does not divide into groups of {grouped} rows (method.batch_norm_rows); use "
-            f"{max(batch // grouped, 1) * grouped}"
-        )
-    if usable < 2:
-        raise ValueError(
-            f"{usable} usable image in {', '.join(recipe.data.sources)}; training compares images with each "
-            "other and needs at least 2 (hundreds, to learn anything)"
-        )
-    known = {
-        "ids": torch.arange(batch),
-        **({} if labels is None else {"labels": labels[torch.arange(batch) % len(labels)]}),
-        **pipeline.told(torch.arange(batch), recipe.seed, 0),
-    }
-    _check_asked(_asked(plan, objective, required=True), recipe, known)
-    if objective is None:
-        _check_groups(recipe, objectives.takes(plan.new_objective()))
-        _try_objective(plan, known)
-
-
-def _check_asked(required: list[str], recipe: Recipe, known: dict[str, Tensor]) -> None:
-    if missing := [name for name in required if name not in (*known, "progress")]:
-        hint = "train on folders of classes" if "labels" in missing else "add the view op that tells it"
-        raise RecipeError(
-            f"the objective {recipe.objective['kind']} asks for {missing[0]!r}, and what is known of each image is "
-            f"{', '.join(known)}: {hint}, or take another objective"
-        )
-
-
-NEEDS = {"pairs": "a prediction and its target", "one": "one batch of logits", "views": "two or more views"}
-
-
-def _check_groups(recipe: Recipe, taken: str) -> None:
-    """Refuses an objective on groups that fit its signature by chance: two views are no prediction and target.
-
-    The other way round is allowed: VICReg's terms between predictions and targets are an ablation of its paper.
-    """
-    kind, method = recipe.objective["kind"], recipe.method["kind"]
-    given = getattr(recipe.build_method(), "gives", "views")
-    if given != taken and (taken, given) != ("views", "pairs"):
-        raise RecipeError(
-            f"the objective {kind} takes {NEEDS[taken]}, and the method {method} gives {NEEDS[given]}: start from a "
-            "recipe whose method fits (`barlow list recipes`), or set --method.kind"
-        )
-
-
-def _try_objective(plan: Plan, known: dict[str, Tensor]) -> None:
-    recipe, batch = plan.recipe, plan.batch_size
-    generator = torch.Generator().manual_seed(0)
-    groups = [tuple(torch.randn(batch, d, generator=generator) for d in widths) for widths in plan.widths()]
-    objective = plan.new_objective(classes=None if "labels" not in known else int(known["labels"].max()) + 1)
-    asked = {
-        name: 0.0 if name == "progress" else known[name]
-        for name in objectives.asks(objective)
-        if name == "progress" or name in known
-    }
-    try:
-        if takes_all_groups(objective):
-            objective(groups, **asked)
-        else:
-            for group in groups:
-                objective(*group, **asked)
-    except ValueError as error:
-        kind = recipe.objective["kind"]
-        parameters = json.dumps({k: v for k, v in recipe.objective.items() if k != "kind"})
-        raise ValueError(
-            f"{kind} {parameters} cannot use --batch-size {batch}, {len(recipe.views)} views and embeddings of width "
-            f"{plan.widths()[0][0]} from the method {recipe.method['kind']}: {error}"
-        ) from error
+def _known(plan: Plan, pipeline: ViewPipeline, labels: Tensor | None) -> dict[str, Tensor]:
+    """What is known of the rows of a batch, for a try."""
+    rows = torch.arange(plan.batch_size)
+    known = {"ids": rows % plan.candidates, **pipeline.told(rows, plan.recipe.seed, 0)}
+    return known if labels is None else known | {"labels": labels[rows % len(labels)]}

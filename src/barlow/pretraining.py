@@ -51,10 +51,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Given:
-    """Modules and objectives that were given in Python, and that no recipe can name. Modules are copied."""
+    """Modules and objectives that were given in Python, and that no recipe can name. Modules are copied before use."""
 
     encoder: nn.Module | None = None
     objective: Any = None
+
+    def copied(self) -> "Given":
+        """For a use that must leave no trace."""
+        return Given(self.encoder, copy.deepcopy(self.objective))
 
 
 def pretrain(
@@ -107,7 +111,7 @@ def pretrain(
         raise RecipeError("no images are named; give a folder, or the name of a set (`barlow list datasets`)")
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
-        objective if callable(objective) and chosen.objective["kind"].startswith(CUSTOM) else None,
+        objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
     )
     with contextlib.ExitStack() as held:
         world = held.enter_context(joined(chosen.train.device))
@@ -207,7 +211,7 @@ class _Pretraining:
         else:
             assert train.minutes is not None
             with _memory_explained(plan):
-                measured = seconds_per_step(build_learner(plan, self.world, loader, self.given, self.say), loader)
+                measured = seconds_per_step(build_learner(plan, self.world, loader, self.given.copied()), loader)
             seconds = float(self.world.share(repr(measured)))  # all make as many as the main process's clock allows
             steps = max(1, int(60 * train.minutes / seconds))
             self.say(f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now")
@@ -269,9 +273,7 @@ def build_learner(
         raise ValueError(
             f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
         )
-    objective = plan.new_objective() if given.objective is None else given.objective
-    if objective is given.objective and isinstance(objective, nn.Module):
-        objective = copy.deepcopy(objective)  # it may have state; the caller's stays as it is
+    objective = plan.new_objective(given.objective)
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     method.to(device=world.device, memory_format=layout)
     if isinstance(objective, nn.Module):

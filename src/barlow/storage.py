@@ -114,13 +114,6 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); it may be damaged") from error
 
 
-def write_yaml(path: Path, content: Any, header: str = "") -> None:
-    """Writes YAML in the order given, below `header` (comment lines)."""
-    import yaml
-
-    write_text(path, header + yaml.safe_dump(content, sort_keys=False, width=120, default_flow_style=None))
-
-
 def tensors_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors as the bytes of a safetensors file."""
     from safetensors.torch import save

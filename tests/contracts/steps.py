@@ -198,7 +198,8 @@ def found(world: World) -> dict[str, dict[str, Tensor]]:
             everything[f"{name}, {'with' if batch_norm else 'without'} batch norm"] = run(
                 case, world, batch_norm=batch_norm
             )
-        if "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}:
+        has_groups = "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}
+        if has_groups and case.keys.get("momentum", 1) is not None:  # groups are for two networks
             grouped = dataclasses.replace(case, keys=case.keys | {"batch_norm_rows": 4})
             everything[f"{name}, with grouped batch norm"] = run(grouped, world, batch_norm=True)
     return everything

@@ -164,6 +164,7 @@ def test_networks_whose_groups_of_batch_norm_are_apart_are_online_and_target() -
         ({"momentum": -0.1}, r"momentum is -0.1"),
         ({"momentum_schedule": "linear"}, "choose one of cosine, constant"),
         ({"batch_norm_rows": 1}, "batch_norm_rows is 1: give 2 or more"),
+        ({"batch_norm_rows": 8, "momentum": None}, "batch_norm_rows is 8 and momentum null: .*there is one"),
     ],
 )
 def test_what_makes_no_sense_is_refused(keys: dict[str, Any], message: str) -> None:

@@ -1052,9 +1052,9 @@ FAULTS = [
     ),
     Fault(
         "an objective with state is called once for each group",
-        "learner.py",
-        "            return self.objective(groups, **asked)\n",
-        "            found = [self.objective([group], **asked) for group in groups]\n"
+        "comparison.py",
+        "            return _checked(self.objective(groups, **asked))\n",
+        "            found = [_checked(self.objective([group], **asked)) for group in groups]\n"
         "            return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}\n",
         (f"{LEARNER}an_objective_with_state_is_called_once_a_step_with_all_groups",),
     ),

@@ -52,7 +52,8 @@ class Distillation:
             what one GPU sees in MoCo's ImageNet setting.
 
     Raises:
-        ValueError: a momentum outside [0, 1), an unknown schedule, or groups of fewer than two rows.
+        ValueError: a momentum outside [0, 1), an unknown schedule, groups of fewer than two rows, or groups without a
+            momentum.
     """
 
     gives: ClassVar[str] = "pairs"
@@ -73,6 +74,11 @@ class Distillation:
             raise ValueError(f"momentum_schedule is {self.momentum_schedule!r}: choose one of cosine, constant")
         if self.batch_norm_rows is not None and self.batch_norm_rows < 2:
             raise ValueError(f"batch_norm_rows is {self.batch_norm_rows}: give 2 or more, or null for the whole batch")
+        if self.batch_norm_rows is not None and self.momentum is None:
+            raise ValueError(
+                f"batch_norm_rows is {self.batch_norm_rows} and momentum null: groups are drawn apart for two networks,"
+                " and there is one; give a momentum, or null for both"
+            )
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         predicted = self.projector if self.predictor is None else self.predictor

@@ -145,6 +145,11 @@ def built(objective: Any, *, width: int, images: int, classes: int | None, seed:
         return objective
     given = {"width": width, "images": images, "classes": classes, "seed": seed}
     wanted = asks(objective.build)
+    parameters = inspect.signature(objective.build).parameters.values()
+    if positional := [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]:
+        raise ValueError(
+            f"{name}.build takes {positional[0]} by position: write build(self, *, {', '.join(positional)})"
+        )
     if unknown := [one for one in wanted if one not in given]:
         raise ValueError(f"{name}.build asks for {', '.join(unknown)}: a run gives {', '.join(given)}")
     if classes is None and "classes" in asks(objective.build, required=True):
