@@ -35,6 +35,7 @@ from typing import Any
 import frozen_cases
 import results_line
 import torch
+import yaml
 from frozen_cases import HALF, STEPS, Case
 from generated import ROOT
 from torch import Tensor
@@ -50,6 +51,10 @@ LOGGED = ("step", "epoch", "rate", "loss", "terms", "gradient_norm")
 
 PATIENCE = 600
 """Seconds after which a training is given up."""
+
+
+def write_recipe(path: Path, content: dict[str, Any]) -> None:
+    storage.write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 # --- Two run folders --------------------------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ class Outcome:
 
 def straight(case: Case, old: Tree, new: Tree, images: Path, folder: Path) -> Outcome:
     """The case in both trees at the same time; their runs are left in `folder`, as `old` and `new`."""
-    storage.write_yaml(folder / "recipe.yaml", case.content())
+    write_recipe(folder / "recipe.yaml", case.content())
     words = [str(images), "--recipe", str(folder / "recipe.yaml")]
     runs = [folder / name for name in ("old", "new")]
     trainings = [tree.start(words, run, case.processes) for tree, run in zip((old, new), runs, strict=True)]
@@ -284,7 +289,7 @@ def hashes() -> dict[str, str]:
         images = frozen_cases.write_images(folder / "images", sides=(40, 64), formats=("png",))
         for number, case in enumerate(frozen_cases.HASHED):
             recipe, out = folder / f"{number}.yaml", folder / f"run{number}"
-            storage.write_yaml(recipe, case.content(frozen_cases.HASHED_STEPS))
+            write_recipe(recipe, case.content(frozen_cases.HASHED_STEPS))
             barlow.pretrain(images, out, recipe=str(recipe), progress=False)
             found[case.name] = weights_sha256(checkpoint(out, frozen_cases.HASHED_STEPS))
     return found

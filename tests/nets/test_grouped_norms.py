@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from oracles.grouped_norm import normalized
 from torch import Tensor, nn
 
 from barlow.distributed import World
-from barlow.nets import grouped_norms
+from barlow.nets import group_normalized
 from barlow.nets.building import build_encoder
 from barlow.nets.grouped_norms import GroupedBatchNorm, Grouping, Groups, grouped
 from barlow.nets.norms import SynchronizedBatchNorm, statistics_kept, synchronized
@@ -31,6 +32,13 @@ def draws(*shape: int, seed: int = 0) -> Tensor:
 def drawn(grouping: Grouping, step: int, batch_size: int, world: World = SINGLE) -> Groups:
     groups = Groups(grouping, world)
     groups.draw(step, batch_size)
+    return groups
+
+
+def across(groups: Groups) -> Groups:
+    """The same groups by the other arithmetic, for rows that may lie in several processes."""
+    assert groups._drawn is not None
+    groups._drawn = replace(groups._drawn, all_here=None)
     return groups
 
 
@@ -108,13 +116,16 @@ def norm_of(channels: int, kind: str, momentum: float | None = 0.1) -> nn.BatchN
     return norm
 
 
-@pytest.mark.parametrize("cached", [1, 50, 1 << 18])
+@pytest.mark.parametrize("cached", [1, 50, 1 << 18, None])
 @pytest.mark.parametrize("kind", ["affine", "scale", "plain"])
 @pytest.mark.parametrize("shape", [(12, 3), (12, 3, 5), (12, 3, 4, 2), (12, 3, 1, 1), (12, 3, 2, 2, 3)])
 def test_values_gradients_and_statistics_are_those_of_the_loops(
-    shape: tuple[int, ...], kind: str, cached: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], kind: str, cached: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouped_norms, "CACHED_VALUES", cached)  # so that rows are cut into many parts, and into one
+    groups = drawn(KEY, 1, 12)
+    if cached is not None:  # the arithmetic for several processes, with rows cut into many parts, and into one
+        across(groups)
+        monkeypatch.setattr(group_normalized, "CACHED_VALUES", cached)
     x = (5 + 2 * draws(*shape)).requires_grad_()
     towards = draws(*shape, seed=9)
     norm = norm_of(3, kind)
@@ -128,7 +139,7 @@ def test_values_gradients_and_statistics_are_those_of_the_loops(
     gradients = torch.autograd.grad(expected, inputs, towards)
     running = [0.9 * norm.running_mean + 0.1 * mean, 0.9 * norm.running_var + 0.1 * variance]
 
-    made = GroupedBatchNorm(norm, drawn(KEY, 1, 12))(x)
+    made = GroupedBatchNorm(norm, groups)(x)
     torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-12)
     for found, gradient in zip(torch.autograd.grad(made, inputs, towards), gradients, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-11, atol=1e-11)
@@ -137,14 +148,17 @@ def test_values_gradients_and_statistics_are_those_of_the_loops(
     assert int(norm.num_batches_tracked) == 1
 
 
+@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_lower_precision_statistics_and_gradients_of_parameters_are_still_float32(dtype: torch.dtype) -> None:
+def test_in_lower_precision_statistics_and_gradients_of_parameters_are_still_float32(
+    dtype: torch.dtype, how: Callable[..., Groups]
+) -> None:
     x, towards = (5 + 2 * draws(12, 3, 4, 4)).to(dtype), draws(12, 3, 4, 4, seed=9).to(dtype)
     found, expected = {}, {}
     for values, wide in ((found, torch.float32), (expected, torch.float64)):
         norm = norm_of(3, "affine").to(wide)
         given = x.to(wide if wide == torch.float64 else dtype).detach().requires_grad_()
-        made = GroupedBatchNorm(norm, drawn(KEY, 1, 12))(given)
+        made = GroupedBatchNorm(norm, how(KEY, 1, 12))(given)
         made.backward(towards.to(made.dtype))
         values |= {
             "output": made.detach(),
@@ -160,20 +174,24 @@ def test_in_lower_precision_statistics_and_gradients_of_parameters_are_still_flo
         assert found[name].dtype == (dtype if rounded else torch.float32), name
 
 
-def test_values_far_from_zero_do_not_cancel() -> None:
+@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
+def test_values_far_from_zero_do_not_cancel(how: Callable[..., Groups]) -> None:
     norm = nn.BatchNorm1d(3, affine=False)
     x = 1000 + draws(12, 3)
-    made = GroupedBatchNorm(norm, drawn(KEY, 0, 12))(x.float())
+    made = GroupedBatchNorm(norm, how(KEY, 0, 12))(x.float())
     expected, _, variance = normalized(x.float().double(), KEY.members(0, 12).tolist(), norm.eps)
     torch.testing.assert_close(made.double(), expected, rtol=0, atol=1e-3)
     torch.testing.assert_close(norm.running_var.double(), 0.9 + 0.1 * variance, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_group_of_the_whole_batch_is_batch_norm(momentum: float | None, layout: torch.memory_format) -> None:
+def test_a_group_of_the_whole_batch_is_batch_norm(
+    momentum: float | None, layout: torch.memory_format, how: Callable[..., Groups]
+) -> None:
     plain, other = (norm_of(3, "affine", momentum) for _ in range(2))
-    ours = GroupedBatchNorm(other, drawn(Grouping(rows=12, seed=0, network="key"), 0, 12))
+    ours = GroupedBatchNorm(other, how(Grouping(rows=12, seed=0, network="key"), 0, 12))
     for seed in range(3):
         x = (5 + draws(12, 3, 4, 4, seed=seed)).contiguous(memory_format=layout).requires_grad_()
         expected, made = plain(x), ours(x)
