@@ -177,17 +177,17 @@ FAULTS = [
         (f"{GROUPED}values_gradients_and_statistics_are_those_of_the_loops",),
     ),
     Fault(
-        "grouped batch norm: in one process the running variance is that of torch, unbiased twice",
+        "grouped batch norm: the running variance of sorted rows is unbiased twice",
         "nets/group_normalized.py",
         "        variance *= (values - 1) / values  # torch's running variance is the unbiased one\n",
         "",
         (f"{GROUPED}values_gradients_and_statistics_are_those_of_the_loops",),
     ),
     Fault(
-        "grouped batch norm: in one process the gradients of the groups come back in the groups' order",
-        "nets/group_normalized.py",
-        "            _put(of_x, to, group)\n",
-        "            _put(of_x, to, list(range(number * len(group), (number + 1) * len(group))))\n",
+        "grouped batch norm: rows that were sorted by their groups are not put back",
+        "nets/grouped_norms.py",
+        "place.flatten().argsort())",
+        "place.flatten())",
         (f"{GROUPED}values_gradients_and_statistics_are_those_of_the_loops",),
     ),
     Fault(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -35,11 +34,22 @@ def drawn(grouping: Grouping, step: int, batch_size: int, world: World = SINGLE)
     return groups
 
 
-def across(groups: Groups) -> Groups:
-    """The same groups by the other arithmetic, for rows that may lie in several processes."""
-    assert groups._drawn is not None
-    groups._drawn = replace(groups._drawn, all_here=None)
-    return groups
+def by_hook(norm: nn.Module, grouping: Grouping, step: int, x: Tensor) -> Tensor:
+    """Through a network that sorts the rows by their groups before the norm, and puts them back."""
+    network = nn.Sequential(norm)
+    with grouped(network, SINGLE, grouping) as groups:
+        groups.draw(step, len(x))
+        made: Tensor = network(x)
+    return made
+
+
+def where_they_are(norm: nn.Module, grouping: Grouping, step: int, x: Tensor) -> Tensor:
+    """By the arithmetic for rows that lie anywhere."""
+    made: Tensor = GroupedBatchNorm(norm, drawn(grouping, step, len(x)))(x)
+    return made
+
+
+HOW = pytest.mark.parametrize("how", [by_hook, where_they_are])
 
 
 def sets(grouping: Grouping, step: int, batch_size: int = 24) -> set[frozenset[int]]:
@@ -122,9 +132,8 @@ def norm_of(channels: int, kind: str, momentum: float | None = 0.1) -> nn.BatchN
 def test_values_gradients_and_statistics_are_those_of_the_loops(
     shape: tuple[int, ...], kind: str, cached: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    groups = drawn(KEY, 1, 12)
-    if cached is not None:  # the arithmetic for several processes, with rows cut into many parts, and into one
-        across(groups)
+    how = by_hook if cached is None else where_they_are
+    if cached is not None:  # rows are cut into many parts, and into one
         monkeypatch.setattr(group_normalized, "CACHED_VALUES", cached)
     x = (5 + 2 * draws(*shape)).requires_grad_()
     towards = draws(*shape, seed=9)
@@ -139,7 +148,7 @@ def test_values_gradients_and_statistics_are_those_of_the_loops(
     gradients = torch.autograd.grad(expected, inputs, towards)
     running = [0.9 * norm.running_mean + 0.1 * mean, 0.9 * norm.running_var + 0.1 * variance]
 
-    made = GroupedBatchNorm(norm, groups)(x)
+    made = how(norm, KEY, 1, x)
     torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-12)
     for found, gradient in zip(torch.autograd.grad(made, inputs, towards), gradients, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-11, atol=1e-11)
@@ -148,17 +157,17 @@ def test_values_gradients_and_statistics_are_those_of_the_loops(
     assert int(norm.num_batches_tracked) == 1
 
 
-@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
+@HOW
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_in_lower_precision_statistics_and_gradients_of_parameters_are_still_float32(
-    dtype: torch.dtype, how: Callable[..., Groups]
+    dtype: torch.dtype, how: Callable[..., Tensor]
 ) -> None:
     x, towards = (5 + 2 * draws(12, 3, 4, 4)).to(dtype), draws(12, 3, 4, 4, seed=9).to(dtype)
     found, expected = {}, {}
     for values, wide in ((found, torch.float32), (expected, torch.float64)):
         norm = norm_of(3, "affine").to(wide)
         given = x.to(wide if wide == torch.float64 else dtype).detach().requires_grad_()
-        made = GroupedBatchNorm(norm, how(KEY, 1, 12))(given)
+        made = how(norm, KEY, 1, given)
         made.backward(towards.to(made.dtype))
         values |= {
             "output": made.detach(),
@@ -174,27 +183,27 @@ def test_in_lower_precision_statistics_and_gradients_of_parameters_are_still_flo
         assert found[name].dtype == (dtype if rounded else torch.float32), name
 
 
-@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
-def test_values_far_from_zero_do_not_cancel(how: Callable[..., Groups]) -> None:
+@HOW
+def test_values_far_from_zero_do_not_cancel(how: Callable[..., Tensor]) -> None:
     norm = nn.BatchNorm1d(3, affine=False)
     x = 1000 + draws(12, 3)
-    made = GroupedBatchNorm(norm, how(KEY, 0, 12))(x.float())
+    made = how(norm, KEY, 0, x.float())
     expected, _, variance = normalized(x.float().double(), KEY.members(0, 12).tolist(), norm.eps)
     torch.testing.assert_close(made.double(), expected, rtol=0, atol=1e-3)
     torch.testing.assert_close(norm.running_var.double(), 0.9 + 0.1 * variance, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("how", [drawn, lambda *key: across(drawn(*key))], ids=["here", "across"])
+@HOW
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_group_of_the_whole_batch_is_batch_norm(
-    momentum: float | None, layout: torch.memory_format, how: Callable[..., Groups]
+    momentum: float | None, layout: torch.memory_format, how: Callable[..., Tensor]
 ) -> None:
     plain, other = (norm_of(3, "affine", momentum) for _ in range(2))
-    ours = GroupedBatchNorm(other, how(Grouping(rows=12, seed=0, network="key"), 0, 12))
+    whole = Grouping(rows=12, seed=0, network="key")
     for seed in range(3):
         x = (5 + draws(12, 3, 4, 4, seed=seed)).contiguous(memory_format=layout).requires_grad_()
-        expected, made = plain(x), ours(x)
+        expected, made = plain(x), how(other, whole, 0, x)
         torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-12)
         assert made.is_contiguous(memory_format=layout)
         towards = draws(12, 3, 4, 4, seed=10 + seed)

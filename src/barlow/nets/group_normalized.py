@@ -1,10 +1,9 @@
 """The arithmetic of batch norm in groups: each row is normalised with its group's mean and variance.
 
-It is there twice. If one process holds the whole batch, the rows of a group are put together and torch's own batch norm
-does the rest, which is the fastest there is. If a group's rows lie in several processes, only statistics travel.
+It is there twice. Where rows lie group by group, torch's own batch norm does it for each group, which is the fastest
+there is. Where the rows of a group lie anywhere, in this process and in others, they stay there and statistics travel.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +30,6 @@ class Drawn:
     """Which rows another process holds."""
     counts: Int[Tensor, "processes groups 1"]
     """How many rows of each group each process holds."""
-    all_here: list[list[int]] | None
-    """The rows of each group where this process holds all of them, as numbers on the CPU."""
 
     @property
     def rows(self) -> int:
@@ -55,6 +52,7 @@ def normalized(
     eps: float,
     drawn: Drawn,
     world: World,
+    sorted_rows: bool = False,
 ) -> tuple[Tensor, Float[Tensor, "groups c"], Float[Tensor, "groups c"]]:
     """(x - mean) / √(var + eps) · weight + bias, with mean and variance of the row's group.
 
@@ -65,87 +63,61 @@ def normalized(
         eps: of the norm.
         drawn: the groups.
         world: the processes that hold the batch together.
+        sorted_rows: whether x has the rows of the first group, then those of the second, and so on. Only one process
+            can have that.
 
     Returns:
         The normalised rows in the precision of x; the groups' means; the groups' population variances. No gradient
         passes through the last two.
     """
     made: tuple[Tensor, Tensor, Tensor]
-    if drawn.all_here is not None:
-        made = _NormalizedHere.apply(x, weight, bias, eps, drawn.all_here)
+    if sorted_rows:
+        made = _NormalizedSorted.apply(x, weight, bias, eps, drawn.rows)
     else:
         made = _NormalizedAcross.apply(x, weight, bias, eps, drawn, world)
     return made
 
 
-class _NormalizedHere(torch.autograd.Function):
-    """`normalized` in one process: torch's batch norm, for one group after the other."""
+class _NormalizedSorted(torch.autograd.Function):
+    """`normalized` for rows that lie group by group: torch's batch norm, for one group after the other."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Float[Tensor, "n c *space"],
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        groups: list[list[int]],
+        ctx: Any, x: Float[Tensor, "n c *space"], weight: Tensor | None, bias: Tensor | None, eps: float, rows: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        out, statistics = torch.empty_like(x), at_least_float32(x[:0])
-        mean, variance = (statistics.new_zeros(len(groups), x.shape[1]) for _ in range(2))
-        rows, to, scales = x.split(1), out.unbind(), []
-        for number, group in enumerate(groups):
+        out, groups, values = torch.empty_like(x), len(x) // rows, rows * x[0, 0].numel()
+        mean, variance, saved_mean, scale = at_least_float32(x[:0]).new_zeros(4, groups, x.shape[1]).unbind()
+        for number, (group, to) in enumerate(zip(x.split(rows), out.split(rows), strict=True)):
             # With a momentum of 1 the running statistics become those of the group.
-            running = mean[number], variance[number]
-            made, _, scale = torch.native_batch_norm(_joined(rows, group), weight, bias, *running, True, 1.0, eps)
-            _put(made, to, group)
-            scales.append(scale)
-        values = len(groups[0]) * x[0, 0].numel()
+            running, results = (mean[number], variance[number]), (to, saved_mean[number], scale[number])
+            torch.native_batch_norm(group, weight, bias, *running, True, 1.0, eps, out=results)
         variance *= (values - 1) / values  # torch's running variance is the unbiased one
-        ctx.save_for_backward(x, weight, mean, torch.stack(scales))
-        ctx.groups, ctx.eps = groups, eps
+        ctx.save_for_backward(x, weight, saved_mean, scale)
+        ctx.rows, ctx.eps = rows, eps
         ctx.mark_non_differentiable(mean, variance)
         return out, mean, variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
-        passed = torch.empty_like(x)
-        rows, gradients, to = x.split(1), gradient.split(1), passed.unbind()
+        passed, (_, of_weight, of_bias, *_) = torch.empty_like(x), ctx.needs_input_grad
         to_weight, to_bias = [], []
-        wanted = [True, *ctx.needs_input_grad[1:3]]
-        for number, group in enumerate(ctx.groups):
-            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-                _joined(gradients, group),
-                _joined(rows, group),
-                weight,
-                None,
-                None,
-                mean[number],
-                scale[number],
-                True,
-                ctx.eps,
-                wanted,
+        parts = (tensor.split(ctx.rows) for tensor in (gradient, x, passed))
+        for number, (g, group, to) in enumerate(zip(*parts, strict=True)):
+            statistics = None, None, mean[number], scale[number]  # no running ones
+            passed_here, weight_here, bias_here = torch.ops.aten.native_batch_norm_backward(
+                g, group, weight, *statistics, True, ctx.eps, [True, of_weight, of_bias]
             )
-            _put(of_x, to, group)
-            to_weight.append(of_weight)
-            to_bias.append(of_bias)
+            to.copy_(passed_here)
+            to_weight.append(weight_here)
+            to_bias.append(bias_here)
         return (
             passed,
-            torch.stack(to_weight).sum(0) if wanted[1] else None,
-            torch.stack(to_bias).sum(0) if wanted[2] else None,
+            torch.stack(to_weight).sum(0) if of_weight else None,
+            torch.stack(to_bias).sum(0) if of_bias else None,
             None,
             None,
         )
-
-
-def _joined(rows: Sequence[Float[Tensor, "1 c *space"]], group: list[int]) -> Float[Tensor, "rows c *space"]:
-    """The rows of a group as one tensor, with the memory format that they have."""
-    return torch.cat([rows[i] for i in group])
-
-
-def _put(values: Float[Tensor, "rows c *space"], to: Sequence[Float[Tensor, "c *space"]], group: list[int]) -> None:
-    """The rows of a group back to where they belong."""
-    torch._foreach_copy_([to[i] for i in group], list(values.unbind()))
 
 
 class _NormalizedAcross(torch.autograd.Function):
