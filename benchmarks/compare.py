@@ -1,7 +1,7 @@
 """An old tree against this one: the rows' own side, in two checkouts, in turn.
 
     git worktree add ../before d19bfb7
-    python benchmarks/compare.py ../before                   # every row that both trees can run, about fifteen minutes
+    python benchmarks/compare.py ../before                   # every row that both trees can run, about half an hour
     python benchmarks/compare.py ../before --only step_small views_in_memory
 
 Each tree has a child process for each program of this folder (workers.py), which runs this checkout's program with that
@@ -130,13 +130,14 @@ def row_of(told: dict[str, Any], old: Tree, new: Tree) -> measure.Row:
 
 
 def compared(programs: Sequence[str], path: Path, only: Sequence[str] | None, smoke: bool, record: bool) -> int:
-    """Runs the rows; 1 if one is worse, 2 if none could be compared."""
+    """Runs the rows; 1 if one is worse, 2 if none could be compared or a process ended in the middle of one."""
     commit = _commit(path)
 
     def keep(line: dict[str, Any]) -> None:
         lines.record({"program": "benchmarks/compare.py", "old": commit, **line}, RESULTS, "cpu")
 
     left_out: list[str] = []
+    ended: list[str] = []
     seen: set[str] = set()
     statuses: list[int] = []
     for program in programs:
@@ -153,7 +154,12 @@ def compared(programs: Sequence[str], path: Path, only: Sequence[str] | None, sm
                     old.end()
                     continue
                 rule = measure.SMOKE if smoke else measure.TREES
-                statuses.append(measure.run([row_of(told, old, new)], rule, keep if record and not smoke else None))
+                try:
+                    statuses.append(measure.run([row_of(told, old, new)], rule, keep if record and not smoke else None))
+                except WorkerFailed as error:
+                    ended.append(f"{told['name']} ({error})")
+                    old.end()
+                    new.end()
         finally:
             old.end()
             new.end()
@@ -164,6 +170,9 @@ def compared(programs: Sequence[str], path: Path, only: Sequence[str] | None, sm
         return 2
     if left_out:
         print("the old tree cannot run:", *left_out, sep="\n  ", file=sys.stderr)
+    if ended:
+        print("a process ended in the middle of:", *ended, sep="\n  ", file=sys.stderr)
+        return 2
     return max(statuses, default=2)
 
 

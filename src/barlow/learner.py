@@ -124,8 +124,8 @@ class Learner:
         Raises:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
-        if batch.begins_epoch and hasattr(self.objective, "before_epoch"):
-            self.objective.before_epoch(lambda: self.embed(len(batch.rows.views)))
+        if batch.begins_epoch:
+            self.begin_epoch(len(batch.rows.views))
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -148,6 +148,15 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
         return Outcome(outputs, terms, rate, norm)
+
+    def begin_epoch(self, views: int) -> None:
+        """Lets an objective with a `before_epoch` look at all images.
+
+        Args:
+            views: how many the method is used to.
+        """
+        if hasattr(self.objective, "before_epoch"):
+            self.objective.before_epoch(lambda: self.embed(views))
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.

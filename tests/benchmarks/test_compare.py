@@ -22,6 +22,8 @@ PROGRAM = """
         def ours(name):
             with open(os.environ["ORDER"], "a") as order:
                 order.write(barlow.NAME[0])
+            if barlow.SECONDS[name] < 0:
+                os._exit(3)
             return Cost(barlow.SECONDS[name], barlow.SECONDS[name])
 
         def row(name):
@@ -77,6 +79,17 @@ def test_what_the_old_tree_cannot_run_is_left_out_by_name(trees: Path, capsys: p
     assert compare.compared(["made_up"], old, None, smoke=True, record=False) == 0
     assert "the old tree cannot run:\n  views (KeyError: 'views')" in capsys.readouterr().err
     assert compare.compared(["made_up"], old, ["views"], smoke=True, record=False) == 2, "nothing was compared"
+
+
+def test_a_process_that_ends_in_the_middle_of_a_row_costs_no_other_row(
+    trees: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = package(trees, "old", step=1.0, views=1.0)
+    package(trees, "new", step=-1.0, views=1.0)
+    assert compare.compared(["made_up"], old, None, smoke=True, record=False) == 2
+    printed = capsys.readouterr()
+    assert "a process ended in the middle of:\n  step (" in printed.err
+    assert "views: views work" in printed.out
 
 
 def test_a_row_that_does_not_exist_is_refused(trees: Path, capsys: pytest.CaptureFixture[str]) -> None:

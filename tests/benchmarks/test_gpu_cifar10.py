@@ -4,7 +4,6 @@ import argparse
 import importlib.util
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from programs import program
 
 import barlow
 from barlow.data.decoding import decode
@@ -33,20 +33,9 @@ TINY = {
 """Of every recipe: a network of a few thousand weights, batches that W-MSE's slices of 128 rows fit."""
 
 
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    return loaded(ROOT / "benchmarks" / "gpu_cifar10.py")
-
-
-def loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+@pytest.fixture(scope="module", name="program")
+def gpu_cifar10() -> ModuleType:
+    return program("benchmarks/gpu_cifar10.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,15 @@
 """The benchmark of the objectives: what they are compared with has their values, and its memory is that of one pass."""
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from programs import program
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module")
-def program() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("objective_rows", ROOT / "benchmarks" / "objectives.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["objective_rows"] = module
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="program")
+def objective_rows() -> ModuleType:
+    return program("benchmarks/objectives.py")
 
 
 @pytest.mark.parametrize("name", ["bt", "vicreg"])

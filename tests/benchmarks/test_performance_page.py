@@ -1,6 +1,5 @@
 """The tables of docs/performance.md: what they show of lines with a verdict, and of lines of medians alone."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from programs import program
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -20,15 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("performance_page", ROOT / "experiments" / "performance.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "experiments"))
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+    return program("experiments/performance.py")
 
 
 def line(**content: Any) -> dict[str, Any]:

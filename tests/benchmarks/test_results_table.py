@@ -1,6 +1,5 @@
 """README's results: what the tables show of the lines, and that README is up to date."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,21 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from programs import program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "experiments" / "table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = list(sys.path)
-    sys.path.insert(0, str(ROOT / "experiments"))
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    return module
+    return program("experiments/table.py")
 
 
 def line(recipe: str = "cifar10/vicreg", *, seed: int = 0, top1: float = 0.8, **changed: Any) -> dict[str, Any]:

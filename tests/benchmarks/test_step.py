@@ -54,4 +54,4 @@ def test_the_bare_step_makes_the_update_of_the_command(tmp_path: Path, chosen: s
 def test_the_words_of_a_case_are_those_that_a_user_would_give(tmp_path: Path) -> None:
     words = next(one for one in step.CASES if one.name == "moco_v2_32px").words(tmp_path, tmp_path / "out")
     assert words[:4] == ["pretrain", str(tmp_path), "-c", "cifar10/moco_v2"]
-    assert json.loads(words[words.index("--method.batch_norm_rows") + 1]) == 8
+    assert json.loads(words[words.index("--method.batch_norm_rows") + 1]) == 32

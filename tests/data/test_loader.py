@@ -14,7 +14,7 @@ from barlow.data.folder import FolderSource
 from barlow.data.loader import ATTEMPTS, Batch, MemoryLoader, StreamingLoader, replacement
 from barlow.data.memory import hold
 from barlow.data.sources import ArraySource
-from barlow.views.ops import HorizontalFlip, RandomResizedCrop
+from barlow.views.ops import HorizontalFlip, RandomResizedCrop, RandomRotate90
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -85,11 +85,36 @@ def test_every_image_comes_once_an_epoch_in_another_order_and_the_short_batch_is
     assert loader.steps_per_epoch == 3
     batches = list(loader.stream(0, 6))
     assert [batch.epoch for batch in batches] == [0, 0, 0, 1, 1, 1]
+    assert [batch.begins_epoch for batch in batches] == [True, False, False] * 2
+    assert [batch.begins_epoch for batch in loader.stream(4, 7)] == [False, False, True]  # of a resumed run
     epochs = [torch.cat([b.rows.known["ids"] for b in batches[k : k + 3]]).tolist() for k in (0, 3)]
     assert all(len(set(ids)) == 18 for ids in epochs)
     assert epochs[0] != epochs[1]
     assert all(view.shape == (6, 3, 8, 8) and view.dtype == torch.float32 for b in batches for view in b.rows.views)
     assert batches[0].rows.known["ids"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", ["memory", "streaming"])
+def test_what_a_batch_tells_of_a_rotation_is_what_was_done_to_its_pixels(tmp_path: Path, kind: str) -> None:
+    image = np.zeros((12, 16, 3), np.uint8)
+    image[:6, :8] = 255  # bright where the top left was
+    for number in range(20):
+        Image.fromarray(image).save(tmp_path / f"{number:02d}.png")
+    whole = RandomResizedCrop(size=8, scale=(1, 1), ratio=(4 / 3, 4 / 3))
+    turning = ViewPipeline([(whole, RandomRotate90())], mean=[0.5] * 3, std=[0.5] * 3)
+    if kind == "memory":
+        _, held = hold(FolderSource([tmp_path]), 16)
+        loader: MemoryLoader | StreamingLoader
+        loader = MemoryLoader(held.pixels, held.sizes, held.ids, turning, 6, seed=3)
+    else:
+        loader = StreamingLoader(FolderSource([tmp_path]), np.arange(20), turning, 6, seed=3, workers=1)
+    told, seen = [], []
+    for batch in loader.stream(0, 9):
+        told += batch.rows.known["rotation"].tolist()
+        corners = batch.rows.views[0][:, 0][:, [0, -1, -1, 0], [0, 0, -1, -1]]  # where 0 to 3 quarter turns bring it
+        seen += corners.argmax(1).tolist()
+    assert seen == told
+    assert set(told) == {0, 1, 2, 3}
 
 
 def test_another_seed_gives_other_batches() -> None:

@@ -3,34 +3,23 @@
 What they were at an older commit is compared by `experiments/same_numbers.py`; here is what every change must pass.
 """
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from programs import program
 from torch import Tensor
 
 from barlow import storage
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "experiments" / "same_numbers.py"
 STEPS = 2
 
 
 @pytest.fixture(scope="module")
-def same_numbers() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("same_numbers", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(str(PROGRAM.parent))
-        patched.setitem(sys.modules, "same_numbers", module)  # where dataclasses look for it
-        spec.loader.exec_module(module)
-        yield module
+def same_numbers() -> ModuleType:
+    return program("experiments/same_numbers.py")
 
 
 @pytest.mark.timeout(900)  # 15 seconds of a processor, which may have to be waited for

@@ -622,8 +622,8 @@ FAULTS = [
     Fault(
         "directions: two that are none look like agreement",
         "objectives/_directions.py",
-        "return torch.where(undirected, 2.0, (a - b).square().sum(dim=1))",
-        "return (a - b).square().sum(dim=1)",
+        "return torch.where(undirected, 2.0, (a - b).square().sum(dim=-1))",
+        "return (a - b).square().sum(dim=-1)",
         (f"{BYOL}a_row_without_direction_has_a_cosine_of_zero_and_no_gradient[0.0]",),
     ),
     # --- MoCo ---------------------------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ def directions(z: Embedding) -> Embedding:
     return torch.where(directed, z / torch.where(directed, length, 1), 0)
 
 
-def squared_distance(a: Embedding, b: Embedding) -> Float[Tensor, "n"]:
+def squared_distance(a: Float[Tensor, "*rows d"], b: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
     """2 - 2 cos of each pair of directions, as the square of their difference.
 
     It is the same number, and keeps its digits where the two nearly agree. With a row that has no direction the cosine
     is 0.
     """
-    undirected = (a == 0).all(dim=1) | (b == 0).all(dim=1)
-    return torch.where(undirected, 2.0, (a - b).square().sum(dim=1))
+    undirected = (a == 0).all(dim=-1) | (b == 0).all(dim=-1)
+    return torch.where(undirected, 2.0, (a - b).square().sum(dim=-1))

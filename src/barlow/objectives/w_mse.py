@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
+from barlow.objectives._directions import squared_distance
 from barlow.objectives._inputs import check_one_of, full_precision, in_float64
 from barlow.objectives._whitening import Whitening, whiten
 from barlow.types import Embedding, Terms
@@ -89,7 +90,7 @@ class WMSE:
             whitened = whiten(slices, self.shrinkage, method=self.whitening)
             if self.distance == "cosine":
                 whitened = torch.nn.functional.normalize(whitened, dim=-1)
-                distances = [_squared_distance(ua, ub).mean() for ua, ub in combinations(whitened, 2)]
+                distances = [squared_distance(ua, ub).mean() for ua, ub in combinations(whitened, 2)]
             else:
                 distances = [(wa - wb).square().mean() for wa, wb in combinations(whitened, 2)]
             return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
@@ -122,9 +123,3 @@ def _row_order(n: int, slicing: int) -> Int64[Tensor, "n"]:
     # numpy keeps the raw stream of a bit generator the same across versions, but not that of `permutation`.
     draws = np.random.PCG64([n, slicing]).random_raw(n)
     return torch.from_numpy(np.argsort(draws, kind="stable"))
-
-
-def _squared_distance(ua: Float[Tensor, "*rows d"], ub: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:
-    """2 - 2 cos between unit vectors, computed as ‖uₐ - u_b‖², which does not cancel where they nearly agree."""
-    undirected = (ua == 0).all(dim=-1) | (ub == 0).all(dim=-1)
-    return torch.where(undirected, 2.0, (ua - ub).square().sum(dim=-1))
