@@ -12,8 +12,10 @@ gradient that one process would have.
 import contextlib
 import ctypes
 import datetime
+import functools
 import gc
 import inspect
+import itertools
 import os
 import signal
 import sys
@@ -151,6 +153,15 @@ class World:
         return bytes(held.tolist()).decode()
 
 
+_joined_so_far = itertools.count()
+
+
+@functools.cache
+def _meeting_place() -> tuple[Any, int, int]:
+    """Where the launcher lets processes find each other: the store, this process's rank, and how many they are."""
+    return next(distributed.rendezvous("env://", timeout=PATIENCE))
+
+
 @contextlib.contextmanager
 def joined(wanted: str) -> Iterator[World]:
     """The World that this process belongs to, for as long as the body runs: alone, or one of those torchrun started.
@@ -182,7 +193,13 @@ def joined(wanted: str) -> Iterator[World]:
     on_gpu = device.type == "cuda"
     ours = not distributed.is_initialized()
     if ours:
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        # What the processes told each other in an earlier group is still in the store, under torch's own names; the
+        # processes of a later one would take it for new, and wait for each other for ever.
+        store, rank, size = _meeting_place()
+        here = distributed.PrefixStore(f"barlow {next(_joined_so_far)}", store)
+        distributed.init_process_group(
+            "nccl" if on_gpu else "gloo", store=here, rank=rank, world_size=size, timeout=PATIENCE
+        )
     try:
         control = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
         yield World(device, distributed.get_rank(), size, neighbours, control)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import joins
 import pytest
 import tiny
 import torch
@@ -115,3 +116,12 @@ def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) ->
     assert done.stderr.count("reading") == 1, "one process speaks"
     assert "2 processes" in done.stderr
     assert done.stdout.count("next ") == 1
+
+
+@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]])
+def test_processes_that_have_parted_find_each_other_again(launcher: list[str]) -> None:
+    """torch keeps what the first group told in the launcher's store; the second waited for ever."""
+    for done in worlds.start([*launcher, joins.__file__], 1 if launcher else 2):
+        assert done.returncode == 0, done.stderr
+        said = ["0 3.0", "1 3.0", "2 3.0"]
+        assert sorted(done.stdout.split("\n")) == ["", *sorted(said * 2 if launcher else said)]
