@@ -1,7 +1,7 @@
-"""Encoders of a few thousand weights, and how the tests compare and disturb them."""
+"""Encoders of a few thousand weights, how the tests compare and disturb them, and an odd layer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from barlow.nets.building import build_encoder
 
@@ -25,3 +25,10 @@ def disturb(module: nn.Module, seed: int = 1) -> nn.Module:
         if value.is_floating_point():
             value.add_(torch.rand(value.shape, generator=generator))
     return module
+
+
+class Tailed(nn.BatchNorm2d):
+    """A batch norm that does more than that."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).relu()

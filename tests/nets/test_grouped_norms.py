@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.grouped_norm import normalized
+from small_encoders import Tailed
 from torch import Tensor, nn
 
 from barlow.distributed import World
@@ -245,27 +246,6 @@ def test_the_views_of_a_step_are_grouped_alike_and_those_of_another_step_are_not
 
 
 # --- In a network ---------------------------------------------------------------------------------------------------
-
-
-class Tailed(nn.BatchNorm2d):
-    """A batch norm that does more than that."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).relu()
-
-
-def test_norms_are_exchanged_inside_and_back_outside_with_the_same_tensors() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4, affine=False)))
-    network.add_module("again", network[1])  # a norm that has two names
-    before, names = list(network.modules()), list(network.state_dict())
-    tensors = [*network.parameters(), *network.buffers()]
-    with grouped(network, SINGLE, KEY):
-        inside = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        assert [type(module) for module in inside] == [GroupedBatchNorm] * 2
-        assert network.again is network[1]
-        assert list(network.state_dict()) == names
-        assert all(a is b for a, b in zip(tensors, [*network.parameters(), *network.buffers()], strict=True))
-    assert list(network.modules()) == before
 
 
 def test_synchronisation_leaves_grouped_norms_alone_and_takes_the_others() -> None:

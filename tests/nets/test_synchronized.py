@@ -1,10 +1,15 @@
 """Synchronised batch norm among one process is batch norm, in every precision; several are in `tests/equivalence`."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
+from small_encoders import Tailed
 from torch import Tensor, nn
 
 from barlow.distributed import World
+from barlow.nets.grouped_norms import GroupedBatchNorm, Grouping, grouped
 from barlow.nets.norms import SynchronizedBatchNorm, statistics_kept, synchronized
 
 ALLOWED = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -47,21 +52,23 @@ def test_among_one_process_it_is_batch_norm(dtype: torch.dtype, momentum: float 
 TWO = World(torch.device("cpu"), 0, 2)
 
 
-class Tailed(nn.BatchNorm2d):
-    """A batch norm that does more than that."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input).relu()
-
-
-def test_norms_are_exchanged_inside_and_back_outside_with_the_same_tensors() -> None:
+@pytest.mark.parametrize(
+    ("inside", "norm"),
+    [
+        (lambda network: synchronized(network, TWO), SynchronizedBatchNorm),
+        (lambda network: grouped(network, TWO, Grouping(rows=4, seed=0, network="key")), GroupedBatchNorm),
+    ],
+)
+def test_norms_are_exchanged_inside_and_back_outside_with_the_same_tensors(
+    inside: Callable[[nn.Module], AbstractContextManager[object]], norm: type[nn.Module]
+) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4, affine=False)))
     network.add_module("again", network[1])  # a norm that has two names
     before, names = list(network.modules()), list(network.state_dict())
     tensors = [*network.parameters(), *network.buffers()]
-    with synchronized(network, TWO):
-        inside = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        assert [type(module) for module in inside] == [SynchronizedBatchNorm] * 2
+    with inside(network):
+        norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        assert [type(module) for module in norms] == [norm] * 2
         assert network.again is network[1]
         assert list(network.state_dict()) == names
         assert all(a is b for a, b in zip(tensors, [*network.parameters(), *network.buffers()], strict=True))
