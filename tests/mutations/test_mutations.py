@@ -40,7 +40,7 @@ def with_fault(fault: Fault, text: str) -> str:
     return text.replace(fault.right, fault.wrong)
 
 
-def run(copy: Path, selections: Sequence[str]) -> tuple[int, dict[str, str], str]:
+def run(copy: Path, selections: Sequence[str], patience: float = PATIENCE) -> tuple[int, dict[str, str], str]:
     """Runs tests of the copy, on the copy: pytest's exit code, how each test ended, and what was printed."""
     environment = {
         key: value for key, value in os.environ.items() if key not in ("BARLOW_NIGHTLY_LOG", "PYTEST_ADDOPTS")
@@ -57,7 +57,7 @@ def run(copy: Path, selections: Sequence[str]) -> tuple[int, dict[str, str], str
         start_new_session=True,
     )
     try:
-        printed, _ = child.communicate(timeout=PATIENCE)
+        printed, _ = child.communicate(timeout=patience)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)  # with the processes it has started
@@ -89,12 +89,13 @@ def test_the_fault_makes_a_test_fail(fault: Fault, tmp_path: Path) -> None:
     record(kind="mutation", name=fault.name, caught=True, by=failed)
 
 
+@pytest.mark.timeout(1300)
 @pytest.mark.parametrize("which", ["fast", pytest.param("all", marks=pytest.mark.nightly)])
 def test_without_a_fault_the_same_tests_pass(which: str, tmp_path: Path) -> None:
     chosen = {selection for fault in FAULTS if fault.fast or which == "all" for selection in fault.caught_by}
     # Of the fast ones, those that start no processes.
     selections = sorted(s for s in chosen if which == "all" or not s.startswith("equivalence"))
-    code, ended, printed = run(copied(tmp_path), selections)
+    code, ended, printed = run(copied(tmp_path), selections, patience=1200)
     assert code == 0, printed
     assert set(ended.values()) == {"passed"}
     assert all(any(selected(node, selection) for node in ended) for selection in selections)
