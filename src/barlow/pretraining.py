@@ -355,11 +355,11 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
     stream = loader.stream(0, warm + most)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
         train(throwaway, stream, lambda step, total: 1e-6, warm + most, [count])
-    before_epoch = time.monotonic()
     with throwaway.training():
+        began = time.monotonic()
         throwaway.begin_epoch(views)
-    synchronize(world.device)
-    before_epoch = time.monotonic() - before_epoch
+        synchronize(world.device)
+        before_epoch = time.monotonic() - began
     return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
 
 

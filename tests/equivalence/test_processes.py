@@ -120,7 +120,7 @@ def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]])
 def test_processes_that_have_parted_find_each_other_again(launcher: list[str]) -> None:
-    """torch keeps what the first group told in the launcher's store; the second waited for ever."""
+    """The launcher's store keeps what the first group told, and the second must not take that for new."""
     for done in worlds.start([*launcher, joins.__file__], 1 if launcher else 2):
         assert done.returncode == 0, done.stderr
         said = ["0 3.0", "1 3.0", "2 3.0"]
