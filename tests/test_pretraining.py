@@ -29,6 +29,7 @@ from barlow.recipe import files
 from barlow.recipe.request import chosen_recipe
 from barlow.run import Run, RunFolderError
 from barlow.stopping import OutOfMemory
+from barlow.types import Embedding, Terms
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +299,25 @@ def test_a_measured_time_gives_the_steps_that_fit(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pretraining, "seconds_per_step", lambda *_: 0.5)
     result = quick(data, tmp_path / "run", minutes=0.05, overrides={"train.steps": None})
     assert written(result)["train"]["steps"] == 6
+
+
+class SlowBeforeAnEpoch(nn.Module):
+    """Half a second before each epoch, and next to nothing in a step."""
+
+    def forward(self, groups: list[tuple[Embedding, ...]]) -> Terms:
+        return {"loss": groups[0][0].square().mean()}
+
+    def before_epoch(self, embed: object) -> None:
+        time.sleep(0.5)
+
+
+def test_minutes_count_what_an_objective_does_before_an_epoch(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    objective = SlowBeforeAnEpoch()
+    quick(data, tmp_path / "run", objective=objective, minutes=0.04, overrides={"train.steps": None}, tell=said.append)
+    (line,) = [line for line in said if "minutes at" in line]
+    # 40 images are two batches of 16, so half of it falls on each step: once, not once more for epochs while measuring.
+    assert 0.25 <= float(line.split(" at ")[1].split(" s ")[0]) < 0.45, line
 
 
 # --- What may be given --------------------------------------------------------------------------------------------

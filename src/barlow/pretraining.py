@@ -342,24 +342,23 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
     The run itself is built anew from its seed afterwards, so measuring leaves no trace in it.
     """
     warm, most = MEASURED_STEPS
-    world, times, views = throwaway.world, [], 0
+    world, times = throwaway.world, []
 
     def count(moment: Moment) -> None:
-        nonlocal views
-        views = len(moment.batch.rows.views)
         synchronize(world.device)
         times.append(time.monotonic())
         if world.any(len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS):
             raise StopIteration
 
-    stream = loader.stream(0, warm + most)
-    with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
-        train(throwaway, stream, lambda step, total: 1e-6, warm + most, [count])
     with throwaway.training():
         began = time.monotonic()
-        throwaway.begin_epoch(views)
+        throwaway.begin_epoch(len(loader.pipeline.views))
         synchronize(world.device)
         before_epoch = time.monotonic() - began
+    stream = loader.stream(0, warm + most)
+    within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
+    with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
+        train(throwaway, within_an_epoch, lambda step, total: 1e-6, warm + most, [count])
     return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
 
 

@@ -31,6 +31,9 @@ REPLACEMENT = 3
 class Pipeline(Protocol):
     """What the loaders need of `barlow.views.pipeline.ViewPipeline`."""
 
+    @property
+    def views(self) -> Sequence[object]: ...
+
     def from_memory(
         self, pixels: Pixels, sizes: Int64[Tensor, "n 2"], ids: Ids, seed: int, epoch: int
     ) -> list[Images]: ...
