@@ -76,7 +76,7 @@ def test_the_report_has_every_probe_on_encoder_and_baselines_and_what_was_measur
     report = read(run)
     assert found.path == run / "evaluation" / "results.json"
     assert report == json.loads(json.dumps(found.report))
-    assert set(report["sets"]) == {"encoder", "pixels", "untrained", "untrained_recalibrated"}
+    assert set(report["sets"]) == {"encoder", "pixels_16", "untrained", "untrained_recalibrated"}
     assert all(set(outcomes) == set(DEFAULT_PROBES) for outcomes in report["sets"].values())
     top1 = report["sets"]["encoder"]["knn"]["metrics"]["top1"]
     assert 0 <= top1["low"] <= top1["value"] <= top1["high"] <= 1
@@ -89,7 +89,7 @@ def test_the_report_has_every_probe_on_encoder_and_baselines_and_what_was_measur
     assert report["preprocessing"]["size"] == 16
     assert report["warnings"] == []
     assert report["times_measured"] == 1
-    assert value(found, of="pixels") == 1.0, "the colour tells the class"
+    assert value(found, of="pixels_16") == 1.0, "the colour tells the class"
     assert max(len(line) for line in found.table().splitlines()) <= 80
 
 
@@ -131,15 +131,15 @@ def test_test_labels_change_the_score_and_nothing_that_was_fitted(
     for name, outcomes in straight.items():
         for kind, outcome in outcomes.items():
             assert wrong[name][kind]["notes"] == outcome["notes"], "what was chosen, was chosen without them"
-    assert straight["pixels"]["knn"]["metrics"]["top1"]["value"] == 1
-    assert wrong["pixels"]["knn"]["metrics"]["top1"]["value"] == 0
+    assert straight["pixels_16"]["knn"]["metrics"]["top1"]["value"] == 1
+    assert wrong["pixels_16"]["knn"]["metrics"]["top1"]["value"] == 0
 
 
 def test_classes_are_matched_by_name_not_by_number(run: Path, train: Path, test: Path, tmp_path: Path) -> None:
     for name in CLASSES[1:]:
         shutil.copytree(test / name, tmp_path / "some" / name)
     found = evaluate(run, train, tmp_path / "some")
-    assert value(found, of="pixels") == 1.0
+    assert value(found, of="pixels_16") == 1.0
     assert found.report["classes"] == CLASSES
 
 
@@ -260,7 +260,7 @@ def test_an_encoder_given_in_python_is_given_again(train: Path, test: Path, tmp_
     with pytest.raises(ValueError, match="cannot be rebuilt"):
         evaluate(run, train, test)
     found = evaluate(run, train, test, encoder=Flat(), probes=["knn"])
-    assert set(found.scores) == {"encoder", "pixels"}, "its untrained twin cannot be built"
+    assert set(found.scores) == {"encoder", "pixels_16"}, "its untrained twin cannot be built"
 
 
 def test_the_command_line_prints_the_table_and_where_it_is_kept(
@@ -271,7 +271,7 @@ def test_the_command_line_prints_the_table_and_where_it_is_kept(
     *table, where = out.splitlines()
     assert where == f"results  {run / 'evaluation' / 'results.json'}"
     assert max(map(len, table)) <= 80
-    for words in ("Encoder", "Raw pixels", "Untrained", "Gain", "kNN", "logistic", "SGD", "best epoch"):
+    for words in ("Encoder", "Pixels", "Untrained", "Gain", "kNN", "logistic", "SGD", "best epoch"):
         assert words in out
     assert "embedding 84 images: encoder" in err
 
@@ -348,7 +348,7 @@ def test_only_the_encoder_and_only_linear_sgd_are_read_on_augmented_views(
     score = report["sets"]["encoder"][AUGMENTED]["metrics"]["top1"]["value"]
     others = [outcomes for name, outcomes in report["sets"].items() if name != "encoder"]
     best = max(outcomes["linear_sgd"]["metrics"]["top1"]["value"] for outcomes in others)
-    assert report["gain"][f"{AUGMENTED}.top1"] == pytest.approx(score - best)
+    assert report["gain"][f"{AUGMENTED}.top1"]["value"] == pytest.approx(score - best)
     assert "SGD augm. top-1" in augmented.table()
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Evaluation:
     """The numbers of one evaluation."""
 
     results: Results
-    """By set of features (encoder, pixels, untrained, untrained_recalibrated), then by probe."""
+    """By set of features (encoder, pixels_16, pixels_32, …, untrained, …), then by probe."""
     report: dict[str, Any]
     """The content of evaluation/results.json."""
     path: Path
@@ -117,9 +118,10 @@ def evaluate(
 
     embedder = Embedder(folder.path / "evaluation" / "features", batch_size, target, say)
     sets: dict[str, tuple[FeatureSet, FeatureSet]] = {}
-    for name, net in compared(network, folder.path, learn) if baselines else [(ENCODER, network)]:
-        say(f"embedding {len(learn) + len(measured)} images: {name}")
-        sets[name] = embedder.centre_views(net, learn), embedder.centre_views(net, measured)
+    for each in islice(compared(network, folder.path, learn), None if baselines else 1):  # the encoder is the first
+        say(f"embedding {len(learn) + len(measured)} images: {each.name}")
+        of_train, of_test = (embedder.centre_views(each.network, each.views_of(images)) for images in (learn, measured))
+        sets[each.name] = of_train, of_test
 
     say(f"probing: {', '.join(chosen)}")
     results = evaluate_features(sets, chosen)

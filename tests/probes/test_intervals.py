@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from barlow.probes.intervals import Score, bootstrap, wilson
+from barlow.probes.intervals import Difference, Score, bootstrap, paired, wilson
 
 
 def test_wilson_ends_solve_the_score_equation():
@@ -31,6 +31,40 @@ def test_wilson_covers_the_truth_about_95_times_in_100():
 def test_wilson_refuses_what_is_no_share(hits, n):
     with pytest.raises(ValueError, match="at least one test image"):
         wilson(hits, n)
+
+
+def answers(b, c, both, neither):
+    """Right answers of two, of whom the first alone is right b times and the other alone c times."""
+    first = [True] * (both + b) + [False] * (c + neither)
+    other = [True] * both + [False] * b + [True] * c + [False] * neither
+    return np.array(first), np.array(other)
+
+
+def test_a_paired_difference_counts_the_images_on_which_the_two_disagree():
+    few = paired(*answers(20, 10, both=40, neither=30))
+    assert few == Difference(0.1, pytest.approx(-0.00724, abs=1e-5), pytest.approx(0.20332, abs=1e-5), 100)
+    assert paired(*answers(20, 10, both=0, neither=70)) == few, "where they agree does not matter"
+    back = paired(*answers(10, 20, both=40, neither=30))
+    assert (back.value, back.low, back.high) == (-few.value, -few.high, -few.low)
+
+
+def test_a_paired_difference_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    for n, cells in ((100, (0.15, 0.1, 0.5, 0.25)), (400, (0.3, 0.1, 0.3, 0.3)), (30, (0.05, 0.05, 0.9, 0.0))):
+        found = [paired(*answers(*map(int, rng.multinomial(n, cells)))) for _ in range(1000)]
+        covered = np.mean([d.low <= cells[0] - cells[1] <= d.high for d in found])
+        assert covered > 0.92, (n, cells)
+
+
+def test_two_that_never_disagree_differ_by_nothing_and_a_little():
+    same = paired(*answers(0, 0, both=50, neither=50))
+    assert same.value == 0
+    assert same.low == -same.high < 0
+
+
+def test_a_paired_difference_refuses_other_images():
+    with pytest.raises(ValueError, match="same test images"):
+        paired(np.ones(3, bool), np.ones(4, bool))
 
 
 def test_bootstrap_of_a_mean_is_as_wide_as_its_standard_error():

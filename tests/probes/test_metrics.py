@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from barlow.probes.metrics import Predicted, average_precision, best_epoch, macro_average_precision, measure
+from barlow.probes.metrics import Predicted, average_precision, best_epoch, compare, macro_average_precision, measure
 
 
 def loop_average_precision(scores, positive):
@@ -96,3 +96,30 @@ def test_scores_of_another_epoch_than_the_last_are_a_mistake():
 def test_several_labels_have_no_single_prediction():
     with pytest.raises(ValueError, match="no single prediction"):
         _ = Predicted(np.zeros((1, 2)), None).predictions
+
+
+def test_two_predictions_are_compared_on_the_images_on_which_they_disagree():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(12, size=500)
+    good, poor = (Predicted(rng.random((500, 12)) + by * np.eye(12)[labels], np.arange(12)) for by in (0.6, 0.2))
+    found = compare(good, poor, labels)
+    assert found.keys() == {"top1", "top5"}
+    for metric, difference in found.items():
+        scores = [measure(predicted, labels)[metric] for predicted in (good, poor)]
+        assert difference.value == pytest.approx(scores[0].value - scores[1].value)
+        assert difference.low < difference.value < difference.high
+        assert difference.n == 500
+    same = compare(good, good, labels)["top1"]
+    assert same.value == 0
+    assert same.high - same.low < 0.5 * (scores[0].high - scores[0].low), "paired: equal answers cancel"
+
+
+def test_several_labels_are_compared_by_their_mean_average_precision():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((300, 4)) < 0.3).astype(int)
+    good, poor = (Predicted(rng.random((300, 4)) + by * labels, None) for by in (0.5, 0.1))
+    difference = compare(good, poor, labels)["map"]
+    values = [macro_average_precision(predicted.scores, labels)[0] for predicted in (good, poor)]
+    assert difference.value == pytest.approx(values[0] - values[1])
+    assert 0 < difference.low < difference.value < difference.high
+    assert compare(good, good, labels)["map"].value == 0

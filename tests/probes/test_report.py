@@ -1,16 +1,17 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
 from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Score
+from barlow.probes.intervals import paired
 from barlow.probes.linear import LinearSGD
+from barlow.probes.metrics import Predicted
 from barlow.probes.report import (
     AUGMENTED,
     Outcome,
-    Row,
     as_json,
     evaluate_features,
     outcome_of,
@@ -47,21 +48,37 @@ def test_results_are_what_the_probes_say(results):
         assert results["pixels"][kind].metrics == PROBES[kind]()(train, test)
 
 
-def test_untrained_is_the_better_of_the_two_metric_by_metric(results):
+def test_each_family_of_baselines_is_its_best_metric_by_metric(results):
     for row in results_table(results):
         both = [results[name][row.probe].metrics[row.metric] for name in ("untrained", "untrained_recalibrated")]
-        assert row.untrained == max(both, key=lambda score: score.value)
-        assert row.untrained.value > both[0].value
+        name, score = row.baselines["untrained"]
+        assert score == max(both, key=lambda score: score.value)
+        assert score.value > both[0].value
+        assert name == "untrained_recalibrated"
 
 
-def test_gain_is_over_the_better_baseline():
-    def score(value):
-        return Score(value, value, value, 10)
+def test_the_gain_is_over_the_best_baseline_of_all_and_paired(results):
+    row = next(row for row in results_table(results) if (row.probe, row.metric) == ("knn", "top1"))
+    assert row.best == row.baselines["untrained"], "of this fixture"
+    right = {name: results[name]["knn"].answers[0].predictions == results[name]["knn"].answers[1] for name in results}
+    assert row.gain == paired(right["encoder"], right["untrained_recalibrated"])
+    assert row.gain.value == pytest.approx(row.encoder.value - row.best[1].value)
 
-    assert Row("knn", "top1", score(0.5), score(0.3), score(0.4)).gain == pytest.approx(0.1)
-    assert Row("knn", "top1", score(0.2), score(0.3), None).gain == pytest.approx(-0.1)
-    assert Row("knn", "top1", score(0.2), None, None).gain is None
-    assert Row("knn", "top1", None, score(0.3), None).gain is None
+
+def test_the_start_of_a_run_is_a_baseline_and_an_encoder_below_it_has_a_negative_gain():
+    results = evaluate_features({"encoder": pair(2), "pixels_16": pair(1), "start": pair(6)}, ["knn"])
+    (row,) = results_table(results)
+    assert row.best[0] == "start"
+    assert row.gain.value < 0
+    assert as_json(results)["gain"]["knn.top1"]["over"] == "start"
+    assert render(results).splitlines()[0].split() == ["Encoder", "Start", "Pixels", "Gain"]
+
+
+def test_sets_of_other_test_images_are_refused():
+    train, test = pair(2)
+    other = replace(test, labels=test.labels[::-1].copy())
+    with pytest.raises(ValueError, match="pixels_16: its test labels are not those"):
+        evaluate_features({"encoder": (train, test), "pixels_16": (train, other)}, ["knn"])
 
 
 def test_results_become_json_and_back(results):
@@ -96,12 +113,12 @@ def test_the_gain_is_of_the_last_epoch_and_the_best_has_none(results):
     last, best = rows["linear_sgd", "top1"], rows["linear_sgd", "best_epoch_top1"]
     scores = {name: results[name]["linear_sgd"].metrics["top1"].value for name in results}
     baselines = max(scores["pixels"], scores["untrained"], scores["untrained_recalibrated"])
-    assert last.gain == pytest.approx(scores["encoder"] - baselines)
+    assert last.gain.value == pytest.approx(scores["encoder"] - baselines)
     assert best.gain is None
     assert best.encoder.value >= last.encoder.value
     text = render(results)
     line = next(line for line in text.splitlines() if line.startswith("SGD best epoch"))
-    assert line.endswith("]"), "no gain"
+    assert "+" not in line, "no gain"
     assert "chosen on these very test images" in " ".join(text.split())
 
 
@@ -112,8 +129,9 @@ def test_the_encoder_on_augmented_views_is_compared_with_baselines_on_centre_vie
     rows = {(row.probe, row.metric): row for row in results_table(more)}
     row, plain = rows[AUGMENTED, "top1"], rows["linear_sgd", "top1"]
     assert row.encoder == augmented.metrics["top1"]
-    assert (row.pixels, row.untrained) == (plain.pixels, plain.untrained)
-    assert as_json(more)["gain"][f"{AUGMENTED}.top1"] == row.gain
+    assert row.baselines == plain.baselines
+    told = as_json(more)["gain"][f"{AUGMENTED}.top1"]
+    assert told == {"over": row.best[0], **asdict(row.gain)}
     assert plain.encoder == results["encoder"]["linear_sgd"].metrics["top1"], "the cached protocol stays beside it"
     text = render(more)
     assert "SGD augm. top-1" in text
@@ -122,30 +140,44 @@ def test_the_encoder_on_augmented_views_is_compared_with_baselines_on_centre_vie
 
 
 def test_the_table_fits_80_columns_at_its_widest():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(10, size=10_000)
+    wrong = Predicted(np.eye(10)[(labels + rng.integers(1, 10, 10_000)) % 10], np.arange(10))
+    right = Predicted(np.where(rng.random((10_000, 1)) < 0.99, np.eye(10)[labels], wrong.scores), np.arange(10))
     widest = Score(0.9912, 0.9876, 0.9934, 10_000)
-    sets = {"encoder": [*PROBES, AUGMENTED], "pixels": list(PROBES), "untrained": list(PROBES)}
     metrics = {"top1": widest, "top5": Score(1.0, 0.9996, 1.0, 10_000), "best_epoch_top1": widest}
-    text = render({name: {kind: Outcome(metrics, {}) for kind in kinds} for name, kinds in sets.items()})
+    sets = {"encoder": right, "start": wrong, "pixels_16": wrong, "pixels_32": wrong, "untrained": wrong}
+    text = render(
+        {
+            name: {
+                kind: Outcome(metrics, {}, answers=(predicted, labels))
+                for kind in ([*PROBES, AUGMENTED] if name == "encoder" else PROBES)
+            }
+            for name, predicted in sets.items()
+        }
+    )
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 80
     assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 2 * (len(PROBES) + 1)
     assert sum("100 [100.0, 100]" in line for line in lines) == len(PROBES) + 1
+    assert sum("+98.9 [98.7, 99.1]" in line for line in lines) == 2 * (len(PROBES) + 1), "two gains for each probe"
     assert "10,000 test images" in text
     assert "…" not in text
 
 
 def test_the_table_shows_encoder_baselines_and_gain(results):
     lines = render(results).splitlines()
-    assert lines[0].split() == ["Encoder", "Raw", "pixels", "Untrained", "Gain"]
+    assert lines[0].split() == ["Encoder", "Pixels", "Untrained", "Gain"]
     knn = next(line for line in lines if line.startswith("kNN top-1"))
     row = results_table(results)[0]
     assert f"{100 * row.encoder.value:.1f} [" in knn or "100 [" in knn
-    assert knn.endswith(f"{100 * row.gain:+.1f}")
+    assert knn.endswith(f"{100 * row.gain.value:+.1f} [{100 * row.gain.low:.1f}, {100 * row.gain.high:.1f}]")
 
 
 def test_a_table_without_baselines_has_no_gain():
     text = render(evaluate_features({"encoder": pair(2)}, ["knn"]))
-    assert text.splitlines()[1].split()[-2:] == ["-", "-"]
+    assert text.splitlines()[0].split() == ["Encoder"]
+    assert "gain" not in text
     assert len(text.splitlines()) == 3, "and no word on probes that are not in it"
 
 

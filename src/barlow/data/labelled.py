@@ -88,6 +88,10 @@ class LabelledSet:
         labels = np.array([train.classes.index(self.classes[k]) for k in self.labels], np.int64)
         return replace(self, labels=labels, classes=train.classes)
 
+    def at_size(self, size: int) -> "LabelledSet":
+        """The same images as centre views of another side. They are decoded again whenever they are asked for."""
+        return replace(self, preprocessing=replace(self.preprocessing, size=size), held=None)
+
     def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Images]:
         """Normalised batches of centre views, in the order of `ids`; with `rows`, of these positions in `ids` only."""
         rows = np.arange(len(self)) if rows is None else rows

@@ -1,8 +1,10 @@
 """What an encoder is compared with: the raw pixels, and the same network before any training."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 from torch.nn import functional as F
 
@@ -10,12 +12,19 @@ from barlow import storage
 from barlow.data.labelled import LabelledSet
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
-from barlow.probes.report import ENCODER, PIXELS, UNTRAINED
+from barlow.probes.report import ENCODER
 from barlow.types import Features, Images
 from barlow.views.keys import permutation
 
-PIXEL_SIDE = 32
-"""The largest side at which pixels become features: that of CIFAR-10, which gives 3,072 numbers for an RGB image."""
+PIXEL_SIDES = (16, 32)
+"""Sides at which pixels become features, beside that of the encoder's views.
+
+Which of them makes the best classifier depends on the images. On photographs 16 pixels may beat 32, as neighbours are
+then found by the coarse layout."""
+
+MOST_NUMBERS = 2**28
+"""Pixels at the side of the encoder's views are left out where the training images would be more numbers than this: a
+gigabyte, and minutes of logistic regression."""
 
 RECALIBRATION_BATCHES, RECALIBRATION_BATCH = 16, 256
 """Number and size of the batches on which the untrained network's batch norm is measured: 4,096 images, if there are so
@@ -31,10 +40,10 @@ class RawPixels(nn.Module):
     0.44 ± 0.02, and pixels in [0, 1] reach 0.34 ± 0.02. Euclidean 5-NN has 0.31 either way.
 
     Args:
-        side: larger views are resized to this side, bilinearly with antialiasing, so that the features fit in memory.
+        side: larger views are resized to this side, bilinearly with antialiasing.
     """
 
-    def __init__(self, side: int = PIXEL_SIDE):
+    def __init__(self, side: int):
         super().__init__()
         self.side = side
 
@@ -44,26 +53,59 @@ class RawPixels(nn.Module):
         return x.flatten(1)
 
 
-def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[tuple[str, nn.Module]]:
-    """The encoder and its baselines, each with its name in the table.
+@dataclass(frozen=True)
+class Compared:
+    """A network whose features are measured."""
 
-    The untrained network comes twice: as it is built, and with its batch norm recalibrated (`nets/norms.py` says why).
-    An encoder that was given in Python cannot be built again, so it is compared with the pixels alone.
+    name: str
+    """Of its features in the results."""
+    network: nn.Module
+    size: int
+    """Side of the centre views that it gets."""
+
+    def views_of(self, images: LabelledSet) -> LabelledSet:
+        """The images as this network gets them."""
+        return images if images.preprocessing.size == self.size else images.at_size(self.size)
+
+
+def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Compared]:
+    """The encoder and its baselines, each with its name in the results.
+
+    - `pixels_16`, `pixels_32` and so on: raw pixels at several sides (`PIXEL_SIDES`).
+    - `untrained`, `untrained_recalibrated`: the network as it is built, and with its batch norm recalibrated
+      (`nets/norms.py` says why). An encoder that was given in Python cannot be built again and has none.
 
     Args:
         encoder: the trained one.
         run: its run folder, which says how to build it.
         train: images that the batch norm is recalibrated on.
     """
-    yield ENCODER, encoder
-    yield PIXELS, RawPixels()
+    size = train.preprocessing.size
+    yield Compared(ENCODER, encoder, size)
+    for side in pixel_sides(train):
+        # Smaller pixels are made of the encoder's own views. Larger ones need larger views.
+        yield Compared(f"pixels_{side}", RawPixels(side), max(side, size))
     config = storage.read_json(run / "encoder" / "config.json")
     if config["kind"] == "custom":
         return
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
     fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
-    yield UNTRAINED[0], fresh
+    yield Compared("untrained", fresh, size)
     # In a random order: folders are listed class by class, and the statistics of one class at a time are a poor start.
     rows = permutation(0, 0, len(train))[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
     rows = rows[: len(rows) // RECALIBRATION_BATCH * RECALIBRATION_BATCH or None]  # full batches, or all there is
-    yield UNTRAINED[1], recalibrated(fresh.cpu(), train.views(RECALIBRATION_BATCH, rows))
+    network = recalibrated(fresh.cpu(), train.views(RECALIBRATION_BATCH, rows))
+    yield Compared("untrained_recalibrated", network, size)
+
+
+def pixel_sides(train: LabelledSet) -> list[int]:
+    """The sides at which raw pixels are measured: 16, 32 and the encoder's own.
+
+    Images are not enlarged for it: digits of 8 pixels are measured at the side of the encoder's views alone.
+    """
+    size, channels = train.preprocessing.size, train.preprocessing.channels
+    own = max(size, int(np.median(train.sizes.min(axis=1))))
+    sides = {side for side in PIXEL_SIDES if side <= own}
+    if not sides or len(train) * channels * size**2 <= MOST_NUMBERS:
+        sides.add(size)
+    return sorted(sides)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from barlow.probes.intervals import Score, bootstrap, wilson
+from barlow.probes.intervals import Difference, Score, bootstrap, paired, wilson
 
 TOP_FIVE_FROM = 10
 """Top-5 is reported from this number of classes on. With fewer, more than half of all guesses would be right."""
@@ -62,16 +62,49 @@ def measure(predicted: Predicted, labels: np.ndarray) -> dict[str, Score]:
     n = len(labels)
     if predicted.classes is None:
         return {"map": _mean_average_precision(predicted.scores, labels)}
-    columns = np.searchsorted(predicted.classes, labels).clip(max=len(predicted.classes) - 1)
-    known = predicted.classes[columns] == labels
-    hits = {"top1": int((predicted.predictions == labels).sum())}
-    if len(predicted.classes) >= TOP_FIVE_FROM:
-        five = np.argsort(-predicted.scores, axis=1, kind="stable")[:, :5]
-        among = (five == columns[:, None]).any(axis=1)
-        hits["top5"] = int((among & known & (predicted.scores[np.arange(n), columns] > 0)).sum())
+    hits = {name: int(right.sum()) for name, right in _right(predicted, labels).items()}
     if predicted.by_epoch is not None:
         hits[BEST_EPOCH] = int(_hits_by_epoch(predicted.by_epoch, labels).max())
     return {name: wilson(count, n) for name, count in hits.items()}
+
+
+def compare(predicted: Predicted, other: Predicted, labels: np.ndarray) -> dict[str, Difference]:
+    """How much better one prediction is than another of the same test images, metric by metric.
+
+    Convention: the intervals are paired. Images that both get right, or both get wrong, say nothing about which of the
+    two is better, so such an interval is narrower than those of the two scores let one think. `best_epoch_top1` is left
+    out, because it was chosen on these images.
+
+    Args:
+        predicted: the one that is judged.
+        other: what it is compared with.
+        labels: of the test images of both.
+    """
+    if predicted.classes is None:
+        mine, theirs = predicted.scores, other.scores
+        value = float(macro_average_precision(mine, labels)[0] - macro_average_precision(theirs, labels)[0])
+        low, high = bootstrap(
+            lambda counts: (
+                macro_average_precision(mine, labels, counts) - macro_average_precision(theirs, labels, counts)
+            ),
+            len(labels),
+        )
+        return {"map": Difference(value, min(low, value), max(high, value), len(labels))}
+    ours, others = _right(predicted, labels), _right(other, labels)
+    return {name: paired(ours[name], others[name]) for name in ours}
+
+
+def _right(predicted: Predicted, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Which test images are right, by metric."""
+    assert predicted.classes is not None
+    columns = np.searchsorted(predicted.classes, labels).clip(max=len(predicted.classes) - 1)
+    known = predicted.classes[columns] == labels
+    right = {"top1": predicted.predictions == labels}
+    if len(predicted.classes) >= TOP_FIVE_FROM:
+        five = np.argsort(-predicted.scores, axis=1, kind="stable")[:, :5]
+        among = (five == columns[:, None]).any(axis=1)
+        right["top5"] = among & known & (predicted.scores[np.arange(len(labels)), columns] > 0)
+    return right
 
 
 def best_epoch(predicted: Predicted, labels: np.ndarray) -> int | None:

@@ -2,21 +2,24 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from barlow.probes import Probe, build_probes
 from barlow.probes.features import FeatureSet
-from barlow.probes.intervals import Score
-from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, measure
+from barlow.probes.intervals import Difference, Score
+from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, compare, measure
 
 ENCODER = "encoder"
-PIXELS = "pixels"
-UNTRAINED = ("untrained", "untrained_recalibrated")
-"""The untrained network as it is built, and with its batch norm recalibrated. The table shows the better of the two,
-metric by metric."""
+
+BASELINES = {"start": "Start", "pixels": "Pixels", "untrained": "Untrained"}
+"""Families of baselines and their headings. A set of features belongs to the family that its name begins with.
+
+For example, `pixels_16` and `pixels_32` are both raw pixels. The table shows the best of each family, metric by metric,
+so that an encoder is never compared with a baseline that was made weak by an unlucky choice.
+"""
 
 AUGMENTED = "linear_sgd_augmented"
 """`linear_sgd` on augmented views. Only the encoder is measured in this way."""
@@ -52,6 +55,8 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
+    answers: tuple[Predicted, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    """What was predicted, and the labels of the test images: for paired intervals."""
 
 
 Results = dict[str, dict[str, Outcome]]
@@ -60,22 +65,22 @@ Results = dict[str, dict[str, Outcome]]
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one probe, for the encoder and its baselines; None where it was not measured."""
+    """One metric of one probe, for the encoder and its baselines."""
 
     probe: str
     metric: str
     encoder: Score | None
-    pixels: Score | None
-    untrained: Score | None
+    """None where it was not measured."""
+    baselines: Mapping[str, tuple[str, Score]]
+    """By family: the name of its best set of features, and that set's score."""
+    gain: Difference | None
+    """The encoder's value less that of the best baseline, on the same test images. The best epoch has none: it was
+    chosen on the test images."""
 
     @property
-    def gain(self) -> float | None:
-        """The encoder's value less that of the best baseline. The best epoch has no gain: it was chosen on the test
-        images."""
-        if self.metric == BEST_EPOCH:
-            return None
-        baselines = [score.value for score in (self.pixels, self.untrained) if score is not None]
-        return self.encoder.value - max(baselines) if self.encoder is not None and baselines else None
+    def best(self) -> tuple[str, Score] | None:
+        """The best baseline: the name of its set of features, and its score."""
+        return max(self.baselines.values(), key=lambda named: named[1].value, default=None)
 
 
 def evaluate_features(
@@ -84,17 +89,21 @@ def evaluate_features(
     """Runs every probe on every pair of (train, test) features.
 
     Args:
-        named_sets: the pairs by name. The table has a place for "encoder", "pixels", "untrained" and
-            "untrained_recalibrated".
+        named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
+            same test images in the same order.
         probes: by kind, or a list of kinds; `barlow.probes.DEFAULT_PROBES` if not given.
 
     Raises:
-        ValueError: a probe is not known, or train and test are not labelled in the same way.
+        ValueError: a probe is not known, train and test are not labelled in the same way, or a set has other test
+            images than the first.
     """
     if not isinstance(probes, Mapping):
         probes = build_probes(probes)
     results: Results = {}
+    first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():
+        if not np.array_equal(test.labels, first):
+            raise ValueError(f"{name}: its test labels are not those of the first set; give all sets the same images")
         if train.several_labels != test.several_labels:
             raise ValueError(
                 f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
@@ -109,7 +118,7 @@ def outcome_of(predicted: Predicted, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels)
     chosen = {} if best is None else {"best_epoch": best}
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen)
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
 
 
 def results_table(results: Results) -> list[Row]:
@@ -118,25 +127,31 @@ def results_table(results: Results) -> list[Row]:
     for outcomes in results.values():
         for kind, outcome in outcomes.items():
             order.update(dict.fromkeys((kind, metric) for metric in outcome.metrics))
-    rows = []
-    for kind, metric in order:
-        baseline = BASELINES_OF.get(kind, kind)
-        untrained = [score for name in UNTRAINED if (score := _find(results, name, baseline, metric)) is not None]
-        rows.append(
-            Row(
-                kind,
-                metric,
-                _find(results, ENCODER, kind, metric),
-                _find(results, PIXELS, baseline, metric),
-                max(untrained, key=lambda score: score.value, default=None),
-            )
-        )
-    return rows
+    return [_row(results, kind, metric) for kind, metric in order]
 
 
-def _find(results: Results, name: str, kind: str, metric: str) -> Score | None:
-    outcome = results.get(name, {}).get(kind)
-    return outcome.metrics.get(metric) if outcome is not None else None
+def _row(results: Results, kind: str, metric: str) -> Row:
+    compared = BASELINES_OF.get(kind, kind)
+    best: dict[str, tuple[str, Score]] = {}
+    for name, outcomes in results.items():
+        family = name.partition("_")[0]
+        if family not in BASELINES or compared not in outcomes or metric not in outcomes[compared].metrics:
+            continue
+        score = outcomes[compared].metrics[metric]
+        if family not in best or score.value > best[family][1].value:
+            best[family] = name, score
+    ours = results.get(ENCODER, {}).get(kind)
+    row = Row(kind, metric, None if ours is None else ours.metrics.get(metric), best, None)
+    if ours is None or row.encoder is None or row.best is None or metric == BEST_EPOCH:
+        return row
+    return replace(row, gain=_gain(ours, results[row.best[0]][compared], metric))
+
+
+def _gain(ours: Outcome, theirs: Outcome, metric: str) -> Difference | None:
+    if ours.answers is None or theirs.answers is None:
+        return None
+    (predicted, labels), (other, _) = ours.answers, theirs.answers
+    return compare(predicted, other, labels)[metric]
 
 
 def unsuited_rates(results: Results) -> Iterator[str]:
@@ -153,7 +168,7 @@ def unsuited_rates(results: Results) -> Iterator[str]:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """The results as plain data: every number, and the gains over the best baseline.
+    """The results as plain data: every number, and the gains over the best baseline with their paired intervals.
 
     Probes that train have `chosen_on_test` too: the epoch to which `best_epoch_top1` belongs.
     """
@@ -169,7 +184,11 @@ def as_json(results: Results) -> dict[str, Any]:
             }
             for name, outcomes in results.items()
         },
-        "gain": {f"{row.probe}.{row.metric}": row.gain for row in results_table(results) if row.metric != BEST_EPOCH},
+        "gain": {
+            f"{row.probe}.{row.metric}": {"over": row.best[0], **asdict(row.gain)}
+            for row in results_table(results)
+            if row.gain is not None and row.best is not None
+        },
     }
 
 
@@ -181,22 +200,22 @@ def render(results: Results) -> str:
     from rich.console import Console
     from rich.table import Table
 
+    rows = results_table(results)
+    there = [family for family in BASELINES if any(family in row.baselines for row in rows)]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    for heading in ("Encoder", "Raw pixels", "Untrained", "Gain"):
+    for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    rows = results_table(results)
     for row in rows:
-        gain = "" if row.gain is None else f"{100 * row.gain:+.1f}"
-        cells = (_cell(score) for score in (row.encoder, row.pixels, row.untrained))
-        table.add_row(f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}", *cells, gain)
+        name = f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}"
+        table.add_row(name, *_cells(row, there))
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    counts = {score.n for row in rows for score in (row.encoder, row.pixels, row.untrained) if score}
-    images = " and ".join(f"{n:,}" for n in sorted(counts))
-    lines.append(f"Per cent [95 % interval over {images} test images]; gain over the better baseline.")
+    images = " and ".join(f"{n:,}" for n in sorted({row.encoder.n for row in rows if row.encoder}))
+    words = f"Per cent [95 % interval over {images} test images]"
+    lines.append(f"{words}; gain over the best baseline." if there else f"{words}.")
     for words, needed in (
         (_BEST_EPOCH_WORDS, any(row.metric == BEST_EPOCH for row in rows)),
         (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
@@ -205,10 +224,17 @@ def render(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    return f"{_percent(score.value)} [{_percent(score.low)}, {_percent(score.high)}]"
+def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:
+    """The encoder, its baselines (without intervals, for the gain has one), and the gain."""
+    yield _with_interval(row.encoder) if row.encoder else "-"
+    for family in families:
+        yield _percent(row.baselines[family][1].value) if family in row.baselines else "-"
+    if families:
+        yield "" if row.gain is None else "+" * (row.gain.value >= 0) + _with_interval(row.gain)
+
+
+def _with_interval(found: Score | Difference) -> str:
+    return f"{_percent(found.value)} [{_percent(found.low)}, {_percent(found.high)}]"
 
 
 def _percent(value: float) -> str:
