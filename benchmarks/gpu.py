@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from barlow import facts
+from barlow.assembly import build_learner
 from barlow.data.loader import MemoryLoader
 from barlow.distributed import World, fixed_shapes, synchronize
 from barlow.learner import Learner
@@ -37,7 +38,6 @@ from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.plan import Plan
 from barlow.plan import resolved as plan_of
-from barlow.pretraining import build_learner
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe

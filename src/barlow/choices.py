@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from barlow.facts import ImageFacts, Machine
+from barlow.nets.origin import Normalization
 
 Auto = Literal["auto"]
 
@@ -42,9 +43,13 @@ BATCHES_AN_EPOCH = 4
 """Small sets get a smaller batch, so that an epoch still has this many different ones."""
 
 
-def channels(given: int | Auto, images: ImageFacts) -> int:
-    """One for images without colour."""
-    return given if given != "auto" else 1 if images.grey else 3
+def channels(given: int | Auto, images: ImageFacts, weights: Normalization | None = None) -> int:
+    """One for images without colour; where a run starts from given weights, those of their images."""
+    if given != "auto":
+        return given
+    if weights is not None:
+        return weights.channels
+    return 1 if images.grey else 3
 
 
 def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> int:

@@ -6,7 +6,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 import copy
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
+from barlow.nets.origin import Normalization, origin_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
@@ -135,7 +136,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
             processes cannot share.
     """
     machine = facts.machine(world)
-    source, channels, found = _opened(chosen)
+    chosen, expected = _with_weights_network(chosen)
+    source, channels, found = _opened(chosen, expected)
     data = chosen.data
     size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size)
@@ -153,10 +155,10 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     measured = None
-    if "auto" in (data.mean, data.std) and held is not None:
-        measured = statistics.measure(held.pixels, seed=chosen.seed)
+    if expected is not None and expected.channels == channels:
+        measured = list(expected.mean), list(expected.std)  # of the weights, which know no other images
     elif "auto" in (data.mean, data.std):
-        measured = statistics.measure_source(source, inventory.ids, seed=chosen.seed, workers=threads)
+        measured = _mean_and_std(held, source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
         chosen,
         machine,
@@ -203,7 +205,26 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     )
 
 
-def _opened(chosen: Recipe) -> tuple[ImageSource, int, facts.ImageFacts]:
+def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]:
+    """The recipe with the network of the weights that it starts from, and the images that these weights expect.
+
+    Nothing is looked for where nothing is `auto`: a resumed run does not need the weights that it once started from.
+    """
+    encoder, data = chosen.encoder, chosen.data
+    if encoder.init is None or "auto" not in (encoder.name, data.channels, data.mean, data.std):
+        if encoder.name == "auto":
+            raise RecipeError("encoder.name is auto, the network of given weights, and none are given: add --init")
+        return chosen, None
+    origin = origin_of(encoder.init)
+    if encoder.name != "auto":
+        return chosen, origin.normalization
+    if origin.network is None:
+        raise RecipeError(f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME")
+    changes = {f"encoder.{key}": value for key, value in asdict(origin.network).items()}
+    return schema.check(override(chosen.as_dict(), changes)), origin.normalization
+
+
+def _opened(chosen: Recipe, expected: Normalization | None) -> tuple[ImageSource, int, facts.ImageFacts]:
     """The source, with as many channels as it is trained with, and what a look at it shows."""
 
     def opened(channels: int) -> ImageSource:
@@ -214,8 +235,17 @@ def _opened(chosen: Recipe) -> tuple[ImageSource, int, facts.ImageFacts]:
     first = 3 if given == "auto" else given
     source = opened(first)
     found = facts.images(source)
-    channels = choices.channels(given, found)
+    channels = choices.channels(given, found, expected)
     return (source if channels == first else opened(channels)), channels, found
+
+
+def _mean_and_std(
+    held: memory.Held | None, source: ImageSource, ids: np.ndarray, *, seed: int, workers: int
+) -> tuple[list[float], list[float]]:
+    """Of each channel, over the images in memory or over a sample of those in the source."""
+    if held is not None:
+        return statistics.measure(held.pixels, seed=seed)
+    return statistics.measure_source(source, ids, seed=seed, workers=workers)
 
 
 def resolved(

@@ -1,28 +1,23 @@
 """`barlow pretrain`: what is set up around the loop, and what a run leaves behind."""
 
 import contextlib
-import copy
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from barlow import plan as plans
 from barlow import storage
+from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
 from barlow.data.folder import printable
-from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.sources import FoldersOrName
-from barlow.distributed import World, joined, synchronize
-from barlow.learner import Learner, named_parameters
+from barlow.distributed import World, joined
 from barlow.machine import environment
-from barlow.nets import building, weights
-from barlow.optim.optimizers import build_optimizer, has_fused_kernels
+from barlow.nets import weights
 from barlow.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -32,10 +27,7 @@ from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import memory_explained, stoppable
 from barlow.train import train
-from barlow.watchers import Checkpointer, LiveLine, MetricsLog, Moment, ReplacedImages, Watcher
-
-Loader = MemoryLoader | StreamingLoader
-Say = Callable[[str], None]
+from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
 
 
 @dataclass(frozen=True)
@@ -47,18 +39,6 @@ class Result:
     run_folder: Path
     metrics: dict[str, Any]
     """The last logged line: loss, terms, speed, embedding statistics."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """Modules and objectives that were given in Python, and that no recipe can name. Modules are copied before use."""
-
-    encoder: nn.Module | None = None
-    objective: Any = None
-
-    def copied(self) -> "Given":
-        """For a use that must leave no trace."""
-        return Given(self.encoder, copy.deepcopy(self.objective))
 
 
 def pretrain(
@@ -116,6 +96,8 @@ def pretrain(
     with contextlib.ExitStack() as held:
         world = held.enter_context(joined(chosen.train.device))
         run = Run(Path(out)) if resume or not world.main else Run.create(out, overwrite=overwrite)
+        if resume and (run.path / "start").is_dir():
+            given = replace(given, start=run.path / "start")
         if world.main:
             held.enter_context(run.locked())
         say = tell if tell is not None and world.main else lambda line: None
@@ -139,7 +121,7 @@ class _Pretraining:
     def run_recipe(self, chosen: Recipe, *, progress: bool) -> Result:
         run, world, say = self.run, self.world, self.say
         if world.main:
-            for folder in (run.path, run.path / "encoder"):
+            for folder in (run.path, run.path / "start", run.path / "encoder"):
                 storage.remove_leftovers(folder)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
@@ -163,7 +145,7 @@ class _Pretraining:
             learner.load(checkpoint.tensors, checkpoint.state)
             start = checkpoint.step
         if world.main:
-            self._begin(plan, prepared, start)
+            self._begin(plan, prepared, start, learner.method.encoder)
 
         def save(step: int) -> None:
             tensors, rest = learner.state()
@@ -181,7 +163,7 @@ class _Pretraining:
             )
         trained = learner.method.encoder.eval()
         if world.main:
-            _write_encoder(run, trained, plan)
+            _write_encoder(run.path / "encoder", trained, plan)
         world.share("written")
         weights.with_preprocessing(trained, plan.preprocessing)
         metrics = log.latest or (run.metrics() or [{}])[-1]
@@ -218,7 +200,7 @@ class _Pretraining:
         fixed = schema.check(override(plan.recipe.as_dict(), {"train.steps": steps}))
         return replace(plan, recipe=fixed)
 
-    def _begin(self, plan: Plan, prepared: plans.Prepared, start: int) -> None:
+    def _begin(self, plan: Plan, prepared: plans.Prepared, start: int, encoder: nn.Module) -> None:
         """Writes what a run has before its first step; of a resumed one, only where it is gone on with."""
         run, recipe = self.run, plan.recipe
         if not self.resume:
@@ -229,6 +211,8 @@ class _Pretraining:
             header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {what}\n"
             storage.write_json(run.path / "data.json", prepared.report)
             storage.write_png(run.path / "views.png", prepared.sheet())
+            if recipe.encoder.init is not None:
+                _write_encoder(run.path / "start", encoder, plan)
             text = files.as_yaml(recipe.as_dict(), header)
             storage.write_text(run.path / "recipe.yaml", text)  # last: it is what makes the folder a run
         storage.write_json(run.path / "environment.json", environment(str(self.world.device), self.world.size))
@@ -255,113 +239,6 @@ def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> plans
     return plans.prepare(schema.check(json.loads(world.share(None))), world, objective)
 
 
-def build_learner(
-    plan: Plan, world: World, loader: Loader | None = None, given: Given | None = None, say: Say = lambda line: None
-) -> Learner:
-    """Networks, objective and optimizer: a function of the plan (and of what it names or was given) alone.
-
-    Args:
-        plan: what to build.
-        world: the processes, each of which builds the same.
-        loader: of the images, for objectives that look at all of them before an epoch.
-        given: modules given in Python. They are copied.
-        say: told where the weights start.
-    """
-    recipe, given = plan.recipe, given or Given()
-    method = recipe.build_method().build(lambda: _new_encoder(plan, given.encoder, say), recipe.seed)
-    if not isinstance(getattr(method, "encoder", None), nn.Module):
-        raise ValueError(
-            f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
-        )
-    objective = plan.new_objective(given.objective)
-    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-    method.to(device=world.device, memory_format=layout)
-    if isinstance(objective, nn.Module):
-        objective.to(world.device)
-    optim, batch = recipe.optim, plan.batch_size
-    optimizer = build_optimizer(
-        named_parameters(method, objective),
-        kind=optim.kind,
-        lr=optim.peak(batch),
-        vectors_lr=optim.vectors_peak(batch),
-        weight_decay=optim.weight_decay,
-        exclude_1d=optim.exclude_1d,
-        momentum=optim.momentum,
-        betas=optim.betas,
-        eps=optim.eps,
-        trust=optim.trust,
-        clip=optim.clip,
-        rules=optim.groups,
-        fused=has_fused_kernels(optim.kind, world.device),
-    )
-    return Learner(
-        method,
-        objective,
-        optimizer,
-        world,
-        precision=plan.precision,
-        seed=recipe.seed,
-        loss_weight=optim.loss_weight,
-        rows_in_memory=recipe.train.rows_in_memory,
-        activation_checkpointing=recipe.train.activation_checkpointing,
-        all_rows=None if loader is None else loader.all_rows,
-    )
-
-
-def _new_encoder(plan: Plan, module: nn.Module | None, say: Say) -> tuple[nn.Module, int]:
-    """An encoder with its first weights, and how many features it has."""
-    section = plan.recipe.encoder
-    if module is not None:
-        encoder = copy.deepcopy(module)
-    elif section.name.startswith(CUSTOM):
-        raise RecipeError(f"the encoder is {section.name}: pass the module in Python, pretrain(encoder=...)")
-    else:
-        encoder = building.build_encoder(
-            section.name,
-            in_channels=plan.channels,
-            image_size=plan.image_size,
-            stem=plan.stem,
-            zero_init_last=section.zero_init_last,
-            seed=plan.recipe.seed,
-            options=section.options,
-        )
-    if section.init is not None:
-        say(f"start    {weights.initialise(encoder, section.init)}")
-    return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
-
-
-MEASURED_SECONDS = 1.5
-MEASURED_STEPS = (3, 30)
-"""Steps that are left out (kernels are chosen, memory is touched for the first time), and at most counted."""
-
-
-def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
-    """The time of a step, over the first steps of a learner that is thrown away, with its share of what an objective
-    does before an epoch.
-
-    The run itself is built anew from its seed afterwards, so measuring leaves no trace in it.
-    """
-    warm, most = MEASURED_STEPS
-    world, times = throwaway.world, []
-
-    def count(moment: Moment) -> None:
-        synchronize(world.device)
-        times.append(time.monotonic())
-        if world.any(len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS):
-            raise StopIteration
-
-    with throwaway.training():
-        began = time.monotonic()
-        throwaway.begin_epoch(len(loader.pipeline.views))
-        synchronize(world.device)
-        before_epoch = time.monotonic() - began
-    stream = loader.stream(0, warm + most)
-    within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
-    with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
-        train(throwaway, within_an_epoch, lambda step, total: 1e-6, warm + most, [count])
-    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
-
-
 def _memory_explained(plan: Plan) -> contextlib.AbstractContextManager[None]:
     return memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name)
 
@@ -375,7 +252,7 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
         )
 
 
-def _write_encoder(run: Run, encoder: nn.Module, plan: Plan) -> None:
+def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
     section = plan.recipe.encoder
     tensors, config = weights.packed(
         encoder,
@@ -386,5 +263,5 @@ def _write_encoder(run: Run, encoder: nn.Module, plan: Plan) -> None:
         seed=plan.recipe.seed,
         preprocessing=plan.preprocessing,
     )
-    storage.write_tensors(run.path / "encoder" / "model.safetensors", tensors)
-    storage.write_json(run.path / "encoder" / "config.json", config)
+    storage.write_tensors(folder / "model.safetensors", tensors)
+    storage.write_json(folder / "config.json", config)

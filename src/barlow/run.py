@@ -6,6 +6,7 @@ data.json          what was found, what was skipped and why
 metrics.jsonl      one line per logged step
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept
+start/             with --init: the weights that the run started from, in the same form as encoder/
 encoder/           model.safetensors, config.json: all that load_encoder needs
 evaluation/        results.json, cached features
 """
@@ -33,6 +34,7 @@ _MEMBERS = (
     "metrics.jsonl",
     "views.png",
     "checkpoints",
+    "start",
     "encoder",
     "evaluation",
     ".lock",

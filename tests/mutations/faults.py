@@ -1005,7 +1005,7 @@ FAULTS = [
     ),
     Fault(
         "a run does not hand the recipe's weight of the loss on",
-        "pretraining.py",
+        "assembly.py",
         "        loss_weight=optim.loss_weight,\n",
         "        loss_weight=1.0,\n",
         ("test_loss_and_draws.py::test_a_run_weighs_its_gradient_as_the_recipe_says_and_logs_the_loss_as_it_is",),

@@ -13,9 +13,10 @@ import yaml
 import barlow
 from barlow import facts
 from barlow import plan as plans
+from barlow.assembly import build_learner
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
-from barlow.pretraining import build_learner, pretrain
+from barlow.pretraining import pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe

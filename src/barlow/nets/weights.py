@@ -3,11 +3,8 @@
 Nothing is loaded by halves. Every tensor of the encoder and of the file is accounted for, or it is an error.
 """
 
-import difflib
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from barlow import __version__, storage
-from barlow.nets.building import BuiltAs, build_encoder, feature_width, one_line, timm_arguments
+from barlow.nets.building import build_encoder, feature_width, one_line
+from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.seeding import seeded
 from barlow.nets.stems import belongs_to_stem
 
 FORMAT = 1
@@ -49,7 +46,7 @@ class InitialisationReport:
             line += f" (names without {self.prefix!r})"
         for what, names in (("kept as built", self.kept), ("not used", self.unused)):
             if names:
-                line += f"; {what}: {_some(names)}"
+                line += f"; {what}: {some(names)}"
         return "; ".join([line, *self.notes])
 
 
@@ -71,25 +68,21 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
 
     - The source may have a classifier.
     - The encoder may have been built with another stem, which it then keeps.
-    - timm's weights may be for another number of channels. The first convolution is then summed or repeated, in timm's
-      way.
+    - The weights may be for images of three channels, and the encoder for another number. The first convolution is then
+      summed or repeated, in timm's way.
     - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
       `module.`, `module.encoder.`, `module.backbone.` or `method/encoder.`. What has other names is left out.
 
     Args:
         encoder: changed in place, or not at all.
-        source: `timm:NAME` (downloaded, or from the cache), a run or encoder folder, or a `.safetensors` file.
+        source: see `barlow.nets.origin.origin_of`.
 
     Raises:
         ValueError: the source cannot be read or does not fit. The message lists the first tensors that are missing,
             unexpected or of another shape.
     """
     text = os.fspath(source)
-    notes: tuple[str, ...] = ()
-    if text.startswith("timm:"):
-        found, notes = _timm_weights(encoder, text.removeprefix("timm:"))
-    else:
-        found = storage.read_tensors(_weights_file(text))
+    found, notes = _with_channels_of(encoder, origin_of(text).read(encoder))
     own = encoder.state_dict()
     counts = [sum(prefix + name in found for name in own) for prefix in _PREFIXES]
     prefix = _PREFIXES[counts.index(max(counts))]
@@ -118,13 +111,29 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
                 wrong.append(f"{inner} is unexpected")
     if wrong or not taken:
         raise ValueError(
-            f"the weights in {text} do not fit this {type(encoder).__name__}: {_some(wrong or ['no name in common'])}. "
+            f"the weights in {text} do not fit this {type(encoder).__name__}: {some(wrong or ['no name in common'])}. "
             "Give the encoder, options and image size that the weights were made with"
         )
     if broken := [name for name, value in taken.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise ValueError(f"the weights in {text} are not finite: {_some(broken)}; take others")
+        raise ValueError(f"the weights in {text} are not finite: {some(broken)}; take others")
     encoder.load_state_dict(own | taken, strict=True)
     return InitialisationReport(text, len(taken), tuple(kept), tuple(unused), prefix, notes)
+
+
+def _with_channels_of(encoder: nn.Module, found: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights for RGB images, made to fit an encoder of other images, and what was adapted."""
+    from timm.models import adapt_input_conv
+
+    first = (getattr(encoder, "pretrained_cfg", None) or {}).get("first_conv") or ()
+    own, adapted, notes = encoder.state_dict(), dict(found), []
+    for layer in (first,) if isinstance(first, str) else first:
+        name = f"{layer}.weight"
+        weight, here = found.get(name), own.get(name)
+        if weight is None or here is None or weight.ndim != 4 or weight.shape[1] != 3 or here.shape[1] == 3:
+            continue
+        adapted[name] = adapt_input_conv(here.shape[1], weight)
+        notes.append(f"{name} adapted from 3 to {here.shape[1]} channels")
+    return adapted, tuple(notes)
 
 
 def _classifier(encoder: nn.Module) -> tuple[str, ...]:
@@ -134,87 +143,6 @@ def _classifier(encoder: nn.Module) -> tuple[str, ...]:
 
 def _kind(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keeps a library's warnings off the terminal. Should it fail, our one line says what they would have said."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _weights_file(source: str) -> Path:
-    path = Path(source)
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise ValueError(
-                f"{source} is not a .safetensors file; pickled weights can run code when they are read, so they are "
-                "not: convert them with safetensors.torch.save_file"
-            )
-        return path
-    for candidate in (path / "encoder" / "model.safetensors", path / "model.safetensors"):
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        raise ValueError(
-            f"no encoder/model.safetensors in {source}; give a finished run's folder or a .safetensors file"
-        )
-    raise ValueError(f"no weights at {source!r}; give timm:NAME, a run folder or a .safetensors file")
-
-
-def _timm_weights(encoder: nn.Module, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """timm's pretrained weights under this encoder's names, with the classifier, and notes on what was adapted."""
-    import timm
-    from timm.models import adapt_input_conv
-
-    built_as: BuiltAs | None = getattr(encoder, "built_as", None)
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(pretrained=True), n=3)
-        raise ValueError(f"timm has no network {architecture!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
-    tags = [*timm.list_pretrained(f"{architecture}.*"), architecture]
-    if name not in tags or len(tags) == 1:
-        there = f"there are: {_some(tags[:-1])}" if len(tags) > 1 else "there are none for this network"
-        raise ValueError(f"timm has no pretrained weights {name!r}; {there}")
-    if built_as is not None and built_as.name != architecture:
-        raise ValueError(
-            f"--init timm:{name} has weights of {architecture}; the encoder is {built_as.name}. Make them the same"
-        )
-    arguments: dict[str, Any] = {}
-    if built_as is not None:
-        arguments = timm_arguments(architecture, 3, built_as.image_size, built_as.options)
-        # We adapt the channels ourselves: where timm does, it no longer checks the other tensors.
-        del arguments["in_chans"]
-    try:
-        with seeded(0, "donor"), _quiet("huggingface_hub"):
-            # With its classifier, because without it timm loads the weights less strictly.
-            donor: Any = timm.create_model(name, pretrained=True, **arguments)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"timm's weights {name} do not fit options {arguments}: {one_line(error)}") from error
-    except Exception as error:
-        raise ValueError(
-            f"could not get timm's weights {name} ({type(error).__name__}: {one_line(error)}); they come from the "
-            "Hugging Face hub: check the network, or give --init a .safetensors file"
-        ) from error
-    found = dict(donor.state_dict())
-    first = donor.pretrained_cfg.get("first_conv") or ()
-    notes = []
-    wanted = built_as.in_channels if built_as is not None else None
-    for layer in (first,) if isinstance(first, str) else first:
-        weight = found.get(f"{layer}.weight")
-        if weight is not None and wanted is not None and weight.ndim == 4 and wanted != weight.shape[1] == 3:
-            found[f"{layer}.weight"] = adapt_input_conv(wanted, weight)
-            notes.append(f"{layer}.weight adapted from 3 to {wanted} channels")
-    return found, tuple(notes)
 
 
 # --- Saving and loading -------------------------------------------------------------------------------------------
@@ -309,7 +237,7 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
         if name in found and found[name].shape != value.shape
     ]
     if wrong:
-        raise ValueError(f"the weights in {home} do not fit {config['name']}: {_some(wrong)}")
+        raise ValueError(f"the weights in {home} do not fit {config['name']}: {some(wrong)}")
     encoder.load_state_dict(found, strict=True)
     encoder.num_features = width
     return with_preprocessing(encoder.eval(), preprocessing)

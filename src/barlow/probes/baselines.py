@@ -1,5 +1,6 @@
-"""What an encoder is compared with: the raw pixels, and the same network before any training."""
+"""What an encoder is compared with: raw pixels, the same network untrained, and the weights that it started from."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from barlow import storage
 from barlow.data.labelled import LabelledSet
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
+from barlow.nets.weights import load_encoder
 from barlow.probes.report import ENCODER
 from barlow.types import Features, Images
 from barlow.views.keys import permutation
@@ -71,6 +73,7 @@ class Compared:
 def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Compared]:
     """The encoder and its baselines, each with its name in the results.
 
+    - `start`: the weights that a run with `--init` started from.
     - `pixels_16`, `pixels_32` and so on: raw pixels at several sides (`PIXEL_SIDES`).
     - `untrained`, `untrained_recalibrated`: the network as it is built, and with its batch norm recalibrated
       (`nets/norms.py` says why). An encoder that was given in Python cannot be built again and has none.
@@ -80,12 +83,14 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
         run: its run folder, which says how to build it.
         train: images that the batch norm is recalibrated on.
     """
-    size = train.preprocessing.size
+    size, config = train.preprocessing.size, storage.read_json(run / "encoder" / "config.json")
     yield Compared(ENCODER, encoder, size)
+    if (run / "start").is_dir():
+        module = copy.deepcopy(encoder) if config["kind"] == "custom" else None
+        yield Compared("start", load_encoder(run / "start", module), size)
     for side in pixel_sides(train):
         # Smaller pixels are made of the encoder's own views. Larger ones need larger views.
         yield Compared(f"pixels_{side}", RawPixels(side), max(side, size))
-    config = storage.read_json(run / "encoder" / "config.json")
     if config["kind"] == "custom":
         return
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")

@@ -1,0 +1,147 @@
+"""From a plan to a learner: networks with their first weights, the objective, the optimizer. And the time of a step."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.distributed import World, synchronize
+from barlow.learner import Learner, named_parameters
+from barlow.nets import building, weights
+from barlow.optim.optimizers import build_optimizer, has_fused_kernels
+from barlow.plan import Plan
+from barlow.recipe.messages import RecipeError
+from barlow.recipe.schema import CUSTOM
+from barlow.train import train
+from barlow.watchers import Moment
+
+Loader = MemoryLoader | StreamingLoader
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Modules and objectives that were given in Python, and that no recipe can name. Modules are copied before use."""
+
+    encoder: nn.Module | None = None
+    objective: Any = None
+    start: Path | None = None
+    """Where a resumed run keeps the weights that it started from. What `encoder.init` names may be gone by then."""
+
+    def copied(self) -> "Given":
+        """For a use that must leave no trace."""
+        return replace(self, objective=copy.deepcopy(self.objective))
+
+
+def build_learner(
+    plan: Plan, world: World, loader: Loader | None = None, given: Given | None = None, say: Say = lambda line: None
+) -> Learner:
+    """Networks, objective and optimizer: a function of the plan (and of what it names or was given) alone.
+
+    Args:
+        plan: what to build.
+        world: the processes, each of which builds the same.
+        loader: of the images, for objectives that look at all of them before an epoch.
+        given: modules given in Python. They are copied.
+        say: told where the weights start.
+    """
+    recipe, given = plan.recipe, given or Given()
+    method = recipe.build_method().build(lambda: _new_encoder(plan, given, say), recipe.seed)
+    if not isinstance(getattr(method, "encoder", None), nn.Module):
+        raise ValueError(
+            f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
+        )
+    objective = plan.new_objective(given.objective)
+    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    method.to(device=world.device, memory_format=layout)
+    if isinstance(objective, nn.Module):
+        objective.to(world.device)
+    optim, batch = recipe.optim, plan.batch_size
+    optimizer = build_optimizer(
+        named_parameters(method, objective),
+        kind=optim.kind,
+        lr=optim.peak(batch),
+        vectors_lr=optim.vectors_peak(batch),
+        weight_decay=optim.weight_decay,
+        exclude_1d=optim.exclude_1d,
+        momentum=optim.momentum,
+        betas=optim.betas,
+        eps=optim.eps,
+        trust=optim.trust,
+        clip=optim.clip,
+        rules=optim.groups,
+        fused=has_fused_kernels(optim.kind, world.device),
+    )
+    return Learner(
+        method,
+        objective,
+        optimizer,
+        world,
+        precision=plan.precision,
+        seed=recipe.seed,
+        loss_weight=optim.loss_weight,
+        rows_in_memory=recipe.train.rows_in_memory,
+        activation_checkpointing=recipe.train.activation_checkpointing,
+        all_rows=None if loader is None else loader.all_rows,
+    )
+
+
+def _new_encoder(plan: Plan, given: Given, say: Say) -> tuple[nn.Module, int]:
+    """An encoder with its first weights, and how many features it has."""
+    section = plan.recipe.encoder
+    if given.encoder is not None:
+        encoder = copy.deepcopy(given.encoder)
+    elif section.name.startswith(CUSTOM):
+        raise RecipeError(f"the encoder is {section.name}: pass the module in Python, pretrain(encoder=...)")
+    else:
+        encoder = building.build_encoder(
+            section.name,
+            in_channels=plan.channels,
+            image_size=plan.image_size,
+            stem=plan.stem,
+            zero_init_last=section.zero_init_last,
+            seed=plan.recipe.seed,
+            options=section.options,
+        )
+    if section.init is not None:
+        say(f"start    {weights.initialise(encoder, given.start or section.init)}")
+    return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
+
+
+MEASURED_SECONDS = 1.5
+MEASURED_STEPS = (3, 30)
+"""Steps that are left out (kernels are chosen, memory is touched for the first time), and at most counted."""
+
+
+def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
+    """The time of a step, over the first steps of a learner that is thrown away, with its share of what an objective
+    does before an epoch.
+
+    The run itself is built anew from its seed afterwards, so measuring leaves no trace in it.
+    """
+    warm, most = MEASURED_STEPS
+    world, times = throwaway.world, []
+
+    def count(moment: Moment) -> None:
+        synchronize(world.device)
+        times.append(time.monotonic())
+        if world.any(len(times) > warm + 2 and times[-1] - times[warm] > MEASURED_SECONDS):
+            raise StopIteration
+
+    with throwaway.training():
+        began = time.monotonic()
+        throwaway.begin_epoch(len(loader.pipeline.views))
+        synchronize(world.device)
+        before_epoch = time.monotonic() - began
+    stream = loader.stream(0, warm + most)
+    within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
+    with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
+        train(throwaway, within_an_epoch, lambda step, total: 1e-6, warm + most, [count])
+    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
