@@ -1,6 +1,7 @@
 """`barlow pretrain`: what is set up around the loop, and what a run leaves behind."""
 
 import contextlib
+import copy
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from barlow.data.folder import printable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
 from barlow.machine import environment
-from barlow.nets import weights
+from barlow.nets import weights, whitening
 from barlow.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -144,8 +145,11 @@ class _Pretraining:
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
             start = checkpoint.step
+        first = None
+        if plan.recipe.encoder.init is not None and not self.resume:
+            first = _finished(copy.deepcopy(learner.method.encoder), plan, loader, world)
         if world.main:
-            self._begin(plan, prepared, start, learner.method.encoder)
+            self._begin(plan, prepared, start, first)
 
         def save(step: int) -> None:
             tensors, rest = learner.state()
@@ -161,7 +165,7 @@ class _Pretraining:
                 total,
                 [*watchers, stop_if_asked],
             )
-        trained = learner.method.encoder.eval()
+        trained = _finished(learner.method.encoder, plan, loader, world)
         if world.main:
             _write_encoder(run.path / "encoder", trained, plan)
         world.share("written")
@@ -200,7 +204,7 @@ class _Pretraining:
         fixed = schema.check(override(plan.recipe.as_dict(), {"train.steps": steps}))
         return replace(plan, recipe=fixed)
 
-    def _begin(self, plan: Plan, prepared: plans.Prepared, start: int, encoder: nn.Module) -> None:
+    def _begin(self, plan: Plan, prepared: plans.Prepared, start: int, first: nn.Module | None) -> None:
         """Writes what a run has before its first step; of a resumed one, only where it is gone on with."""
         run, recipe = self.run, plan.recipe
         if not self.resume:
@@ -211,8 +215,8 @@ class _Pretraining:
             header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {what}\n"
             storage.write_json(run.path / "data.json", prepared.report)
             storage.write_png(run.path / "views.png", prepared.sheet())
-            if recipe.encoder.init is not None:
-                _write_encoder(run.path / "start", encoder, plan)
+            if first is not None:
+                _write_encoder(run.path / "start", first, plan)
             text = files.as_yaml(recipe.as_dict(), header)
             storage.write_text(run.path / "recipe.yaml", text)  # last: it is what makes the folder a run
         storage.write_json(run.path / "environment.json", environment(str(self.world.device), self.world.size))
@@ -252,6 +256,15 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
         )
 
 
+def _finished(encoder: nn.Module, plan: Plan, loader: Loader, world: World) -> nn.Module:
+    """An encoder as it is handed out: in eval mode and, where the recipe asks for it, with whitened features."""
+    encoder.eval()
+    if (shrinkage := plan.recipe.encoder.whiten) is not None:
+        views = (rows.views[0] for rows in loader.some_rows(whitening.IMAGES))
+        whitening.whiten_encoder(encoder, views, shrinkage, world)
+    return encoder
+
+
 def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
     section = plan.recipe.encoder
     tensors, config = weights.packed(
@@ -262,6 +275,7 @@ def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
         options=section.options,
         seed=plan.recipe.seed,
         preprocessing=plan.preprocessing,
+        whiten=section.whiten,
     )
     storage.write_tensors(folder / "model.safetensors", tensors)
     storage.write_json(folder / "config.json", config)

@@ -13,7 +13,7 @@ from barlow.pretraining import pretrain
 STEPS, HALF = 20, 10
 _LARS = {"optim.trust": 0.001, "optim.clip": False, "optim.lr_per_256": 2.0, "optim.vectors_lr_per_256": 0.01}
 RECIPES: dict[str, dict[str, Any]] = {
-    "cifar10/barlow_twins": _LARS,
+    "cifar10/barlow_twins": _LARS | {"encoder.whiten": 0.1},
     "cifar10/vicreg": _LARS,
     "cifar10/w_mse_4": {"objective.slice_rows": 8, "optim.lr_per_256": 0.001},
 }

@@ -17,8 +17,8 @@ from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 
-FORMAT = 1
-"""The number of `config.json`'s format. A reader refuses a file with a newer one."""
+FORMAT = 2
+"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `whiten`."""
 
 
 # --- Starting from given weights ----------------------------------------------------------------------------------
@@ -157,12 +157,14 @@ def packed(
     options: Mapping[str, Any],
     seed: int,
     preprocessing: Preprocessing,
+    whiten: float | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An encoder as the contents of `model.safetensors` and of `config.json`, which are all that `load_encoder` needs.
 
     Args:
         name: a timm name, or `custom:CLASS` for a module that was given in Python.
         stem, zero_init_last, options, seed: as in `build_encoder`.
+        whiten: the shrinkage with which its last layer whitens its features; None if it has no such layer.
         preprocessing: what the encoder expects of an image; the image size and the number of channels come from it.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
@@ -177,6 +179,7 @@ def packed(
         "zero_init_last": zero_init_last,
         "options": dict(options),
         "seed": seed,
+        "whiten": whiten,
         "num_features": feature_width(encoder, preprocessing.channels, preprocessing.size),
         "preprocessing": preprocessing.as_dict(),
     }
@@ -223,7 +226,9 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
             if module is not None:
                 raise ValueError(f"{home} holds timm's {config['name']}, which is built here: leave out module")
             keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-            encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
+            # Encoders of format 1 are never whitened.
+            whitened = config.get("whiten") is not None
+            encoder = build_encoder(config["name"], **{key: config[key] for key in keys}, whitened=whitened)
         width = config["num_features"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{home / 'config.json'} is incomplete or damaged: {one_line(error)}") from error

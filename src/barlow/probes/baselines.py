@@ -1,8 +1,8 @@
 """What an encoder is compared with: raw pixels, the same network untrained, and the weights that it started from."""
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from barlow.data.labelled import LabelledSet
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.nets.weights import load_encoder
+from barlow.nets.whitening import whiten_features
+from barlow.probes.features import FeatureSet
 from barlow.probes.report import ENCODER
 from barlow.types import Features, Images
 from barlow.views.keys import permutation
@@ -101,6 +103,28 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
     rows = rows[: len(rows) // RECALIBRATION_BATCH * RECALIBRATION_BATCH or None]  # full batches, or all there is
     network = recalibrated(fresh.cpu(), train.views(RECALIBRATION_BATCH, rows))
     yield Compared("untrained_recalibrated", network, size)
+
+
+def whitened_baselines(
+    sets: Mapping[str, tuple[FeatureSet, FeatureSet]], run: Path
+) -> dict[str, tuple[FeatureSet, FeatureSet]]:
+    """Baselines that are treated as the encoder's features are: where those are whitened, some of them are too.
+
+    They are whitened with the statistics of the training images, as `pixels_16_whitened` and so on. Of the pixels it is
+    the smallest side, which whitening helps most.
+    """
+    shrinkage = storage.read_json(run / "encoder" / "config.json").get("whiten")
+    if shrinkage is None:
+        return {}
+    smallest = next(name for name in sets if name.startswith("pixels_"))
+    made = {}
+    for name in (smallest, "untrained_recalibrated"):
+        if name not in sets:
+            continue
+        train, test = sets[name]
+        features = whiten_features(train.features, shrinkage, test.features)
+        made[f"{name}_whitened"] = replace(train, features=features[0]), replace(test, features=features[1])
+    return made
 
 
 def pixel_sides(train: LabelledSet) -> list[int]:

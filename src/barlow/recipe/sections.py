@@ -63,6 +63,8 @@ class EncoderSection(Section):
     zero_init_last: bool
     options: dict[str, Any]
     init: str | None
+    whiten: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Shrinkage of a last layer that whitens the features after training (`barlow.nets.whitening`); null: none."""
 
 
 _Rate = Annotated[float, Field(gt=0)]
