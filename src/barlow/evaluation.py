@@ -15,7 +15,7 @@ from barlow.data.sources import FoldersOrName, named_set
 from barlow.distributed import choose_device
 from barlow.nets.weights import load_encoder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
-from barlow.probes.baselines import compared, whitened_baselines
+from barlow.probes.baselines import compared, whitened_pixels
 from barlow.probes.embedding import Embedder
 from barlow.probes.features import weights_hash
 from barlow.probes.report import (
@@ -123,7 +123,7 @@ def evaluate(
         of_train, of_test = (embedder.centre_views(each.network, each.views_of(images)) for images in (learn, measured))
         sets[each.name] = of_train, of_test
     if baselines:
-        sets |= whitened_baselines(sets, folder.path)
+        sets |= whitened_pixels(sets, folder.path)
 
     say(f"probing: {', '.join(chosen)}")
     results = evaluate_features(sets, chosen)

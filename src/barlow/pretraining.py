@@ -18,7 +18,8 @@ from barlow.data.folder import printable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
 from barlow.machine import environment
-from barlow.nets import weights, whitening
+from barlow.nets import weights
+from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -257,12 +258,12 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
 
 
 def _finished(encoder: nn.Module, plan: Plan, loader: Loader, world: World) -> nn.Module:
-    """An encoder as it is handed out: in eval mode and, where the recipe asks for it, with whitened features."""
-    encoder.eval()
-    if (shrinkage := plan.recipe.encoder.whiten) is not None:
-        views = (rows.views[0] for rows in loader.some_rows(whitening.IMAGES))
-        whitening.whiten_encoder(encoder, views, shrinkage, world)
-    return encoder
+    """An encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
+    section = plan.recipe.encoder
+    finished = handed_out(encoder.eval(), section.stages, section.whiten).eval().to(world.device)
+    if isinstance(finished, HandedOut) and section.whiten is not None:
+        finished.fit((rows.views[0] for rows in loader.some_rows(IMAGES)), section.whiten, world)
+    return finished
 
 
 def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
@@ -275,6 +276,7 @@ def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
         options=section.options,
         seed=plan.recipe.seed,
         preprocessing=plan.preprocessing,
+        stages=section.stages,
         whiten=section.whiten,
     )
     storage.write_tensors(folder / "model.safetensors", tensors)

@@ -11,7 +11,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.nets.seeding import seeded
 from barlow.nets.stems import STEMS, replace_stem
-from barlow.nets.whitening import with_last_layer
 
 _OWN_ARGUMENTS = {
     "num_classes": "there is no classifier",
@@ -59,7 +58,6 @@ def build_encoder(
     zero_init_last: bool = True,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
-    whitened: bool = False,
 ) -> nn.Module:
     """A timm network without its classifier: it maps images to features, pooled over space.
 
@@ -82,7 +80,6 @@ def build_encoder(
             zero, which is timm's default for them, or with scale one. Other families start as timm starts them.
         seed: the same arguments and seed give the same weights.
         options: further arguments of the network: `{"patch_size": 4}`, `{"layers": [1, 1, 1, 1]}`.
-        whitened: whether it ends with the linear layer of `barlow.nets.whitening`, whose weights are then to be loaded.
 
     Raises:
         ValueError: an unknown name, stem or option, or a combination that does not work at this size.
@@ -114,8 +111,6 @@ def build_encoder(
         raise ValueError(
             f"{name} cannot take {image_size}-pixel images: {one_line(error)}. Take larger images or another encoder"
         ) from error
-    if whitened:
-        with_last_layer(encoder, encoder.num_features)
     return encoder
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from barlow import __version__, storage
 from barlow.nets.building import build_encoder, feature_width, one_line
+from barlow.nets.handed_out import Stages, handed_out
 from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 
 FORMAT = 2
-"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `whiten`."""
+"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
 
 
 # --- Starting from given weights ----------------------------------------------------------------------------------
@@ -50,11 +51,22 @@ class InitialisationReport:
         return "; ".join([line, *self.notes])
 
 
-_PREFIXES = ("", "encoder.", "backbone.", "model.", "module.", "module.encoder.", "module.backbone.", "method/encoder.")
+_PREFIXES = (
+    "",
+    "encoder.",
+    "backbone.",
+    "model.",
+    "module.",
+    "module.encoder.",
+    "module.backbone.",
+    "method/encoder.",
+    "network.",
+)
 """What full checkpoints put before the names of their encoder's tensors.
 
 `backbone.` is lightly's and solo-learn's, `module.` that of data-parallel runs, `module.backbone.` Barlow Twins' and
-VICReg's, `method/encoder.` that of this package's checkpoints.
+VICReg's, `method/encoder.` that of this package's checkpoints, and `network.` that of its encoders that hand out all
+stages or whitened features.
 """
 
 _CLASSIFIERS = ("fc", "head", "classifier")
@@ -71,7 +83,7 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
     - The weights may be for images of three channels, and the encoder for another number. The first convolution is then
       summed or repeated, in timm's way.
     - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
-      `module.`, `module.encoder.`, `module.backbone.` or `method/encoder.`. What has other names is left out.
+      `module.`, `module.encoder.`, `module.backbone.`, `method/encoder.` or `network.`. What has other names is left out.
 
     Args:
         encoder: changed in place, or not at all.
@@ -157,6 +169,7 @@ def packed(
     options: Mapping[str, Any],
     seed: int,
     preprocessing: Preprocessing,
+    stages: Stages = "last",
     whiten: float | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An encoder as the contents of `model.safetensors` and of `config.json`, which are all that `load_encoder` needs.
@@ -164,7 +177,8 @@ def packed(
     Args:
         name: a timm name, or `custom:CLASS` for a module that was given in Python.
         stem, zero_init_last, options, seed: as in `build_encoder`.
-        whiten: the shrinkage with which its last layer whitens its features; None if it has no such layer.
+        stages, whiten: as the recipe has them; see `barlow.nets.handed_out`. If either is more than the network's own
+            features, the encoder is a `HandedOut`.
         preprocessing: what the encoder expects of an image; the image size and the number of channels come from it.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
@@ -179,6 +193,7 @@ def packed(
         "zero_init_last": zero_init_last,
         "options": dict(options),
         "seed": seed,
+        "stages": stages,
         "whiten": whiten,
         "num_features": feature_width(encoder, preprocessing.channels, preprocessing.size),
         "preprocessing": preprocessing.as_dict(),
@@ -226,9 +241,9 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
             if module is not None:
                 raise ValueError(f"{home} holds timm's {config['name']}, which is built here: leave out module")
             keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-            # Encoders of format 1 are never whitened.
-            whitened = config.get("whiten") is not None
-            encoder = build_encoder(config["name"], **{key: config[key] for key in keys}, whitened=whitened)
+            encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
+            # Encoders of format 1 hand out their network's own features.
+            encoder = handed_out(encoder, config.get("stages", "last"), config.get("whiten"))
         width = config["num_features"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{home / 'config.json'} is incomplete or damaged: {one_line(error)}") from error

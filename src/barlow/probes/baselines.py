@@ -6,15 +6,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn import functional as F
 
 from barlow import storage
 from barlow.data.labelled import LabelledSet
+from barlow.distributed import World
 from barlow.nets.building import build_encoder
+from barlow.nets.handed_out import HandedOut, handed_out, whiten_features
 from barlow.nets.norms import recalibrated
 from barlow.nets.weights import load_encoder
-from barlow.nets.whitening import whiten_features
 from barlow.probes.features import FeatureSet
 from barlow.probes.report import ENCODER
 from barlow.types import Features, Images
@@ -80,16 +82,21 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
     - `untrained`, `untrained_recalibrated`: the network as it is built, and with its batch norm recalibrated
       (`nets/norms.py` says why). An encoder that was given in Python cannot be built again and has none.
 
+    Where the encoder hands out more than its network's own features (all stages, whitened), so do `start` and
+    `untrained_handed_out`; `start_plain` is the start's network alone.
+
     Args:
         encoder: the trained one.
         run: its run folder, which says how to build it.
-        train: images that the batch norm is recalibrated on.
+        train: images that batch norm is recalibrated on, and that features are whitened by.
     """
     size, config = train.preprocessing.size, storage.read_json(run / "encoder" / "config.json")
     yield Compared(ENCODER, encoder, size)
     if (run / "start").is_dir():
-        module = copy.deepcopy(encoder) if config["kind"] == "custom" else None
-        yield Compared("start", load_encoder(run / "start", module), size)
+        start = load_encoder(run / "start", copy.deepcopy(encoder) if config["kind"] == "custom" else None)
+        yield Compared("start", start, size)
+        if isinstance(start, HandedOut):
+            yield Compared("start_plain", start.network, size)
     for side in pixel_sides(train):
         # Smaller pixels are made of the encoder's own views. Larger ones need larger views.
         yield Compared(f"pixels_{side}", RawPixels(side), max(side, size))
@@ -98,33 +105,39 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
     fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
     yield Compared("untrained", fresh, size)
-    # In a random order: folders are listed class by class, and the statistics of one class at a time are a poor start.
+    network = recalibrated(fresh.cpu(), _some(train))
+    yield Compared("untrained_recalibrated", network, size)
+    whole = handed_out(network, config.get("stages", "last"), config.get("whiten"))
+    if isinstance(whole, HandedOut):
+        if config["whiten"] is not None:
+            whole.fit(_some(train), config["whiten"], World(torch.device("cpu")))
+        yield Compared("untrained_handed_out", whole.eval(), size)
+
+
+def _some(train: LabelledSet) -> Iterator[Images]:
+    """Batches of images in a random order, for statistics.
+
+    Folders are listed class by class, and the statistics of one class at a time are a poor start.
+    """
     rows = permutation(0, 0, len(train))[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
     rows = rows[: len(rows) // RECALIBRATION_BATCH * RECALIBRATION_BATCH or None]  # full batches, or all there is
-    network = recalibrated(fresh.cpu(), train.views(RECALIBRATION_BATCH, rows))
-    yield Compared("untrained_recalibrated", network, size)
+    return train.views(RECALIBRATION_BATCH, rows)
 
 
-def whitened_baselines(
+def whitened_pixels(
     sets: Mapping[str, tuple[FeatureSet, FeatureSet]], run: Path
 ) -> dict[str, tuple[FeatureSet, FeatureSet]]:
-    """Baselines that are treated as the encoder's features are: where those are whitened, some of them are too.
+    """Pixels that are treated as the encoder's features are: where those are whitened, `pixels_16_whitened`.
 
-    They are whitened with the statistics of the training images, as `pixels_16_whitened` and so on. Of the pixels it is
-    the smallest side, which whitening helps most.
+    They are whitened by the training images. Of all sides it is the smallest, which whitening helps most.
     """
     shrinkage = storage.read_json(run / "encoder" / "config.json").get("whiten")
     if shrinkage is None:
         return {}
-    smallest = next(name for name in sets if name.startswith("pixels_"))
-    made = {}
-    for name in (smallest, "untrained_recalibrated"):
-        if name not in sets:
-            continue
-        train, test = sets[name]
-        features = whiten_features(train.features, shrinkage, test.features)
-        made[f"{name}_whitened"] = replace(train, features=features[0]), replace(test, features=features[1])
-    return made
+    smallest = min((name for name in sets if name.startswith("pixels_")), key=lambda name: int(name.split("_")[1]))
+    train, test = sets[smallest]
+    of_train, of_test = whiten_features(train.features, shrinkage, test.features)
+    return {f"{smallest}_whitened": (replace(train, features=of_train), replace(test, features=of_test))}
 
 
 def pixel_sides(train: LabelledSet) -> list[int]:

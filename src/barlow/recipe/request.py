@@ -52,7 +52,8 @@ def requested(
         changes["encoder.options"] = {}
     elif encoder is not None:
         name = f"{CUSTOM}{type(encoder).__qualname__}"
-        changes |= {"encoder.name": name, "encoder.stem": "as_is", "encoder.options": {}, "encoder.whiten": None}
+        changes |= {"encoder.name": name, "encoder.stem": "as_is", "encoder.options": {}}
+        changes |= {"encoder.stages": "last", "encoder.whiten": None}
     if objective is not None and not isinstance(objective, str):
         changes |= _objective_as_keys(objective)
     if data is not None:

@@ -63,8 +63,10 @@ class EncoderSection(Section):
     zero_init_last: bool
     options: dict[str, Any]
     init: str | None
+    stages: Literal["last", "all"] = "last"
+    """Whether the features that are handed out are those of the last stage, or of all stages side by side."""
     whiten: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Shrinkage of a last layer that whitens the features after training (`barlow.nets.whitening`); null: none."""
+    """Shrinkage of a last layer that whitens the features after training (`barlow.nets.handed_out`); null: none."""
 
 
 _Rate = Annotated[float, Field(gt=0)]
