@@ -15,7 +15,7 @@ PHOTOS = ImageFacts(count=1000, short_side=300, grey=False)
 
 def test_what_is_given_is_left_as_it_is() -> None:
     assert choices.channels(3, replace(PHOTOS, grey=True)) == 3
-    assert choices.image_size(32, PHOTOS, CPU) == 32
+    assert choices.image_size(32, PHOTOS, CPU) == (32, None)
     assert choices.working_size(40, 32) == 40
     assert choices.executor("in_memory", 1 << 50, CPU) == "in_memory"
     assert choices.workers(0, "streaming", CPU) == 0
@@ -30,13 +30,30 @@ def test_images_without_colour_have_one_channel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("short_side", "machine", "side"),
-    [(300, CPU, 64), (300, GPU, 128), (32, CPU, 24), (28, CPU, 16), (8, CPU, 16), (None, CPU, 48)],
+    ("short_side", "machine", "side", "why"),
+    [
+        (300, CPU, 64, "the largest that a small run takes on this device; the images' shorter side is 300"),
+        (300, GPU, 128, "the largest"),
+        (40, CPU, 24, "three quarters of the images' shorter side of 40, down to a multiple of 8"),
+        (32, CPU, 24, "three quarters"),
+        (31, CPU, 31, "the images' own shorter side: three quarters of it would be less than 24"),
+        (28, CPU, 28, "the images' own"),
+        (28, GPU, 28, "the images' own"),
+        (16, CPU, 16, "the images' own"),
+        (8, CPU, 16, "the smallest that auto takes; the images' shorter side is 8"),
+    ],
 )
-def test_views_are_three_quarters_of_the_images_as_far_as_the_device_affords(
-    short_side: int | None, machine: Machine, side: int
+def test_views_are_three_quarters_of_the_images_or_all_of_small_ones_and_the_rule_is_told(
+    short_side: int, machine: Machine, side: int, why: str
 ) -> None:
-    assert choices.image_size("auto", replace(PHOTOS, short_side=short_side), machine) == side
+    chosen, said = choices.image_size("auto", replace(PHOTOS, short_side=short_side), machine)
+    assert chosen == side
+    assert said is not None
+    assert said.startswith(why)
+
+
+def test_images_that_cannot_be_read_choose_no_size_and_the_inventory_says_what_is_wrong() -> None:
+    assert choices.image_size("auto", replace(PHOTOS, short_side=None), CPU) == (48, None)
 
 
 def test_images_are_held_half_as_large_again_as_the_views() -> None:

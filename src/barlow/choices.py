@@ -26,6 +26,11 @@ VIEW_SHARE = 0.75
 image's, so that on average a crop is neither enlarged nor reduced. The step costs little more than half of one at full
 side."""
 
+SMALLEST_REDUCED = 24
+"""Where three quarters of the images' side would be fewer pixels than this, the images are small already, and views
+keep their side. So 28-pixel digits get 28-pixel views. The 32-pixel images of CIFAR-10 get 24: there it was measured
+that more steps are worth more than more pixels (docs/experiments.md)."""
+
 SMALLEST_VIEW = 16
 """With smaller views, crops of a tenth of the area have fewer than six pixels a side."""
 
@@ -47,12 +52,24 @@ def channels(given: int | Auto, images: ImageFacts) -> int:
     return given if given != "auto" else 1 if images.grey else 3
 
 
-def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> int:
-    """Side of the views: a part of the images' own, as far as the device affords it; a multiple of eight."""
+def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> tuple[int, str | None]:
+    """Side of the views, and in words the rule that chose it.
+
+    There is no rule where the side was given, or where no image could be read.
+    """
     if given != "auto":
-        return given
-    short_side = images.short_side or LARGEST_VIEW["cpu"]
-    return max(SMALLEST_VIEW, min(LARGEST_VIEW[machine.device.type], int(VIEW_SHARE * short_side) // 8 * 8))
+        return given, None
+    own, most = images.short_side, LARGEST_VIEW[machine.device.type]
+    reduced = int(VIEW_SHARE * (own or LARGEST_VIEW["cpu"])) // 8 * 8
+    if own is None:
+        return reduced, None
+    if reduced > most:
+        return most, f"the largest that a small run takes on this device; the images' shorter side is {own}"
+    if reduced >= SMALLEST_REDUCED:
+        return reduced, f"three quarters of the images' shorter side of {own}, down to a multiple of 8"
+    if own >= SMALLEST_VIEW:
+        return own, f"the images' own shorter side: three quarters of it would be less than {SMALLEST_REDUCED}"
+    return SMALLEST_VIEW, f"the smallest that auto takes; the images' shorter side is {own}"
 
 
 def working_size(given: int | Auto, view: int) -> int:

@@ -137,7 +137,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     machine = facts.machine(world)
     source, channels, found = _opened(chosen)
     data = chosen.data
-    size = choices.image_size(data.image_size, found, machine)
+    size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size)
     needed = memory.bytes_needed(source, working, channels)
     executor = choices.executor(data.executor, needed, machine)
@@ -196,7 +196,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
     return Prepared(
         plan,
-        _reasons(chosen, plan, inventory, where, loader.steps_per_epoch, own),
+        _reasons(chosen, plan, inventory, where, why_size, loader.steps_per_epoch, own),
         loader,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working},
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
@@ -265,7 +265,13 @@ def resolved(
 
 
 def _reasons(
-    chosen: Recipe, plan: Plan, inventory: Inventory, where: str, steps_per_epoch: int, own: slice
+    chosen: Recipe,
+    plan: Plan,
+    inventory: Inventory,
+    where: str,
+    why_size: str | None,
+    steps_per_epoch: int,
+    own: slice,
 ) -> list[str]:
     """What was chosen and why, a line each."""
     recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
@@ -280,6 +286,7 @@ def _reasons(
     lines = [
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
+        *([f"size     {plan.image_size} px: {why_size}"] if why_size else []),
         f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(sides).items())}; "
         f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
