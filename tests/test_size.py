@@ -1,14 +1,22 @@
 """Sizes of views, from what a user asks for to an encoder that is evaluated."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
+import yaml
+from PIL import Image
 
 import barlow
+from barlow import storage
 from barlow.pretraining import Result, pretrain
+from barlow.recipe.messages import RecipeError
+from barlow.run import Run
+from barlow.size import aspect, height_width, largest_inside, resized, size_of, words
 
 NETWORK = {key: value for key, value in tiny.SMALL.items() if key != "data.image_size"}
 """A tiny run whose size of views is the recipe's `auto`."""
@@ -18,6 +26,60 @@ def trained(images: Path, out: Path, said: list[str] | None = None, **arguments:
     overrides = NETWORK | {"train.steps": 2} | arguments.pop("overrides", {})
     tell = None if said is None else said.append
     return pretrain(images, out, progress=False, overrides=overrides, tell=tell, **arguments)
+
+
+# --- What a size is -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "said"),
+    [
+        (64, 64, "64"),
+        ("64", 64, "64"),
+        ([32, 128], (32, 128), "32x128"),
+        ((32, 128), (32, 128), "32x128"),
+        ("32x128", (32, 128), "32x128"),
+        ("128×32", (128, 32), "128x32"),
+        ([48, 48], 48, "48"),
+        ("48X48", 48, "48"),
+        ([7], 7, "7"),
+    ],
+)
+def test_every_spelling_of_a_size_becomes_one(given: object, size: object, said: str) -> None:
+    found = size_of(given)
+    assert found == size
+    assert type(found) is type(size)
+    assert words(found) == said
+    assert size_of(words(found)) == size_of(list(height_width(found))) == size
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "x", "32x", "x32", "0x10", "1x2x3", "3.5", "٣", "-4", 0, -1, 2.0, True, None, [], [4, True], {}, "auto"],
+)
+def test_what_is_no_size_is_named_with_what_is_allowed(given: object) -> None:
+    with pytest.raises(ValueError, match=r"give the side of a square, or height x width .*integers of at least 1") as e:
+        size_of(given, "the view")
+    assert str(e.value).startswith(f"the view is {given!r}; ")
+
+
+def test_the_shortest_and_the_longest_side_have_limits() -> None:
+    assert size_of([4, 9], least=4, most=9) == (4, 9)
+    for given in ([3, 9], [4, 10], 10, 3):
+        with pytest.raises(ValueError, match="integers from 4 to 9, or auto"):
+            size_of(given, least=4, most=9, otherwise=", or auto")
+
+
+def test_boxes_and_resized_shapes_keep_the_aspect_ratio() -> None:
+    assert largest_inside((20, 50), (1, 1)) == (20, 20)
+    assert largest_inside((20, 50), (1, 4)) == (12.5, 50)
+    assert largest_inside((30, 100), (30, 100)) == (30, 100)
+    for shape in ((32, 128), (128, 32), (7, 9), (224, 224)):
+        high, wide = resized(shape, 1024)
+        assert 0.9 < wide / high / aspect(shape) < 1.1
+        assert 0.9 < high * wide / 1024 < 1.1
+    assert all(resized((side, side), 32 * 32) == (32, 32) for side in range(1, 2049))
+    assert resized((1, 10_000), 100) == (1, 1000)
 
 
 # --- Small images -------------------------------------------------------------------------------------------------
@@ -43,3 +105,78 @@ def test_a_size_that_was_given_needs_no_reason(tmp_path: Path) -> None:
     said: list[str] = []
     trained(tiny.images(tmp_path / "images", 40), tmp_path / "run", said, image_size=20)
     assert not [line for line in said if line.startswith("size ")]
+
+
+# --- Views that are not square ------------------------------------------------------------------------------------
+
+WIDE = (16, 40)
+
+
+@pytest.fixture(scope="module")
+def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "strips", 48, classes=3, side=(20, 90))
+
+
+@pytest.fixture(scope="module")
+def finished(strips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(strips, tmp_path_factory.mktemp("runs") / "run", image_size="16x40").run_folder
+
+
+def test_a_run_writes_down_height_and_width(finished: Path) -> None:
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    assert recipe["data"]["image_size"] == [16, 40]
+    assert [op["size"] for view in recipe["views"] for op in view if "size" in op] == [[16, 40]] * 2
+    config = storage.read_json(finished / "encoder" / "config.json")
+    assert config["image_size"] == config["preprocessing"]["size"] == [16, 40]
+    with Image.open(finished / "views.png") as sheet:
+        assert sheet.width > 2 * sheet.height / 1.5, "cells are as wide as the views are"
+
+
+def test_the_encoder_that_is_loaded_takes_the_centre_of_that_shape(finished: Path, strips: Path) -> None:
+    encoder = barlow.load_encoder(finished)
+    assert encoder.preprocessing.size == WIDE
+    assert encoder.built_as.image_size == WIDE
+    x = encoder.preprocess([strips / "class0" / "000.png", np.zeros((64, 64, 3), np.uint8)])
+    assert x.shape == (2, 3, 16, 40)
+    assert encoder(x).shape == (2, encoder.num_features)
+
+
+def test_it_is_evaluated_beside_pixels_and_the_untrained_network(finished: Path, strips: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    found = barlow.evaluate(run, strips, strips, probes=["knn", "linear_sgd"], augment=True)
+    assert set(found.results) == {"encoder", "pixels", "untrained", "untrained_recalibrated"}
+    assert found.report["preprocessing"]["size"] == [16, 40]
+    assert found.scores["pixels"]["knn.top1"].value == 1.0, "the colours tell the classes"
+
+
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_a_run_that_was_stopped_goes_on_to_the_bit(executor: str, strips: Path, tmp_path: Path) -> None:
+    changes = {"train.steps": 4, "train.checkpoint_steps": 2, "data.executor": executor, "data.workers": 0}
+    whole = trained(strips, tmp_path / "whole", image_size=WIDE, overrides=changes).run_folder
+    stopped = shutil.copytree(whole, tmp_path / "stopped")
+    shutil.rmtree(stopped / "encoder")
+    shutil.rmtree(stopped / "checkpoints" / "step-000004")
+    assert Run(stopped).load_checkpoint()[0].step == 2
+    with pytest.raises(RecipeError, match=r"data\.image_size is \[16, 40\]; you gave 16"):
+        pretrain(out=stopped, resume=True, progress=False, image_size=16)
+    pretrain(out=stopped, resume=True, progress=False, image_size="16x40")
+    assert tiny.weights(stopped) == tiny.weights(whole)
+
+
+@pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "own"])
+def test_other_encoders_are_trained_and_loaded_too(encoder: str, strips: Path, tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((1, 2)), torch.nn.Flatten(), torch.nn.Linear(6, 5))
+    given: Any = module if encoder == "own" else encoder
+    overrides = {"encoder.options": {} if encoder == "own" else {"depth": 1, "patch_size": 8}, "train.steps": 1}
+    result = trained(strips, tmp_path / "run", image_size="16x40", encoder=given, overrides=overrides)
+    loaded = barlow.load_encoder(result.run_folder, module if encoder == "own" else None)
+    x = loaded.preprocess(strips / "class0" / "000.png")
+    assert torch.equal(loaded(x), result.encoder(x))
+
+
+def test_the_lines_at_the_start_say_which_side_is_which(strips: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    trained(strips, tmp_path / "run", said, image_size="16x40", overrides={"train.steps": 1})
+    text = "\n".join(said)
+    assert "median 20x90 (height x width)" in text
+    assert "2 of 16x40 px (height x width)" in text

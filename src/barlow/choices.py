@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from barlow.facts import ImageFacts, Machine
+from barlow.size import Size, height_width, size_of
 
 Auto = Literal["auto"]
 
@@ -15,11 +16,12 @@ LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
 
 SMALL_STEM_UP_TO = 64
-"""Side of views up to which an encoder gets the stem for small images."""
+"""Shorter side of views up to which an encoder gets the stem for small images."""
 
 TINY = 16
-"""Side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch 2.13's
-bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its weights."""
+"""Shorter side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch
+2.13's bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its
+weights."""
 
 VIEW_SHARE = 0.75
 """Side of the views over the images' own. Crops of 0.2 to 1 of the area have a mean side of E[√U(0.2, 1)] = 0.76 of the
@@ -52,10 +54,10 @@ def channels(given: int | Auto, images: ImageFacts) -> int:
     return given if given != "auto" else 1 if images.grey else 3
 
 
-def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> tuple[int, str | None]:
-    """Side of the views, and in words the rule that chose it.
+def image_size(given: Size | Auto, images: ImageFacts, machine: Machine) -> tuple[Size, str | None]:
+    """Size of the views, a square if not given, and in words the rule that chose it.
 
-    There is no rule where the side was given, or where no image could be read.
+    There is no rule where the size was given, or where no image could be read.
     """
     if given != "auto":
         return given, None
@@ -72,9 +74,11 @@ def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> tuple
     return SMALLEST_VIEW, f"the smallest that auto takes; the images' shorter side is {own}"
 
 
-def working_size(given: int | Auto, view: int) -> int:
-    """Side at which images are held in memory."""
-    return given if given != "auto" else max(math.ceil(WORKING_SCALE * view / 8) * 8, view)
+def working_size(given: Size | Auto, view: Size) -> Size:
+    """Size at which images are held in memory."""
+    if given != "auto":
+        return given
+    return size_of([max(math.ceil(WORKING_SCALE * side / 8) * 8, side) for side in height_width(view)])
 
 
 def executor(given: Literal["in_memory", "streaming", "auto"], bytes_needed: int, machine: Machine) -> str:
@@ -113,18 +117,18 @@ def batch_size(given: int | Auto, usable: int) -> int:
     return batch
 
 
-def precision(given: Literal["bf16", "float32", "auto"], view: int, machine: Machine) -> str:
+def precision(given: Literal["bf16", "float32", "auto"], view: Size, machine: Machine) -> str:
     """bfloat16 where the processor multiplies it itself; elsewhere it would be slower than float32."""
     if given != "auto":
         return given
-    return "bf16" if machine.half and (machine.device.type != "cpu" or view > TINY) else "float32"
+    return "bf16" if machine.half and (machine.device.type != "cpu" or min(height_width(view)) > TINY) else "float32"
 
 
-def stem(given: str, view: int, has_small_stem: bool) -> str:
+def stem(given: str, view: Size, has_small_stem: bool) -> str:
     """The stem for small images where the encoder has one and the views are small."""
     if given != "auto":
         return given
-    return "strided" if has_small_stem and view <= SMALL_STEM_UP_TO else "as_is"
+    return "strided" if has_small_stem and min(height_width(view)) <= SMALL_STEM_UP_TO else "as_is"
 
 
 def device(machine: Machine) -> str:

@@ -26,6 +26,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe
+from barlow.size import Size, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -35,8 +36,8 @@ class Plan:
 
     recipe: Recipe
     channels: int
-    image_size: int
-    working_size: int
+    image_size: Size
+    working_size: Size
     executor: str
     workers: int
     mean: list[float]
@@ -147,8 +148,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     held = None
     if executor == "in_memory":
         inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
-        working = held.pixels.shape[-1]
-        where = f"held in memory at {working} px ({held.pixels.numel() / 1e6:.0f} MB)"
+        working = size_of(tuple(held.pixels.shape[2:]))
+        where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
@@ -173,7 +174,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     if size not in pipeline.sizes:
         raise RecipeError(
-            f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
+            f"data.image_size is {words(size)} and the views are "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
             "set both, or the crops' size to auto"
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
@@ -224,7 +226,7 @@ def resolved(
     *,
     usable: int,
     mean_and_std: tuple[list[float], list[float]],
-    image_size: int,
+    image_size: Size,
     **values: Any,
 ) -> Plan:
     """The recipe with every `auto` replaced, and the values beside it."""
@@ -282,12 +284,13 @@ def _reasons(
         for name, head in recipe.method.items()
         if isinstance(head, dict) and "widths" in head
     )
-    sides = [op["size"] for view in recipe.views for op in view if "size" in op]
+    sizes = [op["size"] for view in recipe.views for op in view if "size" in op]
     lines = [
-        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
+        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
+        f"median {height}x{width} (height x width), "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
-        *([f"size     {plan.image_size} px: {why_size}"] if why_size else []),
-        f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(sides).items())}; "
+        *([f"size     {words(plan.image_size)} px: {why_size}"] if why_size else []),
+        f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
@@ -301,6 +304,10 @@ def _reasons(
     if why := chosen.optim.why_rate(batch):
         lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
     return lines
+
+
+def _px(size: Size) -> str:
+    return f"{words(size)} px" + ("" if isinstance(size, int) else " (height x width)")
 
 
 def _with_labels(plan: Plan, objective: Any, source: ImageSource) -> tuple[Plan, Tensor | None, Any]:

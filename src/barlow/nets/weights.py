@@ -244,7 +244,7 @@ def packed(
         "kind": "custom" if name.startswith("custom:") else "timm",
         "name": name,
         "in_channels": preprocessing.channels,
-        "image_size": preprocessing.size,
+        "image_size": preprocessing.as_dict()["size"],
         "stem": stem,
         "zero_init_last": zero_init_last,
         "options": dict(options),

@@ -11,11 +11,12 @@ from barlow.data.labelled import LabelledSet
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.probes.report import ENCODER, PIXELS, UNTRAINED
+from barlow.size import resized
 from barlow.types import Features, Images
 from barlow.views.keys import permutation
 
-PIXEL_SIDE = 32
-"""The largest side at which pixels become features: that of CIFAR-10, which gives 3,072 numbers for an RGB image."""
+PIXELS_SEEN = 32 * 32
+"""The most pixels that become features: those of CIFAR-10, which give 3,072 numbers for an RGB image."""
 
 RECALIBRATION_BATCHES, RECALIBRATION_BATCH = 16, 256
 """Number and size of the batches on which the untrained network's batch norm is measured: 4,096 images, if there are so
@@ -31,16 +32,18 @@ class RawPixels(nn.Module):
     0.44 ± 0.02, and pixels in [0, 1] reach 0.34 ± 0.02. Euclidean 5-NN has 0.31 either way.
 
     Args:
-        side: larger views are resized to this side, bilinearly with antialiasing, so that the features fit in memory.
+        most: views of more pixels are resized to about so many, so that the features fit in memory: bilinearly with
+            antialiasing, and to the same aspect ratio.
     """
 
-    def __init__(self, side: int = PIXEL_SIDE):
+    def __init__(self, most: int = PIXELS_SEEN):
         super().__init__()
-        self.side = side
+        self.most = most
 
     def forward(self, x: Images) -> Features:
-        if max(x.shape[2:]) > self.side:
-            x = F.interpolate(x.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
+        height, width = x.shape[2:]
+        if height * width > self.most:
+            x = F.interpolate(x.float(), size=resized((height, width), self.most), mode="bilinear", antialias=True)
         return x.flatten(1)
 
 
