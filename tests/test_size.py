@@ -1,5 +1,6 @@
 """Sizes of views, from what a user asks for to an encoder that is evaluated."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ import yaml
 from PIL import Image
 
 import barlow
+from barlow import plan as plans
 from barlow import storage
+from barlow.distributed import World
 from barlow.pretraining import Result, pretrain
+from barlow.recipe import files, schema
 from barlow.recipe.messages import RecipeError
+from barlow.recipe.request import chosen_recipe
 from barlow.run import Run
 from barlow.size import aspect, height_width, largest_inside, resized, size_of, words
+from barlow.views.ops import RandomResizedCrop
 
 NETWORK = {key: value for key, value in tiny.SMALL.items() if key != "data.image_size"}
 """A tiny run whose size of views is the recipe's `auto`."""
@@ -132,6 +138,14 @@ def test_a_run_writes_down_height_and_width(finished: Path) -> None:
         assert sheet.width > 2 * sheet.height / 1.5, "cells are as wide as the views are"
 
 
+def test_a_recipe_with_a_height_and_a_width_is_the_same_after_json_and_yaml(finished: Path) -> None:
+    chosen = schema.check(yaml.safe_load((finished / "recipe.yaml").read_text()))
+    assert chosen.data.image_size == WIDE
+    assert [op.size for op in chosen.build_views()[1] if isinstance(op, RandomResizedCrop)] == [WIDE]
+    assert schema.check(json.loads(json.dumps(chosen.as_dict()))) == chosen
+    assert schema.check(yaml.safe_load(files.as_yaml(chosen.as_dict()))) == chosen
+
+
 def test_the_encoder_that_is_loaded_takes_the_centre_of_that_shape(finished: Path, strips: Path) -> None:
     encoder = barlow.load_encoder(finished)
     assert encoder.preprocessing.size == WIDE
@@ -163,6 +177,27 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(executor: str, strips: Path, 
     assert tiny.weights(stopped) == tiny.weights(whole)
 
 
+def test_both_executors_make_the_same_views_of_images_that_are_held_whole(tmp_path: Path) -> None:
+    images = tiny.images(tmp_path / "images", 32, side=(20, 90))
+    loaders = []
+    for executor in ("in_memory", "streaming"):
+        changes = NETWORK | {
+            "data.executor": executor,
+            "data.workers": 0,
+            "data.mean": [0.5] * 3,
+            "data.std": [0.5] * 3,
+        }
+        chosen = chosen_recipe(images, image_size=WIDE, overrides=changes)
+        loaders.append(plans.prepare(chosen, World(torch.device("cpu"))).loader)
+    for memory, streamed in zip(*(loader.stream(0, 3) for loader in loaders), strict=True):
+        assert torch.equal(memory.rows.known["ids"], streamed.rows.known["ids"])
+        for one, other in zip(memory.rows.views, streamed.rows.views, strict=True):
+            assert one.shape == other.shape == (16, 3, *WIDE)
+            assert (one - other).abs().mean() <= 2 / 255 / 0.5
+    (one, *_), (other, *_) = (list(loader.all_rows()) for loader in loaders)
+    assert (one.views[0] - other.views[0]).abs().mean() <= 2 / 255 / 0.5
+
+
 @pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "own"])
 def test_other_encoders_are_trained_and_loaded_too(encoder: str, strips: Path, tmp_path: Path) -> None:
     module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((1, 2)), torch.nn.Flatten(), torch.nn.Linear(6, 5))
@@ -180,3 +215,58 @@ def test_the_lines_at_the_start_say_which_side_is_which(strips: Path, tmp_path: 
     text = "\n".join(said)
     assert "median 20x90 (height x width)" in text
     assert "2 of 16x40 px (height x width)" in text
+
+
+# --- Long, thin images --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "line"),
+    [
+        (
+            (40, 600),
+            "aspect   images are 15 times as wide as high (median), and square views show little of one; "
+            "--image-size 16x240 (height x width) fits them, with 6.7 times the pixels of a square view",
+        ),
+        (
+            (150, 50),
+            "aspect   images are 3 times as high as wide (median), and square views show little of one; "
+            "--image-size 48x16 (height x width) fits them, with 0.8 times the pixels of a square view",
+        ),
+        ((40, 80), None),
+        ((80, 40), None),
+    ],
+)
+def test_a_run_on_long_images_says_which_size_would_fit_them(
+    shape: tuple[int, int], line: str | None, tmp_path: Path
+) -> None:
+    images, said = tiny.images(tmp_path / "images", 20, side=shape), []
+    trained(images, tmp_path / "run", said, overrides={"train.steps": 1})
+    found = [line for line in said if line.startswith("aspect ")]
+    if line is None:
+        assert not found
+        return
+    assert found == [line]
+    size = found[0].split("--image-size ")[1].split()[0]
+    again: list[str] = []
+    trained(images, tmp_path / "again", again, image_size=size, overrides={"train.steps": 1})
+    assert f"2 of {size} px" in "\n".join(again)
+    assert not [line for line in again if line.startswith(("aspect ", "size "))]
+
+
+def test_long_images_are_held_with_the_pixels_that_their_views_need(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(20):  # stripes, 5 pixels wide
+        pixels = np.broadcast_to(255 * (np.arange(600) // 5 % 2)[:, None], (40, 600, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    crop = {"kind": "random_resized_crop", "size": "auto", "scale": [0.2, 0.3]}
+    changes = {"views": [[crop], [crop]], "data.mean": [0.0], "data.std": [1.0], "data.workers": 0}
+    contrast = {}
+    for executor in ("in_memory", "streaming"):
+        chosen = chosen_recipe(images, image_size=(32, 128), overrides=NETWORK | changes | {"data.executor": executor})
+        prepared = plans.prepare(chosen, World(torch.device("cpu")))
+        assert prepared.plan.working_size == ((40, 600) if executor == "in_memory" else (48, 720))
+        contrast[executor] = next(iter(prepared.loader.stream(0, 1))).rows.views[0].std().item()
+    assert contrast["in_memory"] == pytest.approx(contrast["streaming"], rel=0.01)
+    assert contrast["in_memory"] > 0.35, "the stripes are there"

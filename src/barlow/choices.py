@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from barlow.facts import ImageFacts, Machine
-from barlow.size import Size, height_width, size_of
-
-Auto = Literal["auto"]
+from barlow.recipe.sections import LARGEST, Auto
+from barlow.size import HeightWidth, Size, aspect, height_width, size_of
 
 LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
@@ -32,6 +31,9 @@ SMALLEST_REDUCED = 24
 """Where three quarters of the images' side would be fewer pixels than this, the images are small already, and views
 keep their side. So 28-pixel digits get 28-pixel views. The 32-pixel images of CIFAR-10 get 24: there it was measured
 that more steps are worth more than more pixels (docs/experiments.md)."""
+
+LONG = 2.0
+"""Of images that are longer than this, as a ratio of their sides, a square view shows less than half."""
 
 SMALLEST_VIEW = 16
 """With smaller views, crops of a tenth of the area have fewer than six pixels a side."""
@@ -74,11 +76,36 @@ def image_size(given: Size | Auto, images: ImageFacts, machine: Machine) -> tupl
     return SMALLEST_VIEW, f"the smallest that auto takes; the images' shorter side is {own}"
 
 
-def working_size(given: Size | Auto, view: Size) -> Size:
-    """Size at which images are held in memory."""
+def size_for_long_images(square: int, images: ImageFacts) -> HeightWidth | None:
+    """Height and width of views that fit long images; None for other images.
+
+    Both are multiples of 8, as long as the images are, and together about as many pixels as a square view has. The
+    shorter one is no less than `SMALLEST_VIEW`, and this can make them more. For example, images 40 pixels high and 600
+    wide have square views of 24 × 24. As many pixels of their shape would be 6 × 93, so the answer is 16 × 240.
+    """
+    longer = max(images.aspect, 1 / images.aspect)
+    if longer <= LONG:
+        return None
+    short_side = max(round(square / math.sqrt(longer) / 8) * 8, SMALLEST_VIEW)
+    long_side = min(round(short_side * longer / 8) * 8, LARGEST["image_size"])
+    return (short_side, long_side) if images.aspect > 1 else (long_side, short_side)
+
+
+def working_size(given: Size | Auto, view: Size, images: ImageFacts) -> Size:
+    """Size at which images are held in memory: a square for square views, and for others the shape that images have.
+
+    A view is cut from the largest box of its own aspect ratio, or from less, so that box is what is held at
+    `WORKING_SCALE` times the view. For example, a view of 32 × 128 takes a quarter of the width of an image of
+    40 × 640. The quarter is held at 48 × 192, and the image at 48 × 768 (less, where it has fewer pixels itself).
+    """
     if given != "auto":
         return given
-    return size_of([max(math.ceil(WORKING_SCALE * side / 8) * 8, side) for side in height_width(view)])
+    high, wide = (max(math.ceil(WORKING_SCALE * side / 8) * 8, side) for side in height_width(view))
+    if isinstance(view, int):
+        return high
+    times = images.aspect / aspect(view)
+    most = LARGEST["working_size"]
+    return size_of((min(round(high * max(1 / times, 1)), most), min(round(wide * max(times, 1)), most)))
 
 
 def executor(given: Literal["in_memory", "streaming", "auto"], bytes_needed: int, machine: Machine) -> str:

@@ -4,6 +4,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 """
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -139,7 +140,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     source, channels, found = _opened(chosen)
     data = chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
-    working = choices.working_size(data.working_size, size)
+    working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels)
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
@@ -198,7 +199,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
     return Prepared(
         plan,
-        _reasons(chosen, plan, inventory, where, why_size, loader.steps_per_epoch, own),
+        _reasons(chosen, plan, inventory, where, _sizing(size, why_size, found), loader.steps_per_epoch, own),
         loader,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working},
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
@@ -271,7 +272,7 @@ def _reasons(
     plan: Plan,
     inventory: Inventory,
     where: str,
-    why_size: str | None,
+    sizing: list[str],
     steps_per_epoch: int,
     own: slice,
 ) -> list[str]:
@@ -289,7 +290,7 @@ def _reasons(
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
         f"median {height}x{width} (height x width), "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
-        *([f"size     {words(plan.image_size)} px: {why_size}"] if why_size else []),
+        *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
@@ -303,6 +304,21 @@ def _reasons(
         lines.append(f"rate     of biases and norms: {vectors:.3g}")
     if why := chosen.optim.why_rate(batch):
         lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
+    return lines
+
+
+def _sizing(size: Size, why: str | None, found: facts.ImageFacts) -> list[str]:
+    """Why the views have their size, where it was `auto`, and which one would fit long images."""
+    if why is None or not isinstance(size, int):
+        return []
+    lines = [f"size     {size} px: {why}"]
+    if (fitting := choices.size_for_long_images(size, found)) is not None:
+        longer, sides = (found.aspect, "wide as high") if found.aspect > 1 else (1 / found.aspect, "high as wide")
+        lines.append(
+            f"aspect   images are {longer:.3g} times as {sides} (median), and square views show little of one; "
+            f"--image-size {words(fitting)} (height x width) fits them, with {math.prod(fitting) / size**2:.1f} times "
+            "the pixels of a square view"
+        )
     return lines
 
 
