@@ -7,6 +7,7 @@ import torch
 
 from barlow import choices
 from barlow.facts import ImageFacts, Machine
+from barlow.size import Size
 
 CPU = Machine(torch.device("cpu"), processes=1, cores=4, memory=4 << 30, half=True)
 GPU = replace(CPU, device=torch.device("cuda", 1))
@@ -15,8 +16,10 @@ PHOTOS = ImageFacts(count=1000, short_side=300, grey=False)
 
 def test_what_is_given_is_left_as_it_is() -> None:
     assert choices.channels(3, replace(PHOTOS, grey=True)) == 3
-    assert choices.image_size(32, PHOTOS, CPU) == 32
-    assert choices.working_size(40, 32) == 40
+    assert choices.image_size(32, PHOTOS, CPU) == (32, None)
+    assert choices.image_size((32, 128), PHOTOS, CPU) == ((32, 128), None)
+    assert choices.working_size(40, 32, PHOTOS) == choices.working_size(40, (32, 128), PHOTOS) == 40
+    assert choices.working_size((40, 90), 32, PHOTOS) == (40, 90)
     assert choices.executor("in_memory", 1 << 50, CPU) == "in_memory"
     assert choices.workers(0, "streaming", CPU) == 0
     assert choices.mean_and_std([0.1], [0.2], None) == ([0.1], [0.2])
@@ -30,17 +33,78 @@ def test_images_without_colour_have_one_channel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("short_side", "machine", "side"),
-    [(300, CPU, 64), (300, GPU, 128), (32, CPU, 24), (28, CPU, 16), (8, CPU, 16), (None, CPU, 48)],
+    ("short_side", "machine", "side", "why"),
+    [
+        (300, CPU, 64, "the largest that a small run takes on this device; the images' shorter side is 300"),
+        (300, GPU, 128, "the largest"),
+        (40, CPU, 24, "three quarters of the images' shorter side of 40, down to a multiple of 8"),
+        (32, CPU, 24, "three quarters"),
+        (31, CPU, 31, "the images' own shorter side: three quarters of it would be less than 24"),
+        (28, CPU, 28, "the images' own"),
+        (28, GPU, 28, "the images' own"),
+        (16, CPU, 16, "the images' own"),
+        (8, CPU, 16, "the smallest that auto takes; the images' shorter side is 8"),
+    ],
 )
-def test_views_are_three_quarters_of_the_images_as_far_as_the_device_affords(
-    short_side: int | None, machine: Machine, side: int
+def test_views_are_three_quarters_of_the_images_or_all_of_small_ones_and_the_rule_is_told(
+    short_side: int, machine: Machine, side: int, why: str
 ) -> None:
-    assert choices.image_size("auto", replace(PHOTOS, short_side=short_side), machine) == side
+    chosen, said = choices.image_size("auto", replace(PHOTOS, short_side=short_side), machine)
+    assert chosen == side
+    assert said is not None
+    assert said.startswith(why)
 
 
-def test_images_are_held_half_as_large_again_as_the_views() -> None:
-    assert [choices.working_size("auto", view) for view in (24, 32, 64)] == [40, 48, 96]
+def test_images_that_cannot_be_read_choose_no_size_and_the_inventory_says_what_is_wrong() -> None:
+    assert choices.image_size("auto", replace(PHOTOS, short_side=None), CPU) == (48, None)
+
+
+@pytest.mark.parametrize("aspect", [0.1, 1.0, 15.0])
+def test_images_are_held_half_as_large_again_as_square_views_whatever_their_shape(aspect: float) -> None:
+    held = [choices.working_size("auto", view, replace(PHOTOS, aspect=aspect)) for view in (24, 32, 64)]
+    assert held == [40, 48, 96]
+
+
+@pytest.mark.parametrize(
+    ("view", "aspect", "held"),
+    [
+        ((32, 128), 4.0, (48, 192)),
+        ((32, 128), 16.0, (48, 768)),
+        ((32, 128), 1.0, 192),
+        ((32, 128), 0.5, (384, 192)),
+        ((128, 32), 0.25, (192, 48)),
+        ((16, 40), 15.0, (24, 384)),
+        ((32, 128), 1000.0, (48, 4096)),
+    ],
+)
+def test_for_other_views_the_box_that_a_view_can_see_is_held_half_as_large_again(
+    view: tuple[int, int], aspect: float, held: object
+) -> None:
+    assert choices.working_size("auto", view, replace(PHOTOS, aspect=aspect)) == held
+
+
+@pytest.mark.parametrize(
+    ("square", "aspect", "size"),
+    [
+        (64, 7.8, (24, 184)),
+        (48, 8.0, (16, 128)),
+        (64, 1 / 3, (120, 40)),
+        (128, 4.0, (64, 256)),
+        (24, 15.0, (16, 240)),
+        (16, 4.0, (16, 64)),
+        (24, 2.1, (16, 32)),
+        (128, 200.0, (16, 2048)),
+        (64, 2.0, None),
+        (64, 0.5, None),
+        (64, 1.0, None),
+    ],
+)
+def test_long_images_have_a_size_of_their_shape_that_would_fit(
+    square: int, aspect: float, size: tuple[int, int] | None
+) -> None:
+    found = choices.size_for_long_images(square, replace(PHOTOS, aspect=aspect))
+    assert found == size
+    assert found is None or all(side % 8 == 0 for side in found)
 
 
 def test_a_set_is_held_where_it_takes_a_quarter_of_the_memory_at_most() -> None:
@@ -72,16 +136,19 @@ def test_small_sets_get_smaller_batches(usable: int, batch: int) -> None:
         (64, CPU, "bf16"),
         (16, CPU, "float32"),
         (16, GPU, "bf16"),
+        ((16, 64), CPU, "float32"),
+        ((64, 24), CPU, "bf16"),
         (64, replace(CPU, half=False), "float32"),
     ],
 )
-def test_half_precision_is_for_processors_that_have_it(view: int, machine: Machine, precision: str) -> None:
+def test_half_precision_is_for_processors_that_have_it(view: Size, machine: Machine, precision: str) -> None:
     assert choices.precision("auto", view, machine) == precision
 
 
 def test_small_views_get_the_small_stem_of_encoders_that_have_one() -> None:
-    found = [choices.stem("auto", view, there) for view, there in ((64, True), (65, True), (32, False))]
-    assert found == ["strided", "as_is", "as_is"]
+    cases: list[tuple[Size, bool]] = [(64, True), (65, True), (32, False), ((32, 500), True), ((65, 500), True)]
+    found = [choices.stem("auto", view, there) for view, there in cases]
+    assert found == ["strided", "as_is", "as_is", "strided", "as_is"]
 
 
 def test_of_several_gpus_each_process_takes_its_own() -> None:

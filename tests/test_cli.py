@@ -124,6 +124,27 @@ def test_short_flags_stand_for_keys(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (["--image-size", "32x128"], [32, 128]),
+        (["--image-size=32X128"], [32, 128]),
+        (["--image-size", "32×128"], [32, 128]),
+        (["--image-size", "32x32"], 32),
+        (["--image-size", "auto"], "auto"),
+        (["--data.image_size", "[32, 128]"], [32, 128]),
+        (["--data.image_size", "32x128"], [32, 128]),
+        (["--data.image_size=[48, 48]"], 48),
+    ],
+)
+def test_the_size_of_views_is_a_side_or_height_x_width(
+    words: list[str], size: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = printed(words, capsys)
+    assert content["data"]["image_size"] == size
+    assert content == printed([], capsys) | {"data": content["data"]}, "a recipe has one spelling of a size"
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ["--objective.gamma", "2"],

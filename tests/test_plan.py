@@ -117,6 +117,11 @@ def test_several_processes_share_all_images(data: Path) -> None:
             {"data__image_size": 24, "views__0__0__size": 16, "views__1__0__size": 16},
             r"data.image_size is 24 and the views",
         ),
+        (
+            {"data__image_size": [16, 24], "views__0__0__size": 16, "views__1__0__size": [24, 16]},
+            r"data.image_size is 16x24 and the views are 16 and 24x16 px; set both, or the crops' size to auto",
+        ),
+        ({"data__image_size": [16, 24], "views__0__0__size": 16}, None),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_network_is_built(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from barlow.size import Size, height_width
+
 OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
 
 SMALL: dict[str, Any] = {
@@ -31,12 +33,12 @@ def heads(method: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def images(folder: Path, count: int = 64, *, classes: int = 0, side: int = 24, seed: int = 0) -> Path:
+def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, seed: int = 0) -> Path:
     """Noisy PNGs of one of eight colours each; with classes, a sub-folder per class, and the colour tells the class."""
     rng = np.random.default_rng(seed)
     for i in range(count):
         colour = np.array(np.unravel_index(i % (classes or 8), (2, 2, 2))) * 100
-        pixels = np.clip(colour + rng.integers(0, 100, (side, side, 3)), 0, 255).astype(np.uint8)
+        pixels = np.clip(colour + rng.integers(0, 100, (*height_width(side), 3)), 0, 255).astype(np.uint8)
         home = folder / f"class{i % classes}" if classes else folder
         home.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(home / f"{i:03}.png")

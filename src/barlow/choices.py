@@ -9,23 +9,32 @@ from typing import Literal
 
 from barlow.facts import ImageFacts, Machine
 from barlow.nets.origin import Normalization
-
-Auto = Literal["auto"]
+from barlow.recipe.sections import LARGEST, Auto
+from barlow.size import HeightWidth, Size, aspect, height_width, size_of
 
 LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
 
 SMALL_STEM_UP_TO = 64
-"""Side of views up to which an encoder gets the stem for small images."""
+"""Shorter side of views up to which an encoder gets the stem for small images."""
 
 TINY = 16
-"""Side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch 2.13's
-bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its weights."""
+"""Shorter side of views up to which a CPU computes in float32. Strides then leave some convolution one pixel, and torch
+2.13's bfloat16 kernels for strided convolutions of one pixel return whatever memory held as the gradient of its
+weights."""
 
 VIEW_SHARE = 0.75
 """Side of the views over the images' own. Crops of 0.2 to 1 of the area have a mean side of E[√U(0.2, 1)] = 0.76 of the
 image's, so that on average a crop is neither enlarged nor reduced. The step costs little more than half of one at full
 side."""
+
+SMALLEST_REDUCED = 24
+"""Where three quarters of the images' side would be fewer pixels than this, the images are small already, and views
+keep their side. So 28-pixel digits get 28-pixel views. The 32-pixel images of CIFAR-10 get 24: there it was measured
+that more steps are worth more than more pixels (docs/experiments.md)."""
+
+LONG = 2.0
+"""Of images that are longer than this, as a ratio of their sides, a square view shows less than half."""
 
 SMALLEST_VIEW = 16
 """With smaller views, crops of a tenth of the area have fewer than six pixels a side."""
@@ -52,17 +61,56 @@ def channels(given: int | Auto, images: ImageFacts, weights: Normalization | Non
     return 1 if images.grey else 3
 
 
-def image_size(given: int | Auto, images: ImageFacts, machine: Machine) -> int:
-    """Side of the views: a part of the images' own, as far as the device affords it; a multiple of eight."""
+def image_size(given: Size | Auto, images: ImageFacts, machine: Machine) -> tuple[Size, str | None]:
+    """Size of the views, a square if not given, and in words the rule that chose it.
+
+    There is no rule where the size was given, or where no image could be read.
+    """
+    if given != "auto":
+        return given, None
+    own, most = images.short_side, LARGEST_VIEW[machine.device.type]
+    reduced = int(VIEW_SHARE * (own or LARGEST_VIEW["cpu"])) // 8 * 8
+    if own is None:
+        return reduced, None
+    if reduced > most:
+        return most, f"the largest that a small run takes on this device; the images' shorter side is {own}"
+    if reduced >= SMALLEST_REDUCED:
+        return reduced, f"three quarters of the images' shorter side of {own}, down to a multiple of 8"
+    if own >= SMALLEST_VIEW:
+        return own, f"the images' own shorter side: three quarters of it would be less than {SMALLEST_REDUCED}"
+    return SMALLEST_VIEW, f"the smallest that auto takes; the images' shorter side is {own}"
+
+
+def size_for_long_images(square: int, images: ImageFacts) -> HeightWidth | None:
+    """Height and width of views that fit long images; None for other images.
+
+    Both are multiples of 8, as long as the images are, and together about as many pixels as a square view has. The
+    shorter one is no less than `SMALLEST_VIEW`, and this can make them more. For example, images 40 pixels high and 600
+    wide have square views of 24 × 24. As many pixels of their shape would be 6 × 93, so the answer is 16 × 240.
+    """
+    longer = max(images.aspect, 1 / images.aspect)
+    if longer <= LONG:
+        return None
+    short_side = max(round(square / math.sqrt(longer) / 8) * 8, SMALLEST_VIEW)
+    long_side = min(round(short_side * longer / 8) * 8, LARGEST["image_size"])
+    return (short_side, long_side) if images.aspect > 1 else (long_side, short_side)
+
+
+def working_size(given: Size | Auto, view: Size, images: ImageFacts) -> Size:
+    """Size at which images are held in memory: a square for square views, and for others the shape that images have.
+
+    A view is cut from the largest box of its own aspect ratio, or from less, so that box is what is held at
+    `WORKING_SCALE` times the view. For example, a view of 32 × 128 takes a quarter of the width of an image of
+    40 × 640. The quarter is held at 48 × 192, and the image at 48 × 768 (less, where it has fewer pixels itself).
+    """
     if given != "auto":
         return given
-    short_side = images.short_side or LARGEST_VIEW["cpu"]
-    return max(SMALLEST_VIEW, min(LARGEST_VIEW[machine.device.type], int(VIEW_SHARE * short_side) // 8 * 8))
-
-
-def working_size(given: int | Auto, view: int) -> int:
-    """Side at which images are held in memory."""
-    return given if given != "auto" else max(math.ceil(WORKING_SCALE * view / 8) * 8, view)
+    high, wide = (max(math.ceil(WORKING_SCALE * side / 8) * 8, side) for side in height_width(view))
+    if isinstance(view, int):
+        return high
+    times = images.aspect / aspect(view)
+    most = LARGEST["working_size"]
+    return size_of((min(round(high * max(1 / times, 1)), most), min(round(wide * max(times, 1)), most)))
 
 
 def executor(given: Literal["in_memory", "streaming", "auto"], bytes_needed: int, machine: Machine) -> str:
@@ -101,18 +149,18 @@ def batch_size(given: int | Auto, usable: int) -> int:
     return batch
 
 
-def precision(given: Literal["bf16", "float32", "auto"], view: int, machine: Machine) -> str:
+def precision(given: Literal["bf16", "float32", "auto"], view: Size, machine: Machine) -> str:
     """bfloat16 where the processor multiplies it itself; elsewhere it would be slower than float32."""
     if given != "auto":
         return given
-    return "bf16" if machine.half and (machine.device.type != "cpu" or view > TINY) else "float32"
+    return "bf16" if machine.half and (machine.device.type != "cpu" or min(height_width(view)) > TINY) else "float32"
 
 
-def stem(given: str, view: int, has_small_stem: bool) -> str:
+def stem(given: str, view: Size, has_small_stem: bool) -> str:
     """The stem for small images where the encoder has one and the views are small."""
     if given != "auto":
         return given
-    return "strided" if has_small_stem and view <= SMALL_STEM_UP_TO else "as_is"
+    return "strided" if has_small_stem and min(height_width(view)) <= SMALL_STEM_UP_TO else "as_is"
 
 
 def device(machine: Machine) -> str:

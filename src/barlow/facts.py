@@ -51,6 +51,8 @@ class ImageFacts:
     """Median of the shorter sides; None if none of the probed images could be read."""
     grey: bool
     """Whether no colour was met."""
+    aspect: float = 1.0
+    """Median of width / height; 1 if none of the probed images could be read."""
 
 
 def images(source: ImageSource) -> ImageFacts:
@@ -60,13 +62,17 @@ def images(source: ImageSource) -> ImageFacts:
 
 
 def _looked_at(source: ImageSource) -> ImageFacts:
-    sides, grey = [], True
+    shapes, grey = [], True
     for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)):
         try:
             image = source.read(int(index), 0)
         except UnreadableImage:
             continue
-        sides.append(min(image.shape[:2]))
+        shapes.append(image.shape[:2])
         grey = grey and bool((image[..., :1] == image[..., 1:]).all())
     # Too many bad files are no matter here: the inventory refuses them, with their reasons.
-    return ImageFacts(len(source), int(np.median(sides)) if sides else None, grey and bool(sides))
+    if not shapes:
+        return ImageFacts(len(source), None, grey=False)
+    heights, widths = np.array(shapes).T
+    short_side = int(np.median(np.minimum(heights, widths)))
+    return ImageFacts(len(source), short_side, grey, aspect=float(np.median(widths / heights)))

@@ -4,6 +4,7 @@ What is resolved is written into the run's recipe.yaml, and a resumed run reads 
 """
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe
+from barlow.size import Size, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -36,8 +38,8 @@ class Plan:
 
     recipe: Recipe
     channels: int
-    image_size: int
-    working_size: int
+    image_size: Size
+    working_size: Size
     executor: str
     workers: int
     mean: list[float]
@@ -137,10 +139,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    source, channels, found = _opened(chosen, expected)
-    data = chosen.data
-    size = choices.image_size(data.image_size, found, machine)
-    working = choices.working_size(data.working_size, size)
+    data, (source, channels, found) = chosen.data, _opened(chosen, expected)
+    size, why_size = choices.image_size(data.image_size, found, machine)
+    working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels)
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
@@ -149,8 +150,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     held = None
     if executor == "in_memory":
         inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
-        working = held.pixels.shape[-1]
-        where = f"held in memory at {working} px ({held.pixels.numel() / 1e6:.0f} MB)"
+        working = size_of(tuple(held.pixels.shape[2:]))
+        where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
@@ -175,7 +176,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     if size not in pipeline.sizes:
         raise RecipeError(
-            f"data.image_size is {size} and the views are {' and '.join(map(str, dict.fromkeys(pipeline.sizes)))} px; "
+            f"data.image_size is {words(size)} and the views are "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
             "set both, or the crops' size to auto"
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
@@ -198,7 +200,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         loader = StreamingLoader(source, inventory.ids, pipeline, workers=workers, max_bad=data.max_bad, **options)
     return Prepared(
         plan,
-        _reasons(chosen, plan, inventory, where, loader.steps_per_epoch, own),
+        _reasons(chosen, plan, inventory, where, _sizing(size, why_size, found), loader.steps_per_epoch, own),
         loader,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working},
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
@@ -254,7 +256,7 @@ def resolved(
     *,
     usable: int,
     mean_and_std: tuple[list[float], list[float]],
-    image_size: int,
+    image_size: Size,
     **values: Any,
 ) -> Plan:
     """The recipe with every `auto` replaced, and the values beside it."""
@@ -295,7 +297,13 @@ def resolved(
 
 
 def _reasons(
-    chosen: Recipe, plan: Plan, inventory: Inventory, where: str, steps_per_epoch: int, own: slice
+    chosen: Recipe,
+    plan: Plan,
+    inventory: Inventory,
+    where: str,
+    sizing: list[str],
+    steps_per_epoch: int,
+    own: slice,
 ) -> list[str]:
     """What was chosen and why, a line each."""
     recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
@@ -306,11 +314,13 @@ def _reasons(
         for name, head in recipe.method.items()
         if isinstance(head, dict) and "widths" in head
     )
-    sides = [op["size"] for view in recipe.views for op in view if "size" in op]
+    sizes = [op["size"] for view in recipe.views for op in view if "size" in op]
     lines = [
-        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; median {width}×{height}, "
+        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
+        f"median {height}x{width} (height x width), "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
-        f"views    {', '.join(f'{count} of {side} px' for side, count in Counter(sides).items())}; "
+        *sizing,
+        f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
@@ -324,6 +334,25 @@ def _reasons(
     if why := chosen.optim.why_rate(batch):
         lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
     return lines
+
+
+def _sizing(size: Size, why: str | None, found: facts.ImageFacts) -> list[str]:
+    """Why the views have their size, where it was `auto`, and which one would fit long images."""
+    if why is None or not isinstance(size, int):
+        return []
+    lines = [f"size     {size} px: {why}"]
+    if (fitting := choices.size_for_long_images(size, found)) is not None:
+        longer, sides = (found.aspect, "wide as high") if found.aspect > 1 else (1 / found.aspect, "high as wide")
+        lines.append(
+            f"aspect   images are {longer:.3g} times as {sides} (median), and square views show little of one; "
+            f"--image-size {words(fitting)} (height x width) fits them, with {math.prod(fitting) / size**2:.1f} times "
+            "the pixels of a square view"
+        )
+    return lines
+
+
+def _px(size: Size) -> str:
+    return f"{words(size)} px" + ("" if isinstance(size, int) else " (height x width)")
 
 
 def _with_labels(plan: Plan, objective: Any, source: ImageSource) -> tuple[Plan, Tensor | None, Any]:

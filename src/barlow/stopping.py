@@ -11,6 +11,7 @@ import torch
 
 from barlow.distributed import World
 from barlow.run import Run
+from barlow.size import Size, words
 from barlow.watchers import Moment, Watcher
 
 ONE_REQUEST_SECONDS = 0.5
@@ -66,7 +67,7 @@ def stoppable(run: Run, save: Callable[[int], None], world: World) -> Iterator[W
 
 
 @contextlib.contextmanager
-def memory_explained(batch_size: int, image_size: int, encoder: str) -> Iterator[None]:
+def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterator[None]:
     """Turns each way of running out of memory into one line that says what to lower.
 
     Raises:
@@ -79,6 +80,6 @@ def memory_explained(batch_size: int, image_size: int, encoder: str) -> Iterator
         if not known and "DefaultCPUAllocator" not in str(error) and "not enough memory" not in str(error):
             raise
         raise OutOfMemory(
-            f"out of memory with batch {batch_size} of {image_size}-pixel views and {encoder}; "
+            f"out of memory with batch {batch_size} of {words(image_size)}-pixel views and {encoder}; "
             "lower --batch-size, --image-size, or take a smaller --encoder"
         ) from error

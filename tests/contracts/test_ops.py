@@ -54,6 +54,7 @@ def test_every_op_of_every_file_is_in_the_table() -> None:
     classes = [v for module in modules for v in vars(module).values() if isinstance(v, type) and is_dataclass(v)]
     assert {op for op in classes if Op in op.__mro__} == set(OPS.values())
     assert list(OPS) == sorted(OPS)
+    assert {kind for kind, op in OPS.items() if op.square} == SQUARE_ONLY
     for kind, op in OPS.items():
         assert kind == re.sub(r"(?<!^)([A-Z])", r"_\1", op.__name__).lower()
 

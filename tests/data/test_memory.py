@@ -56,6 +56,24 @@ def test_images_are_not_enlarged_beyond_the_largest(tmp_path: Path) -> None:
     assert hold(FolderSource([tmp_path]), 128)[1].pixels.shape[-2:] == (24, 24)
 
 
+def test_images_are_held_at_a_height_and_a_width_if_those_are_given(tmp_path: Path) -> None:
+    for number, size in enumerate([(40, 80), (90, 60), (64, 64)]):
+        Image.fromarray(gradient(*size)).save(tmp_path / f"{number}.jpg", quality=95)
+    _, held = hold(FolderSource([tmp_path]), (16, 48))
+    assert held.pixels.shape == (3, 3, 16, 48)
+    assert held.sizes.tolist() == [[40, 80], [90, 60], [64, 64]]
+    for pixels in held.pixels.numpy().astype(float):
+        assert np.abs(pixels[0] - ((np.arange(48) + 0.5) / 48 * 255)[None, :]).mean() < 4
+        assert np.abs(pixels[1] - ((np.arange(16) + 0.5) / 16 * 255)[:, None]).mean() < 4
+    assert hold(FolderSource([tmp_path]), (16, 200))[1].pixels.shape[-2:] == (16, 80), "nothing is enlarged"
+    assert hold(FolderSource([tmp_path]), (200, 90))[1].pixels.shape[-2:] == (90, 80)
+
+
+def test_strips_of_the_size_held_keep_every_bit() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 10, 60, 3), dtype=np.uint8)
+    assert np.array_equal(hold(ArraySource("x", images), (24, 60))[1].pixels.numpy(), images.transpose(0, 3, 1, 2))
+
+
 def test_bad_files_leave_no_gap_and_ids_stay(tmp_path: Path) -> None:
     for number in range(20):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:02d}.png")
@@ -98,3 +116,4 @@ def test_the_memory_needed_is_known_before() -> None:
     source = ArraySource("x", np.zeros((10, 4, 4, 3), np.uint8))
     assert bytes_needed(source, 64) == 10 * 3 * 64 * 64
     assert bytes_needed(source, 64, channels=1) == 10 * 64 * 64
+    assert bytes_needed(source, (32, 128)) == 10 * 3 * 32 * 128

@@ -146,6 +146,32 @@ def test_a_flag_of_the_wrong_type(failing: Failing, photos: Path) -> None:
     assert "'many'" in said
 
 
+@pytest.mark.parametrize(
+    "size", ["32x", "x32", "0x10", "32x128x3", "32.5", "32.0x64", "-32", "big", "", "32 x 128", "3x64", "32x4000"]
+)
+def test_a_size_that_is_none(failing: Failing, photos: Path, size: str) -> None:
+    said = failing("pretrain", photos, f"--image-size={size}")
+    assert f"data.image_size is {size!r}; give the side of a square, or height x width (64, 32x128" in said
+    assert "from 4 to 2048, or auto" in said
+
+
+def test_views_on_their_side_that_are_turned(failing: Failing, photos: Path) -> None:
+    words = tiny.words(data__image_size=[16, 32], method__projector__widths=[4])
+    said = failing(
+        "pretrain", photos, "-c", "small_rotation", *[w for w in words if "projector" not in w and w != "[4]"]
+    )
+    assert "view 1: got random_rotate90 and a size of 16x32 (height x width)" in said
+    assert "give one side (16), or leave random_rotate90 out" in said
+
+
+def test_a_size_that_patches_do_not_fill(failing: Failing, photos: Path, tmp_path: Path) -> None:
+    words = ["--encoder", "vit_tiny_patch16_224", "--image-size", "32x100", "--steps", "1", "--device", "cpu"]
+    said = failing("pretrain", photos, "--out", "run", "-b", "16", *words)
+    assert "patches of 16 pixels, which do not fill 32x100" in said
+    assert "Take an image size of 32x96" in said
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_an_unknown_verb(failing: Failing, photos: Path) -> None:
     assert "pretrian" in failing("pretrian", photos)
 

@@ -299,6 +299,29 @@ FAULTS = [
             "views/test_pipeline.py::test_images_held_at_a_square_are_cropped_as_the_originals_are",
         ),
     ),
+    Fault(
+        "the limits of a crop's aspect ratio do not count from the view's",
+        "views/ops/crop.py",
+        "*np.log(self.ratio))) * aspect(self.size)",
+        "*np.log(self.ratio)))",
+        ("views/test_view_sizes.py::test_content_is_stretched_no_more_than_in_a_square_view",),
+    ),
+    Fault(
+        "the centre view is cut from a square, whatever the shape of the view",
+        "nets/preprocessing.py",
+        "largest_inside((height, width), (high, wide))",
+        "largest_inside((height, width), (1, 1))",
+        (
+            "nets/test_preprocessing.py::test_the_centre_box_is_the_largest_of_the_sizes_aspect_ratio[size0-20-100-box0]",
+        ),
+    ),
+    Fault(
+        "long images are held at the shape of the views, from which crops are enlarged",
+        "choices.py",
+        "times = images.aspect / aspect(view)",
+        "times = 1.0",
+        ("test_size.py::test_long_images_are_held_with_the_pixels_that_their_views_need",),
+    ),
     # --- Barlow Twins -----------------------------------------------------------------------------------------------
     Fault(
         "Barlow Twins: the second view is detached",

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from barlow.nets.building import build_encoder, feature_width, list_encoders
 from barlow.nets.stems import takes_small_stem
+from barlow.size import height_width
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size", "options", "features"),
+    ("name", "size", "options", "features"),
     [
         ("resnet18", 32, {}, 512),
         ("resnet18", 96, {}, 512),
@@ -22,13 +23,19 @@ from barlow.nets.stems import takes_small_stem
         ("convnext_atto", 96, {}, 320),
         ("vit_tiny_patch16_224", 32, {"patch_size": 4}, 192),
         ("vit_tiny_patch16_224", 96, {}, 192),
+        ("resnet18", 28, {}, 512),
+        ("resnet18", (24, 168), {}, 512),
+        ("convnext_atto", (32, 128), {"patch_size": 2}, 320),
+        ("vit_tiny_patch16_224", (32, 128), {}, 192),
+        ("vit_tiny_patch16_224", (8, 20), {"patch_size": 4}, 192),
+        ("swin_tiny_patch4_window7_224", (32, 128), {"window_size": 4}, 768),
     ],
 )
 def test_any_family_gives_pooled_features_and_finite_gradients(
-    name: str, image_size: int, options: dict[str, object], features: int
+    name: str, size: int | tuple[int, int], options: dict[str, object], features: int
 ) -> None:
-    encoder = build_encoder(name, image_size=image_size, options=options)
-    x = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    encoder = build_encoder(name, image_size=size, options=options)
+    x = torch.randn(2, 3, *height_width(size), generator=torch.Generator().manual_seed(0))
     f = encoder(x)
     assert f.shape == (2, features)
     assert encoder.num_features == features
@@ -116,6 +123,29 @@ def test_what_cannot_be_built_is_refused_in_one_line(name: str, options: dict[st
     with pytest.raises(ValueError, match=message) as caught:
         build_encoder(name, image_size=40, options=options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "message"),
+    [
+        ((32, 100), 16, "patches of 16 pixels, which do not fill 32x100: .* size of 32x96, or another patch_size"),
+        ((30, 128), 16, "patches of 16 pixels, which do not fill 30x128: .* size of 32x128"),
+        (28, 16, "patches of 16 pixels, which do not fill 28: .* size of 32,"),
+        (10, 16, "do not fill 10: .* size of 16,"),
+        ((32, 100), (8, 16), "patches of 8x16 pixels, which do not fill 32x100: .* size of 32x96"),
+    ],
+)
+def test_patches_that_do_not_fill_one_of_the_sides_are_refused_with_a_size_that_they_fill(
+    size: int | tuple[int, int], patch: int | tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_encoder("vit_tiny_patch16_224", image_size=size, options={"patch_size": patch})
+
+
+@pytest.mark.parametrize("size", [0, "32x", (32, 0), (8, 8, 8), 32.0])
+def test_what_is_no_size_is_refused(size: object) -> None:
+    with pytest.raises(ValueError, match=r"^image_size is .*; give the side of a square, or height x width"):
+        build_encoder("resnet18", image_size=size)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def plain(size: int, crop_ratio: float = 1.0, channels: int = 3) -> Preprocessing:
+def plain(size: int | tuple[int, int], crop_ratio: float = 1.0, channels: int = 3) -> Preprocessing:
     return Preprocessing(size, crop_ratio, "bicubic", (0.0,) * channels, (1.0,) * channels, channels)
 
 
@@ -40,6 +41,41 @@ def test_a_crop_ratio_is_resize_then_centre_crop() -> None:
     smooth = np.asarray(Image.fromarray(noise(8, 8, 3)).resize((64, 64), Image.Resampling.BICUBIC))
     resized = np.asarray(Image.fromarray(smooth).resize((32, 32), Image.Resampling.BICUBIC))
     assert np.array_equal(plain(24, crop_ratio=0.75).centre(smooth), resized[4:28, 4:28])
+
+
+@pytest.mark.parametrize(
+    ("size", "height", "width", "box"),
+    [
+        ((4, 16), 20, 100, (10, 0, 90, 20)),  # the whole height, and 80 of 100 columns: left, top, right, bottom
+        ((4, 16), 64, 64, (0, 24, 64, 40)),
+        ((16, 4), 20, 100, (47.5, 0, 52.5, 20)),
+        ((6, 9), 10, 10, (0, 10 / 6, 10, 50 / 6)),
+        (8, 20, 100, (40, 0, 60, 20)),
+    ],
+)
+def test_the_centre_box_is_the_largest_of_the_sizes_aspect_ratio(
+    size: int | tuple[int, int], height: int, width: int, box: tuple[float, float, float, float]
+) -> None:
+    pixels = noise(height, width, 3)
+    high, wide = (size, size) if isinstance(size, int) else size
+    resized = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BICUBIC, box)
+    assert np.array_equal(plain(size).centre(pixels), np.asarray(resized))
+    assert plain(size)([pixels, pixels]).shape == (2, 3, high, wide)
+    left, top, right, bottom = box
+    inner = (
+        left + (right - left) / 4,
+        top + (bottom - top) / 4,
+        right - (right - left) / 4,
+        bottom - (bottom - top) / 4,
+    )
+    half = Image.fromarray(pixels).resize((wide, high), Image.Resampling.BICUBIC, inner)
+    assert np.abs(plain(size, crop_ratio=0.5).centre(pixels).astype(int) - np.asarray(half).astype(int)).max() <= 1
+
+
+def test_an_image_of_the_right_height_and_width_is_left_as_it_is() -> None:
+    for shape in ((30, 100), (100, 30), (7, 9)):
+        pixels = noise(*shape, 3)
+        assert plain(shape).centre(pixels) is pixels
 
 
 def test_several_images_of_any_size_make_one_batch() -> None:
@@ -89,7 +125,7 @@ def test_what_is_not_such_an_image_is_refused(picture: object) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 0}, "size of at least 1"),
+        ({"size": 0}, "size is 0; give .*at least 1"),
         ({"crop_ratio": 1.5}, r"ratio in \(0, 1\]"),
         ({"interpolation": "cubic"}, "allowed: nearest, bilinear, bicubic, lanczos"),
         ({"mean": (0.5,)}, "one of each per channel"),
@@ -104,3 +140,6 @@ def test_settings_out_of_range_are_refused(change: dict[str, object], message: s
 def test_it_survives_json() -> None:
     preprocessing = Preprocessing(8, 0.875, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 3)
     assert Preprocessing(**preprocessing.as_dict()) == preprocessing
+    wide = Preprocessing((32, 128), 0.875, "bilinear", (0.1,), (0.4,), 1)
+    assert Preprocessing(**json.loads(json.dumps(wide.as_dict()))) == wide
+    assert wide.as_dict()["size"] == [32, 128]

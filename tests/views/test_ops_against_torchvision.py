@@ -369,8 +369,8 @@ def test_an_op_strikes_as_often_as_its_probability_says(op: Callable[..., Tensor
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RandomResizedCrop(0), "size=0"),
-        (lambda: RandomResizedCrop(32.0), "size=32.0"),  # type: ignore[arg-type]
+        (lambda: RandomResizedCrop(0), "size is 0"),
+        (lambda: RandomResizedCrop(32.0), "size is 32.0"),  # type: ignore[arg-type]
         (lambda: RandomResizedCrop(32, scale=(0.5, 0.1)), "scale"),
         (lambda: RandomResizedCrop(32, ratio=(0.0, 1.0)), "ratio"),
         (lambda: RandomResizedCrop(32, interpolation="nearest"), "only 'bicubic'"),

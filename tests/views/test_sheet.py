@@ -15,7 +15,7 @@ from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.views.ops import RandomResizedCrop, RandomRotate90
 from barlow.views.pipeline import ViewPipeline
-from barlow.views.sheet import CELL, GAP, MARGIN, view_sheet
+from barlow.views.sheet import CELL, GAP, MARGIN, cell_of, view_sheet
 
 
 def flat(value: int, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -76,6 +76,24 @@ def test_views_of_different_sizes_fill_cells_of_one_size() -> None:
         cell = sheet[MARGIN : MARGIN + CELL, left : left + CELL]
         assert (cell[:, : CELL // 2 - 2] == 255).all()
         assert (cell[:, CELL // 2 + 2 :] == 0).all()
+
+
+def test_cells_have_the_aspect_ratio_of_the_views_and_are_as_large_as_square_ones() -> None:
+    assert cell_of(24) == cell_of(64) == (CELL, CELL)
+    assert cell_of((32, 128)) == (CELL // 2, 2 * CELL)
+    assert cell_of((128, 32)) == (2 * CELL, CELL // 2)
+    high, wide = cell_of((32, 128))
+    view = torch.zeros(1, 3, 32, 128)
+    view[..., 64:] = 1.0
+    sheet = view_sheet([flat(0, 40, 600)], [[view]], (high, wide))
+    assert sheet.shape == (high + 2 * MARGIN, 2 * (wide + MARGIN) + MARGIN + GAP - MARGIN, 3)
+    left = MARGIN + wide + GAP
+    cell = sheet[MARGIN : MARGIN + high, left : left + wide]
+    assert (cell[:, : wide // 2 - 2] == 0).all(), "the view fills its cell"
+    assert (cell[:, wide // 2 + 2 :] == 255).all()
+    original = sheet[MARGIN : MARGIN + high, MARGIN : MARGIN + wide, 0] == 0
+    assert original.any(axis=0).all()
+    assert original.any(axis=1).sum() == round(wide * 40 / 600), "an image keeps its own aspect ratio"
 
 
 WHOLE: dict[str, Any] = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ratio": [1.0, 1.0]}

@@ -1,6 +1,7 @@
 """Labelled images for an evaluation: which of them can be read, what their labels mean, and views for the networks."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
+from barlow.size import Size, height_width
 from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
@@ -50,7 +52,7 @@ class LabelledSet:
     sizes: Int64[np.ndarray, "n 2"]
     hashes: list[str]
     skipped: list[tuple[str, str]]
-    held: UInt8[np.ndarray, "n s s c"] | None
+    held: UInt8[np.ndarray, "n h w c"] | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,8 +90,8 @@ class LabelledSet:
         labels = np.array([train.classes.index(self.classes[k]) for k in self.labels], np.int64)
         return replace(self, labels=labels, classes=train.classes)
 
-    def at_size(self, size: int) -> "LabelledSet":
-        """The same images as centre views of another side. They are decoded again whenever they are asked for."""
+    def at_size(self, size: Size) -> "LabelledSet":
+        """The same images as centre views of another size. They are decoded again whenever they are asked for."""
         return replace(self, preprocessing=replace(self.preprocessing, size=size), held=None)
 
     def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Images]:
@@ -146,10 +148,10 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
             f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
             f"({source.name}/CLASS/image.jpg)"
         )
-    size, count = preprocessing.size, len(source)
-    needed = count * size * size * preprocessing.channels
+    shape = (len(source), *height_width(preprocessing.size), preprocessing.channels)
+    count, needed = len(source), math.prod(shape)
     fits = needed <= SHARE_OF_MEMORY * available_memory()
-    held = np.empty((count, size, size, preprocessing.channels), np.uint8) if fits else None
+    held = np.empty(shape, np.uint8) if fits else None
     sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, str, str]:

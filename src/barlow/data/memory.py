@@ -1,5 +1,7 @@
 """Whole sets in memory. Every file is decoded once, and the inventory is taken on the way."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,22 +14,23 @@ from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, Taking, in_threads, without_library_noise
 from barlow.data.sources import ImageSource
+from barlow.size import HeightWidth, Size, height_width
 from barlow.types import Ids, Pixels
 
 PROBED = 64
-"""How many images are looked at to choose the side of the squares."""
+"""How many images are looked at to choose the size at which all are held."""
 
 
 @dataclass
 class Held:
-    """A set in memory, as squares of one size.
+    """A set in memory, all images at one size, which is a square unless views are not.
 
-    An image that is not square is squashed into a square. Its original size is kept, because crops are chosen in the
-    original's coordinates and then mapped to the square. So what is cut out has the aspect ratio that it would have had
-    from the file: the square left half of an image of 200 × 100 pixels is the left half, 16 × 32, of its 32 × 32.
+    An image of another aspect ratio is squashed. Its original size is kept, because crops are chosen in the original's
+    coordinates and then mapped to what is held. So what is cut out has the aspect ratio that it would have had from the
+    file: the square left half of an image 100 pixels high and 200 wide is the left half, 32 × 16, of its 32 × 32.
 
     Args:
-        pixels: the squares.
+        pixels: the images.
         sizes: height and width of each original.
         ids: the images' positions in the source.
     """
@@ -37,23 +40,24 @@ class Held:
     ids: Ids
 
 
-def bytes_needed(source: ImageSource, working_size: int, channels: int = 3) -> int:
+def bytes_needed(source: ImageSource, working_size: Size, channels: int = 3) -> int:
     """How many bytes `hold` would keep in memory, at most."""
-    return len(source) * channels * working_size**2
+    return len(source) * channels * math.prod(height_width(working_size))
 
 
 def hold(
-    source: ImageSource, working_size: int, *, max_bad: float | None = None, workers: int = 2
+    source: ImageSource, working_size: Size, *, max_bad: float | None = None, workers: int = 2
 ) -> tuple[Inventory, Held]:
-    """Decodes a whole source into uint8 squares of one size.
+    """Decodes a whole source into uint8 images of one size.
 
-    Their side is `working_size`. If the images are smaller, it is the longest side among a few of them, so that small
-    images are not enlarged. Images that are squares of this side already keep every bit. All others are resized with
-    antialiasing (Pillow's bilinear filter). JPEGs that are much larger are decoded at a fraction of their size.
+    It is `working_size`. If the images are smaller, the side of the square is the longest side among a few of them, so
+    that small images are not enlarged; of a height and a width, each is at most the longest that was met. Images that
+    have this size already keep every bit. All others are resized with antialiasing (Pillow's bilinear filter). JPEGs
+    that are much larger are decoded at a fraction of their size.
 
     Args:
         source: what to decode.
-        working_size: the largest side to hold, in pixels.
+        working_size: the largest size to hold, in pixels: the side of squares, or (height, width).
         max_bad: the share of images that may be unreadable; any, if not given.
         workers: threads that decode.
 
@@ -66,21 +70,22 @@ def hold(
     return inventory, held
 
 
-def _hold(source: ImageSource, working_size: int, workers: int) -> tuple[Inventory, Held]:
+def _hold(source: ImageSource, working_size: Size, workers: int) -> tuple[Inventory, Held]:
     count = len(source)
-    probes = [_read(source, int(i), working_size) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
-    met = [max(size) for image, size, _, _ in probes if image is not None]
+    most = max(height_width(working_size))
+    probes = [_read(source, int(i), most) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
+    met = [size for image, size, _, _ in probes if image is not None]
     channels = next((image.shape[2] for image, _, _, _ in probes if image is not None), getattr(source, "channels", 3))
-    side = min([working_size, *([max(met)] if met else [])])
+    shape = _shape(working_size, met)
     # The rows of unreadable images are never written to, and memory that is not written to is not taken.
-    pixels = np.empty((count, channels, side, side), np.uint8)
+    pixels = np.empty((count, channels, *shape), np.uint8)
     sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, Header | None, str]:
-        image, size, header, reason = _read(source, index, side)
+        image, size, header, reason = _read(source, index, max(shape))
         if image is not None:
             sizes[index] = size
-            pixels[index] = _squash(image, side).transpose(2, 0, 1)
+            pixels[index] = _squash(image, shape).transpose(2, 0, 1)
         return index, header, reason
 
     taking = Taking(source)
@@ -102,6 +107,16 @@ def _hold(source: ImageSource, working_size: int, workers: int) -> tuple[Invento
     )
 
 
+def _shape(working_size: Size, met: Sequence[HeightWidth]) -> HeightWidth:
+    """Height and width of what is held, given the sizes of some images."""
+    if not met:
+        return height_width(working_size)
+    if isinstance(working_size, int):
+        return height_width(min(working_size, max(map(max, met))))
+    heights, widths = zip(*met, strict=True)
+    return min(working_size[0], max(heights)), min(working_size[1], max(widths))
+
+
 def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
     """Pixels, original height and width, and the header of a file; or no pixels, and the reason."""
     try:
@@ -114,9 +129,9 @@ def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None,
         return None, (0, 0), None, error.reason or "unreadable"
 
 
-def _squash(image: Array, side: int) -> Array:
-    if image.shape[:2] == (side, side):
+def _squash(image: Array, shape: HeightWidth) -> Array:
+    if image.shape[:2] == shape:
         return image
     small = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
-    resized = np.asarray(small.resize((side, side), Image.Resampling.BILINEAR))
-    return resized.reshape(side, side, image.shape[2])
+    resized = np.asarray(small.resize(shape[::-1], Image.Resampling.BILINEAR))
+    return resized.reshape(*shape, image.shape[2])

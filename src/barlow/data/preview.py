@@ -10,7 +10,7 @@ from torch import Tensor
 from barlow.data.decoding import UnreadableImage
 from barlow.data.sources import ImageSource
 from barlow.views.pipeline import ViewPipeline
-from barlow.views.sheet import view_sheet
+from barlow.views.sheet import cell_of, view_sheet
 
 ROWS = 8
 DRAWS = 3
@@ -47,7 +47,7 @@ def preview(
         stacked = [torch.from_numpy(np.stack([crop[v] for crop in crops])) for v in range(len(groups))]
         for group, view in zip(groups, pipeline.finish(stacked, shown, seed, epoch), strict=True):
             group.append(view * stds + means)
-    return view_sheet(originals, groups)
+    return view_sheet(originals, groups, cell_of(pipeline.sizes[0]))
 
 
 def _readable(source: ImageSource, ids: np.ndarray) -> tuple[int, np.ndarray]:

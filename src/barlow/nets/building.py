@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.nets.seeding import seeded
 from barlow.nets.stems import STEMS, replace_stem
+from barlow.size import Size, height_width, size_of, words
 
 _OWN_ARGUMENTS = {
     "num_classes": "there is no classifier",
@@ -33,7 +34,7 @@ class BuiltAs:
 
     name: str
     in_channels: int
-    image_size: int
+    image_size: Size
     stem: str
     zero_init_last: bool
     seed: int
@@ -53,7 +54,7 @@ def build_encoder(
     name: str,
     *,
     in_channels: int = 3,
-    image_size: int,
+    image_size: Size,
     stem: str = "as_is",
     zero_init_last: bool = True,
     seed: int = 0,
@@ -74,7 +75,8 @@ def build_encoder(
     Args:
         name: as `list_encoders` gives it.
         in_channels: of the images.
-        image_size: side of the views. Networks with positions or windows (ViT, Swin) are built for one size.
+        image_size: of the views: the side of a square, or (height, width). Networks with positions or windows (ViT,
+            Swin) are built for one size.
         stem: `as_is`, or for ResNets `small`, `small_pooled` or `strided`.
         zero_init_last: whether the last batch norm of each residual branch of ResNets and RegNets starts with scale
             zero, which is timm's default for them, or with scale one. Other families start as timm starts them.
@@ -86,8 +88,8 @@ def build_encoder(
     """
     import timm
 
-    chosen = dict(options or {})
-    _check_arguments(name, in_channels, image_size, stem, chosen)
+    chosen, image_size = dict(options or {}), size_of(image_size, "image_size")
+    _check_arguments(name, in_channels, stem, chosen)
     with seeded(seed, "encoder"):
         try:
             encoder: Any = timm.create_model(
@@ -95,7 +97,8 @@ def build_encoder(
             )
         except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"timm cannot build {name} for {image_size}-pixel images with options {chosen}: {one_line(error)}"
+                f"timm cannot build {name} for {words(image_size)}-pixel images with options {chosen}: "
+                f"{one_line(error)}"
             ) from error
         if stem != "as_is":
             replace_stem(encoder, name, in_channels, stem)
@@ -109,12 +112,13 @@ def build_encoder(
         encoder.num_features = feature_width(encoder, in_channels, image_size)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"{name} cannot take {image_size}-pixel images: {one_line(error)}. Take larger images or another encoder"
+            f"{name} cannot take {words(image_size)}-pixel images: {one_line(error)}. Take larger images or another "
+            "encoder"
         ) from error
     return encoder
 
 
-def _check_arguments(name: str, in_channels: int, image_size: int, stem: str, options: Mapping[str, Any]) -> None:
+def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[str, Any]) -> None:
     import timm
 
     if not timm.is_model(name) or "." in name:
@@ -126,14 +130,14 @@ def _check_arguments(name: str, in_channels: int, image_size: int, stem: str, op
         raise ValueError(f"unknown encoder {name!r}; {nearest}`barlow list encoders` lists all")
     if stem not in STEMS:
         raise ValueError(f"unknown stem {stem!r}; allowed: {', '.join(STEMS)}")
-    if in_channels < 1 or image_size < 1:
-        raise ValueError(f"in_channels {in_channels} and image_size {image_size} must be at least 1")
+    if in_channels < 1:
+        raise ValueError(f"in_channels {in_channels} must be at least 1")
     for key in options:
         if key in _OWN_ARGUMENTS:
             raise ValueError(f"encoder option {key!r} is not for options: {_OWN_ARGUMENTS[key]}")
 
 
-def timm_arguments(name: str, in_channels: int, image_size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+def timm_arguments(name: str, in_channels: int, image_size: Size, options: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's `create_model` takes for these arguments of ours."""
     import timm
 
@@ -144,16 +148,20 @@ def timm_arguments(name: str, in_channels: int, image_size: int, options: Mappin
     return {"in_chans": in_channels, **sized, **plain}
 
 
-def _check_patches(encoder: nn.Module, name: str, image_size: int) -> None:
+def _check_patches(encoder: nn.Module, name: str, image_size: Size) -> None:
     patch = getattr(getattr(encoder, "patch_embed", None), "patch_size", None)
-    if patch is not None and any(image_size % side for side in patch):
+    if patch is None:
+        return
+    whole = tuple(max(1, round(side / of)) * of for side, of in zip(height_width(image_size), patch, strict=True))
+    if whole != height_width(image_size):
         raise ValueError(
-            f"{name} cuts images into patches of {patch[0]} pixels, which do not fill {image_size}: its border would "
-            f"never be seen. Take an image size that is a multiple of {patch[0]}, or another patch_size in the options"
+            f"{name} cuts images into patches of {words(size_of(patch))} pixels, which do not fill "
+            f"{words(image_size)}: its border would never be seen. Take an image size of {words(size_of(whole))}, or "
+            "another patch_size in the options"
         )
 
 
-def feature_width(encoder: nn.Module, in_channels: int, image_size: int) -> int:
+def feature_width(encoder: nn.Module, in_channels: int, image_size: Size) -> int:
     """The number of features that an encoder returns, measured on one blank image.
 
     It is measured because `num_features` means other things elsewhere: timm's MobileNetV3 says 288 and returns 1024.
@@ -168,7 +176,7 @@ def feature_width(encoder: nn.Module, in_channels: int, image_size: int) -> int:
     try:
         with torch.no_grad():
             features = encoder(
-                torch.zeros(1, in_channels, image_size, image_size, device=like.device, dtype=like.dtype)
+                torch.zeros(1, in_channels, *height_width(image_size), device=like.device, dtype=like.dtype)
             )
     finally:
         for module, training in modes:
@@ -176,7 +184,7 @@ def feature_width(encoder: nn.Module, in_channels: int, image_size: int) -> int:
     if not isinstance(features, Tensor) or features.ndim != 2:
         got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f"the encoder made {got} of one {image_size}-pixel image; it must return (n, features): "
+            f"the encoder made {got} of one {words(image_size)}-pixel image; it must return (n, features): "
             "pool over space, and flatten"
         )
     return features.shape[1]

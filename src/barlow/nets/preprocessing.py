@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from barlow.data.decoding import decode
+from barlow.size import Size, height_width, largest_inside, size_of
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -26,14 +27,15 @@ Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """One centre view: the central square of the image, resampled to `size`, in [0, 1], minus mean, over std.
+    """One centre view: a central box of the image, resampled to `size`, in [0, 1], minus mean, over std.
 
-    Convention: the square's side is `crop_ratio` times the shorter side, its centre the image's; it is resampled once,
-    with antialiasing, from its exact (fractional) place. That is "resize the shorter side to size / crop_ratio, crop
-    the centre" without the rounding in between.
+    Convention: the box is the largest that has the aspect ratio of `size`, times `crop_ratio`, and its centre is the
+    image's. Of a square `size` it is a square, whose side is `crop_ratio` times the image's shorter side. The box is
+    resampled once, with antialiasing, from its exact (fractional) place. That is "resize the shorter side to size /
+    crop_ratio, crop the centre" without the rounding in between.
 
     Args:
-        size: side of the input in pixels.
+        size: of the input in pixels: the side of a square, or (height, width).
         crop_ratio: above 0, at most 1.
         interpolation: nearest, bilinear, bicubic or lanczos (Pillow's).
         mean, std: per channel, for pixels in [0, 1].
@@ -43,7 +45,7 @@ class Preprocessing:
         ValueError: one of them is out of range, or mean or std has another length than `channels`.
     """
 
-    size: int
+    size: Size
     crop_ratio: float
     interpolation: str
     mean: tuple[float, ...]
@@ -53,10 +55,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        if self.size < 1 or not 0 < self.crop_ratio <= 1:
-            raise ValueError(
-                f"size {self.size} and crop_ratio {self.crop_ratio}: give a size of at least 1, a ratio in (0, 1]"
-            )
+        object.__setattr__(self, "size", size_of(self.size))
+        if not 0 < self.crop_ratio <= 1:
+            raise ValueError(f"crop_ratio {self.crop_ratio}: give a ratio in (0, 1]")
         if self.interpolation not in _FILTERS:
             raise ValueError(f"unknown interpolation {self.interpolation!r}; allowed: {', '.join(_FILTERS)}")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -69,10 +70,11 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `Preprocessing(**content)` is the way back."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        size = self.size if isinstance(self.size, int) else list(self.size)
+        return asdict(self) | {"size": size, "mean": list(self.mean), "std": list(self.std)}
 
     def __call__(self, pictures: Picture | Sequence[Picture]) -> Tensor:
-        """The encoder's input for one image or several, always as a batch (n, channels, size, size).
+        """The encoder's input for one image or several, always as a batch (n, channels, height, width).
 
         Paths are decoded as in training (`barlow.data.decoding`: orientation, CMYK, transparency, 16 bits).
 
@@ -85,18 +87,18 @@ class Preprocessing:
         return (x - torch.tensor(self.mean).view(-1, 1, 1)) / torch.tensor(self.std).view(-1, 1, 1)
 
     def centre(self, pixels: np.ndarray) -> np.ndarray:
-        """The centre view of one (h, w, c) uint8 image before normalisation: (size, size, c) uint8."""
-        height, width = pixels.shape[:2]
-        side = min(height, width) * self.crop_ratio
-        if height == width == self.size == side:
+        """The centre view of one (h, w, c) uint8 image before normalisation, (height, width, c) uint8."""
+        (height, width), (high, wide) = pixels.shape[:2], height_width(self.size)
+        tall, long = (side * self.crop_ratio for side in largest_inside((height, width), (high, wide)))
+        if (height, width) == (high, wide) == (tall, long):
             return pixels
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
+        left, top = (width - long) / 2, (height - tall) / 2
+        box = (left, top, left + long, top + tall)
         # Channel by channel: any number of them, and Pillow resamples them independently anyway.
         planes = [
             np.asarray(
                 Image.fromarray(np.ascontiguousarray(pixels[:, :, c])).resize(
-                    (self.size,) * 2, _FILTERS[self.interpolation], box
+                    (wide, high), _FILTERS[self.interpolation], box
                 )
             )
             for c in range(pixels.shape[2])

@@ -83,7 +83,8 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
     - The weights may be for images of three channels, and the encoder for another number. The first convolution is then
       summed or repeated, in timm's way.
     - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
-      `module.`, `module.encoder.`, `module.backbone.`, `method/encoder.` or `network.`. What has other names is left out.
+      `module.`, `module.encoder.`, `module.backbone.`, `method/encoder.` or `network.`. What has other names is left
+      out.
 
     Args:
         encoder: changed in place, or not at all.
@@ -188,7 +189,7 @@ def packed(
         "kind": "custom" if name.startswith("custom:") else "timm",
         "name": name,
         "in_channels": preprocessing.channels,
-        "image_size": preprocessing.size,
+        "image_size": preprocessing.as_dict()["size"],
         "stem": stem,
         "zero_init_last": zero_init_last,
         "options": dict(options),

@@ -19,6 +19,7 @@ from barlow.nets.norms import recalibrated
 from barlow.nets.weights import load_encoder
 from barlow.probes.features import FeatureSet
 from barlow.probes.report import ENCODER
+from barlow.size import Size, height_width, resized, words
 from barlow.types import Features, Images
 from barlow.views.keys import permutation
 
@@ -46,16 +47,18 @@ class RawPixels(nn.Module):
     0.44 ± 0.02, and pixels in [0, 1] reach 0.34 ± 0.02. Euclidean 5-NN has 0.31 either way.
 
     Args:
-        side: larger views are resized to this side, bilinearly with antialiasing.
+        most: views of more pixels are resized to about so many, bilinearly with antialiasing and to the same aspect
+            ratio.
     """
 
-    def __init__(self, side: int):
+    def __init__(self, most: int):
         super().__init__()
-        self.side = side
+        self.most = most
 
     def forward(self, x: Images) -> Features:
-        if max(x.shape[2:]) > self.side:
-            x = F.interpolate(x.float(), size=(self.side, self.side), mode="bilinear", antialias=True)
+        height, width = x.shape[2:]
+        if height * width > self.most:
+            x = F.interpolate(x.float(), size=resized((height, width), self.most), mode="bilinear", antialias=True)
         return x.flatten(1)
 
 
@@ -66,8 +69,8 @@ class Compared:
     name: str
     """Of its features in the results."""
     network: nn.Module
-    size: int
-    """Side of the centre views that it gets."""
+    size: Size
+    """Of the centre views that it gets."""
 
     def views_of(self, images: LabelledSet) -> LabelledSet:
         """The images as this network gets them."""
@@ -97,9 +100,7 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
         yield Compared("start", start, size)
         if isinstance(start, HandedOut):
             yield Compared("start_plain", start.network, size)
-    for side in pixel_sides(train):
-        # Smaller pixels are made of the encoder's own views. Larger ones need larger views.
-        yield Compared(f"pixels_{side}", RawPixels(side), max(side, size))
+    yield from pixels(train)
     if config["kind"] == "custom":
         return
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
@@ -134,20 +135,27 @@ def whitened_pixels(
     shrinkage = storage.read_json(run / "encoder" / "config.json").get("whiten")
     if shrinkage is None:
         return {}
-    smallest = min((name for name in sets if name.startswith("pixels_")), key=lambda name: int(name.split("_")[1]))
+    widths = {name: train.features.shape[1] for name, (train, _) in sets.items() if name.startswith("pixels_")}
+    smallest = min(widths, key=widths.__getitem__)
     train, test = sets[smallest]
     of_train, of_test = whiten_features(train.features, shrinkage, test.features)
     return {f"{smallest}_whitened": (replace(train, features=of_train), replace(test, features=of_test))}
 
 
-def pixel_sides(train: LabelledSet) -> list[int]:
-    """The sides at which raw pixels are measured: 16, 32 and the encoder's own.
+def pixels(train: LabelledSet) -> Iterator[Compared]:
+    """Raw pixels at several sizes: as many as squares of `PIXEL_SIDES` have, and those of the encoder's views.
 
-    Images are not enlarged for it: digits of 8 pixels are measured at the side of the encoder's views alone.
+    Images are not enlarged for it: digits of 8 pixels are measured at the size of the encoder's views alone. Views that
+    are not square keep their shape: `pixels_16` then are about 256 pixels of that shape.
     """
-    size, channels = train.preprocessing.size, train.preprocessing.channels
-    own = max(size, int(np.median(train.sizes.min(axis=1))))
-    sides = {side for side in PIXEL_SIDES if side <= own}
-    if not sides or len(train) * channels * size**2 <= MOST_NUMBERS:
-        sides.add(size)
-    return sorted(sides)
+    size = train.preprocessing.size
+    height, width = height_width(size)
+    there = max(height * width, int(np.median(train.sizes.min(axis=1))) ** 2)
+    names = {side**2: str(side) for side in PIXEL_SIDES if side**2 <= there}
+    if not names or len(train) * train.preprocessing.channels * height * width <= MOST_NUMBERS:
+        names[height * width] = words(size)
+    for count, name in sorted(names.items()):
+        # Fewer pixels are made of the encoder's own views. More of them need larger views.
+        larger = resized((height, width), count)
+        seen = size if count <= height * width else larger[0] if larger[0] == larger[1] else larger
+        yield Compared(f"pixels_{name}", RawPixels(count), seen)

@@ -46,7 +46,7 @@ FLAGS = (
     Flag("encoder", "encoder.name", "any timm name (barlow list encoders)", metavar="NAME"),
     Flag("init", "encoder.init", "start from timm:NAME, a run folder, or a .safetensors file", metavar="FROM"),
     Flag("batch_size", "train.batch_size", "images a step, of all processes together", int, short="-b"),
-    Flag("image_size", "data.image_size", "side of the views", int, "PX"),
+    Flag("image_size", "data.image_size", "of the views: a side, or height x width (32x128)", metavar="PX|HxW"),
     Flag("seed", "seed", "of the weights, the order of the images and every random draw", int),
     Flag("workers", "data.workers", "does not change the result", int, short="-j"),
     Flag("device", "train.device", "where to train", metavar="cpu|cuda|mps"),

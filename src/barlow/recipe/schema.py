@@ -23,6 +23,7 @@ from barlow.recipe.sections import (
     SourceSection,
     TrainSection,
 )
+from barlow.size import size_of
 from barlow.views import ops
 
 CUSTOM = "custom:"
@@ -61,10 +62,12 @@ class Recipe(Section):
         table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
 
         def whole(op: dict[str, Any], place: str) -> dict[str, Any]:
-            if op.get("size") != "auto":
-                return _plain(op, _instance(op, table, place))
-            tried = op | {"size": 1}  # any side will do to check the rest
-            return _plain(op, _instance(tried, table, place)) | {"size": "auto"}
+            if op.get("size") == "auto":
+                tried = op | {"size": 1}  # any side will do to check the rest
+                return _plain(op, _instance(tried, table, place)) | {"size": "auto"}
+            if "size" in op:
+                op = op | {"size": size_of(op["size"], f"{place}.size", otherwise=", or auto")}
+            return _plain(op, _instance(op, table, place))
 
         return [[whole(op, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(views)]
 

@@ -7,13 +7,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
 from barlow.recipe.messages import NUMBER, TABLE, check_keys
+from barlow.size import Size, size_of
 
 Auto = Literal["auto"]
+
+SMALLEST, LARGEST = 4, {"image_size": 2048, "working_size": 4096}
+"""Limits of the sides of a size in pixels."""
 
 ONE_OF = {
     "train": (("epochs", "steps", "minutes"), ("checkpoint_minutes", "checkpoint_steps")),
@@ -44,15 +48,25 @@ class DataSection(Section):
 
     sources: list[str]
     split: str
-    image_size: Annotated[int, Field(ge=4, le=2048)] | Auto
+    image_size: Size | Auto
+    """Of the views: the side of squares, or [height, width]."""
     channels: Annotated[int, Field(ge=1, le=16)] | Auto
     executor: Literal["in_memory", "streaming", "auto"]
-    working_size: Annotated[int, Field(ge=4, le=4096)] | Auto
+    working_size: Size | Auto
+    """At which images are held in memory, as of the views."""
     mean: list[float] | Auto
     std: list[Annotated[float, Field(gt=0)]] | Auto
     max_bad: Annotated[float, Field(ge=0, le=1)]
     max_pixels: Annotated[int, Field(ge=1)]
     workers: Annotated[int, Field(ge=0)] | Auto
+
+    @field_validator(*LARGEST, mode="before")
+    @classmethod
+    def _a_size(cls, given: Any, info: ValidationInfo) -> Size | Auto:
+        if given == "auto":
+            return "auto"
+        most = LARGEST[str(info.field_name)]
+        return size_of(given, f"data.{info.field_name}", least=SMALLEST, most=most, otherwise=", or auto")
 
 
 class EncoderSection(Section):

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from barlow.size import Size, height_width, words
 from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
 from barlow.views.ops import Normalize, Op, RandomResizedCrop, as_images, kind_of
-from barlow.views.ops.crop import central_squares
+from barlow.views.ops.crop import central_boxes
 
 CHUNK = 1 << 20
 """On a CPU, this many elements of float images (4 MiB) are worked on at a time. Torch's calls then cost little beside
@@ -44,11 +45,12 @@ class ViewPipeline:
         std: per channel.
 
     Attributes:
-        sizes: the side of each view in pixels.
+        sizes: of each view in pixels: the side of a square, or (height, width).
 
     Raises:
-        ValueError: there is no view; a view has no crop or several, or normalises; a crop or a flip comes after an op
-            that tells what it drew; two ops tell something by the same name.
+        ValueError: there is no view; a view has no crop or several, or normalises; a view that is not square has an op
+            for square ones; a crop or a flip comes after an op that tells what it drew; two ops tell something by the
+            same name.
     """
 
     def __init__(self, views: Sequence[Sequence[Op]], mean: Sequence[float], std: Sequence[float]):
@@ -57,7 +59,9 @@ class ViewPipeline:
             raise ValueError("views: got none; give the ops of one view or more.")
         self.normalize = Normalize(tuple(mean), tuple(std))
         self._crops = [_crop_position(number, ops) for number, ops in enumerate(self.views, 1)]
-        self.sizes: tuple[int, ...] = tuple(self._crop(view).size for view in range(len(self.views)))
+        self.sizes: tuple[Size, ...] = tuple(self._crop(view).size for view in range(len(self.views)))
+        for number, (ops, size) in enumerate(zip(self.views, self.sizes, strict=True), 1):
+            _check_square(number, ops, size)
         self._telling = _telling_ops(self.views)
         self._outputs = _Outputs(OUTPUTS * len(self.views))
 
@@ -84,7 +88,7 @@ class ViewPipeline:
         views = []
         for view, (ops, size) in enumerate(zip(self.views, self.sizes, strict=True)):
             drawn = _draw(ops, 0, Keys(seed, epoch, ids, view))
-            shape = (*pixels.shape[:2], size, size)
+            shape = (*pixels.shape[:2], *height_width(size))
             views.append(self._normalized(pixels, shape, partial(_apply, drawn, original)))
         return views
 
@@ -100,13 +104,13 @@ class ViewPipeline:
 
     def crop_one(
         self, image: UInt8[np.ndarray, "c h w"], id: int, seed: int, epoch: int
-    ) -> list[UInt8[np.ndarray, "c s s"]]:
+    ) -> list[UInt8[np.ndarray, "c high wide"]]:
         """The same as ``cropper``, for the one image that has this id."""
         return self.cropper(np.array([id]), seed, epoch)(image, 0)
 
     def finish(
         self, crops: Sequence[Pixels], ids: np.ndarray | Tensor, seed: int, epoch: int
-    ) -> list[Float[Tensor, "n c s s"]]:
+    ) -> list[Float[Tensor, "n c high wide"]]:
         """Makes the rest of each view, batched: the ops after the crop, and normalisation.
 
         Args:
@@ -149,24 +153,24 @@ class ViewPipeline:
         return told
 
     def centre_from_memory(self, pixels: Pixels, sizes: np.ndarray | Tensor | None) -> Images:
-        """One plain view of each image, without any draw: its central square at the first view's size, normalised.
+        """One plain view of each image, without any draw: its centre at the first view's size, normalised.
 
-        A pass that embeds all images (a clustering before an epoch) needs the same view of an image each time. The
-        square's side is the image's shorter side, and it is resampled as RandomResizedCrop resamples its box.
+        A pass that embeds all images (a clustering before an epoch) needs the same view of an image each time. It is
+        the largest central box that has the view's aspect ratio, resampled as RandomResizedCrop resamples its box.
 
         Args:
             pixels: the images in memory, uint8, on the device to work on.
             sizes: (n, 2) original height and width of each; None if the images were not resized.
         """
         original, crop = _original_sizes(pixels, sizes), self._crop(0)
-        boxes = central_squares(original[:, 0], original[:, 1])
+        boxes = central_boxes(original[:, 0], original[:, 1], crop.size)
 
         def cropped(x: Images, rows: slice) -> Images:
             return crop.resample_held(x, boxes[rows], original[rows])
 
-        return self._normalized(pixels, (*pixels.shape[:2], crop.size, crop.size), cropped)
+        return self._normalized(pixels, (*pixels.shape[:2], *height_width(crop.size)), cropped)
 
-    def centre_crop(self, image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c s s"]:
+    def centre_crop(self, image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c high wide"]:
         """The same view as from ``centre_from_memory``, of an image of any size and before normalisation: for a worker.
 
         Args:
@@ -174,7 +178,8 @@ class ViewPipeline:
         """
         _check_uint8("image", image.dtype, np.dtype(np.uint8))
         height, width = image.shape[1:]
-        return self._crop(0).resample_one(image, central_squares(np.array([height]), np.array([width]))[0])
+        crop = self._crop(0)
+        return crop.resample_one(image, central_boxes(np.array([height]), np.array([width]), crop.size)[0])
 
     def finish_centre(self, crops: Pixels) -> Images:
         """Normalises the results of ``centre_crop``, stacked; on the device that they are on."""
@@ -212,6 +217,16 @@ def _crop_position(number: int, ops: Sequence[Op]) -> int:
     if any(isinstance(op, Normalize) for op in ops):
         raise ValueError(f"view {number}: got a normalize op; leave it out: mean and std are applied last anyway.")
     return positions[0]
+
+
+def _check_square(number: int, ops: Sequence[Op], size: Size) -> None:
+    """Raises ValueError if a view that is not square has an op for square ones."""
+    if not isinstance(size, int) and (turning := next((op for op in ops if op.square), None)) is not None:
+        kind = kind_of(type(turning))
+        raise ValueError(
+            f"view {number}: got {kind} and a size of {words(size)} (height x width); {kind} is for square views: give "
+            f"one side ({min(size)}), or leave {kind} out."
+        )
 
 
 def _telling_ops(views: Sequence[Sequence[Op]]) -> dict[str, tuple[int, int, Op]]:
@@ -283,7 +298,7 @@ class Cropper:
         shapes = (crop.shapes(draws[-1][0]) for crop, draws in zip(self._crops, self._draws, strict=True))
         self._shapes = [(shares.tolist(), ratios.tolist()) for shares, ratios in shapes]
 
-    def __call__(self, image: UInt8[np.ndarray, "c h w"], row: int) -> list[UInt8[np.ndarray, "c s s"]]:
+    def __call__(self, image: UInt8[np.ndarray, "c h w"], row: int) -> list[UInt8[np.ndarray, "c high wide"]]:
         """The crops of the image that has the id at this row, one for each view.
 
         Args:

@@ -8,8 +8,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from barlow.size import HeightWidth, Size, height_width, largest_inside, resized
+
 CELL = 96
-"""Side of a cell in pixels. A view of 32 pixels still shows each of them, and ten cells still fit a screen."""
+"""Side of a square cell in pixels. A view of 32 pixels still shows each of them, and ten cells still fit a screen."""
 MARGIN = 4
 GAP = 20
 """Between the original and each group of views, wider than the margin, so that one sees what belongs together."""
@@ -21,26 +23,31 @@ def _visible(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
 
 
-def _cell(image: UInt8[np.ndarray, "h w c"], side: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The image fitted into a square, its aspect ratio kept. A small image is enlarged so that its pixels show."""
+def cell_of(view: Size) -> HeightWidth:
+    """Height and width of cells for views of some size: of its aspect ratio, and as large as a square cell."""
+    return resized(height_width(view), CELL**2)
+
+
+def _cell(image: UInt8[np.ndarray, "h w c"], cell: HeightWidth) -> UInt8[np.ndarray, "high wide 3"]:
+    """The image fitted into a cell, its aspect ratio kept. A small image is enlarged so that its pixels show."""
     image = np.ascontiguousarray(_visible(image))
-    h, w = image.shape[:2]
-    fit_h, fit_w = max(1, round(side * h / max(h, w))), max(1, round(side * w / max(h, w)))
+    (h, w), (high, wide) = image.shape[:2], cell
+    fit_h, fit_w = (max(1, round(side)) for side in largest_inside(cell, (h, w)))
     x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    if max(h, w) < side:
+    if h < high and w < wide:
         x = F.interpolate(x, (fit_h, fit_w), mode="nearest-exact")
     else:
         x = F.interpolate(x, (fit_h, fit_w), mode="bicubic", antialias=True)
-    out = np.full((side, side, 3), PAPER, dtype=np.uint8)
-    top, left = (side - fit_h) // 2, (side - fit_w) // 2
+    out = np.full((high, wide, 3), PAPER, dtype=np.uint8)
+    top, left = (high - fit_h) // 2, (wide - fit_w) // 2
     out[top : top + fit_h, left : left + fit_w] = x[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
     return out
 
 
 def view_sheet(
     originals: Sequence[UInt8[np.ndarray, "h w c"]],
-    views: Sequence[Sequence[Float[Tensor, "n c s s"] | UInt8[Tensor, "n c s s"]]],
-    cell: int = CELL,
+    views: Sequence[Sequence[Float[Tensor, "n c _ _"] | UInt8[Tensor, "n c _ _"]]],
+    cell: Size = CELL,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draws one row for each image: the original, then several draws of each view.
 
@@ -48,7 +55,7 @@ def view_sheet(
         originals: n images of any size.
         views: one group of columns for each view. A group is one or more batches of the n images, each another draw;
             groups may differ in size, and all are shown in cells of one size. Floats are in [0, 1], not normalised.
-        cell: side of a cell in pixels.
+        cell: size of a cell in pixels.
 
     Returns:
         The picture. One channel is shown grey; of more than three the first three are shown.
@@ -65,16 +72,17 @@ def view_sheet(
                     f"view_sheet: got {len(originals)} images and a batch of {len(batch)} views; give one per image."
                 )
     columns = 1 + sum(len(group) for group in views)
-    width = columns * (cell + MARGIN) + MARGIN + len(views) * (GAP - MARGIN)
-    sheet = np.full((len(originals) * (cell + MARGIN) + MARGIN, width, 3), PAPER, dtype=np.uint8)
+    high, wide = cell = height_width(cell)
+    width = columns * (wide + MARGIN) + MARGIN + len(views) * (GAP - MARGIN)
+    sheet = np.full((len(originals) * (high + MARGIN) + MARGIN, width, 3), PAPER, dtype=np.uint8)
     for row, original in enumerate(originals):
-        top, left = MARGIN + row * (cell + MARGIN), MARGIN
-        sheet[top : top + cell, left : left + cell] = _cell(original, cell)
+        top, left = MARGIN + row * (high + MARGIN), MARGIN
+        sheet[top : top + high, left : left + wide] = _cell(original, cell)
         for group in views:
             left += GAP - MARGIN
             for batch in group:
-                left += cell + MARGIN
+                left += wide + MARGIN
                 one = batch[row].detach().cpu()
                 one = one.clamp(0, 1).mul(255).round().byte() if one.is_floating_point() else one
-                sheet[top : top + cell, left : left + cell] = _cell(one.permute(1, 2, 0).numpy(), cell)
+                sheet[top : top + high, left : left + wide] = _cell(one.permute(1, 2, 0).numpy(), cell)
     return sheet

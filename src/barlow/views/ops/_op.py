@@ -25,6 +25,9 @@ class Op(Protocol):
     geometric: ClassVar[bool] = False
     """Whether the op moves pixels, as a crop, a flip or a rotation does."""
 
+    square: ClassVar[bool] = False
+    """Whether the op is for square views only, as a quarter turn is: it would change height into width."""
+
     tells: ClassVar[str | None] = None
     """The name by which an objective can ask what this op drew, such as `rotation`. None: nobody can ask.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from barlow.size import Size, aspect, height_width, size_of
 from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops._op import Op, between, checked_range
@@ -69,31 +70,37 @@ def _central_boxes(heights: np.ndarray, widths: np.ndarray, low: float, high: fl
     return np.stack([(heights - h) // 2, (widths - w) // 2, h, w], axis=1)
 
 
-def central_squares(heights: np.ndarray, widths: np.ndarray) -> Int64[np.ndarray, "n 4"]:
-    """The box (top, left, height, width) of each image's largest central square."""
-    return _central_boxes(heights, widths, 1.0, 1.0)
+def central_boxes(heights: np.ndarray, widths: np.ndarray, size: Size) -> Int64[np.ndarray, "n 4"]:
+    """The largest central box (top, left, height, width) of each image that has the aspect ratio of a size."""
+    return _central_boxes(heights, widths, aspect(size), aspect(size))
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Op):
-    """Cuts out a box of random area and aspect ratio and resizes it to a square (Inception's crop).
+    """Cuts out a box of random area and aspect ratio and resizes it to one size (Inception's crop).
 
     Ten boxes are tried, with an area uniform in ``scale`` (as a part of the image's) and an aspect ratio log-uniform in
     ``ratio``. The first that fits into the image is put at a uniform place. If none fits, the largest central box of an
     allowed ratio is taken.
 
+    ``ratio`` is relative to the result's own aspect ratio: it says how far the content may be stretched or squeezed,
+    and that is the same for every size. For example, with (3/4, 4/3) and a result of 32 × 128, whose width is 4 times
+    its height, the boxes' widths are from 3 to 5.33 times their heights. For a square the two meanings are one.
+
     Source: torchvision's RandomResizedCrop with antialias=True; recipes of BYOL, Barlow Twins, VICReg, W-MSE (bicubic).
     Convention: values are clipped to [0, 1] after each of the two passes of the resampling. Pillow and torch do so with
     8-bit images, and those are what the papers' code resampled; torch's float kernel lets bicubic overshoot.
+    Deviation: torchvision's ``ratio`` is that of the box, whatever the result's. It differs where the result is not
+    square, and the papers' are.
 
     Args:
-        size: side of the result in pixels.
+        size: of the result in pixels: the side of a square, or (height, width).
         scale: smallest and largest part of the image's area.
-        ratio: smallest and largest width / height.
+        ratio: smallest and largest width / height of the box, relative to that of the result.
         interpolation: only "bicubic".
     """
 
-    size: int
+    size: Size
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "bicubic"
@@ -102,8 +109,7 @@ class RandomResizedCrop(Op):
     geometric: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"random_resized_crop: got size={self.size!r}; give the side in pixels, 1 or more.")
+        object.__setattr__(self, "size", size_of(self.size, "random_resized_crop: size"))
         object.__setattr__(self, "scale", checked_range("random_resized_crop: scale", self.scale))
         object.__setattr__(self, "ratio", checked_range("random_resized_crop: ratio", self.ratio))
         if self.interpolation != "bicubic":
@@ -139,12 +145,16 @@ class RandomResizedCrop(Op):
         boxes = np.concatenate([corners, sides]).T.astype(np.int64)
         if found.all():
             return boxes
-        return np.where(found[:, None], boxes, _central_boxes(heights, widths, *self.ratio))
+        return np.where(found[:, None], boxes, _central_boxes(heights, widths, *self._ratios()))
 
     def shapes(self, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For every attempt of every image, the box's share of the image's area, and its width / height."""
         shares = between(uniforms[:, : self.ATTEMPTS], *self.scale)
-        return shares, np.exp(between(uniforms[:, self.ATTEMPTS : -2], *np.log(self.ratio)))
+        return shares, np.exp(between(uniforms[:, self.ATTEMPTS : -2], *np.log(self.ratio))) * aspect(self.size)
+
+    def _ratios(self) -> tuple[float, float]:
+        """Smallest and largest width / height of a box."""
+        return self.ratio[0] * aspect(self.size), self.ratio[1] * aspect(self.size)
 
     def box_of_one(
         self, height: int, width: int, shares: Sequence[float], ratios: Sequence[float], uniforms: np.ndarray
@@ -197,22 +207,23 @@ class RandomResizedCrop(Op):
     def resample(self, x: Images, boxes: np.ndarray) -> Images:
         """Resizes a box (top, left, height, width, in pixels of ``x``; may be fractions) of each image."""
         n, c, h, w = x.shape
+        high, wide = height_width(self.size)
         top, left, height, width = torch.from_numpy(boxes.T.astype(np.float32)).to(x.device)
-        down = resampling_weights(top, height, h, self.size).to(x.dtype)
-        across = resampling_weights(left, width, w, self.size).to(x.dtype)
+        down = resampling_weights(top, height, h, high).to(x.dtype)
+        across = resampling_weights(left, width, w, wide).to(x.dtype)
         # Clipped after each pass, because 8-bit resampling clips there what bicubic overshoots.
-        rows = torch.bmm(x.reshape(n, c * h, w), across.transpose(1, 2)).clamp_(0.0, 1.0).view(n, c, h, self.size)
-        out = x.new_empty(n, c, self.size, self.size)
+        rows = torch.bmm(x.reshape(n, c * h, w), across.transpose(1, 2)).clamp_(0.0, 1.0).view(n, c, h, wide)
+        out = x.new_empty(n, c, high, wide)
         for channel in range(c):
             out[:, channel] = torch.bmm(down, rows[:, channel])
         return out.clamp_(0.0, 1.0)
 
-    def resample_one(self, image: UInt8[np.ndarray, "c h w"], box: Iterable[int]) -> UInt8[np.ndarray, "c s s"]:
+    def resample_one(self, image: UInt8[np.ndarray, "c h w"], box: Iterable[int]) -> UInt8[np.ndarray, "c high wide"]:
         """Resizes the box of one image of any size, in whole pixels and with torch's uint8 kernel: for a worker.
 
-        The result lies in memory as (s, s, c). In this order the kernel is fastest.
+        The result lies in memory as (high, wide, c). In this order the kernel is fastest.
         """
         top, left, height, width = (int(edge) for edge in box)
         part = np.array(image[:, top : top + height, left : left + width].transpose(1, 2, 0), order="C")
         pixels = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
-        return F.interpolate(pixels, (self.size, self.size), mode="bicubic", antialias=True)[0].numpy()
+        return F.interpolate(pixels, height_width(self.size), mode="bicubic", antialias=True)[0].numpy()

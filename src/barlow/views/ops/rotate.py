@@ -32,6 +32,7 @@ class RandomRotate90(Op):
     """
 
     geometric: ClassVar[bool] = True
+    square: ClassVar[bool] = True
     tells: ClassVar[str | None] = "rotation"
 
     def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
