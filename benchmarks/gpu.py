@@ -121,6 +121,7 @@ def planned(case: Case, device: torch.device, images: int) -> Plan:
         candidates=images,
         channels=3,
         image_size=case.size,
+        centre_size=case.size,
         working_size=case.held,
         executor="in_memory",
         workers=1,

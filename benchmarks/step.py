@@ -216,12 +216,12 @@ def bare(case: Case, folder: Path) -> None:
 
 def prepared(case: Case, folder: Path, world: Any) -> tuple[Any, Any]:
     """The learner of a case, as `barlow pretrain` builds it, and the loader of its images."""
-    from barlow import plan
     from barlow.assembly import build_learner
+    from barlow.preparation import prepare
     from barlow.recipe.request import chosen_recipe
 
     chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
-    found = plan.prepare(chosen, world)
+    found = prepare(chosen, world)
     return build_learner(found.plan, world, found.loader), found.loader
 
 

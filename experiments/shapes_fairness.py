@@ -26,7 +26,7 @@ from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import World, has_native_bf16
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
-from barlow.plan import prepare
+from barlow.preparation import prepare
 from barlow.probes.features import FeatureSet, embed
 from barlow.probes.knn import WeightedKNN
 from barlow.probes.logistic import Logistic

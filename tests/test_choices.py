@@ -7,6 +7,7 @@ import torch
 
 from barlow import choices
 from barlow.facts import ImageFacts, Machine
+from barlow.nets.origin import Normalization
 from barlow.size import Size
 
 CPU = Machine(torch.device("cpu"), processes=1, cores=4, memory=4 << 30, half=True)
@@ -30,6 +31,40 @@ def test_what_is_given_is_left_as_it_is() -> None:
 
 def test_images_without_colour_have_one_channel() -> None:
     assert [choices.channels("auto", replace(PHOTOS, grey=grey)) for grey in (True, False)] == [1, 3]
+
+
+def test_given_weights_choose_the_channels_that_they_know() -> None:
+    grey, colour = replace(PHOTOS, grey=True), Normalization((0.5,) * 3, (0.5,) * 3)
+    assert choices.channels("auto", grey, colour) == 3
+    assert choices.channels(1, grey, colour) == 1
+
+
+@pytest.mark.parametrize(
+    ("view", "short_side", "aspect", "size"),
+    [
+        (64, 300, 1.0, 96),
+        (64, 96, 1.5, 96),
+        (64, 80, 1.0, 80),
+        (24, 32, 1.0, 32),
+        (28, 28, 1.0, 28),
+        (64, 40, 1.0, 64),
+        ((32, 128), 300, 4.0, (48, 192)),
+        ((32, 128), 40, 16.0, (40, 160)),
+        ((32, 128), 128, 1.0, (32, 128)),
+    ],
+)
+def test_the_finished_encoder_takes_whole_images_larger_than_views_and_never_enlarged(
+    view: Size, short_side: int, aspect: float, size: Size
+) -> None:
+    images = replace(PHOTOS, short_side=short_side, aspect=aspect)
+    assert choices.centre_size("auto", view, images, fixed=False) == size
+    assert choices.centre_size("auto", view, images, fixed=True) == view
+    assert choices.centre_size(None, view, images, fixed=False) == view
+    assert choices.centre_size(50, view, images, fixed=False) == 50
+
+
+def test_of_images_that_cannot_be_read_the_encoder_takes_views() -> None:
+    assert choices.centre_size("auto", 64, replace(PHOTOS, short_side=None), fixed=False) == 64
 
 
 @pytest.mark.parametrize(

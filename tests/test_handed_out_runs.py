@@ -77,3 +77,17 @@ def test_an_encoder_given_in_python_is_handed_out_as_it_is(data: Path, tmp_path:
     result = pretrain(str(data), tmp_path / "run", encoder=module, overrides=changes, progress=False)
     assert type(result.encoder) is torch.nn.Sequential
     assert len(result.encoder) == 3
+
+
+def test_the_encoder_takes_whole_images_larger_than_the_views_it_was_trained_on(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = WHITE | {"data.centre_size": "auto", "encoder.stages": "all"}
+    result = pretrain(str(data), tmp_path / "run", overrides=changes, progress=False, tell=said.append)
+    encoder = load_encoder(result.run_folder)
+    assert encoder.preprocessing.size == 24, "views are 16, and the images themselves 24"
+    assert any(line.startswith("encoder  takes whole images at 24 px") for line in said)
+    assert on(encoder, data).mean(0).abs().max() < 0.05, "whitened by what it will see, and not by views"
+    assert encoder.num_features == sum(encoder.widths) == 64 + 4 * 32, "of the stem and four bottleneck stages"
+    found = evaluate(result.run_folder, data, data, probes=["knn"])
+    assert found.report["preprocessing"]["size"] == 24
+    assert {"pixels_16", "pixels_24"} <= found.results.keys()

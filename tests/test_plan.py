@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from barlow import plan as plans
+from barlow import preparation
 from barlow.distributed import World
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import chosen_recipe
@@ -22,13 +22,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40, classes=4)
 
 
-def prepared(data: Path, objective: Any = None, **overrides: Any) -> plans.Prepared:
+def prepared(data: Path, objective: Any = None, **overrides: Any) -> preparation.Prepared:
     changes = tiny.SMALL | {"data.workers": 0} | {key.replace("__", "."): value for key, value in overrides.items()}
     widths = changes.pop("method.projector.widths")
     kind = changes.pop("recipe", "small_barlow_twins")
     if kind != "small_rotation":
         changes["method.projector.widths"] = widths
-    return plans.prepare(chosen_recipe(data, recipe=kind, overrides=changes), SINGLE, objective)
+    return preparation.prepare(chosen_recipe(data, recipe=kind, overrides=changes), SINGLE, objective)
 
 
 @pytest.mark.parametrize("executor", ["in_memory", "streaming"])
@@ -55,13 +55,9 @@ def test_all_images_come_once_in_order_and_the_last_batch_is_filled_up(executor:
 
 
 def test_several_processes_share_all_images(data: Path) -> None:
-    changes = tiny.SMALL | {"data.workers": 0}
-    shares = [
-        list(
-            plans.prepare(chosen_recipe(data, overrides=changes), World(torch.device("cpu"), rank, 2)).loader.all_rows()
-        )
-        for rank in range(2)
-    ]
+    chosen = chosen_recipe(data, overrides=tiny.SMALL | {"data.workers": 0})
+    worlds = [World(torch.device("cpu"), rank, 2) for rank in range(2)]
+    shares = [list(preparation.prepare(chosen, world).loader.all_rows()) for world in worlds]
     ids = [part.known["ids"] for pair in zip(*shares, strict=True) for part in pair]
     assert torch.cat(ids).tolist() == [*range(40), *[39] * 8]
 

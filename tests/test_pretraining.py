@@ -16,9 +16,8 @@ import yaml
 from torch import Tensor, nn
 
 import barlow
-from barlow import facts, pretraining, storage
+from barlow import facts, preparation, pretraining, storage
 from barlow import learner as learners
-from barlow import plan as plans
 from barlow.distributed import World
 from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
@@ -78,7 +77,7 @@ def test_a_cpu_with_bfloat16_computes_tiny_views_in_float32(
     # Below a stride, an image of one pixel: torch's bfloat16 kernels leave gradients there that nobody wrote.
     monkeypatch.setattr(facts, "has_native_bf16", lambda device: True)
     chosen = chosen_recipe(data, steps=1, batch_size=16, image_size=size, device="cpu")
-    plan = plans.prepare(chosen, World(torch.device("cpu"))).plan
+    plan = preparation.prepare(chosen, World(torch.device("cpu"))).plan
     assert plan.precision == plan.recipe.train.precision == precision
 
 
@@ -629,7 +628,7 @@ def test_an_unreadable_image_does_not_stop_the_picture_of_views(
 ) -> None:
     """Of a large streamed set only a sample is tried before; a bad file outside of it, first or last, comes as here."""
     photos = tiny.images(tmp_path / "photos", 40)
-    scan = plans.scan
+    scan = preparation.scan
 
     def scanned(*given: Any, **more: Any) -> Any:
         found = scan(*given, **more)

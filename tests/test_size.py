@@ -13,8 +13,7 @@ import yaml
 from PIL import Image
 
 import barlow
-from barlow import plan as plans
-from barlow import storage
+from barlow import preparation, storage
 from barlow.distributed import World
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files, schema
@@ -188,7 +187,7 @@ def test_both_executors_make_the_same_views_of_images_that_are_held_whole(tmp_pa
             "data.std": [0.5] * 3,
         }
         chosen = chosen_recipe(images, image_size=WIDE, overrides=changes)
-        loaders.append(plans.prepare(chosen, World(torch.device("cpu"))).loader)
+        loaders.append(preparation.prepare(chosen, World(torch.device("cpu"))).loader)
     for memory, streamed in zip(*(loader.stream(0, 3) for loader in loaders), strict=True):
         assert torch.equal(memory.rows.known["ids"], streamed.rows.known["ids"])
         for one, other in zip(memory.rows.views, streamed.rows.views, strict=True):
@@ -265,7 +264,7 @@ def test_long_images_are_held_with_the_pixels_that_their_views_need(tmp_path: Pa
     contrast = {}
     for executor in ("in_memory", "streaming"):
         chosen = chosen_recipe(images, image_size=(32, 128), overrides=NETWORK | changes | {"data.executor": executor})
-        prepared = plans.prepare(chosen, World(torch.device("cpu")))
+        prepared = preparation.prepare(chosen, World(torch.device("cpu")))
         assert prepared.plan.working_size == ((40, 600) if executor == "in_memory" else (48, 720))
         contrast[executor] = next(iter(prepared.loader.stream(0, 1))).rows.views[0].std().item()
     assert contrast["in_memory"] == pytest.approx(contrast["streaming"], rel=0.01)

@@ -10,7 +10,7 @@ from typing import Literal
 from barlow.facts import ImageFacts, Machine
 from barlow.nets.origin import Normalization
 from barlow.recipe.sections import LARGEST, Auto
-from barlow.size import HeightWidth, Size, aspect, height_width, size_of
+from barlow.size import HeightWidth, Size, aspect, height_width, largest_inside, size_of
 
 LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
@@ -94,6 +94,31 @@ def size_for_long_images(square: int, images: ImageFacts) -> HeightWidth | None:
     short_side = max(round(square / math.sqrt(longer) / 8) * 8, SMALLEST_VIEW)
     long_side = min(round(short_side * longer / 8) * 8, LARGEST["image_size"])
     return (short_side, long_side) if images.aspect > 1 else (long_side, short_side)
+
+
+def centre_size(given: Size | Auto | None, view: Size, images: ImageFacts, *, fixed: bool) -> Size:
+    """Size of the centre views that the finished encoder takes.
+
+    A crop of half the area that is resized to the views' size shows things larger than the whole image does at that
+    size. So an encoder meets things at the size that it knows in a centre view of `WORKING_SCALE` times the views, and
+    sees more of them. Images that are smaller are not enlarged. On 96-pixel images, with 64-pixel views, it is worth
+    three points and more of kNN and logistic regression (docs/choosing.md).
+
+    Args:
+        given: the recipe's; null stands for the views' size.
+        view: size of the views.
+        images: what is known of the images.
+        fixed: whether the network takes images of one size only, as ViTs do.
+    """
+    if given is None or (given == "auto" and (fixed or images.short_side is None)):
+        return view
+    if given != "auto":
+        return given
+    assert images.short_side is not None
+    own = images.short_side * max(1 / images.aspect, 1), images.short_side * max(images.aspect, 1)
+    high, wide = height_width(view)
+    scale = max(1.0, min(WORKING_SCALE, largest_inside((round(own[0]), round(own[1])), (high, wide))[0] / high))
+    return size_of((round(scale * high), round(scale * wide)))
 
 
 def working_size(given: Size | Auto, view: Size, images: ImageFacts) -> Size:

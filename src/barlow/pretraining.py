@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from barlow import plan as plans
-from barlow import storage
+from barlow import preparation, storage
 from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
+from barlow.data.centre import centre_views
 from barlow.data.folder import printable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
-from barlow.machine import environment
+from barlow.machine import available_cores, environment
 from barlow.nets import weights
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.plan import Plan
@@ -29,6 +30,7 @@ from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import memory_explained, stoppable
 from barlow.train import train
+from barlow.views.keys import permutation
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
 
 
@@ -148,7 +150,7 @@ class _Pretraining:
             start = checkpoint.step
         first = None
         if plan.recipe.encoder.init is not None and not self.resume:
-            first = _finished(copy.deepcopy(learner.method.encoder), plan, loader, world)
+            first = _finished(copy.deepcopy(learner.method.encoder), plan, prepared, world)
         if world.main:
             self._begin(plan, prepared, start, first)
 
@@ -166,7 +168,7 @@ class _Pretraining:
                 total,
                 [*watchers, stop_if_asked],
             )
-        trained = _finished(learner.method.encoder, plan, loader, world)
+        trained = _finished(learner.method.encoder, plan, prepared, world)
         if world.main:
             _write_encoder(run.path / "encoder", trained, plan)
         world.share("written")
@@ -205,7 +207,7 @@ class _Pretraining:
         fixed = schema.check(override(plan.recipe.as_dict(), {"train.steps": steps}))
         return replace(plan, recipe=fixed)
 
-    def _begin(self, plan: Plan, prepared: plans.Prepared, start: int, first: nn.Module | None) -> None:
+    def _begin(self, plan: Plan, prepared: preparation.Prepared, start: int, first: nn.Module | None) -> None:
         """Writes what a run has before its first step; of a resumed one, only where it is gone on with."""
         run, recipe = self.run, plan.recipe
         if not self.resume:
@@ -235,13 +237,13 @@ class _Pretraining:
         return watchers
 
 
-def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> plans.Prepared:
+def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> preparation.Prepared:
     """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
     if world.main:
-        prepared = plans.prepare(chosen, world, objective)
+        prepared = preparation.prepare(chosen, world, objective)
         world.share(json.dumps(prepared.plan.recipe.as_dict()))
         return prepared
-    return plans.prepare(schema.check(json.loads(world.share(None))), world, objective)
+    return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)
 
 
 def _memory_explained(plan: Plan) -> contextlib.AbstractContextManager[None]:
@@ -257,12 +259,15 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
         )
 
 
-def _finished(encoder: nn.Module, plan: Plan, loader: Loader, world: World) -> nn.Module:
+def _finished(encoder: nn.Module, plan: Plan, prepared: preparation.Prepared, world: World) -> nn.Module:
     """An encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
     section = plan.recipe.encoder
     finished = handed_out(encoder.eval(), section.stages, section.whiten).eval().to(world.device)
     if isinstance(finished, HandedOut) and section.whiten is not None:
-        finished.fit((rows.views[0] for rows in loader.some_rows(IMAGES)), section.whiten, world)
+        ids = np.asarray(prepared.ids)[permutation(plan.recipe.seed, 0, len(prepared.ids))[:IMAGES]]
+        own, threads = ids[world.rank :: world.size], max(1, available_cores() // world.neighbours)
+        views = centre_views(prepared.source, own, plan.preprocessing, batch_size=256, workers=threads)
+        finished.fit((view.to(world.device) for view in views), section.whiten, world)
     return finished
 
 

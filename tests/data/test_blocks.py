@@ -8,7 +8,7 @@ import tiny
 import torch
 from PIL import Image
 
-from barlow import plan as plans
+from barlow import preparation
 from barlow.data.folder import FolderSource
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.memory import hold
@@ -52,7 +52,7 @@ def test_what_a_run_prepares_for_a_process_loads_the_rows_of_that_process(execut
     chosen = chosen_recipe(data, overrides=tiny.SMALL | {"data.executor": executor, "data.workers": 0})
     device = torch.device("cpu")
     whole, *parts = (
-        next(plans.prepare(chosen, world).loader.stream(1, 2))
+        next(preparation.prepare(chosen, world).loader.stream(1, 2))
         for world in (World(device), World(device, 0, 2), World(device, 1, 2))
     )
     assert [len(part.rows.known["ids"]) for part in parts] == [8, 8]

@@ -231,9 +231,9 @@ FAULTS = [
     ),
     Fault(
         "a run does not tell its loader which rows are its own",
-        "plan.py",
-        '        "block": own,\n',
-        "",
+        "preparation.py",
+        "**options, block=own, labels=labels)",
+        "**options, labels=labels)",
         (
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[in_memory]",
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[streaming]",

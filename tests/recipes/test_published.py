@@ -178,6 +178,7 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
         candidates=100_000,
         channels=3,
         image_size=32,
+        centre_size=32,
         working_size=32,
         executor="in_memory",
         workers=1,

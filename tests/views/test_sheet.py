@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import plan as plans
+from barlow import preparation
 from barlow.data.preview import DRAWS
 from barlow.distributed import World
 from barlow.recipe import files, schema
@@ -114,7 +114,7 @@ def test_the_sheet_of_a_run_shows_views_in_any_number_and_size_turned_as_they_ar
     changes = {"views": views, "data.sources": [str(tmp_path)], "data.image_size": CELL, "train.device": "cpu"}
     recipe = "small_rotation" if len(sizes) == 1 else "small_vicreg"  # rotation would hold every view to the told turn
     chosen = schema.check(override(files.read(recipe), changes))
-    sheet = plans.prepare(chosen, World(torch.device("cpu"))).sheet()
+    sheet = preparation.prepare(chosen, World(torch.device("cpu"))).sheet()
     step = CELL + MARGIN
     assert sheet.shape[1] == (1 + draws * len(sizes)) * step + MARGIN + len(sizes) * (GAP - MARGIN)
     ops = [[RandomResizedCrop(size)] for size in sizes]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
+from barlow.data.centre import decoded_centres, normalized
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
@@ -97,18 +98,12 @@ class LabelledSet:
     def views(self, batch_size: int, rows: np.ndarray | None = None) -> Iterator[Images]:
         """Normalised batches of centre views, in the order of `ids`; with `rows`, of these positions in `ids` only."""
         rows = np.arange(len(self)) if rows is None else rows
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.preprocessing.mean, self.preprocessing.std))
-
-        def view(row: int) -> np.ndarray:
-            return self.preprocessing.centre(self.source.read(int(self.ids[row])))
-
-        # The threads do not stop between batches: they decode the next batch while the network is busy with this one.
-        decoded = iter(()) if self.held is not None else in_threads(view, rows, available_cores())
+        if self.held is None:
+            views = _readable(self, decoded_centres(self.source, self.ids[rows], self.preprocessing, available_cores()))
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            pixels = self.held[batch] if self.held is not None else np.stack([next(decoded) for _ in batch])
-            # In place, so that the order of the bytes stays (n, h, w, c): the network wants its input `channels_last`.
-            yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+            pixels = self.held[batch] if self.held is not None else np.stack([next(views) for _ in batch])
+            yield normalized(pixels, self.preprocessing)
 
     def augmented_views(self, batch_size: int, seed: int, epoch: int, device: torch.device) -> Iterator[Images]:
         """Normalised batches in the order of `ids`, each image cropped and flipped at random.
@@ -128,6 +123,14 @@ class LabelledSet:
             stop = min(start + batch_size, len(self))
             pixels = torch.from_numpy(np.stack([next(crops) for _ in range(start, stop)])).to(device)
             yield normalize(flip(as_images(pixels), keys.for_op(1).rows(start, stop)))
+
+
+def _readable(images: LabelledSet, centres: Iterator[np.ndarray | None]) -> Iterator[np.ndarray]:
+    """Raises UnreadableImage: an image that could be read a while ago cannot be read any more."""
+    for centre in centres:
+        if centre is None:
+            raise UnreadableImage(f"an image of {images.source.name} that could be read cannot be read any more")
+        yield centre
 
 
 def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessing, max_bad: float) -> LabelledSet:

@@ -85,11 +85,6 @@ class _Order:
     def batch(self, step: int, rows: Rows, replaced: list[tuple[int, int, str]] | None = None) -> Batch:
         return Batch(step, self.epoch(step), rows, replaced or [], step % self.steps_per_epoch == 0)
 
-    def some(self, most: int) -> Iterator[NDArray[np.int64]]:
-        """This process's block of full batches of different rows, drawn at random: at least one, and of `most` rows."""
-        for step in range(max(1, min(most // self.batch_size, self.steps_per_epoch))):
-            yield self.rows(step)
-
     def all(self) -> Iterator[NDArray[np.int64]]:
         """This process's block of every batch of all rows in order; the last batch is filled up with its last row."""
         for start in range(0, self.count, self.batch_size):
@@ -152,14 +147,7 @@ class MemoryLoader:
 
     def all_rows(self) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
-        return self._centre_views(self._order.all())
-
-    def some_rows(self, most: int) -> Iterator[Rows]:
-        """The same of about `most` images, drawn at random."""
-        return self._centre_views(self._order.some(most))
-
-    def _centre_views(self, blocks: Iterator[NDArray[np.int64]]) -> Iterator[Rows]:
-        for block in blocks:
+        for block in self._order.all():
             rows = torch.from_numpy(block)
             view = self.pipeline.centre_from_memory(self.pixels[rows.to(self.device)], self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
@@ -258,14 +246,7 @@ class StreamingLoader:
 
         A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
         """
-        return self._centre_views(self._order.all())
-
-    def some_rows(self, most: int) -> Iterator[Rows]:
-        """The same of about `most` images, drawn at random."""
-        return self._centre_views(self._order.some(most))
-
-    def _centre_views(self, rows_of_blocks: Iterator[NDArray[np.int64]]) -> Iterator[Rows]:
-        blocks = [_Request(self.ids[rows], 0) for rows in rows_of_blocks]
+        blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
         cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
         for crops in self._loaded(cropping, blocks):
             self._watch(crops, deque(maxlen=WINDOW))

@@ -137,6 +137,16 @@ def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[st
             raise ValueError(f"encoder option {key!r} is not for options: {_OWN_ARGUMENTS[key]}")
 
 
+def takes_one_size(name: str) -> bool:
+    """Whether a network is built for images of one size: ViTs and others with positions or windows.
+
+    Of a network that is given in Python nobody knows, so it is taken to be one.
+    """
+    import timm
+
+    return not timm.is_model(name) or bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", True))
+
+
 def timm_arguments(name: str, in_channels: int, image_size: Size, options: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's `create_model` takes for these arguments of ours."""
     import timm

@@ -20,8 +20,8 @@ from barlow.types import Features, Images
 
 Stages = Literal["last", "all"]
 
-IMAGES = 10_000
-"""Statistics are taken over this many images, if there are so many: ten for each of 1,000 features."""
+IMAGES = 5_000
+"""Statistics are taken over this many images, if there are so many: ten for each of 500 features."""
 
 
 class HandedOut(nn.Module):
@@ -71,16 +71,19 @@ class HandedOut(nn.Module):
             world: the processes whose images count together.
         """
         assert isinstance(self.whiten, nn.Linear)
-        count, total, products = 0, torch.zeros(()), torch.zeros(())  # which broadcast
+        width = sum(self.widths)
+        # A row for each feature's products with the others, one for the sums, and one for the number of images.
+        sums = torch.zeros(width + 2, width, dtype=torch.float64)
         with torch.no_grad():
             for view in views:
                 features = torch.cat(self.parts(view), 1).cpu().double()
-                count += len(features)
-                total, products = total + features.sum(0), products + features.T @ features
-        own = torch.cat([products, total[None]])
-        sums = world.collect(own.to(world.device)).sum(0).cpu() if world.size > 1 else own
-        mean = sums[-1] / (count * world.size)
-        covariance = sums[:-1] / (count * world.size) - torch.outer(mean, mean)
+                sums[:width] += features.T @ features
+                sums[width] += features.sum(0)
+                sums[width + 1] += len(features)
+        if world.size > 1:
+            sums = world.collect(sums.to(world.device)).sum(0).cpu()
+        mean = sums[width] / sums[width + 1]
+        covariance = sums[:width] / sums[width + 1] - torch.outer(mean, mean)
         weight, bias = whitening(mean, covariance, shrinkage, self.widths)
         with torch.no_grad():
             self.whiten.weight.copy_(weight)

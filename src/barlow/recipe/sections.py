@@ -16,7 +16,7 @@ from barlow.size import Size, size_of
 
 Auto = Literal["auto"]
 
-SMALLEST, LARGEST = 4, {"image_size": 2048, "working_size": 4096}
+SMALLEST, LARGEST = 4, {"image_size": 2048, "centre_size": 2048, "working_size": 4096}
 """Limits of the sides of a size in pixels."""
 
 ONE_OF = {
@@ -50,6 +50,8 @@ class DataSection(Section):
     split: str
     image_size: Size | Auto
     """Of the views: the side of squares, or [height, width]."""
+    centre_size: Size | Auto | None = None
+    """Of the centre views that the finished encoder takes; null: that of the views."""
     channels: Annotated[int, Field(ge=1, le=16)] | Auto
     executor: Literal["in_memory", "streaming", "auto"]
     working_size: Size | Auto
@@ -62,9 +64,9 @@ class DataSection(Section):
 
     @field_validator(*LARGEST, mode="before")
     @classmethod
-    def _a_size(cls, given: Any, info: ValidationInfo) -> Size | Auto:
-        if given == "auto":
-            return "auto"
+    def _a_size(cls, given: Any, info: ValidationInfo) -> Size | Auto | None:
+        if given == "auto" or given is None:
+            return given
         most = LARGEST[str(info.field_name)]
         return size_of(given, f"data.{info.field_name}", least=SMALLEST, most=most, otherwise=", or auto")
 

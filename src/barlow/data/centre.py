@@ -1,0 +1,61 @@
+"""Centre views of images, as a finished encoder takes them."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+
+from barlow.data.decoding import UnreadableImage
+from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.sources import ImageSource
+from barlow.nets.preprocessing import Preprocessing
+from barlow.types import Images
+
+
+def decoded_centres(
+    source: ImageSource, ids: Sequence[int] | Int64[np.ndarray, "n"], preprocessing: Preprocessing, workers: int
+) -> Iterator[UInt8[np.ndarray, "h w c"] | None]:
+    """The centre of each image in 8 bits, in the order of `ids`; None for one that cannot be read.
+
+    The threads do not stop between two of them: they decode what comes next while the caller is busy.
+    """
+
+    def centre(id: int) -> np.ndarray | None:
+        try:
+            return preprocessing.centre(source.read(int(id)))
+        except UnreadableImage:
+            return None
+
+    return in_threads(centre, ids, workers)
+
+
+def normalized(pixels: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing) -> Images:
+    """Centres as an encoder takes them: floats, less the mean, over the standard deviation."""
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    # In place, so that the order of the bytes stays (n, h, w, c): the network wants its input `channels_last`.
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+def centre_views(
+    source: ImageSource, ids: Int64[np.ndarray, "n"], preprocessing: Preprocessing, *, batch_size: int, workers: int
+) -> Iterator[Images]:
+    """Normalised batches of the centres of some images. What can no longer be read is left out.
+
+    Args:
+        source: where the images are read.
+        ids: which of them.
+        preprocessing: what the encoder expects of an image.
+        batch_size: images in a batch; the last one may have fewer.
+        workers: threads that decode.
+    """
+    with without_library_noise():
+        batch = []
+        for centre in decoded_centres(source, ids, preprocessing, workers):
+            if centre is not None:
+                batch.append(centre)
+            if len(batch) == batch_size:
+                yield normalized(np.stack(batch), preprocessing)
+                batch = []
+        if batch:
+            yield normalized(np.stack(batch), preprocessing)

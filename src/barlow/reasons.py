@@ -1,0 +1,76 @@
+"""What a run tells before its first step: what was chosen, and why, a line each."""
+
+import math
+from collections import Counter
+
+from barlow import choices, facts
+from barlow.data.inventory import Inventory
+from barlow.plan import Plan
+from barlow.recipe.schema import Recipe
+from barlow.size import Size, words
+
+
+def of(
+    chosen: Recipe,
+    plan: Plan,
+    inventory: Inventory,
+    where: str,
+    sizing: list[str],
+    steps_per_epoch: int,
+    own: slice,
+) -> list[str]:
+    """What was chosen and why, a line each."""
+    recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
+    skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
+    height, width = inventory.median_size
+    widths = "; ".join(
+        f"{name} {'-'.join(map(str, head['widths']))}"
+        for name, head in recipe.method.items()
+        if isinstance(head, dict) and "widths" in head
+    )
+    sizes = [op["size"] for view in recipe.views for op in view if "size" in op]
+    lines = [
+        f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
+        f"median {height}x{width} (height x width), "
+        f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
+        *sizing,
+        f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
+        f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
+        f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
+        f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
+    ]
+    if (most := recipe.train.rows_in_memory) is not None and most < own.stop - own.start:
+        lines.append(f"chunks   of {most} of {own.stop - own.start} images: the loss is of all, batch norm sees one")
+    if optim.loss_weight != 1:
+        lines.append(f"weight   of the loss in the gradient: {optim.loss_weight:g}")
+    if (vectors := optim.vectors_peak(batch)) is not None:
+        lines.append(f"rate     of biases and norms: {vectors:.3g}")
+    if why := chosen.optim.why_rate(batch):
+        lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
+    return lines
+
+
+def of_size(plan: Plan, why: str | None, found: facts.ImageFacts) -> list[str]:
+    """Why the views have their size, where it was `auto`, which one would fit long images, and that of centre views."""
+    lines, size = [], plan.image_size
+    if why is not None:
+        lines.append(f"size     {words(size)} px: {why}")
+    if plan.centre_size != size:
+        lines.append(
+            f"encoder  takes whole images at {words(plan.centre_size)} px: larger than the views, as a crop shows "
+            "things larger than its image does"
+        )
+    if why is None or not isinstance(size, int):
+        return lines
+    if (fitting := choices.size_for_long_images(size, found)) is not None:
+        longer, sides = (found.aspect, "wide as high") if found.aspect > 1 else (1 / found.aspect, "high as wide")
+        lines.append(
+            f"aspect   images are {longer:.3g} times as {sides} (median), and square views show little of one; "
+            f"--image-size {words(fitting)} (height x width) fits them, with {math.prod(fitting) / size**2:.1f} times "
+            "the pixels of a square view"
+        )
+    return lines
+
+
+def _px(size: Size) -> str:
+    return f"{words(size)} px" + ("" if isinstance(size, int) else " (height x width)")
