@@ -174,3 +174,10 @@ def test_a_plan_has_its_values_as_what_they_are(data: Path) -> None:
     assert plan.stem == plan.recipe.encoder.stem
     assert plan.candidates == 40
     assert plan.peak == plan.recipe.optim.lr_per_256 * 16 / 256
+
+
+def test_the_batch_of_a_small_set_is_one_that_the_objective_can_use(tmp_path: Path) -> None:
+    hundred = tiny.images(tmp_path / "photos", 100)
+    chosen = chosen_recipe(hundred, recipe="small_w_mse", overrides={"train.steps": 1, "data.workers": 0})
+    assert preparation.prepare(chosen, SINGLE).plan.batch_size == 64, "two slices of 32 dimensions would not fit in 16"
+    assert prepared(hundred, train__batch_size="auto").plan.batch_size == 16

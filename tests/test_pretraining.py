@@ -37,8 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(data: Path, out: Path, **arguments: Any) -> Result:
-    overrides = tiny.SMALL | {"train.steps": 3} | arguments.pop("overrides", {})
-    overrides = {key: value for key, value in overrides.items() if value is not None}
+    given = arguments.pop("overrides", {})  # None takes a key out
+    overrides = {
+        key: value for key, value in (tiny.SMALL | {"train.steps": 3}).items() if given.get(key, value) == value
+    }
+    overrides |= {key: value for key, value in given.items() if value is not None}
     return pretrain(data, out, progress=False, overrides=overrides, **arguments)
 
 
@@ -635,7 +638,7 @@ def test_an_unreadable_image_does_not_stop_the_picture_of_views(
         (photos / name).write_bytes(b"")
         return found
 
-    monkeypatch.setattr(plans, "scan", scanned)
+    monkeypatch.setattr(preparation, "scan", scanned)
     run = quick(photos, tmp_path / "run", overrides={"data.executor": "streaming", "data.workers": 0}).run_folder
     assert (run / "views.png").exists()
 

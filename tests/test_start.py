@@ -37,8 +37,7 @@ def weights_folder(folder: Path, *, stem: str = "strided") -> Path:
 
 
 def started(data: Path, out: Path, init: Path | str, **more: Any) -> Result:
-    changes = {key: value for key, value in tiny.SMALL.items() if not key.startswith("encoder.")}
-    changes |= {"encoder.name": "auto", "encoder.options": {}} | more.pop("overrides", {})
+    changes = tiny.SMALL | {"encoder.name": "auto", "encoder.options": {}} | more.pop("overrides", {})
     return pretrain(str(data), out, init=str(init), overrides=changes, progress=False, **more)
 
 

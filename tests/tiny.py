@@ -13,7 +13,10 @@ OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
 
 SMALL: dict[str, Any] = {
     "encoder.options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]},
+    "encoder.stages": "last",
+    "encoder.whiten": None,
     "data.image_size": 16,
+    "data.centre_size": None,
     "method.projector.widths": [16, 4],
     "train.batch_size": 16,
     "train.device": "cpu",
@@ -21,7 +24,10 @@ SMALL: dict[str, Any] = {
     "train.log_steps": 1,
     "train.steps": 12,
 }
-"""Overrides that make any shipped recipe tiny. Four embedding dimensions: W-MSE then slices a batch of 16 in two."""
+"""Overrides that make any shipped recipe tiny, and hand out the network's own features alone.
+
+Four embedding dimensions: W-MSE then slices a batch of 16 in two.
+"""
 
 
 def heads(method: dict[str, Any]) -> dict[str, Any]:

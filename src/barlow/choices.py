@@ -48,6 +48,9 @@ SHARE_OF_MEMORY = 0.25
 USUAL_BATCH = 128
 """Better than 64 and 256 at equal time on two cores (docs/experiments.md)."""
 
+SMALLEST_BATCH = 16
+"""Smaller batches are taken of fewer images only."""
+
 BATCHES_AN_EPOCH = 4
 """Small sets get a smaller batch, so that an epoch still has this many different ones."""
 
@@ -162,12 +165,19 @@ def mean_and_std(
     return chosen[0], chosen[1]
 
 
-def batch_size(given: int | Auto, usable: int) -> int:
-    """The usual batch, halved until an epoch has enough different ones."""
+def batch_size(given: int | Auto, usable: int, least: int = SMALLEST_BATCH) -> int:
+    """The usual batch, halved until an epoch has enough different ones.
+
+    Args:
+        given: the recipe's.
+        usable: number of images.
+        least: where the objective cannot do with fewer rows, it is not halved further, as long as there are so many
+            images. W-MSE of 32 dimensions, for example, needs 64.
+    """
     if given != "auto":
         return given
     batch = USUAL_BATCH
-    while batch * BATCHES_AN_EPOCH > usable and batch > 16:
+    while batch * BATCHES_AN_EPOCH > usable and batch > max(SMALLEST_BATCH, least):
         batch //= 2
     while batch > max(usable, 2):
         batch //= 2

@@ -110,7 +110,7 @@ def resolved(
 ) -> Plan:
     """The recipe with every `auto` replaced, and the values beside it."""
     train, encoder = chosen.train, chosen.encoder
-    batch = choices.batch_size(train.batch_size, usable)
+    batch = choices.batch_size(train.batch_size, usable, _least_rows(chosen))
     precision = choices.precision(train.precision, image_size, machine)
     stem = choices.stem(encoder.stem, image_size, takes_small_stem(encoder.name))
     mean, std = mean_and_std
@@ -144,3 +144,12 @@ def resolved(
         stem=stem,
         **values,
     )
+
+
+def _least_rows(chosen: Recipe) -> int:
+    """The rows that the objective cannot do without, where its dataclass says so (`least_rows`)."""
+    groups = chosen.build_method().widths(len(chosen.views))
+    if chosen.objective["kind"].startswith(CUSTOM) or not groups:
+        return choices.SMALLEST_BATCH
+    least = getattr(chosen.build_objective(), "least_rows", None)
+    return choices.SMALLEST_BATCH if least is None else int(least(groups[0][0]))

@@ -203,7 +203,10 @@ class _Pretraining:
                 measured = seconds_per_step(build_learner(plan, self.world, loader, self.given.copied()), loader)
             seconds = float(self.world.share(repr(measured)))  # all make as many as the main process's clock allows
             steps = max(1, int(60 * train.minutes / seconds))
-            self.say(f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now")
+            self.say(
+                f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now; "
+                f"{steps / loader.steps_per_epoch:.3g} epochs"
+            )
         fixed = schema.check(override(plan.recipe.as_dict(), {"train.steps": steps}))
         return replace(plan, recipe=fixed)
 

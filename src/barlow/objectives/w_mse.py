@@ -95,8 +95,12 @@ class WMSE:
                 distances = [(wa - wb).square().mean() for wa, wb in combinations(whitened, 2)]
             return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
 
+    def least_rows(self, width: int) -> int:
+        """The rows of a slice of embeddings of this width: a batch has to have so many, or a multiple."""
+        return 2 * width if self.slice_rows is None else self.slice_rows
+
     def _rows(self, n: int, d: int) -> int:
-        k = 2 * d if self.slice_rows is None else self.slice_rows
+        k = self.least_rows(d)
         chosen = f"2 x width {d}" if self.slice_rows is None else "slice_rows"
         if k <= d and self.shrinkage == 0:
             raise ValueError(

@@ -65,7 +65,7 @@ class DataSection(Section):
     @field_validator(*LARGEST, mode="before")
     @classmethod
     def _a_size(cls, given: Any, info: ValidationInfo) -> Size | Auto | None:
-        if given == "auto" or given is None:
+        if given == "auto" or (given is None and info.field_name == "centre_size"):
             return given
         most = LARGEST[str(info.field_name)]
         return size_of(given, f"data.{info.field_name}", least=SMALLEST, most=most, otherwise=", or auto")
