@@ -42,13 +42,16 @@ def test_given_weights_choose_the_channels_that_they_know() -> None:
 @pytest.mark.parametrize(
     ("view", "short_side", "aspect", "size"),
     [
+        (32, 300, 1.0, 96),
+        (32, 80, 1.0, 80),
         (64, 300, 1.0, 96),
+        (96, 300, 1.0, 144),
         (64, 96, 1.5, 96),
         (64, 80, 1.0, 80),
         (24, 32, 1.0, 32),
         (28, 28, 1.0, 28),
         (64, 40, 1.0, 64),
-        ((32, 128), 300, 4.0, (48, 192)),
+        ((32, 128), 60, 4.0, (60, 240)),
         ((32, 128), 40, 16.0, (40, 160)),
         ((32, 128), 128, 1.0, (32, 128)),
     ],
@@ -70,7 +73,7 @@ def test_of_images_that_cannot_be_read_the_encoder_takes_views() -> None:
 @pytest.mark.parametrize(
     ("short_side", "machine", "side", "why"),
     [
-        (300, CPU, 64, "the largest that a small run takes on this device; the images' shorter side is 300"),
+        (300, CPU, 32, "the largest that a small run takes on this device; the images' shorter side is 300"),
         (300, GPU, 128, "the largest"),
         (40, CPU, 24, "three quarters of the images' shorter side of 40, down to a multiple of 8"),
         (32, CPU, 24, "three quarters"),
@@ -91,7 +94,7 @@ def test_views_are_three_quarters_of_the_images_or_all_of_small_ones_and_the_rul
 
 
 def test_images_that_cannot_be_read_choose_no_size_and_the_inventory_says_what_is_wrong() -> None:
-    assert choices.image_size("auto", replace(PHOTOS, short_side=None), CPU) == (48, None)
+    assert choices.image_size("auto", replace(PHOTOS, short_side=None), CPU) == (32, None)
 
 
 @pytest.mark.parametrize("aspect", [0.1, 1.0, 15.0])

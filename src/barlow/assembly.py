@@ -15,6 +15,8 @@ from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
+from barlow.nets.handed_out import freeze_stages
+from barlow.nets.norms import fix_statistics
 from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.plan import Plan
 from barlow.recipe.messages import RecipeError
@@ -112,6 +114,9 @@ def _new_encoder(plan: Plan, given: Given, say: Say) -> tuple[nn.Module, int]:
         )
     if section.init is not None:
         say(f"start    {weights.initialise(encoder, given.start or section.init)}")
+    freeze_stages(encoder, section.frozen_stages)
+    if section.fixed_norms:
+        fix_statistics(encoder)
     return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
 
 

@@ -12,8 +12,15 @@ from barlow.nets.origin import Normalization
 from barlow.recipe.sections import LARGEST, Auto
 from barlow.size import HeightWidth, Size, aspect, height_width, largest_inside, size_of
 
-LARGEST_VIEW = {"cpu": 64, "mps": 96, "cuda": 128}
-"""Side of the views that a small recipe takes from larger photos: what a step of about a second affords."""
+LARGEST_VIEW = {"cpu": 32, "mps": 96, "cuda": 128}
+"""Side of the views that a small recipe takes from larger photos.
+
+On a CPU small views are better in the same time, by far: they make three times as many steps as views of 64 pixels, and
+the finished encoder takes larger images all the same (docs/choosing.md).
+"""
+
+LEAST_CENTRE = 96
+"""Side of the centre views that a finished encoder takes at least, of images that have so many pixels."""
 
 SMALL_STEM_UP_TO = 64
 """Shorter side of views up to which an encoder gets the stem for small images."""
@@ -72,9 +79,9 @@ def image_size(given: Size | Auto, images: ImageFacts, machine: Machine) -> tupl
     if given != "auto":
         return given, None
     own, most = images.short_side, LARGEST_VIEW[machine.device.type]
-    reduced = int(VIEW_SHARE * (own or LARGEST_VIEW["cpu"])) // 8 * 8
     if own is None:
-        return reduced, None
+        return most, None
+    reduced = int(VIEW_SHARE * own) // 8 * 8
     if reduced > most:
         return most, f"the largest that a small run takes on this device; the images' shorter side is {own}"
     if reduced >= SMALLEST_REDUCED:
@@ -103,9 +110,10 @@ def centre_size(given: Size | Auto | None, view: Size, images: ImageFacts, *, fi
     """Size of the centre views that the finished encoder takes.
 
     A crop of half the area that is resized to the views' size shows things larger than the whole image does at that
-    size. So an encoder meets things at the size that it knows in a centre view of `WORKING_SCALE` times the views, and
-    sees more of them. Images that are smaller are not enlarged. On 96-pixel images, with 64-pixel views, it is worth
-    three points and more of kNN and logistic regression (docs/choosing.md).
+    size. So an encoder meets things at the size that it knows in a centre view of `WORKING_SCALE` times the views.
+    Where views are small to save time, still larger centre views are better, up to `LEAST_CENTRE`: the encoder's early
+    stages see more. Images are not enlarged for it. On 96-pixel images this is worth three points of kNN and more
+    (docs/choosing.md).
 
     Args:
         given: the recipe's; null stands for the views' size.
@@ -120,7 +128,8 @@ def centre_size(given: Size | Auto | None, view: Size, images: ImageFacts, *, fi
     assert images.short_side is not None
     own = images.short_side * max(1 / images.aspect, 1), images.short_side * max(images.aspect, 1)
     high, wide = height_width(view)
-    scale = max(1.0, min(WORKING_SCALE, largest_inside((round(own[0]), round(own[1])), (high, wide))[0] / high))
+    wanted = max(WORKING_SCALE, LEAST_CENTRE / min(high, wide))
+    scale = max(1.0, min(wanted, largest_inside((round(own[0]), round(own[1])), (high, wide))[0] / high))
     return size_of((round(scale * high), round(scale * wide)))
 
 

@@ -63,6 +63,15 @@ def test_an_objective_alone_takes_its_small_recipe_or_says_that_nobody_published
         assert "Zbontar" not in str(chosen.source)
 
 
+def test_weights_to_start_from_take_the_recipe_that_goes_on_from_weights() -> None:
+    assert chosen_recipe("photos", init="runs/before") == chosen_recipe(
+        "photos", recipe="continue_barlow_twins", init="runs/before"
+    )
+    assert chosen_recipe("photos", init="runs/before").optim.groups[0].rate == 0.1
+    assert chosen_recipe("photos", init="runs/before", objective="vicreg").objective["kind"] == "vicreg"
+    assert chosen_recipe("photos").encoder.init is None
+
+
 def test_another_objective_on_a_named_recipe_or_by_a_dotted_key_is_nobodys_either() -> None:
     by_flag = chosen_recipe("photos", recipe="cifar10/barlow_twins", objective="vicreg")
     by_key = chosen_recipe("photos", recipe="cifar10/barlow_twins", overrides={"objective.kind": "vicreg"})

@@ -111,6 +111,36 @@ def earlier_stages(network: nn.Module) -> list[int]:
     return sorted({depth * quarter // 4 - 1 for quarter in (1, 2, 3)} - {-1, depth - 1})
 
 
+def freeze_stages(network: nn.Module, count: int) -> int:
+    """Freezes a timm network's first stages, so that they are not trained, and a step does not go back through them.
+
+    Args:
+        network: changed in place.
+        count: of the maps in timm's `feature_info`. For a ResNet 1 is the stem, and 2 the stem and its first stage.
+
+    Returns:
+        The number of parameters (tensors) that are frozen.
+
+    Raises:
+        ValueError: the network has no stages, or not so many.
+    """
+    if count == 0:
+        return 0
+    info: Any = getattr(network, "feature_info", None)
+    names = [entry["module"] for entry in info] if info else []
+    if count >= len(names):
+        known = f"has {len(names)}, of which one has to be trained" if names else "does not say what its stages are"
+        raise ValueError(f"encoder.frozen_stages is {count}: {type(network).__name__} {known}")
+    ordered = list(network.named_parameters())
+    inside = [i for i, (name, _) in enumerate(ordered) if name.startswith(f"{names[count - 1]}.")]
+    # A stage may be named by an activation, which has no parameters. All that comes before the next stage is its own.
+    following = [i for i, (name, _) in enumerate(ordered) if name.startswith(f"{names[count]}.")]
+    end = inside[-1] + 1 if inside else following[0]
+    for _, parameter in ordered[:end]:
+        parameter.requires_grad_(False)
+    return end
+
+
 def _widths(handed_out: HandedOut) -> list[int]:
     """How many features each stage has, measured on one blank image."""
     network: Any = handed_out.network

@@ -1,6 +1,7 @@
 """Parameter groups: which parameters an optimizer treats alike, and how it is told to treat some in another way."""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +19,8 @@ class GroupRule:
 
     Args:
         parameters: a shell pattern over the names, such as `predictor.*` or `*.bias`.
+        rate: a factor of the learning rate, 0 or more. 0.1 trains an encoder from given weights at a tenth of the rate
+            of its new head.
         constant_rate: whether the learning rate stays at its peak for the whole run, without warm-up and decay.
         weight_decay: False takes the decay away. True leaves it as it is for all, so biases and norms that the
             optimizer does not decay stay without it.
@@ -27,10 +30,11 @@ class GroupRule:
             them out of the first tenth, 1 out of all of it.
 
     Raises:
-        ValueError: an empty pattern, or a share outside of [0, 1].
+        ValueError: an empty pattern, a negative rate, or a share outside of [0, 1].
     """
 
     parameters: str
+    rate: float = 1.0
     constant_rate: bool = False
     weight_decay: bool = True
     trust_ratio: bool = True
@@ -39,6 +43,8 @@ class GroupRule:
     def __post_init__(self) -> None:
         if not self.parameters:
             raise ValueError("a rule for parameters has an empty pattern; give one such as 'predictor.*'")
+        if not 0 <= self.rate < math.inf:
+            raise ValueError(f"rate {self.rate} of {self.parameters!r}: give a factor of the learning rate, 0 or more")
         if not 0 <= self.frozen_until <= 1:
             raise ValueError(
                 f"frozen_until {self.frozen_until} of {self.parameters!r}: give a share of the run, from 0 to 1"
@@ -83,8 +89,8 @@ def parameter_groups(
                 "params": [(name, p) for name, p in members.items() if (p.ndim == 1) == vectors],
                 "name": prefix + ("vectors" if vectors else "matrices"),
                 "weight_decay": weight_decay if rule.weight_decay and not (vectors and exclude_1d) else 0.0,
-                "lr": vectors_lr if vectors else lr,
-                "lr_scale": 1.0 if not vectors or vectors_lr == lr else vectors_lr / lr,
+                "lr": rule.rate * (vectors_lr if vectors else lr),
+                "lr_scale": rule.rate * (1.0 if not vectors or vectors_lr == lr else vectors_lr / lr),
             }
             if adapts:
                 group["adapt"] = not vectors and rule.trust_ratio

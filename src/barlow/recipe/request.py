@@ -72,12 +72,17 @@ def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
 def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with its changes.
 
-    An objective's kind on the default recipe (named or not) means that kind's small recipe. Where there is none, or
-    another recipe was named, the recipe no longer is what its `source` says; the source is then rewritten to say what
+    An objective's kind on the default recipe (named or not) means that kind's small recipe, and weights to start from
+    mean the recipe that goes on from weights. Where there is none, or another recipe was named, the recipe no longer is what its `source` says; the source is then rewritten to say what
     it is.
     """
-    if name == DEFAULT and (kind := changes.get("objective.kind")):
-        name = _small_recipe(kind) or name
+    if name == DEFAULT:
+        kind = changes.get("objective.kind") or _kind(files.read(DEFAULT), "objective")
+        goes_on = f"continue_{kind}"
+        if changes.get("encoder.init") and goes_on in files.names():
+            name = goes_on
+        else:
+            name = _small_recipe(kind) or name
     content = files.read(name)
     changed = override(content, changes)
     for part in ("objective", "method"):

@@ -79,6 +79,10 @@ class EncoderSection(Section):
     zero_init_last: bool
     options: dict[str, Any]
     init: str | None
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
+    """The first so many stages are not trained: for given weights, whose early stages are good for any images."""
+    fixed_norms: bool = False
+    """Whether batch norm keeps the statistics of the given weights, in training too."""
     stages: Literal["last", "all"] = "last"
     """Whether the features that are handed out are those of the last stage, or of all stages side by side."""
     whiten: Annotated[float, Field(ge=0, le=1)] | None = None
