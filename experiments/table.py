@@ -98,11 +98,10 @@ def _row(line: Line, current: bool) -> str:
     recipe = _recipe(line) + ("" if current else f", as it was at {line['commit'][:7]}")
     cells = [line["images"], recipe, f"{line['steps']} steps, {minutes:.0f} min"]
     cells += [_mean(scores["encoder"][metric], len(line["seeds"])) for metric in COLUMNS]
-    pixels = scores["pixels"]
-    cells.append(f"{_percent(pixels['knn.top1']['mean'])}, {_percent(pixels['logistic.top1']['mean'])}")
-    untrained = [scores[name] for name in ("untrained", "untrained_recalibrated") if name in scores]
-    best = [max(s[metric]["mean"] for s in untrained) for metric in ("knn.top1", "logistic.top1")]
-    cells.append(", ".join(_percent(value) for value in best))
+    for family in ("pixels", "untrained"):  # the best of each, metric by metric, as `barlow evaluate` has them
+        of_family = [scores[name] for name in scores if name.partition("_")[0] == family]
+        best = [max(each[metric]["mean"] for each in of_family) for metric in ("knn.top1", "logistic.top1")]
+        cells.append(", ".join(_percent(value) for value in best))
     return "| " + " | ".join(cells) + " |"
 
 

@@ -150,3 +150,17 @@ def test_a_run_starts_from_a_package(data: Path, tmp_path: Path) -> None:
     )
     assert load_encoder(result.run_folder).num_features == 1280
     assert "tf_efficientnet_lite0" in (result.run_folder / "recipe.yaml").read_text()
+
+
+@pytest.mark.skipif(not origin.installed("efficientnet_lite0"), reason="the package of weights is not installed")
+def test_a_run_that_goes_on_moves_its_late_stages_alone_and_keeps_the_statistics(data: Path, tmp_path: Path) -> None:
+    changes = {"train.steps": 4, "data.image_size": 32, "train.batch_size": 16, "train.precision": "float32"}
+    result = pretrain(str(data), tmp_path / "run", recipe="continue_barlow_twins", overrides=changes, progress=False)
+    start, end = (storage.read_tensors(result.run_folder / part / "model.safetensors") for part in ("start", "encoder"))
+    moved = {name for name in start if not torch.equal(start[name], end[name])} - {"whiten.weight", "whiten.bias"}
+    assert moved
+    assert all(name.startswith("network.") for name in moved)
+    late = ("network.blocks.3.", "network.blocks.4.", "network.blocks.5.", "network.blocks.6.", "network.conv_head.")
+    assert all(name.startswith((*late, "network.bn2.")) for name in moved)
+    assert {name.split(".")[2] for name in moved if name.startswith("network.blocks")} == {"3", "4", "5", "6"}
+    assert not [name for name in moved if "running" in name or "num_batches" in name]

@@ -10,7 +10,7 @@ from torch import nn
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
 from barlow.nets.encoder_table import TESTED
-from barlow.nets.handed_out import HandedOut, earlier_stages, handed_out, whiten_features, whitening
+from barlow.nets.handed_out import HandedOut, earlier_stages, freeze_stages, handed_out, whiten_features, whitening
 
 ONE = World(torch.device("cpu"))
 
@@ -159,3 +159,36 @@ def test_two_processes_whiten_by_the_images_of_both() -> None:
     alone.fit(views, 0.1, ONE)
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(first.state_dict()[name], value, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first"),
+    [
+        ("resnet18", 1, "layer1."),
+        ("resnet18", 3, "layer3."),
+        ("tf_efficientnet_lite0", 3, "blocks.3."),
+        ("convnext_atto", 2, "stages.2."),
+        ("vit_tiny_patch16_224", 4, "blocks.4."),
+    ],
+)
+def test_the_first_stages_are_frozen_and_no_others(name: str, count: int, first: str) -> None:
+    net = network(name)
+    frozen = freeze_stages(net, count)
+    named = list(net.named_parameters())
+    assert 0 < frozen < len(named)
+    assert [p.requires_grad for _, p in named] == [False] * frozen + [True] * (len(named) - frozen)
+    assert named[frozen][0].startswith(first)
+    net.train()
+    net(batches(1)[0]).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for _, p in named if p.requires_grad or p.grad is None)
+    assert not [name for name, p in named[:frozen] if p.grad is not None]
+
+
+def test_nothing_is_frozen_unless_it_is_asked_for_and_never_all() -> None:
+    net = network("resnet18")
+    assert freeze_stages(net, 0) == 0
+    assert all(p.requires_grad for p in net.parameters())
+    with pytest.raises(ValueError, match=r"frozen_stages is 5: ResNet has 5, of which one has to be trained"):
+        freeze_stages(net, 5)
+    with pytest.raises(ValueError, match=r"Sequential does not say what its stages are"):
+        freeze_stages(nn.Sequential(nn.Flatten()), 1)

@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from barlow.nets.building import build_encoder
-from barlow.nets.norms import recalibrated
+from barlow.nets.norms import exchanged, fix_statistics, has_fixed_statistics, recalibrated
 
 
 def batches(seed: int = 0) -> list[Tensor]:
@@ -62,3 +64,27 @@ def test_blocks_that_start_at_zero_are_switched_on() -> None:
         normalised = copied[1](copied[0](x))
     torch.testing.assert_close(normalised.std(dim=(0, 2, 3)), torch.ones(8), atol=5e-2, rtol=0)
     assert not torch.allclose(copied(x), encoder.eval()(x))
+
+
+def test_fixed_statistics_stay_in_training_and_scales_and_shifts_learn() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+    x = 5 + torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = network.eval()(x)
+    assert fix_statistics(network) == 2
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network.train()
+    torch.testing.assert_close(network(x), expected)
+    network(x).square().sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    assert all(p.grad is not None and bool(p.grad.any()) for p in network[1].parameters())
+    copied = copy.deepcopy(network).train()
+    assert not copied[1].training, "a copy's are fixed too"
+    assert has_fixed_statistics(copied[4])
+
+
+def test_fixed_statistics_are_not_synchronised_between_processes() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    fix_statistics(network[0])
+    with exchanged(network, lambda norm: nn.Identity()):
+        assert isinstance(network[0], nn.BatchNorm1d)
+        assert isinstance(network[1], nn.Identity)

@@ -19,7 +19,7 @@ RATES = [PEAK * (1 - step / TOTAL) for step in range(TOTAL)]
 RULES = (
     GroupRule(parameters="prototypes.*", frozen_until=0.3),
     GroupRule(parameters="predictor.*", constant_rate=True, weight_decay=False, trust_ratio=False),
-    GroupRule(parameters="*.scale", weight_decay=False),
+    GroupRule(parameters="*.scale", weight_decay=False, rate=0.3),
 )
 
 
@@ -70,7 +70,7 @@ def by_loops(kind: str, name: str, start: Tensor, given: list[Tensor], vectors_l
     elif name.startswith("predictor."):
         rates, decay, adapt = [vectors_lr if start.ndim == 1 else PEAK] * TOTAL, 0.0, False
     elif name.endswith(".scale"):
-        decay = 0.0
+        rates, decay = [0.3 * rate for rate in rates], 0.0
     p, g = start.flatten().tolist(), [given[step].flatten().tolist() for step in steps]
     rates = [rates[step] for step in steps]
     if kind == "lars":
@@ -184,6 +184,7 @@ def test_each_rule_has_groups_of_its_own_with_plain_values_and_only_what_it_asks
     vectors = {"weight_decay": 0.0, "lr": 0.05, "lr_scale": 0.5, "adapt": False}
     constant = {"schedule": "constant", "weight_decay": 0.0, "adapt": False}
     frozen = {"frozen_until": 0.3}
+    slow = {"weight_decay": 0.0, "lr": 0.3 * PEAK, "lr_scale": 0.3}
     assert found == [
         {**plain, "name": "matrices", "param_names": ["encoder.weight"]},
         {**vectors, "name": "vectors", "param_names": ["encoder.bias"]},
@@ -191,7 +192,7 @@ def test_each_rule_has_groups_of_its_own_with_plain_values_and_only_what_it_asks
         {**vectors, **frozen, "name": "prototypes.* vectors", "param_names": ["prototypes.scale"]},
         {**plain, **constant, "name": "predictor.* matrices", "param_names": ["predictor.weight"]},
         {**vectors, **constant, "name": "predictor.* vectors", "param_names": ["predictor.bias"]},
-        {**plain, "weight_decay": 0.0, "name": "*.scale matrices", "param_names": ["encoder.scale"]},
+        {**plain, **slow, "name": "*.scale matrices", "param_names": ["encoder.scale"]},
     ]
 
 
@@ -241,6 +242,8 @@ def test_a_rule_that_matches_nothing_is_refused_and_the_nearest_names_are_given(
         ({"parameters": ""}, "empty pattern"),
         ({"frozen_until": 1.5}, r"frozen_until 1.5 of 'w': give a share of the run, from 0 to 1"),
         ({"frozen_until": -0.1}, "share of the run"),
+        ({"rate": -0.1}, r"rate -0.1 of 'w': give a factor of the learning rate, 0 or more"),
+        ({"rate": float("inf")}, "a factor of the learning rate"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:

@@ -72,17 +72,14 @@ def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
 def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with its changes.
 
-    An objective's kind on the default recipe (named or not) means that kind's small recipe, and weights to start from
-    mean the recipe that goes on from weights. Where there is none, or another recipe was named, the recipe no longer is what its `source` says; the source is then rewritten to say what
-    it is.
+    An objective's kind on the default recipe (named or not) means that kind's small recipe. Weights to start from mean
+    the recipe that goes on from weights. Where there is none, or another recipe was named, the recipe no longer is what
+    its `source` says; the source is then rewritten to say what it is.
     """
     if name == DEFAULT:
         kind = changes.get("objective.kind") or _kind(files.read(DEFAULT), "objective")
-        goes_on = f"continue_{kind}"
-        if changes.get("encoder.init") and goes_on in files.names():
-            name = goes_on
-        else:
-            name = _small_recipe(kind) or name
+        goes_on = f"continue_{kind}" if changes.get("encoder.init") else None
+        name = goes_on if goes_on in files.names() else _small_recipe(kind) or name
     content = files.read(name)
     changed = override(content, changes)
     for part in ("objective", "method"):
