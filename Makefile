@@ -5,9 +5,8 @@ BIN = .venv/bin
 .PHONY: demo test test-learning nightly bench bench-smoke bench-compare check clean
 
 demo: .venv/ready
-	$(BIN)/barlow pretrain shapes -c small_barlow_twins --minutes 2 --out runs/demo --overwrite \
-	  --objective.redundancy 0.0025 --method.projector.widths '[1024, 1024, 512]' \
-	  --views.0.0.scale '[0.4, 1]' --views.1.0.scale '[0.4, 1]'
+	$(BIN)/barlow pretrain shapes -c small_w_mse --minutes 2 --out runs/demo --overwrite \
+	  --encoder.stages last --encoder.whiten null
 	$(BIN)/barlow evaluate runs/demo
 	@echo "results: runs/demo/evaluation/results.json   views: runs/demo/views.png   encoder: runs/demo/encoder"
 

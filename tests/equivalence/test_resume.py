@@ -384,7 +384,8 @@ OTHER = {
     "train.device": "cpu", "optim.betas": [0.5, 0.999],
     "objective.convention": "algorithm_1", "optim.vectors_lr_per_256": 0.1, "train.rows_in_memory": 8,
     "schedule.warmup_from": 0.1, "method.projector.last_batch_norm": "plain", "method.projector.init_std": 0.01,
-    "optim.groups": [{"parameters": "encoder.*"}], "data.centre_size": 32, "encoder.whiten": 0.1, "encoder.stages": "all",
+    "optim.groups": [{"parameters": "encoder.*"}],
+    "data.centre_size": 32, "encoder.whiten": 0.1, "encoder.stages": "all",
 }  # fmt: skip
 
 
