@@ -30,7 +30,7 @@ METRICS = ("knn.top1", "logistic.top1")
 
 LARGER_CROPS = {"views.0.0.scale": [0.4, 1.0], "views.1.0.scale": [0.4, 1.0]}
 LAST_STAGE = {"encoder.stages": "last", "encoder.whiten": None, "data.centre_size": None}
-"""What the last stage has learned. Whitening alone takes raw pixels of these scenes to 74 % kNN, and an untrained network
+"""What the last stage has learned. Whitening alone takes raw pixels of these scenes to 74 % kNN and untrained networks
 to 85 % of logistic regression, so of whitened features there is little left to gain."""
 NARROWER = {"objective.redundancy": 0.0025, "method.projector.widths": [1024, 1024, 512]}
 CI = ("barlow_twins", "vicreg", "w_mse")
