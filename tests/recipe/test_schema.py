@@ -222,6 +222,13 @@ def test_recipes_in_folders_have_the_folder_in_their_name() -> None:
     assert all("\\" not in name and name.count("/") <= 1 for name in files.names())
 
 
+@pytest.mark.parametrize("key", ["frozen_stages", "fixed_norms"])
+def test_nothing_of_a_random_start_is_kept_as_it_is(key: str) -> None:
+    content = files.read("small_vicreg")
+    with pytest.raises(RecipeError, match=rf"encoder\.{key} keeps a part of given weights .*give --init"):
+        schema.check(override(content, {f"encoder.{key}": 1 if key == "frozen_stages" else True}))
+
+
 # --- Overrides ----------------------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,16 @@ class EncoderSection(Section):
     whiten: Annotated[float, Field(ge=0, le=1)] | None = None
     """Shrinkage of a last layer that whitens the features after training (`barlow.nets.handed_out`); null: none."""
 
+    @model_validator(mode="after")
+    def _kept_of_given_weights(self) -> "EncoderSection":
+        kept = "frozen_stages" if self.frozen_stages else "fixed_norms" if self.fixed_norms else None
+        if kept is not None and self.init is None:
+            raise ValueError(
+                f"encoder.{kept} keeps a part of given weights as it is, and encoder.init is null: give --init, or "
+                f"leave {kept} out, as a random start would never be trained there"
+            )
+        return self
+
 
 _Rate = Annotated[float, Field(gt=0)]
 _Rates = Annotated[dict[Annotated[int, Field(ge=2)], _Rate], Field(min_length=1)]
