@@ -123,7 +123,7 @@ class Case:
         return words + [word for key, value in self.overrides.items() for word in (f"--{key}", json.dumps(value))]
 
 
-SMALL = Case("small", "the default recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 5, None)
+SMALL = Case("small", "a small recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 5, None)
 CASES = [
     Case("resnet18_32px", "ResNet-18, 32 px, batch 64", "cifar10/barlow_twins", 64, (32, 32), 2048),
     Case(

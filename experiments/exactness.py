@@ -154,7 +154,7 @@ def page_with(text: str, lines: Sequence[Line]) -> str:
 
 
 def main() -> int:
-    return write_or_check(__doc__, PAGE, LOG, page_with)
+    return write_or_check(__doc__, PAGE, [LOG], page_with)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_or_check(about: str, page: Path, log: Path, page_with: Callable[[str, Sequence[dict[str, Any]]], str]) -> int:
-    """Writes the page anew from the log's lines, or with `--check` returns 1 if that would change it."""
+def write_or_check(
+    about: str, page: Path, logs: Sequence[Path], page_with: Callable[[str, Sequence[dict[str, Any]]], str]
+) -> int:
+    """Writes the page anew from the logs' lines, or with `--check` returns 1 if that would change it."""
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--check", action="store_true", help=f"exit with 1 if {page.name} is not up to date")
     arguments = parser.parse_args(sys.argv[1:])
     text = page.read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line]
+    lines = [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines() if line]
     wanted = page_with(text, lines)
     if arguments.check:
         return int(wanted != text)

@@ -7,7 +7,8 @@
 Choices are made on a part of the training images that is held out: the run is trained on the others, and probes are
 fitted on those; their lines go to results/own_folder.jsonl. With `--final` the run has all training images, and the
 test images are looked at, once; these lines go to results/results.jsonl, from which README's table is made. What stands
-there is not run again, so a table can be filled over several sittings.
+there is not run again, so a table can be filled over several sittings. Baselines are measured with `--final` only: they
+are the same for all recipes of a set, and on CIFAR-10 they take longer than the training.
 
 A recipe is barlow's, or one of lightly's examples with the side of its views (lightly_examples.py). Both are measured
 by the same probes on the same images. Minutes are those of training; one run at a time has the machine for itself.
@@ -36,6 +37,7 @@ import yaml
 from numpy.typing import NDArray
 
 import barlow
+from barlow import storage
 from barlow.data.labelled import read_labelled
 from barlow.machine import environment
 from barlow.nets.preprocessing import Preprocessing
@@ -49,6 +51,7 @@ SCREENED = ROOT / "results" / "own_folder.jsonl"
 """Where lines go that choices are made by. Those with `--final` go to results/results.jsonl."""
 HELD_OUT = 0.15
 """Share of the training images of each class."""
+PROBES = ("knn", "logistic")
 THUMBNAIL = 16
 ALIKE = 0.95
 """Correlation of two thumbnails from which on they count as near-duplicates."""
@@ -193,7 +196,7 @@ def with_barlow(case: Case, train: Path, test: Path, out: Path) -> Found:
     if not (out / "encoder" / "config.json").exists():
         barlow.pretrain(str(train), out, overwrite=out.exists(), progress=False, **asked)
     if not (out / "evaluation" / "results.json").exists():
-        barlow.evaluate(out, train=str(train), test=str(test))
+        barlow.evaluate(out, train=str(train), test=str(test), probes=PROBES, baselines=case.final)
     found = results_line.finished(out)
     resolved = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
     return {
@@ -204,7 +207,7 @@ def with_barlow(case: Case, train: Path, test: Path, out: Path) -> Found:
             features: {name: score["value"] for name, score in scores.items()}
             for features, scores in found["scores"].items()
         },
-        "gain": json.loads((out / "evaluation" / "results.json").read_text(encoding="utf-8"))["gain"],
+        "gain": storage.read_json(out / "evaluation" / "results.json")["gain"],
         "seconds": round(found["seconds"], 1),
         "images_evaluated": found["images_evaluated"],
     }, found["environment"]
@@ -220,7 +223,7 @@ def with_lightly(case: Case, train: Path, test: Path, out: Path) -> Found:
     learn = read_labelled(str(train), "train", seen, 0.0)
     measured = read_labelled(str(test), "test", seen, 0.0).numbered_like(learn)
     pair = [FeatureSet(embed(made.encoder, part.views(256)), part.labels, part.ids) for part in (learn, measured)]
-    report = as_json(evaluate_features({"encoder": (pair[0], pair[1])}))
+    report = as_json(evaluate_features({"encoder": (pair[0], pair[1])}, PROBES))
     scores = {
         f"{probe}.{metric}": score["value"]
         for probe, outcome in report["sets"]["encoder"].items()

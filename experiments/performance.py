@@ -121,4 +121,4 @@ def page_with(text: str, lines: Sequence[Line]) -> str:
 
 if __name__ == "__main__":
     assert __doc__
-    sys.exit(write_or_check(__doc__, PAGE, LOG, page_with))
+    sys.exit(write_or_check(__doc__, PAGE, [LOG], page_with))

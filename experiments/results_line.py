@@ -12,8 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from barlow import storage
 from barlow.machine import environment
+from barlow.recipe.request import chosen_recipe
 from barlow.run import Run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
@@ -90,6 +93,18 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation of one score over the seeds; one seed has no spread."""
     deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 4), "spread": deviation}
+
+
+def is_as_shipped(line: Mapping[str, Any]) -> bool:
+    """Whether the recipe that a line is of, with the changes that it names, is still the one that is shipped."""
+    budget = {key: line[key] for key in ("minutes", "steps") if key in line}
+    budget = {"minutes": budget["minutes"]} if "minutes" in budget else budget
+    changes = {key: yaml.safe_load(value) for key, value in line["overrides"].items()}
+    try:
+        shipped = chosen_recipe(recipe=line["recipe"], overrides=changes, **budget)
+    except ValueError:  # there is no such recipe or key any more
+        return False
+    return bool(line["recipe_sha256"] == recipe_hash(shipped.as_dict()))
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:

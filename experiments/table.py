@@ -1,16 +1,31 @@
-"""Writes README's results tables from results/results.jsonl (`--check` only compares).
+"""Writes README's tables from results/results.jsonl (`--check` only compares).
 
 python experiments/table.py
 """
 
 import sys
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from generated import ROOT, write_or_check
-from results_line import GPU_PROGRAM, GPU_RECIPES, RESULTS, spread
+from results_line import GPU_PROGRAM, GPU_RECIPES, RESULTS, is_as_shipped, spread
+
+from barlow.recipe.request import CONTINUED, DEFAULT
 
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
+OWN_BEGIN, OWN_END = "<!-- one's own folder: written by experiments/table.py -->", "<!-- end of one's own folder -->"
+OWN_PROGRAM = "experiments/own_folder.py"
+OWN_SETS = {
+    "cifar10": "CIFAR-10, 10 kinds of things",
+    "imagenette": "Imagenette, 10 kinds of photos",
+    "aerial": "aerial, 30 kinds of scenes",
+    "mri": "MRI, 4 kinds of grey slices",
+}
+OWN_MINUTES = 15
+PROBES = ("knn.top1", "logistic.top1")
+SEEN = "imagenette"
+"""Its photos are among those that ImageNet's weights were trained on."""
 COLUMNS = {"knn.top1": "kNN", "knn5_euclidean.top1": "5-NN", "logistic.top1": "linear"}
 GPU_COLUMNS = {
     "linear_sgd.top1": "linear (SGD)",
@@ -32,6 +47,49 @@ def content(lines: Sequence[Line]) -> str:
     return f"{table(lines)}\n\n{GPU_CAPTION}\n\n{gpu_table(lines)}"
 
 
+def own_table(lines: Sequence[Line]) -> str:
+    """What a run on one's own folder gives, beside what else one could take: a row for each set of images.
+
+    Cells are kNN / logistic, means over the seeds. Baselines are those of the runs of barlow, metric by metric the best
+    of each family. What was not measured is a dash.
+    """
+    header = ["images", "raw pixels", "untrained", f"**`{DEFAULT}`**", "lightly", "ImageNet's weights", "continued"]
+    rows = [header, ["---"] * len(header)]
+    for images, name in OWN_SETS.items():
+        of_set = [line for line in lines if line["program"] == OWN_PROGRAM and line["images"] == images]
+        of_set = [line for line in of_set if line["minutes"] >= OWN_MINUTES and not line["overrides"]]
+        ours, continued = (
+            [line for line in of_set if line["recipe"] == recipe and is_as_shipped(line)]
+            for recipe in (DEFAULT, CONTINUED)
+        )
+        others = [line for line in of_set if line["recipe"].startswith("lightly/")]
+        mark = " (seen)" if images == SEEN and continued else ""
+        cells = [_family(ours, "pixels"), _family(ours, "untrained"), _own(ours), _own(others)]
+        rows.append([name, *cells, _family(continued, "start") + mark, _own(continued) + mark])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _own(lines: Sequence[Line]) -> str:
+    """The encoder's scores with their spread over the seeds."""
+    if not lines:
+        return "–"
+    return " / ".join(_with_spread([line["scores"]["encoder"][probe] for line in lines]) for probe in PROBES)
+
+
+def _with_spread(values: Sequence[float]) -> str:
+    deviation = spread(values)["spread"]
+    return f"**{_percent(fmean(values))}**" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def _family(lines: Sequence[Line], family: str) -> str:
+    """The best of a family of baselines, metric by metric."""
+    if not lines:
+        return "–"
+    names = [name for name in lines[0]["scores"] if name.partition("_")[0] == family]
+    best = (max(fmean(line["scores"][name][probe] for line in lines) for name in names) for probe in PROBES)
+    return " / ".join(map(_percent, best))
+
+
 def table(lines: Sequence[Line]) -> str:
     """The runs on a CPU as Markdown: means over the seeds, beside the best baseline."""
     rows = [
@@ -40,11 +98,10 @@ def table(lines: Sequence[Line]) -> str:
         + " | raw pixels (kNN, linear) | untrained (kNN, linear) |",
         "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
-    measured = [line for line in lines if "scores" in line and line["program"] != GPU_PROGRAM]
+    measured = [line for line in lines if "scores" in line and line["program"] not in (GPU_PROGRAM, OWN_PROGRAM)]
     order = [_what(line) for line in measured]
     measured.sort(key=lambda line: order.index(_what(line)))  # the runs of one recipe below each other
-    newest = {_what(line): line["recipe_sha256"] for line in measured}
-    return "\n".join([*rows, *(_row(line, newest[_what(line)] == line["recipe_sha256"]) for line in measured)])
+    return "\n".join([*rows, *(_row(line, is_as_shipped(line)) for line in measured)])
 
 
 def _what(line: Line) -> tuple[str, str]:
@@ -119,15 +176,18 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def readme_with(text: str, generated: str) -> str:
+def readme_with(text: str, lines: Sequence[Line]) -> str:
     """README's text with the tables put between the markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{generated}\n{END}{after}"
+    for begin, end, generated in ((OWN_BEGIN, OWN_END, own_table(lines)), (BEGIN, END, content(lines))):
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{generated}\n{end}{after}"
+    return text
 
 
 def main() -> int:
-    return write_or_check(__doc__, ROOT / "README.md", RESULTS, lambda text, lines: readme_with(text, content(lines)))
+    page = ROOT / "README.md"
+    return write_or_check(__doc__, page, [RESULTS], readme_with)
 
 
 if __name__ == "__main__":

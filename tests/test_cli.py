@@ -107,7 +107,7 @@ def test_the_printed_recipe_can_be_run(capsys: pytest.CaptureFixture[str]) -> No
     content = printed([], capsys)
     assert schema.check(content).as_dict() == content
     assert content["data"]["sources"] == ["photos"]
-    assert content["objective"]["kind"] == "barlow_twins"
+    assert content["objective"]["kind"] == "w_mse"
 
 
 def test_short_flags_stand_for_keys(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,9 +158,9 @@ def test_any_key_can_be_set_in_three_spellings(words: list[str], capsys: pytest.
 
 def test_keys_take_yaml_and_index_lists(capsys: pytest.CaptureFixture[str]) -> None:
     content = printed(
-        ["--views.0.0.scale", "[0.3, 1]", "--encoder.options", "{patch_size: 4}", "--optim.lr_per_256", "1e-3"], capsys
+        ["--views.0.2.scale", "[0.3, 1]", "--encoder.options", "{patch_size: 4}", "--optim.lr_per_256", "1e-3"], capsys
     )
-    assert content["views"][0][0]["scale"] == [0.3, 1.0]
+    assert content["views"][0][2]["scale"] == [0.3, 1.0]
     assert content["encoder"]["options"] == {"patch_size": 4}
     assert content["optim"]["lr_per_256"] == 0.001
 
@@ -194,7 +194,7 @@ def test_a_run_says_what_it_chose_and_where_the_results_are(
     out, err = capsys.readouterr()
     for said in ("reading photos", "40 usable of 40", "2 of 16 px", "step 2/2", "loss"):
         assert said in err
-    run = Path("runs/photos-barlow_twins")
+    run = Path("runs/photos-w_mse")
     assert f"encoder  {run / 'encoder'}" in out
     assert f"barlow evaluate {run} --train" in out
     assert sorted(entry.name for entry in run.iterdir() if entry.name != ".lock") == [

@@ -394,7 +394,8 @@ def test_a_probe_that_cannot_fit_the_features_is_said_and_kept_in_the_report(
     train: Path, test: Path, tmp_path: Path, three_epochs: None
 ) -> None:
     overrides = tiny.SMALL | {"train.steps": 1, "encoder.options": {}}
-    run = pretrain(train, tmp_path / "run", encoder=Flat(), overrides=overrides, progress=False).run_folder
+    asked = {"recipe": "small_barlow_twins", "encoder": Flat(), "overrides": overrides}
+    run = pretrain(train, tmp_path / "run", progress=False, **asked).run_folder
     weights = run / "encoder" / "model.safetensors"
     storage.write_tensors(weights, {name: 1e5 * tensor for name, tensor in storage.read_tensors(weights).items()})
     said: list[str] = []

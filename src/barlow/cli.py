@@ -21,7 +21,7 @@ the least to say leaves the launcher time to end it first."""
 
 EPILOG = """\
 Any key of the recipe can be set by its dotted name, and wins over the file:
-  --objective.redundancy 0.01  --optim.lr_per_256 1e-3  --views.0.1.p 0
+  --objective.slicings 1  --optim.lr_per_256 1e-3  --views.0.1.p 0
 `barlow pretrain FOLDER --print-recipe` shows them all.
 """
 
@@ -53,9 +53,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     pretrain.add_argument("data", nargs="*", metavar="FOLDER", help="images; not needed with --resume")
-    pretrain.add_argument(
-        "-c", "--recipe", default="small_barlow_twins", metavar="NAME|FILE", help="default: %(default)s"
-    )
+    pretrain.add_argument("-c", "--recipe", metavar="NAME|FILE", help="default: small_w_mse; barlow list recipes")
     pretrain.add_argument("-o", "--out", metavar="DIR", help="run folder; default: runs/DATA-OBJECTIVE")
     groups = {
         "budget": pretrain.add_argument_group("budget (one of these; default: the recipe's)"),
@@ -195,11 +193,13 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if out is None:
         if arguments.resume:
             raise ValueError("--resume needs --out, the run folder to go on with")
-        sources = chosen_recipe(**_asked(arguments, changes)).data.sources
+        chosen = chosen_recipe(**_asked(arguments, changes))
+        sources = chosen.data.sources
         if not sources:
             raise ValueError("no images are named; give a folder, or the name of a set (barlow list datasets)")
-        name = Path(sources[0]).resolve().name if len(sources) == 1 else "images"
-        out = Path("runs") / f"{name}-{arguments.objective or Path(arguments.recipe).stem.removeprefix('small_')}"
+        images = Path(sources[0]).resolve().name if len(sources) == 1 else "images"
+        name = arguments.objective or Path(arguments.recipe or chosen.objective["kind"]).stem.removeprefix("small_")
+        out = Path("runs") / f"{images}-{name}"
     try:
         result = pretrain(
             out=out,
@@ -217,6 +217,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     run = result.run_folder
     print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
     print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
+    _print_advice(result.advice)
     print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
     return 0
 
@@ -283,8 +284,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         tell=_tell,
     )
     print(evaluation.table())
+    _print_advice(evaluation.advice)
     print(f"results  {evaluation.path}")
     return 0
+
+
+def _print_advice(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(textwrap.fill(line, 80, subsequent_indent=" " * 9, break_on_hyphens=False))
 
 
 def _list(arguments: argparse.Namespace) -> int:

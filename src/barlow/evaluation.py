@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from barlow import storage
+from barlow.advice import Ran, after_evaluation
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, named_set
 from barlow.distributed import choose_device
@@ -42,6 +43,8 @@ class Evaluation:
     """The content of evaluation/results.json."""
     path: Path
     """Where that file is."""
+    advice: list[str]
+    """Whether the encoder is worth having, and what to try next: three lines at most."""
 
     @property
     def scores(self) -> dict[str, dict[str, Score]]:
@@ -137,7 +140,8 @@ def evaluate(
     path = folder.path / "evaluation" / "results.json"
     report = _report(results, learn, measured, warnings, weights_hash(network), path)
     storage.write_json(path, report)
-    return Evaluation(results, report, path)
+    ran = Ran.of(load_recipe_text(folder.path / "recipe.yaml"), storage.read_json(folder.path / "data.json"))
+    return Evaluation(results, report, path, after_evaluation(ran, results))
 
 
 def own_set(run: str | os.PathLike[str]) -> str | None:

@@ -5,7 +5,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from barlow import preparation, storage
+from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
 from barlow.data.centre import centre_views
 from barlow.data.folder import printable
@@ -25,7 +26,7 @@ from barlow.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
-from barlow.recipe.request import DEFAULT, new_recipe, requested, resumed_recipe
+from barlow.recipe.request import new_recipe, requested, resumed_recipe
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import memory_explained, stoppable
@@ -43,13 +44,15 @@ class Result:
     run_folder: Path
     metrics: dict[str, Any]
     """The last logged line: loss, terms, speed, embedding statistics."""
+    advice: list[str] = field(default_factory=list)
+    """What was reached, by the run's own curves, and what to try next: three lines at most."""
 
 
 def pretrain(
     data: FoldersOrName | None = None,
     out: str | os.PathLike[str] = "runs/barlow",
     *,
-    recipe: str = DEFAULT,
+    recipe: str | None = None,
     objective: str | Callable[..., Any] | None = None,
     encoder: str | nn.Module | None = None,
     resume: bool = False,
@@ -67,7 +70,8 @@ def pretrain(
     Args:
         data: a folder of images, several, or the name of a set (`barlow list datasets`). Not needed to resume.
         out: the run folder.
-        recipe: a shipped recipe's name or a YAML file.
+        recipe: a shipped recipe's name or a YAML file. By default small_w_mse, or the recipe of the objective or of
+            weights (`init`) that are asked for.
         objective: a kind (`barlow list objectives`), or an objective object. A kind alone picks its small recipe.
         encoder: any timm name, or a module that maps (n, c, h, w) to (n, features).
         resume: go on from the newest checkpoint in `out`.
@@ -137,6 +141,9 @@ class _Pretraining:
         plan = self._with_steps(prepared.plan, loader)
         total = plan.recipe.train.steps
         assert total is not None
+        ran = Ran.of(plan.recipe.as_dict(), prepared.report)
+        for line in before_training(ran):
+            say(line)
         schedule = plan.recipe.schedule.build(total, loader.steps_per_epoch)
         if (warmup := plan.recipe.schedule.warmup(total, loader.steps_per_epoch)) >= total:
             say(
@@ -174,7 +181,8 @@ class _Pretraining:
         world.share("written")
         weights.with_preprocessing(trained, plan.preprocessing)
         metrics = log.latest or (run.metrics() or [{}])[-1]
-        return Result(encoder=trained, run_folder=run.path, metrics=metrics)
+        advice = after_training(ran, run.metrics()) if world.main else []
+        return Result(encoder=trained, run_folder=run.path, metrics=metrics, advice=advice)
 
     def _checkpoint(self, report: Mapping[str, Any]) -> Any:
         """The newest checkpoint that can be read, or None."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from programs import program
 
+from barlow.recipe.request import CONTINUED, DEFAULT, chosen_recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -102,11 +104,51 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     content = table.content([json.loads(text) for text in results if text])
     assert "ResNet-18, GPU, 100 epochs" in content
     assert "JPEG-compressed" in content
-    text = f"before {table.BEGIN}\nold\n{table.END} after"
-    assert table.readme_with(text, "new") == f"before {table.BEGIN}\nnew\n{table.END} after"
+    text = f"a {table.OWN_BEGIN}\nold\n{table.OWN_END} b {table.BEGIN}\nold\n{table.END} c"
+    written = table.readme_with(text, [])
+    own, rest = f"a {table.OWN_BEGIN}\n{table.own_table([])}\n", f"{table.BEGIN}\n{table.content([])}\n{table.END} c"
+    assert written == f"{own}{table.OWN_END} b {rest}"
+    assert table.readme_with(written, []) == written
 
 
-@pytest.mark.parametrize("page", ["exactness", "performance"])
+def own(images: str, recipe: str, seed: int, *, hash_of: Any, **more: Any) -> dict[str, Any]:
+    """A line as the experiment on one's own folder writes it."""
+    scores = {"encoder": (0.7 + 0.02 * seed, 0.8), "pixels_16": (0.3, 0.2), "pixels_32": (0.2, 0.25)}
+    scores |= {"untrained": (0.1, 0.4), "start": (0.75, 0.85)}
+    return {
+        "program": "experiments/own_folder.py",
+        "images": images,
+        "recipe": recipe,
+        "overrides": {},
+        "minutes": 15.0,
+        "seed": seed,
+        "recipe_sha256": hash_of(chosen_recipe(recipe=recipe, minutes=15.0).as_dict()),
+        "scores": {name: {"knn.top1": knn, "logistic.top1": linear} for name, (knn, linear) in scores.items()},
+        **more,
+    }
+
+
+def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they_are_shipped(
+    table: ModuleType,
+) -> None:
+    hash_of = program("experiments/results_line.py").recipe_hash
+    lines = [own("aerial", DEFAULT, seed, hash_of=hash_of) for seed in (0, 1, 2)]
+    lines += [own("aerial", CONTINUED, 0, hash_of=hash_of), own("imagenette", CONTINUED, 0, hash_of=hash_of)]
+    earlier = own("aerial", DEFAULT, 3, hash_of=hash_of, recipe_sha256="earlier")
+    shorter = own("aerial", DEFAULT, 3, hash_of=hash_of, minutes=3.0)
+    changed = own("aerial", DEFAULT, 3, hash_of=hash_of, overrides={"data.image_size": "64"})
+    theirs = {**earlier, "recipe": "lightly/simclr@64", "scores": {"encoder": lines[1]["scores"]["encoder"]}}
+    rows = [row.split(" | ") for row in table.own_table([*lines, earlier, shorter, changed, theirs]).splitlines()]
+    assert len(rows) == 2 + 4
+    assert rows[4][1:] == [
+        "30.0 / 25.0", "10.0 / 40.0", "**72.0** ± 2.0 / **80.0** ± 0.0", "**72.0** / **80.0**", "75.0 / 85.0",
+        "**70.0** / **80.0** |",
+    ]  # fmt: skip
+    assert rows[3][1:] == ["–", "–", "–", "–", "75.0 / 85.0 (seen)", "**70.0** / **80.0** (seen) |"]
+    assert rows[2][1:] == ["–"] * 5 + ["– |"]
+
+
+@pytest.mark.parametrize("page", ["exactness", "performance", "measured"])
 def test_the_pages_show_what_was_measured(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)

@@ -13,6 +13,7 @@ from barlow import methods, objectives
 from barlow.pretraining import pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
+from barlow.recipe.request import DEFAULT
 from barlow.views import ops
 from barlow.views.pipeline import ViewPipeline
 
@@ -119,7 +120,7 @@ def test_the_file_opens_with_what_it_is_and_the_command_that_runs_it(name: str) 
     words = second.removeprefix("#   ").split(",")[0].split()
     assert words[:2] == ["barlow", "pretrain"]
     assert ("FOLDER" in words) == (not content["data"]["sources"]), "a folder, or the set that the recipe names"
-    assert words[words.index("-c") + 1] == name if "-c" in words else name == "small_barlow_twins", "the default"
+    assert words[words.index("-c") + 1] == name if "-c" in words else name == DEFAULT
 
 
 def test_the_file_is_plain_yaml_complete_in_itself(name: str) -> None:

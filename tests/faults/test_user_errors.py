@@ -116,7 +116,7 @@ def test_an_unknown_recipe(failing: Failing, photos: Path) -> None:
 
 
 def test_an_unknown_key(failing: Failing, photos: Path) -> None:
-    said = failing("pretrain", photos, "--objective.redundency", "0.01")
+    said = failing("pretrain", photos, "-c", "small_barlow_twins", "--objective.redundency", "0.01")
     assert "unknown key objective.redundency (did you mean 'redundancy'?)" in said
 
 
@@ -205,7 +205,8 @@ def test_initial_weights_that_are_not_there(failing: Failing, photos: Path) -> N
 
 
 def test_too_small_a_batch_for_whitening(failing: Failing, photos: Path) -> None:
-    said = failing("pretrain", photos, *tiny.words(train__steps=1, method__projector__widths=[64]), "-c", "small_w_mse")
+    words = tiny.words(train__steps=1, method__projector__widths=[64], objective__shrinkage=0)
+    said = failing("pretrain", photos, *words, "-c", "small_w_mse")
     assert "--batch-size 16" in said
     assert "embeddings of width 64" in said
     assert "use a batch of 128" in said

@@ -180,6 +180,18 @@ def test_the_default_slice_is_twice_the_width() -> None:
     assert distance(WMSE(), a, b) == distance(WMSE(slice_rows=8), a, b) != distance(WMSE(slice_rows=16), a, b)
 
 
+def test_with_shrinkage_a_batch_of_fewer_rows_is_one_slice() -> None:
+    a, b = batch_in("healthy", 6, 4)
+    shrunk = WMSE(shrinkage=0.01)
+    assert distance(shrunk, a, b) == distance(WMSE(shrinkage=0.01, slice_rows=6), a, b)
+    with pytest.raises(ValueError, match="a batch of 6 rows is smaller than one slice of 8"):
+        distance(WMSE(shrinkage=0.01, slice_rows=8), a, b)
+    few = [z[:3] for z in (a, b)]  # fewer rows than features
+    assert 0 < distance(shrunk, *few) < 4
+    few = [z.requires_grad_() for z in few]
+    assert torch.autograd.gradcheck(lambda za, zb: shrunk(za, zb)["distance"], few, eps=1e-6, rtol=1e-5)
+
+
 def test_further_slicings_are_fixed_permutations_shared_by_the_views() -> None:
     a, b = batch_in("healthy", 24, 4)
     orders = [w_mse._row_order(24, slicing) for slicing in range(3)]

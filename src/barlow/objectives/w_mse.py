@@ -45,7 +45,8 @@ class WMSE:
 
     Args:
         slice_rows: k, the number of rows that are whitened together. It divides n, and is above d unless there is
-            shrinkage. None stands for 2 d, the authors' rule.
+            shrinkage. None stands for 2 d, the authors' rule. A batch of fewer rows is then one slice, if there is
+            shrinkage.
         shrinkage: weight of the identity in the covariance, in [0, 1). It is 0 in the paper. Give 1e-4 or more where
             the embedding loses a direction or a slice has few rows.
         slicings: number of ways in which the rows are sliced, 1 or more; the loss is the mean over them. With one slice
@@ -96,11 +97,16 @@ class WMSE:
             return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
 
     def least_rows(self, width: int) -> int:
-        """The rows of a slice of embeddings of this width: a batch has to have so many, or a multiple."""
+        """The rows of a slice of embeddings of this width: a batch should have so many, or a multiple.
+
+        With shrinkage a smaller batch can be whitened too, as well as so few rows allow.
+        """
         return 2 * width if self.slice_rows is None else self.slice_rows
 
     def _rows(self, n: int, d: int) -> int:
         k = self.least_rows(d)
+        if self.slice_rows is None and self.shrinkage > 0:
+            k = min(k, n)
         chosen = f"2 x width {d}" if self.slice_rows is None else "slice_rows"
         if k <= d and self.shrinkage == 0:
             raise ValueError(

@@ -15,7 +15,14 @@ from barlow.recipe.flags import as_keys
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe, check
 
-DEFAULT = "small_barlow_twins"
+DEFAULT = "small_w_mse"
+"""The best of the small recipes on four sets of images, in equal minutes on two cores (docs/choosing.md)."""
+
+OF_NO_SMALL_RECIPE = "small_barlow_twins"
+"""What an objective without a small recipe of its own is put into: unlike W-MSE's, its networks suit any objective."""
+
+CONTINUED = "continue_barlow_twins"
+"""What `--init` takes in place of the default, unless an objective with such a recipe of its own was asked for."""
 
 FREE_ON_RESUME = (
     "data.sources",
@@ -69,17 +76,15 @@ def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
     return {"objective.kind": f"{CUSTOM}{type(objective).__qualname__}"}
 
 
-def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
+def new_recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with its changes.
 
-    An objective's kind on the default recipe (named or not) means that kind's small recipe. Weights to start from mean
-    the recipe that goes on from weights. Where there is none, or another recipe was named, the recipe no longer is what
-    its `source` says; the source is then rewritten to say what it is.
+    Where no recipe was named, an objective's kind means that kind's small recipe, and weights to start from mean the
+    recipe that goes on from weights. With another objective than its own a recipe no longer is what its `source` says;
+    the source is then rewritten to say what it is.
     """
-    if name == DEFAULT:
-        kind = changes.get("objective.kind") or _kind(files.read(DEFAULT), "objective")
-        goes_on = f"continue_{kind}" if changes.get("encoder.init") else None
-        name = goes_on if goes_on in files.names() else _small_recipe(kind) or name
+    if name is None:
+        name = _unnamed(changes.get("objective.kind"), from_weights=bool(changes.get("encoder.init")))
     content = files.read(name)
     changed = override(content, changes)
     for part in ("objective", "method"):
@@ -87,6 +92,13 @@ def new_recipe(name: str, changes: Mapping[str, Any]) -> Recipe:
         if before is not None and before != after and "source" in content:
             changed["source"] = _honest_source(name, content, changed)
     return check(changed)
+
+
+def _unnamed(kind: str | None, *, from_weights: bool) -> str:
+    """The recipe of an objective, or of none in particular, from scratch or from weights."""
+    if from_weights and (kind is None or f"continue_{kind}" in files.names()):
+        return CONTINUED if kind is None else f"continue_{kind}"
+    return DEFAULT if kind is None else _small_recipe(kind) or OF_NO_SMALL_RECIPE
 
 
 def _small_recipe(kind: str) -> str | None:
@@ -118,7 +130,7 @@ def _honest_source(name: str, content: Mapping[str, Any], changed: Mapping[str, 
     }
 
 
-def chosen_recipe(data: FoldersOrName | None = None, *, recipe: str = DEFAULT, **flags: Any) -> Recipe:
+def chosen_recipe(data: FoldersOrName | None = None, *, recipe: str | None = None, **flags: Any) -> Recipe:
     """The recipe that `pretrain` would start from, given the same arguments; `auto` is not resolved."""
     return new_recipe(recipe, requested(data, **flags))
 

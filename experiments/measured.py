@@ -1,0 +1,77 @@
+"""Writes what the package knows of runs elsewhere, src/barlow/measured.json, from the lines of own_folder.py.
+
+    python experiments/measured.py
+
+`--check` only compares. Taken are runs of one seed on a part of the training images that was held out, and means over
+the seeds of those on the test images; of barlow's recipes as they are shipped, or with another size of the views, and
+of the form that is shipped now. Imagenette's photos are among those that ImageNet's weights have seen, so runs from
+weights on it are left out.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from statistics import fmean, median
+from typing import Any
+
+import results_line
+from generated import ROOT, write_or_check
+from own_folder import SCREENED
+
+from barlow.recipe import files
+
+PAGE = ROOT / "src" / "barlow" / "measured.json"
+SEEN = "imagenette"
+SIZE = "data.image_size"
+
+Line = dict[str, Any]
+
+
+def content(lines: Sequence[Line]) -> str:
+    """The file's text: a line for each run, or for the mean of several seeds."""
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in rows_of(lines))
+    return f"[\n{rows}\n]\n" if rows else "[]\n"
+
+
+def rows_of(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    of_one: dict[str, list[Line]] = {}
+    for line in lines:
+        if line["program"] == "experiments/own_folder.py" and _counts(line):
+            what = [line[key] for key in ("images", "recipe", "minutes", "part", "overrides")]
+            of_one.setdefault(json.dumps(what), []).append(line)
+    for seeds in of_one.values():
+        first = seeds[0]
+        yield {
+            "images": first["images"],
+            "recipe": first["recipe"],
+            "minutes": first["minutes"],
+            "steps": int(median(line["steps"] for line in seeds)),
+            "view": first["image_size"],
+            "shipped": not first["overrides"],
+            "part": first["part"],
+            "scores": _means([line["scores"]["encoder"] for line in seeds]),
+            "gains": _means([{k: v["value"] for k, v in line["gain"].items()} for line in seeds])
+            if first["gain"]
+            else None,
+        }
+
+
+def _means(of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {probe: round(fmean(scores[f"{probe}.top1"] for scores in of_seeds), 4) for probe in ("knn", "logistic")}
+
+
+def _counts(line: Line) -> bool:
+    recipe, changes = line["recipe"], line["overrides"]
+    if recipe not in files.names() or changes.keys() - {SIZE}:
+        return False
+    if line["images"] == SEEN and recipe.startswith("continue_"):
+        return False
+    return results_line.is_as_shipped(line)
+
+
+def main() -> int:
+    return write_or_check(__doc__ or "", PAGE, [results_line.RESULTS, SCREENED], lambda _, lines: content(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
