@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from barlow.data import labelled
+from barlow.data.decoding import UnreadableImage
 from barlow.data.labelled import PROBE_VIEW, LabelledSet, fingerprint, pixel_hash, read_labelled
 from barlow.nets.preprocessing import Preprocessing
 from barlow.views.keys import Keys
@@ -53,6 +54,17 @@ def test_views_are_the_same_bits_whether_they_are_held_or_decoded_again(
     assert decoded.held is None
     assert all(torch.equal(a, b) for a, b in zip(held.views(7), decoded.views(7), strict=True))
     assert held.hashes == decoded.hashes
+
+
+def test_an_image_that_is_spoilt_between_reading_and_embedding_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelled, "available_memory", lambda: 0)
+    images = read(folder)
+    spoil(folder, "class1")
+    first = sorted((folder / "class1").iterdir())[0].name
+    with pytest.raises(UnreadableImage, match=f"class1/{first} could be read a while ago, and cannot be read any more"):
+        list(images.views(7))
 
 
 def test_an_image_that_cannot_be_read_is_left_out_with_its_label(folder: Path) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from barlow.data.centre import decoded_centres, normalized
 from barlow.data.decoding import UnreadableImage
+from barlow.data.folder import printable
 from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.machine import available_cores, available_memory
@@ -99,7 +100,8 @@ class LabelledSet:
         """Normalised batches of centre views, in the order of `ids`; with `rows`, of these positions in `ids` only."""
         rows = np.arange(len(self)) if rows is None else rows
         if self.held is None:
-            views = _readable(self, decoded_centres(self.source, self.ids[rows], self.preprocessing, available_cores()))
+            ids = self.ids[rows]
+            views = _readable(self, ids, decoded_centres(self.source, ids, self.preprocessing, available_cores()))
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             pixels = self.held[batch] if self.held is not None else np.stack([next(views) for _ in batch])
@@ -125,11 +127,12 @@ class LabelledSet:
             yield normalize(flip(as_images(pixels), keys.for_op(1).rows(start, stop)))
 
 
-def _readable(images: LabelledSet, centres: Iterator[np.ndarray | None]) -> Iterator[np.ndarray]:
+def _readable(images: LabelledSet, ids: np.ndarray, centres: Iterator[np.ndarray | None]) -> Iterator[np.ndarray]:
     """Raises UnreadableImage: an image that could be read a while ago cannot be read any more."""
-    for centre in centres:
+    for image, centre in zip(ids, centres, strict=True):
         if centre is None:
-            raise UnreadableImage(f"an image of {images.source.name} that could be read cannot be read any more")
+            where = printable(images.source.locate(int(image)))
+            raise UnreadableImage(f"{where} could be read a while ago, and cannot be read any more")
         yield centre
 
 
