@@ -37,7 +37,7 @@ def rows_of(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
     of_one: dict[str, list[Line]] = {}
     for line in lines:
         if line["program"] == "experiments/own_folder.py" and _counts(line):
-            what = [line[key] for key in ("images", "recipe", "minutes", "part", "overrides")]
+            what = [line[key] for key in ("images", "recipe", "minutes", "part", "overrides", "recipe_sha256")]
             of_one.setdefault(json.dumps(what), []).append(line)
     for seeds in of_one.values():
         first = seeds[0]
@@ -47,7 +47,7 @@ def rows_of(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
             "minutes": first["minutes"],
             "steps": int(median(line["steps"] for line in seeds)),
             "view": first["image_size"],
-            "shipped": not first["overrides"],
+            "shipped": SIZE not in first["overrides"],
             "part": first["part"],
             "scores": _means([line["scores"]["encoder"] for line in seeds]),
             "gains": _means([{k: v["value"] for k, v in line["gain"].items()} for line in seeds])
@@ -61,12 +61,11 @@ def _means(of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _counts(line: Line) -> bool:
-    recipe, changes = line["recipe"], line["overrides"]
-    if recipe not in files.names() or changes.keys() - {SIZE}:
+    if line["recipe"] not in files.names() or (line["images"] == SEEN and line["recipe"].startswith("continue_")):
         return False
-    if line["images"] == SEEN and recipe.startswith("continue_"):
-        return False
-    return results_line.is_as_shipped(line)
+    # Changes that the recipe has made its own since then are none any more.
+    kept = {key: value for key, value in line["overrides"].items() if key in (SIZE, *results_line.BUDGET)}
+    return results_line.is_as_shipped({**line, "overrides": kept})
 
 
 def main() -> int:

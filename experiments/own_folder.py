@@ -1,6 +1,7 @@
 """What an encoder from one's own folder is worth: recipe × set × seed × minutes on this machine, one line each.
 
     python experiments/own_folder.py --data ../shared/data --recipes small_barlow_twins small_w_mse --minutes 3
+    python experiments/own_folder.py --data ../shared/data --recipes small_w_mse --minutes 3 --steps 1250
     python experiments/own_folder.py --data ../shared/data --recipes small_w_mse --minutes 15 --seeds 0 1 2 --final
     python experiments/own_folder.py --data ../shared/data --recipes lightly/simclr@64 --minutes 15
 
@@ -44,7 +45,7 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.probes import FeatureSet
 from barlow.probes.features import embed
 from barlow.probes.report import as_json, evaluate_features
-from barlow.recipe.request import chosen_recipe
+from barlow.recipe.request import DEFAULT, chosen_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENED = ROOT / "results" / "own_folder.jsonl"
@@ -240,6 +241,8 @@ def with_lightly(case: Case, train: Path, test: Path, out: Path) -> Found:
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
     changes = tuple((key, value) for key, value in arguments.override)
+    if arguments.steps is not None:
+        changes = (*zip(results_line.BUDGET, ("null", str(arguments.steps)), strict=True), *changes)
     for seed, images, recipe in product(arguments.seeds, arguments.sets, arguments.recipes):
         yield Case(images, recipe, arguments.minutes, seed, arguments.final, changes)
 
@@ -248,8 +251,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--recipes", nargs="+", default=["small_barlow_twins"])
+    parser.add_argument("--recipes", nargs="+", default=[DEFAULT])
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, help="as many, and not what --minutes gives on a machine that may be busy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--final", action="store_true", help="all training images, measured on the test images")
     parser.add_argument("--override", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="as in YAML")

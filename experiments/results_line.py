@@ -21,6 +21,9 @@ from barlow.run import Run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 
+BUDGET = ("train.minutes", "train.steps")
+"""Keys of a recipe that say how long a run is, and not what it is."""
+
 GPU_PROGRAM = "benchmarks/gpu_cifar10.py"
 GPU_RECIPES = {
     "cifar10/barlow_twins": "Barlow Twins",

@@ -87,7 +87,7 @@ def test_the_encoder_takes_whole_images_larger_than_the_views_it_was_trained_on(
     assert encoder.preprocessing.size == 24, "views are 16, and the images themselves 24"
     assert any(line.startswith("encoder  takes whole images at 24 px") for line in said)
     assert on(encoder, data).mean(0).abs().max() < 0.05, "whitened by what it will see, and not by views"
-    assert encoder.num_features == sum(encoder.widths) == 64 + 4 * 32, "of the stem and four bottleneck stages"
+    assert encoder.num_features == sum(encoder.widths) == 64 + 4 * 8, "of the stem and four stages"
     found = evaluate(result.run_folder, data, data, probes=["knn"])
     assert found.report["preprocessing"]["size"] == 24
     assert {"pixels_16", "pixels_24"} <= found.results.keys()

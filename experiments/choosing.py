@@ -1,0 +1,53 @@
+"""Writes what was tried into docs/choosing.md, from results/own_folder.jsonl (`--check` only compares).
+
+python experiments/choosing.py
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from generated import ROOT, markdown, write_or_check
+from own_folder import SCREENED
+from results_line import BUDGET
+
+PAGE = ROOT / "docs" / "choosing.md"
+BEGIN, END = "<!-- tried: written by experiments/choosing.py -->", "<!-- end of what was tried -->"
+Line = dict[str, Any]
+
+
+def page_with(text: str, lines: Sequence[Line]) -> str:
+    """The page with the table put between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table(lines)}\n{END}{after}"
+
+
+def table(lines: Sequence[Line]) -> str:
+    """A row for each run, those of one set and one length together."""
+    order = {line["images"]: number for number, line in reversed(list(enumerate(lines)))}
+    header = ["images", "recipe", "changed", "steps", "views", "kNN", "logistic"]
+    ordered = sorted(lines, key=lambda line: (order[line["images"]], line["minutes"], line["recipe"]))
+    return markdown(header, map(_row, ordered))
+
+
+def _row(line: Line) -> list[str]:
+    changed = [f"`{key} {value}`" for key, value in line["overrides"].items() if key not in BUDGET]
+    scores = line["scores"]["encoder"]
+    return [
+        line["images"],
+        f"`{line['recipe']}`",
+        ", ".join(changed) or "–",
+        f"{line['steps']:,}",
+        f"{line['image_size']} px",
+        f"{100 * scores['knn.top1']:.1f}",
+        f"{100 * scores['logistic.top1']:.1f}",
+    ]
+
+
+def main() -> int:
+    return write_or_check(__doc__ or "", PAGE, [SCREENED], page_with)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
