@@ -35,7 +35,7 @@ def of(
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
         *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
-        f"{recipe.encoder.name}, stem {plan.stem}; {widths}",
+        f"{_network(recipe)}, stem {plan.stem}; {widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
     ]
@@ -70,6 +70,16 @@ def of_size(plan: Plan, why: str | None, found: facts.ImageFacts) -> list[str]:
             "the pixels of a square view"
         )
     return lines
+
+
+def _network(recipe: Recipe) -> str:
+    """The encoder's name, and what of it was changed: a resnet18 of one block a stage is no resnet18."""
+    options = (
+        f"{name} {'-'.join(map(str, value))}" if isinstance(value, list) else f"{name} {value}"
+        for name, value in recipe.encoder.options.items()
+    )
+    changed = ", ".join(options)
+    return recipe.encoder.name + (f" ({changed})" if changed else "")
 
 
 def _px(size: Size) -> str:

@@ -16,7 +16,7 @@ from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe, check
 
 DEFAULT = "small_w_mse"
-"""The best of the small recipes on four sets of images, in equal minutes on two cores (docs/choosing.md)."""
+"""docs/choosing.md says by which numbers it was chosen."""
 
 OF_NO_SMALL_RECIPE = "small_barlow_twins"
 """What an objective without a small recipe of its own is put into: unlike W-MSE's, its networks suit any objective."""
