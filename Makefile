@@ -5,7 +5,7 @@ BIN = .venv/bin
 .PHONY: demo test test-learning nightly bench bench-smoke bench-compare check clean
 
 demo: .venv/ready
-	$(BIN)/barlow pretrain shapes -c small_w_mse --minutes 2 --out runs/demo --overwrite \
+	$(BIN)/barlow pretrain shapes -c small_w_mse --steps 1000 --out runs/demo --overwrite \
 	  --encoder.stages last --encoder.whiten null
 	$(BIN)/barlow evaluate runs/demo
 	@echo "results: runs/demo/evaluation/results.json   views: runs/demo/views.png   encoder: runs/demo/encoder"

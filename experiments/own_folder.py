@@ -34,13 +34,16 @@ from typing import Any
 import lightly_examples
 import numpy as np
 import results_line
+import torch
 import yaml
 from numpy.typing import NDArray
+from torch import nn
 
 import barlow
 from barlow import storage
 from barlow.data.labelled import read_labelled
 from barlow.machine import environment
+from barlow.nets.handed_out import HandedOut
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes import FeatureSet
 from barlow.probes.features import embed
@@ -211,7 +214,38 @@ def with_barlow(case: Case, train: Path, test: Path, out: Path) -> Found:
         "gain": storage.read_json(out / "evaluation" / "results.json")["gain"],
         "seconds": round(found["seconds"], 1),
         "images_evaluated": found["images_evaluated"],
+        **({"learned": learned(out, test)} if (out / "start").is_dir() else {}),
     }, found["environment"]
+
+
+def learned(run: Path, images: Path) -> dict[str, Any]:
+    """Whether a run from given weights learned anything: how far its weights moved, and how alike it sees two views.
+
+    The agreement is the mean cosine of the last stage's features of two random crops of an image, after the mean over
+    the images is taken off.
+    """
+    start, encoder = (_plain(barlow.load_encoder(folder)) for folder in (run / "start", run))
+    before, after = (dict(network.named_parameters()) for network in (start, encoder))
+    change = sum(float((after[name] - before[name]).square().sum()) for name in after)
+    whole = sum(float(weight.square().sum()) for weight in before.values())
+    labelled = read_labelled(str(images), "test", barlow.load_encoder(run).preprocessing, 0.0)
+    views = [list(labelled.augmented_views(256, 0, epoch, torch.device("cpu"))) for epoch in (0, 1)]
+
+    @torch.no_grad()
+    def agreement(network: nn.Module) -> float:
+        first, second = (torch.cat([network(view) for view in batches]) for batches in views)
+        mean = (first + second).mean(0) / 2
+        return float(nn.functional.cosine_similarity(first - mean, second - mean).mean())
+
+    return {
+        "weights_moved": (change / whole) ** 0.5,
+        "agreement": {"start": agreement(start), "encoder": agreement(encoder)},
+    }
+
+
+def _plain(encoder: nn.Module) -> nn.Module:
+    """The network alone, without the stages and the whitening that it is handed out with."""
+    return encoder.network if isinstance(encoder, HandedOut) else encoder
 
 
 def with_lightly(case: Case, train: Path, test: Path, out: Path) -> Found:

@@ -357,7 +357,7 @@ def test_the_command_line_ends_with_75_and_the_command_to_go_on(
     assert err.splitlines()[-1].startswith("barlow: stopped at step 6 of 12, saved. To go on: barlow pretrain --resume")
     command = err.splitlines()[-1].partition("To go on: barlow ")[2].split()
     assert cli.main(command) == 0
-    assert tiny.weights(run) == tiny.weights(whole("barlow_twins"))
+    assert tiny.weights(run) == tiny.weights(whole("w_mse"))
 
 
 def test_a_finished_run_can_be_resumed_and_stays_what_it_is(
