@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from generated import ROOT, markdown, write_or_check
+from generated import ROOT, markdown, put_between, write_or_check
 from own_folder import SCREENED
-from results_line import BUDGET
+from results_line import BUDGET, is_as_shipped, of_barlow
 
 PAGE = ROOT / "docs" / "choosing.md"
 BEGIN, END = "<!-- tried: written by experiments/choosing.py -->", "<!-- end of what was tried -->"
@@ -18,9 +18,7 @@ Line = dict[str, Any]
 
 def page_with(text: str, lines: Sequence[Line]) -> str:
     """The page with the table put between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(lines)}\n{END}{after}"
+    return put_between(text, BEGIN, END, table(lines))
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -33,6 +31,8 @@ def table(lines: Sequence[Line]) -> str:
 
 def _row(line: Line) -> list[str]:
     changed = [f"`{key} {value}`" for key, value in line["overrides"].items() if key not in BUDGET]
+    if of_barlow(line) and not is_as_shipped(line):
+        changed.append(f"as the recipe was at {line['commit'][:7]}")
     scores = line["scores"]["encoder"]
     return [
         line["images"],

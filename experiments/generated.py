@@ -26,6 +26,19 @@ def write_or_check(
     return 0
 
 
+def put_between(text: str, begin: str, end: str, written: str) -> str:
+    """A page's text with what was written in place of what stood between two markers.
+
+    Raises:
+        ValueError: a marker is missing, or they are the wrong way round.
+    """
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"the page has no {begin} followed by {end}")
+    return f"{before}{begin}\n{written}\n{end}{after}"
+
+
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table, or that nothing was measured."""
     made = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

@@ -14,11 +14,9 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Any
 
-import results_line
 from generated import ROOT, write_or_check
 from own_folder import SCREENED
-
-from barlow.recipe import files
+from results_line import BUDGET, RESULTS, is_as_shipped, of_barlow, once_a_seed
 
 PAGE = ROOT / "src" / "barlow" / "measured.json"
 SEEN = "imagenette"
@@ -34,24 +32,23 @@ def content(lines: Sequence[Line]) -> str:
 
 
 def rows_of(lines: Sequence[Line]) -> Iterator[dict[str, Any]]:
-    of_one: dict[str, list[Line]] = {}
-    for line in lines:
-        if line["program"] == "experiments/own_folder.py" and _counts(line):
-            what = [line[key] for key in ("images", "recipe", "minutes", "part", "overrides", "recipe_sha256")]
-            of_one.setdefault(json.dumps(what), []).append(line)
-    for seeds in of_one.values():
-        first = seeds[0]
+    of_one: dict[tuple[Any, ...], list[Line]] = {}
+    own = [line for line in lines if line["program"] == "experiments/own_folder.py" and _counts(line)]
+    for line in once_a_seed(own):
+        what = (*(line[key] for key in ("images", "recipe", "minutes", "part")), line["overrides"].get(SIZE))
+        of_one.setdefault(what, []).append(line)
+    for (images, recipe, minutes, part, size), seeds in of_one.items():
         yield {
-            "images": first["images"],
-            "recipe": first["recipe"],
-            "minutes": first["minutes"],
+            "images": images,
+            "recipe": recipe,
+            "minutes": minutes,
             "steps": int(median(line["steps"] for line in seeds)),
-            "view": first["image_size"],
-            "shipped": SIZE not in first["overrides"],
-            "part": first["part"],
+            "view": seeds[0]["image_size"],
+            "shipped": size is None,
+            "part": part,
             "scores": _means([line["scores"]["encoder"] for line in seeds]),
             "gains": _means([{k: v["value"] for k, v in line["gain"].items()} for line in seeds])
-            if first["gain"]
+            if all(line["gain"] for line in seeds)
             else None,
         }
 
@@ -61,15 +58,15 @@ def _means(of_seeds: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _counts(line: Line) -> bool:
-    if line["recipe"] not in files.names() or (line["images"] == SEEN and line["recipe"].startswith("continue_")):
+    if not of_barlow(line) or (line["images"] == SEEN and line["recipe"].startswith("continue_")):
         return False
     # Changes that the recipe has made its own since then are none any more.
-    kept = {key: value for key, value in line["overrides"].items() if key in (SIZE, *results_line.BUDGET)}
-    return results_line.is_as_shipped({**line, "overrides": kept})
+    kept = {key: value for key, value in line["overrides"].items() if key in (SIZE, *BUDGET)}
+    return is_as_shipped({**line, "overrides": kept})
 
 
 def main() -> int:
-    return write_or_check(__doc__ or "", PAGE, [results_line.RESULTS, SCREENED], lambda _, lines: content(lines))
+    return write_or_check(__doc__ or "", PAGE, [RESULTS, SCREENED], lambda _, lines: content(lines))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,23 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation of one score over the seeds; one seed has no spread."""
     deviation = round(statistics.stdev(values), 4) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 4), "spread": deviation}
+
+
+def of_barlow(line: Mapping[str, Any]) -> bool:
+    """Whether a line is of a recipe of barlow's, and not of another library."""
+    return not line["recipe"].startswith("lightly/")
+
+
+def once_a_seed(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Lines of experiments/own_folder.py without those that were measured again since: of each seed the newest."""
+    newest = {
+        json.dumps(
+            [line[key] for key in ("images", "recipe", "minutes", "seed", "part")]
+            + sorted((key, value) for key, value in line["overrides"].items() if key not in BUDGET)
+        ): line
+        for line in lines
+    }
+    return list(newest.values())
 
 
 def is_as_shipped(line: Mapping[str, Any]) -> bool:

@@ -43,8 +43,9 @@ SHORT, LONG = 3, 15
 WORTH_A_WORD = 1.0
 """Points that a change has to have been worth elsewhere, for every probe, to be named."""
 
-FEW_STEPS = 400
-"""From scratch, fewer updates than this teach little, on any images (docs/choosing.md)."""
+FEW_STEPS = 100
+"""From scratch, fewer updates than this hardly go beyond what an untrained network sees. Each doubling after it is worth
+some three points, up to thousands of steps (docs/choosing.md)."""
 
 FEW_IMAGES = 1000
 """From scratch, so few images are seen again after every few updates."""

@@ -300,6 +300,11 @@ def _why_singular(z: Tensor, k: int, shrinkage: float) -> str:
         return (
             "the embeddings to be whitened hold NaN or infinity: look at what produced them (learning rate, precision)"
         )
+    if k <= z.shape[-1]:
+        return (
+            f"a slice of {k} embeddings of {z.shape[-1]} features has a covariance that a shrinkage of {shrinkage:g} "
+            "does not make regular: use a larger batch, a narrower projector or a larger shrinkage"
+        )
     return (
         f"the covariance of a slice of {k} embeddings is singular (shrinkage {shrinkage:g}): they have collapsed in at "
         "least one direction. Use a larger shrinkage (1e-4 or more), a narrower projector or a lower learning rate"

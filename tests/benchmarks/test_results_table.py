@@ -122,6 +122,7 @@ def own(images: str, recipe: str, seed: int, *, hash_of: Any, **more: Any) -> di
         "overrides": {},
         "minutes": 15.0,
         "seed": seed,
+        "part": "test",
         "recipe_sha256": hash_of(chosen_recipe(recipe=recipe, minutes=15.0).as_dict()),
         "scores": {name: {"knn.top1": knn, "logistic.top1": linear} for name, (knn, linear) in scores.items()},
         **more,
@@ -137,8 +138,13 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     earlier = own("aerial", DEFAULT, 3, hash_of=hash_of, recipe_sha256="earlier")
     shorter = own("aerial", DEFAULT, 3, hash_of=hash_of, minutes=3.0)
     changed = own("aerial", DEFAULT, 3, hash_of=hash_of, overrides={"data.image_size": "64"})
+    held = own("aerial", DEFAULT, 3, hash_of=hash_of, part="held out")
+    longer = own("aerial", DEFAULT, 3, hash_of=hash_of, minutes=60.0)
+    again = own("aerial", DEFAULT, 1, hash_of=hash_of)  # a seed counts once
     theirs = {**earlier, "recipe": "lightly/simclr@64", "scores": {"encoder": lines[1]["scores"]["encoder"]}}
-    rows = [row.split(" | ") for row in table.own_table([*lines, earlier, shorter, changed, theirs]).splitlines()]
+    worse = {**theirs, "recipe": "lightly/barlow_twins@64", "scores": {"encoder": lines[0]["scores"]["untrained"]}}
+    others = [earlier, shorter, changed, held, longer, theirs, worse]
+    rows = [row.split(" | ") for row in table.own_table([again, *lines, *others]).splitlines()]
     assert len(rows) == 2 + 4
     assert rows[4][1:] == [
         "30.0 / 25.0", "10.0 / 40.0", "**72.0** ± 2.0 / **80.0** ± 0.0", "**72.0** / **80.0**", "75.0 / 85.0",
@@ -148,7 +154,7 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     assert rows[2][1:] == ["–"] * 5 + ["– |"]
 
 
-@pytest.mark.parametrize("page", ["exactness", "performance", "measured"])
+@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing"])
 def test_the_pages_show_what_was_measured(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)

@@ -180,13 +180,17 @@ def test_the_default_slice_is_twice_the_width() -> None:
     assert distance(WMSE(), a, b) == distance(WMSE(slice_rows=8), a, b) != distance(WMSE(slice_rows=16), a, b)
 
 
-def test_with_shrinkage_a_batch_of_fewer_rows_is_one_slice() -> None:
+@pytest.mark.parametrize(("n", "k"), [(8, 8), (16, 8), (20, 10), (7, 7), (26, 13), (30, 10), (10, 10)])
+def test_the_default_slice_is_near_twice_the_width_where_that_does_not_divide_the_batch(n: int, k: int) -> None:
+    a, b = batch_in("healthy", n, 4)
+    assert distance(WMSE(), a, b) == distance(WMSE(slice_rows=k), a, b)
+
+
+def test_with_shrinkage_a_slice_may_have_fewer_rows_than_features() -> None:
     a, b = batch_in("healthy", 6, 4)
     shrunk = WMSE(shrinkage=0.01)
     assert distance(shrunk, a, b) == distance(WMSE(shrinkage=0.01, slice_rows=6), a, b)
-    with pytest.raises(ValueError, match="a batch of 6 rows is smaller than one slice of 8"):
-        distance(WMSE(shrinkage=0.01, slice_rows=8), a, b)
-    few = [z[:3] for z in (a, b)]  # fewer rows than features
+    few = [z[:3] for z in (a, b)]
     assert 0 < distance(shrunk, *few) < 4
     few = [z.requires_grad_() for z in few]
     assert torch.autograd.gradcheck(lambda za, zb: shrunk(za, zb)["distance"], few, eps=1e-6, rtol=1e-5)
@@ -223,8 +227,9 @@ def test_views_beyond_two_give_the_mean_over_pairs_and_are_whitened_once(monkeyp
 @pytest.mark.parametrize(
     ("n", "objective", "remedy"),
     [
-        (20, WMSE(), "batch of 16 or 24"),
-        (6, WMSE(), "batch of 8, or a projector of 3"),
+        (20, WMSE(slice_rows=8), "batch of 16 or 24"),
+        (6, WMSE(slice_rows=8), "use a batch of 8"),
+        (4, WMSE(), "use a batch of 8 or a projector of 2"),
         (16, WMSE(slice_rows=4), "slice_rows above 4"),
     ],
 )

@@ -45,8 +45,9 @@ class WMSE:
 
     Args:
         slice_rows: k, the number of rows that are whitened together. It divides n, and is above d unless there is
-            shrinkage. None stands for 2 d, the authors' rule. A batch of fewer rows is then one slice, if there is
-            shrinkage.
+            shrinkage. None stands for 2 d, the authors' rule, or where that does not divide n, for the divisor that is
+            nearest to it by ratio: with d = 32, a batch of 128 has slices of 64, one of 100 has slices of 50, and one
+            of 97 is a slice as a whole.
         shrinkage: weight of the identity in the covariance, in [0, 1). It is 0 in the paper. Give 1e-4 or more where
             the embedding loses a direction or a slice has few rows.
         slicings: number of ways in which the rows are sliced, 1 or more; the loss is the mean over them. With one slice
@@ -97,33 +98,37 @@ class WMSE:
             return {"distance": torch.stack(distances).mean().to(views[0].dtype)}
 
     def least_rows(self, width: int) -> int:
-        """The rows of a slice of embeddings of this width: a batch should have so many, or a multiple.
-
-        With shrinkage a smaller batch can be whitened too, as well as so few rows allow.
-        """
+        """The rows of a slice of embeddings of this width: a batch should have so many, or a multiple."""
         return 2 * width if self.slice_rows is None else self.slice_rows
 
     def _rows(self, n: int, d: int) -> int:
-        k = self.least_rows(d)
-        if self.slice_rows is None and self.shrinkage > 0:
-            k = min(k, n)
-        chosen = f"2 x width {d}" if self.slice_rows is None else "slice_rows"
+        k = self.slice_rows
+        if k is None:
+            return self._near_twice_the_width(n, d)
         if k <= d and self.shrinkage == 0:
             raise ValueError(
-                f"a slice of {k} rows ({chosen}) cannot whiten {d} features: set slice_rows above {d} (the authors use "
-                f"2 x {d} = {2 * d}), or use a narrower projector, or shrinkage > 0"
+                f"a slice of {k} rows (slice_rows) cannot whiten {d} features: set slice_rows above {d} (the authors "
+                f"use 2 x {d} = {2 * d}), or use a narrower projector, or shrinkage > 0"
             )
         if n < k:
-            raise ValueError(
-                f"a batch of {n} rows is smaller than one slice of {k} ({chosen}): use a batch of {k}, or a projector "
-                f"of {max(n // 2, 1)} features or fewer, or a slice_rows that divides the batch"
-            )
+            raise ValueError(f"a batch of {n} rows is smaller than one slice of {k} (slice_rows): use a batch of {k}")
         if n % k:
             raise ValueError(
-                f"a batch of {n} rows does not divide into slices of {k} ({chosen}): use a batch of {n // k * k} or "
+                f"a batch of {n} rows does not divide into slices of {k} (slice_rows): use a batch of {n // k * k} or "
                 f"{(n // k + 1) * k}, or another slice_rows"
             )
         return k
+
+    def _near_twice_the_width(self, n: int, d: int) -> int:
+        """The divisor of n, of those that can whiten d features, whose ratio to 2 d is nearest to 1."""
+        least = 2 if self.shrinkage > 0 else d + 1
+        fitting = [k for k in range(least, n + 1) if n % k == 0]
+        if not fitting:
+            raise ValueError(
+                f"a batch of {n} rows cannot whiten {d} features: use a batch of {2 * d} or a projector of "
+                f"{max(n // 2, 1)} features or fewer, or shrinkage > 0"
+            )
+        return min(fitting, key=lambda k: max(k / (2 * d), 2 * d / k))
 
 
 def _row_order(n: int, slicing: int) -> Int64[Tensor, "n"]:
