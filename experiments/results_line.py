@@ -128,7 +128,8 @@ def is_as_shipped(line: Mapping[str, Any]) -> bool:
 
 
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """What tells one recipe from another, whatever its seed, which the line has, and the folder of its images."""
-    content = {key: value for key, value in recipe.items() if key != "seed"}
+    """What tells one recipe from another: all but its seed, which the line has, the folder of its images, and the words
+    that say where it comes from."""
+    content = {key: value for key, value in recipe.items() if key not in ("seed", "source")}
     content["data"] = {**content["data"], "sources": []}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

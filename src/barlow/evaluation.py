@@ -140,8 +140,15 @@ def evaluate(
     path = folder.path / "evaluation" / "results.json"
     report = _report(results, learn, measured, warnings, weights_hash(network), path)
     storage.write_json(path, report)
-    ran = Ran.of(load_recipe_text(folder.path / "recipe.yaml"), storage.read_json(folder.path / "data.json"))
-    return Evaluation(results, report, path, after_evaluation(ran, results))
+    return Evaluation(results, report, path, after_evaluation(_what_ran(folder.path), results))
+
+
+def _what_ran(run: Path) -> Ran | None:
+    """What a run's folder says of it; None where that is not what this version writes: numbers need no advice."""
+    try:
+        return Ran.of(load_recipe_text(run / "recipe.yaml"), storage.read_json(run / "data.json"))
+    except (OSError, LookupError, TypeError, ValueError):
+        return None
 
 
 def own_set(run: str | os.PathLike[str]) -> str | None:

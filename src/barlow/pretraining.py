@@ -142,7 +142,7 @@ class _Pretraining:
         total = plan.recipe.train.steps
         assert total is not None
         ran = Ran.of(plan.recipe.as_dict(), prepared.report)
-        for line in before_training(ran):
+        for line in [] if self.resume else before_training(ran):
             say(line)
         schedule = plan.recipe.schedule.build(total, loader.steps_per_epoch)
         if (warmup := plan.recipe.schedule.warmup(total, loader.steps_per_epoch)) >= total:

@@ -1,6 +1,7 @@
 """From flags and dotted keys to a recipe, and what a recipe then says of where it comes from."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from barlow import cli
 from barlow.recipe import files, schema
 from barlow.recipe.flags import FLAGS, as_keys
 from barlow.recipe.messages import RecipeError
-from barlow.recipe.request import chosen_recipe, requested, resumed_recipe
+from barlow.recipe.request import DEFAULT, chosen_recipe, requested, resumed_recipe
 
 
 def options() -> dict[str, argparse.Action]:
@@ -63,13 +64,37 @@ def test_an_objective_alone_takes_its_small_recipe_or_says_that_nobody_published
         assert "Zbontar" not in str(chosen.source)
 
 
-def test_weights_to_start_from_take_the_recipe_that_goes_on_from_weights() -> None:
-    assert chosen_recipe("photos", init="runs/before") == chosen_recipe(
-        "photos", recipe="continue_barlow_twins", init="runs/before"
-    )
-    assert chosen_recipe("photos", init="runs/before").optim.groups[0].rate == 0.1
-    assert chosen_recipe("photos", init="runs/before", objective="vicreg").objective["kind"] == "vicreg"
+def test_weights_of_imagenet_take_the_recipe_that_goes_on_from_weights() -> None:
+    for init in ("packaged:efficientnet_lite0", "timm:resnet50.a1_in1k"):
+        chosen = chosen_recipe("photos", init=init)
+        assert chosen == chosen_recipe("photos", recipe="continue_barlow_twins", init=init)
+        assert chosen.optim.groups[0].rate == 0.1
+        vicreg = chosen_recipe("photos", init=init, objective="vicreg")
+        assert vicreg == chosen_recipe("photos", recipe="continue_vicreg", init=init)
+        byol = chosen_recipe("photos", init=init, objective="byol")  # its small recipe, their network
+        assert (byol.objective["kind"], byol.encoder.name, byol.encoder.options) == ("byol", "auto", {})
+        assert byol.source.model_dump() == files.read("small_byol")["source"]
     assert chosen_recipe("photos").encoder.init is None
+
+
+def test_weights_of_a_run_take_the_default_recipe_and_bring_their_network(tmp_path: Path) -> None:
+    chosen = chosen_recipe("photos", init=str(tmp_path))
+    small = chosen_recipe("photos", recipe=DEFAULT)
+    assert (chosen.objective, chosen.views, chosen.encoder.name) == (small.objective, small.views, "auto")
+    assert chosen_recipe("photos", init=str(tmp_path), encoder="resnet18").encoder.name == "resnet18"
+    file = chosen_recipe("photos", init=str(tmp_path / "model.safetensors"))
+    assert file.encoder.name == small.encoder.name, "a file does not say what its network is"
+
+
+def test_a_recipe_that_is_named_is_taken_as_it_is() -> None:
+    assert chosen_recipe("photos", recipe=DEFAULT, init="packaged:efficientnet_lite0").encoder.name == "resnet18"
+    changed = chosen_recipe("photos", recipe=DEFAULT, objective="vicreg")
+    assert changed.source.paper.startswith("none: no paper describes this run; it is the recipe small_w_mse")
+
+
+def test_a_key_of_another_objective_is_told_whose_it_is() -> None:
+    with pytest.raises(RecipeError, match=r"unknown key objective\.redundancy; .*--objective barlow_twins\)"):
+        chosen_recipe("photos", overrides={"objective.redundancy": 0.01})
 
 
 def test_another_objective_on_a_named_recipe_or_by_a_dotted_key_is_nobodys_either() -> None:

@@ -69,6 +69,8 @@ def origin_of(source: str) -> Origin:
     Raises:
         ValueError: there is nothing of this name.
     """
+    if not source:
+        raise ValueError("--init is empty; give packaged:NAME, timm:NAME, a run folder or a .safetensors file")
     if source.startswith("timm:"):
         return _timm(source, source.removeprefix("timm:"))
     if source.startswith("packaged:"):

@@ -95,7 +95,8 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
             unexpected or of another shape.
     """
     text = os.fspath(source)
-    found, notes = _with_channels_of(encoder, origin_of(text).read(encoder))
+    origin = origin_of(text)
+    found, notes = _with_channels_of(encoder, origin.read(encoder))
     own = encoder.state_dict()
     counts = [sum(prefix + name in found for name in own) for prefix in _PREFIXES]
     prefix = _PREFIXES[counts.index(max(counts))]
@@ -123,9 +124,12 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
             else:
                 wrong.append(f"{inner} is unexpected")
     if wrong or not taken:
+        whose = "Give the encoder, options and image size that the weights were made with"
+        if origin.network is not None:
+            whose = f"They are of {origin.network.name}: --encoder auto takes it, with what belongs to it"
         raise ValueError(
             f"the weights in {text} do not fit this {type(encoder).__name__}: {some(wrong or ['no name in common'])}. "
-            "Give the encoder, options and image size that the weights were made with"
+            f"{whose}"
         )
     if broken := [name for name, value in taken.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise ValueError(f"the weights in {text} are not finite: {some(broken)}; take others")

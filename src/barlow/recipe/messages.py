@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -69,14 +69,27 @@ def _fields_at(model: Any, loc: Sequence[Any]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def check_keys(cls: type, content: Mapping[str, Any], place: str, kind: str) -> None:
-    """Refuses an unknown key of a dataclass, or of one inside it. (pydantic would let them pass.)"""
+def check_keys(
+    cls: type, content: Mapping[str, Any], place: str, kind: str, owners: Callable[[str], str] = lambda name: ""
+) -> None:
+    """Refuses an unknown key of a dataclass, or of one inside it. (pydantic would let them pass.)
+
+    Args:
+        cls: the dataclass.
+        content: what is given for it.
+        place: dotted place of the content in the recipe.
+        kind: what messages call the dataclass.
+        owners: says of a key which other kinds have it.
+    """
     fields = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     for name, value in content.items():
         if name not in names:
             meant = nearest(str(name), [*names, "kind"])
-            raise ValueError(f"unknown key {place}.{name}{meant}; keys of {kind}: {', '.join(names) or 'none'}")
+            raise ValueError(
+                f"unknown key {place}.{name}{meant}; keys of {kind}: {', '.join(names) or 'none'}"
+                + ("" if meant else owners(str(name)))
+            )
         inner = next((t for t in _alternatives(fields[name]) if dataclasses.is_dataclass(t)), None)
         if isinstance(inner, type) and isinstance(value, Mapping):
             check_keys(inner, value, f"{place}.{name}", name)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -22,7 +23,11 @@ OF_NO_SMALL_RECIPE = "small_barlow_twins"
 """What an objective without a small recipe of its own is put into: unlike W-MSE's, its networks suit any objective."""
 
 CONTINUED = "continue_barlow_twins"
-"""What `--init` takes in place of the default, unless an objective with such a recipe of its own was asked for."""
+"""What weights of ImageNet take in place of the default, unless an objective with such a recipe of its own was asked
+for."""
+
+OF_IMAGENET = ("packaged:", "timm:")
+"""How sources of weights begin that were trained on ImageNet, on views larger than a small recipe's."""
 
 FREE_ON_RESUME = (
     "data.sources",
@@ -34,6 +39,21 @@ FREE_ON_RESUME = (
 )
 """Keys whose change leaves the numbers of a run as they are. A folder of images may have moved: its fingerprint tells
 whether it still holds the same images."""
+
+
+NOT_OF_A_RECIPE = (
+    *FREE_ON_RESUME,
+    "source",
+    "seed",
+    "data.split",
+    "data.executor",
+    "data.max_bad",
+    "data.max_pixels",
+    "train.epochs",
+    "train.steps",
+    "train.minutes",
+)
+"""Keys by which a run differs from its recipe and still is a run of it: which images, how long, on what."""
 
 
 def requested(
@@ -79,12 +99,16 @@ def _objective_as_keys(objective: Callable[..., Any]) -> dict[str, Any]:
 def new_recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with its changes.
 
-    Where no recipe was named, an objective's kind means that kind's small recipe, and weights to start from mean the
-    recipe that goes on from weights. With another objective than its own a recipe no longer is what its `source` says;
-    the source is then rewritten to say what it is.
+    Where no recipe was named, an objective's kind means that kind's small recipe, and weights of ImageNet mean the
+    recipe that goes on from such. Weights then bring their network along, if they say which it is. With another
+    objective than its own a recipe no longer is what its `source` says; the source is then rewritten to say what it is.
     """
     if name is None:
-        name = _unnamed(changes.get("objective.kind"), from_weights=bool(changes.get("encoder.init")))
+        kind, init = changes.get("objective.kind"), changes.get("encoder.init") or ""
+        of_imagenet = init.startswith(OF_IMAGENET)
+        name = _unnamed(kind, of_imagenet=of_imagenet)
+        if of_imagenet or (init and Path(init).is_dir()):
+            changes = {"encoder.name": "auto", "encoder.options": {}, **changes}
     content = files.read(name)
     changed = override(content, changes)
     for part in ("objective", "method"):
@@ -94,9 +118,9 @@ def new_recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
     return check(changed)
 
 
-def _unnamed(kind: str | None, *, from_weights: bool) -> str:
-    """The recipe of an objective, or of none in particular, from scratch or from weights."""
-    if from_weights and (kind is None or f"continue_{kind}" in files.names()):
+def _unnamed(kind: str | None, *, of_imagenet: bool) -> str:
+    """The recipe of an objective, or of none in particular, from scratch or from weights that ImageNet gave."""
+    if of_imagenet and (kind is None or f"continue_{kind}" in files.names()):
         return CONTINUED if kind is None else f"continue_{kind}"
     return DEFAULT if kind is None else _small_recipe(kind) or OF_NO_SMALL_RECIPE
 
@@ -158,6 +182,38 @@ def resumed_recipe(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> Rec
                 "Leave the flag out, or start a new run in another folder"
             )
     return after
+
+
+def shipped_name(stored: Mapping[str, Any]) -> str | None:
+    """The small recipe that a run is of: as it is shipped, whatever the images and the machine made of each `auto`.
+
+    Args:
+        stored: what its recipe.yaml holds.
+
+    Returns:
+        None for any other recipe, and for one that is no recipe any more.
+    """
+    try:
+        given = check(stored).as_dict()
+    except RecipeError:
+        return None
+    small = (name for name in files.names() if "/" not in name)
+    return next((name for name in small if _is_of(check(files.read(name)).as_dict(), given)), None)
+
+
+def _is_of(shipped: Any, given: Any, place: str = "") -> bool:
+    if shipped == "auto" or place in NOT_OF_A_RECIPE:
+        return True
+    if isinstance(shipped, Mapping):
+        keys = set(shipped)
+        if place == "encoder" and shipped["name"] == "auto":  # the weights say all that the network is
+            keys = keys - {"stem", "zero_init_last", "options"}
+            given = {key: given[key] for key in keys}
+        inner = f"{place}." if place else ""
+        return keys == set(given) and all(_is_of(shipped[key], given[key], f"{inner}{key}") for key in keys)
+    if isinstance(shipped, list | tuple):
+        return len(shipped) == len(given) and all(map(_is_of, shipped, given))
+    return bool(shipped == given)
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

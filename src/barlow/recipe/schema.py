@@ -124,7 +124,13 @@ def _instance(content: Mapping[str, Any], table: _Table, place: str) -> Any:
     if kind not in table:
         raise ValueError(f"{place}.kind is {kind!r}; allowed: {', '.join(table)}{nearest(str(kind), table)}")
     cls = table[kind](kind)
-    check_keys(cls, parameters, place, kind)
+
+    def owners(name: str) -> str:
+        others = [other for other in table if name in {field.name for field in dataclasses.fields(table[other](other))}]
+        instead = f", --objective {others[0]}" if others and place == "objective" else ""
+        return f" ({name} is one of {', '.join(others)}{instead})" if others else ""
+
+    check_keys(cls, parameters, place, kind, owners)
     try:
         return pydantic.TypeAdapter(cls).validate_python(parameters)
     except pydantic.ValidationError as error:
