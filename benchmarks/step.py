@@ -63,12 +63,18 @@ class Built:
 
 
 def siamese(built: Built) -> Callable[[], None]:
-    """One network for all views (Barlow Twins, VICReg): forward, backward, update."""
+    """One network for all views (Barlow Twins, VICReg, W-MSE): forward, backward, update."""
+    import torch
+
     method = built.learner.method
 
     def step() -> None:
         with built.autocast():
-            embeddings = tuple(method.projector(method.encoder(view)) for view in built.views)
+            features = [method.encoder(view) for view in built.views]
+            if method.together:  # W-MSE's batch norm sees all views
+                embeddings = method.projector(torch.cat(features)).chunk(len(features))
+            else:
+                embeddings = tuple(method.projector(each) for each in features)
         built.update([embeddings])
 
     return step
@@ -123,7 +129,7 @@ class Case:
         return words + [word for key, value in self.overrides.items() for word in (f"--{key}", json.dumps(value))]
 
 
-SMALL = Case("small", "a small recipe, 32 px, batch 128", "small_barlow_twins", 128, (32, 32), 4096, 5, None)
+SMALL = Case("small", "the default recipe, 32 px, batch 128", "small_w_mse", 128, (32, 32), 4096, 5, None)
 CASES = [
     Case("resnet18_32px", "ResNet-18, 32 px, batch 64", "cifar10/barlow_twins", 64, (32, 32), 2048),
     Case(

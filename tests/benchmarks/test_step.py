@@ -26,6 +26,7 @@ def case(recipe: str, **changed: object) -> step.Case:
 CASES = [
     case("small_barlow_twins"),
     case("small_vicreg"),
+    case("small_w_mse"),
     case("small_byol", bare=step.distillation),
     case(
         "small_moco_v2",
