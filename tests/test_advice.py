@@ -320,7 +320,7 @@ def test_an_evaluation_of_python_holds_the_same_lines(data: Path, tmp_path: Path
 
 
 def test_a_run_is_known_as_its_recipe_unless_that_was_changed(data: Path, tmp_path: Path) -> None:
-    images = tiny.images(tmp_path / "photos", 20)
+    images = tiny.images(tmp_path / "photos", 40)
     run = pretrain(str(images), tmp_path / "run", steps=1, seed=3, image_size=16, device="cpu", progress=False)
     stored = load_recipe_text(run.run_folder / "recipe.yaml")
     assert shipped_name(stored) == "small_w_mse"

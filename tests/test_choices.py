@@ -168,7 +168,9 @@ def test_small_sets_get_smaller_batches(usable: int, batch: int) -> None:
     assert choices.batch_size("auto", usable) == batch
 
 
-@pytest.mark.parametrize(("usable", "batch"), [(10_000, 128), (511, 64), (100, 64), (64, 64), (63, 32), (15, 8)])
+@pytest.mark.parametrize(
+    ("usable", "batch"), [(10_000, 128), (511, 64), (100, 64), (64, 64), (63, 63), (40, 40), (15, 8)]
+)
 def test_an_objective_that_needs_many_rows_gets_them_as_long_as_there_are_so_many_images(
     usable: int, batch: int
 ) -> None:

@@ -79,7 +79,7 @@ def test_a_cpu_with_bfloat16_computes_tiny_views_in_float32(
 ) -> None:
     # Below a stride, an image of one pixel: torch's bfloat16 kernels leave gradients there that nobody wrote.
     monkeypatch.setattr(facts, "has_native_bf16", lambda device: True)
-    chosen = chosen_recipe(data, steps=1, batch_size=16, image_size=size, device="cpu")
+    chosen = chosen_recipe(data, steps=1, image_size=size, device="cpu")
     plan = preparation.prepare(chosen, World(torch.device("cpu"))).plan
     assert plan.precision == plan.recipe.train.precision == precision
 

@@ -180,14 +180,16 @@ def batch_size(given: int | Auto, usable: int, least: int = SMALLEST_BATCH) -> i
     Args:
         given: the recipe's.
         usable: number of images.
-        least: where the objective cannot do with fewer rows, it is not halved further, as long as there are so many
-            images. W-MSE of 32 dimensions, for example, needs 64.
+        least: where the objective asks for so many rows, it is not halved further, as long as there are so many images;
+            where there are fewer, all are one batch. W-MSE of 32 dimensions, for example, asks for 64.
     """
     if given != "auto":
         return given
     batch = USUAL_BATCH
     while batch * BATCHES_AN_EPOCH > usable and batch > max(SMALLEST_BATCH, least):
         batch //= 2
+    if SMALLEST_BATCH < usable < least:
+        return usable  # what there is comes nearest to what the objective needs
     while batch > max(usable, 2):
         batch //= 2
     return batch

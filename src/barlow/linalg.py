@@ -303,11 +303,11 @@ def _why_singular(z: Tensor, k: int, shrinkage: float) -> str:
     if k <= z.shape[-1]:
         return (
             f"a slice of {k} embeddings of {z.shape[-1]} features has a covariance that a shrinkage of {shrinkage:g} "
-            "does not make regular: use a larger batch, a narrower projector or a larger shrinkage"
+            "does not make regular: use a larger batch or a narrower projector"
         )
     return (
         f"the covariance of a slice of {k} embeddings is singular (shrinkage {shrinkage:g}): they have collapsed in at "
-        "least one direction. Use a larger shrinkage (1e-4 or more), a narrower projector or a lower learning rate"
+        "least one direction. Use a narrower projector, a lower learning rate, another objective, or some shrinkage"
     )
 
 

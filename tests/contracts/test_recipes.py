@@ -53,6 +53,8 @@ def made_tiny(name: str) -> dict[str, Any]:
     changes |= {"data.executor": "in_memory"} | tiny.heads(content["method"])
     if content["objective"].get("slice_rows"):
         changes["objective.slice_rows"] = 8
+    if content["objective"]["kind"] == "w_mse" and content["encoder"]["init"]:
+        changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
     if content["objective"].get("queue"):
         changes["objective.queue"] = 64
     if content["method"].get("batch_norm_rows"):

@@ -166,7 +166,7 @@ def test_views_on_their_side_that_are_turned(failing: Failing, photos: Path) -> 
 
 def test_a_size_that_patches_do_not_fill(failing: Failing, photos: Path, tmp_path: Path) -> None:
     words = ["--encoder", "vit_tiny_patch16_224", "--image-size", "32x100", "--steps", "1", "--device", "cpu"]
-    said = failing("pretrain", photos, "--out", "run", "-b", "16", *words)
+    said = failing("pretrain", photos, "--out", "run", *words)
     assert "patches of 16 pixels, which do not fill 32x100" in said
     assert "Take an image size of 32x96" in said
     assert not (tmp_path / "run" / "recipe.yaml").exists()

@@ -48,8 +48,10 @@ class WMSE:
             shrinkage. None stands for 2 d, the authors' rule, or where that does not divide n, for the divisor that is
             nearest to it by ratio: with d = 32, a batch of 128 has slices of 64, one of 100 has slices of 50, and one
             of 97 is a slice as a whole.
-        shrinkage: weight of the identity in the covariance, in [0, 1). It is 0 in the paper. Give 1e-4 or more where
-            the embedding loses a direction or a slice has few rows.
+        shrinkage: weight of the identity in the covariance, in [0, 1). It is 0 in the paper, and better left at 0 for
+            training: directions of less variance than the shrinkage are no longer whitened, so the loss can be lowered
+            by a collapse into few directions. With 0.001, runs on 64-pixel views did so (docs/choosing.md). Above 0,
+            slices of fewer rows than features can be whitened.
         slicings: number of ways in which the rows are sliced, 1 or more; the loss is the mean over them. With one slice
             for the whole batch they are all the same.
         whitening: "cholesky" is the formula above. "zca" is w = Σ^(-1/2) (z - mean), with the shrinkage in Σ.
@@ -126,7 +128,7 @@ class WMSE:
         if not fitting:
             raise ValueError(
                 f"a batch of {n} rows cannot whiten {d} features: use a batch of {2 * d} or a projector of "
-                f"{max(n // 2, 1)} features or fewer, or shrinkage > 0"
+                f"{max(n // 2, 1)} features or fewer, or another objective"
             )
         return min(fitting, key=lambda k: max(k / (2 * d), 2 * d / k))
 
