@@ -26,7 +26,7 @@ def case(recipe: str, **changed: object) -> step.Case:
 CASES = [
     case("small_barlow_twins"),
     case("small_vicreg"),
-    case("small_w_mse"),
+    case("small_w_mse", overrides={"method.projector.widths": [1024, BATCH // 2]}),
     case("small_byol", bare=step.distillation),
     case(
         "small_moco_v2",
