@@ -61,6 +61,8 @@ def test_the_file_holds_shares_of_shipped_recipes() -> None:
         assert found.scores.keys() == advice.JUDGED.keys()
         assert all(0 < value < 1 for value in found.scores.values())
         assert found.steps > 0
+        way = Way(found.recipe, found.minutes, None if found.shipped else found.view)
+        assert found in way.of(measured()).values(), "nothing is there twice"
 
 
 def test_an_effect_is_the_mean_over_sets_that_were_measured_both_ways_on_the_same_part() -> None:
