@@ -246,7 +246,7 @@ def learned(run: Path, images: Path) -> dict[str, Any]:
     the images is taken off.
     """
     start, encoder = (_plain(barlow.load_encoder(folder)) for folder in (run / "start", run))
-    before, after = (dict(network.named_parameters()) for network in (start, encoder))
+    before, after = ({n: w.detach() for n, w in network.named_parameters()} for network in (start, encoder))
     change = sum(float((after[name] - before[name]).square().sum()) for name in after)
     whole = sum(float(weight.square().sum()) for weight in before.values())
     labelled = read_labelled(str(images), "test", barlow.load_encoder(run).preprocessing, 0.0)
