@@ -117,8 +117,7 @@ def once_a_seed(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def is_as_shipped(line: Mapping[str, Any]) -> bool:
     """Whether the recipe that a line is of, with the changes that it names, is still the one that is shipped."""
-    budget = {key: line[key] for key in ("minutes", "steps") if key in line}
-    budget = {"minutes": budget["minutes"]} if "minutes" in budget else budget
+    budget = {key: line[key] for key in ("minutes" if "minutes" in line else "steps",)}
     changes = {key: yaml.safe_load(value) for key, value in line["overrides"].items()}
     try:
         shipped = chosen_recipe(recipe=line["recipe"], overrides=changes, **budget)

@@ -45,8 +45,8 @@ WORTH_A_WORD = 1.0
 """Points that a change has to have been worth elsewhere, for every probe, to be named."""
 
 FEW_STEPS = 100
-"""From scratch, fewer updates than this hardly go beyond what an untrained network sees. Each doubling after it is
-worth some three points, up to thousands of steps (docs/choosing.md)."""
+"""A run from scratch of fewer updates is called short. The limit is a choice: on aerial images each doubling of the
+steps, from 60 to 6,000, was worth two to three points (docs/choosing.md)."""
 
 FEW_IMAGES = 1000
 """From scratch, so few images are seen again after every few updates."""
@@ -198,7 +198,7 @@ def before_training(ran: Ran) -> list[str]:
 
 
 def _elsewhere(ran: Ran) -> str | None:
-    """What the measured runs of this recipe gained that come closest in steps, if they were not much shorter."""
+    """What the measured runs of this recipe gained that come closest in steps, unless it is much longer."""
     runs = [run for run in measured() if run.gains is not None and run.shipped and run.recipe == ran.recipe]
     if not runs:
         return None

@@ -27,7 +27,7 @@ CONTINUED = "continue_barlow_twins"
 for."""
 
 OF_IMAGENET = ("packaged:", "timm:")
-"""How sources of weights begin that were trained on ImageNet, on views larger than a small recipe's."""
+"""How sources of weights begin that were trained on photos, mostly ImageNet's, larger than a small recipe's views."""
 
 FREE_ON_RESUME = (
     "data.sources",
