@@ -1,13 +1,14 @@
-"""What people train today: lightly's examples of Barlow Twins and SimCLR, with ResNet-18, for some minutes.
+"""What people train today: lightly's examples of Barlow Twins and SimCLR, with ResNet-18, for some steps.
 
 Needs `pip install barlow[bench]`, which has lightly. Settings are those of its examples (barlowtwins.py, simclr.py in
 examples/pytorch, at 03464db): torchvision's ResNet-18, heads of 512-2048-2048-2048 and 512-512-128, lightly's SimCLR
 views, batch 256, SGD at 0.06 without momentum or decay, float32. Three things are ours: the folder of images, the side
-of the views, and an end after so many minutes, where the examples have ten epochs.
+of the views, and an end after so many steps, where the examples have ten epochs.
 """
 
 import time
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import torch
@@ -25,18 +26,20 @@ class Trained:
     """Images to (n, 512), in eval mode."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size: int
     steps: int
-    epochs: float
+    seconds: float
+    """From the first batch, for which the workers are started, to the end."""
 
 
-def trained(kind: str, folder: Path, *, size: int, minutes: float, seed: int) -> Trained:
+def trained(kind: str, folder: Path, *, size: int, steps: int, seed: int) -> Trained:
     """An encoder as lightly's example trains it.
 
     Args:
         kind: barlow_twins or simclr.
         folder: images; those of sub-folders count too.
         size: side of the views in pixels.
-        minutes: wall time of the loop. Reading the list of files is not counted.
+        steps: as many, over as many epochs as that takes.
         seed: of weights and views.
     """
     import torchvision
@@ -61,15 +64,13 @@ def trained(kind: str, folder: Path, *, size: int, minutes: float, seed: int) ->
         dataset, batch_size=min(BATCH, len(dataset)), shuffle=True, drop_last=True, num_workers=WORKERS
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
-    begin, steps = time.perf_counter(), 0
-    while time.perf_counter() - begin < 60 * minutes:
-        for views, *_ in loader:
-            loss: Tensor = criterion(*(model(view) for view in views))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            steps += 1
-            if time.perf_counter() - begin >= 60 * minutes:
-                break
+    begin = None
+    for views, *_ in islice(chain.from_iterable(repeat(loader)), steps):
+        begin = begin or time.perf_counter()
+        loss: Tensor = criterion(*(model(view) for view in views))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert begin is not None
     mean, std = (tuple(IMAGENET_NORMALIZE[name]) for name in ("mean", "std"))
-    return Trained(backbone.eval(), mean, std, steps, steps / len(loader))
+    return Trained(backbone.eval(), mean, std, size, steps, time.perf_counter() - begin)

@@ -1,9 +1,14 @@
 """What an encoder from one's own folder is worth: recipe × set × seed × minutes on this machine, one line each.
 
-    python experiments/own_folder.py --data ../shared/data --recipes small_barlow_twins small_w_mse --minutes 3
-    python experiments/own_folder.py --data ../shared/data --recipes small_w_mse --minutes 3 --steps 1250
+    python experiments/own_folder.py --data ../shared/data --recipes small_w_mse lightly/simclr@64 --rates
+    python experiments/own_folder.py --data ../shared/data --recipes small_w_mse --minutes 3
     python experiments/own_folder.py --data ../shared/data --recipes small_w_mse --minutes 15 --seeds 0 1 2 --final
-    python experiments/own_folder.py --data ../shared/data --recipes lightly/simclr@64 --minutes 15
+
+Minutes are made into steps before anything is compared. `--rates` measures how many steps each recipe makes in a minute
+on a quiet machine: short runs in turn, so that all of them meet the same machine. The lines go to results/rates.jsonl,
+and a rate that is there is not measured again. From then on `--minutes 15` means the steps of fifteen such minutes. So
+a run may take its time beside other work, or on another machine, and is still the run of fifteen minutes on the machine
+whose rates these are. `--steps` asks for another number.
 
 Choices are made on a part of the training images that is held out: the run is trained on the others, and probes are
 fitted on those; their lines go to results/own_folder.jsonl. With `--final` the run has all training images, and the
@@ -12,9 +17,7 @@ there is not run again, so a table can be filled over several sittings. Baseline
 are the same for all recipes of a set, and on CIFAR-10 they take longer than the training.
 
 A recipe is barlow's, or one of lightly's examples with the side of its views (lightly_examples.py). Both are measured
-by the same probes on the same images. Minutes are those of training; one run at a time has the machine for itself.
-Where barlow took longer than its minutes (it fixes its steps beforehand, and the machine may have become slower),
-lightly gets as long as barlow took for the same images and seed, so run barlow first.
+by the same probes on the same images.
 
 A set is called as in SETS. Near-duplicates make a random split a test of memory: the slices of one patient in `mri` lie
 next to each other, and raw pixels then reach 88 %. There whole clusters of near-duplicates are held out.
@@ -26,11 +29,11 @@ import json
 import os
 import shutil
 import tarfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import lightly_examples
@@ -51,12 +54,18 @@ from barlow.probes import FeatureSet
 from barlow.probes.features import embed
 from barlow.probes.report import as_json, evaluate_features
 from barlow.recipe.request import DEFAULT, chosen_recipe
+from barlow.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENED = ROOT / "results" / "own_folder.jsonl"
 """Where lines go that choices are made by. Those with `--final` go to results/results.jsonl."""
 HELD_OUT = 0.15
 """Share of the training images of each class."""
+PROGRAM = "experiments/own_folder.py"
+RATES = ROOT / "results" / "rates.jsonl"
+ROUNDS = 3
+RATED_MINUTES, RATED_STEPS = 0.5, 20
+"""Length of the runs that rates are measured by: of barlow's recipes, and of lightly's examples."""
 PROBES = ("knn", "logistic")
 THUMBNAIL = 16
 ALIKE = 0.95
@@ -155,6 +164,10 @@ class Case:
     changes: tuple[tuple[str, str], ...] = ()
 
     @property
+    def of_lightly(self) -> bool:
+        return not results_line.of_barlow({"recipe": self.recipe})
+
+    @property
     def asked(self) -> dict[str, Any]:
         """What is asked of `barlow.pretrain`."""
         changes = {key: yaml.safe_load(value) for key, value in self.changes}
@@ -163,15 +176,18 @@ class Case:
     @property
     def recipe_sha256(self) -> str | None:
         """The hash of the recipe as it is now; None of what is not barlow's."""
-        if self.recipe.startswith("lightly/"):
-            return None
-        return results_line.recipe_hash(chosen_recipe(**self.asked).as_dict())
+        return None if self.of_lightly else results_line.recipe_hash(chosen_recipe(**self.asked).as_dict())
 
     @property
     def key(self) -> str:
         """A short name of the case, for its folder and its line: that of a recipe that has changed is another."""
         what = [self.images, self.recipe, self.minutes, self.seed, self.final, self.changes, self.recipe_sha256]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+    def of_steps(self, steps: int) -> "Case":
+        """The same with a number of steps in place of its minutes, which say from now on what the steps stand for."""
+        budget = zip(results_line.BUDGET, ("null", str(steps)), strict=True)
+        return replace(self, changes=(*budget, *self.changes))
 
     def __str__(self) -> str:
         changed = "".join(f" {key}={value}" for key, value in self.changes)
@@ -189,17 +205,12 @@ def known(results: Path) -> set[str]:
     return {key for line in lines_of(results) if (key := line.get("key"))}
 
 
-def measured(case: Case, data: Path, work: Path, seconds: float) -> dict[str, Any]:
-    """Trains and evaluates a case, and returns its line.
-
-    Args:
-        seconds: how long a run that is not barlow's takes.
-    """
+def measured(case: Case, data: Path, work: Path) -> dict[str, Any]:
+    """Trains and evaluates a case, and returns its line."""
     folders = unpacked(case.images, data, work)
     train, test = (folders[part] for part in (("train", "test") if case.final else ("fit", "held")))
-    of_ours = not case.recipe.startswith("lightly/")
     out = work / "runs" / case.key
-    found, then = with_barlow(case, train, test, out) if of_ours else with_lightly(case, train, test, seconds)
+    found, then = with_lightly(case, train, test) if case.of_lightly else with_barlow(case, train, test, out)
     content = {
         "key": case.key,
         "images": case.images,
@@ -211,7 +222,7 @@ def measured(case: Case, data: Path, work: Path, seconds: float) -> dict[str, An
         "recipe_sha256": case.recipe_sha256,
         **found,
     }
-    return results_line.assembled(str(case), "experiments/own_folder.py", content, then)
+    return results_line.assembled(str(case), PROGRAM, content, then)
 
 
 Found = tuple[dict[str, Any], dict[str, Any]]
@@ -269,13 +280,10 @@ def _plain(encoder: nn.Module) -> nn.Module:
     return encoder.network if isinstance(encoder, HandedOut) else encoder
 
 
-def with_lightly(case: Case, train: Path, test: Path, seconds: float) -> Found:
-    """One of lightly's examples, measured by the same probes after so many seconds of training."""
-    kind, _, size = case.recipe.removeprefix("lightly/").partition("@")
-    begin = time.perf_counter()
-    made = lightly_examples.trained(kind, train, size=int(size), minutes=seconds / 60, seed=case.seed)
-    took = time.perf_counter() - begin
-    seen = Preprocessing(int(size), 1.0, "bicubic", made.mean, made.std, 3)
+def with_lightly(case: Case, train: Path, test: Path) -> Found:
+    """One of lightly's examples, measured by the same probes."""
+    made = trained_by_lightly(case, train, case.asked["overrides"]["train.steps"])
+    seen = Preprocessing(made.size, 1.0, "bicubic", made.mean, made.std, 3)
     learn = read_labelled(str(train), "train", seen, 0.0)
     measured = read_labelled(str(test), "test", seen, 0.0).numbered_like(learn)
     pair = [FeatureSet(embed(made.encoder, part.views(256)), part.labels, part.ids) for part in (learn, measured)]
@@ -287,29 +295,83 @@ def with_lightly(case: Case, train: Path, test: Path, seconds: float) -> Found:
     }
     return {
         "steps": made.steps,
-        "image_size": int(size),
+        "image_size": made.size,
         "scores": {"encoder": scores},
-        "seconds": round(took, 1),
+        "seconds": round(made.seconds, 1),
         "images_evaluated": {"train": len(learn), "test": len(measured)},
     }, environment("cpu")
 
 
-def equal_seconds(case: Case, results: Path) -> float:
-    """How long lightly may take: its minutes, or as long as the default recipe took for the same images and seed."""
-    alike = [
-        line["seconds"]
-        for line in lines_of(results)
-        if line.get("recipe") == DEFAULT
-        and not line["overrides"]
-        and all(line[key] == getattr(case, key) for key in ("images", "minutes", "seed"))
-    ]
-    return float(max([60 * case.minutes, *alike[-1:]]))
+def trained_by_lightly(case: Case, train: Path, steps: int) -> lightly_examples.Trained:
+    kind, _, size = case.recipe.removeprefix("lightly/").partition("@")
+    return lightly_examples.trained(kind, train, size=int(size), steps=steps, seed=case.seed)
+
+
+# --- Rates ------------------------------------------------------------------------------------------------------------
+
+
+def rated(case: Case, data: Path, work: Path) -> dict[str, Any]:
+    """Runs a case for half a minute, and returns the line that says how many steps a minute makes."""
+    train, out = unpacked(case.images, data, work)["train"], work / "rates"
+    if case.of_lightly:
+        made = trained_by_lightly(case, train, RATED_STEPS)
+        steps, seconds = made.steps, made.seconds
+    else:
+        run = barlow.pretrain(str(train), out, overwrite=out.exists(), progress=False, **case.asked).run_folder
+        last = Run.open(run).metrics()[-1]
+        steps, seconds = last["step"], last["seconds"]
+    return results_line.assembled(
+        f"rate of {case.recipe} on {case.images}",
+        PROGRAM,
+        {**what_is_rated(case), "steps": steps, "seconds": round(seconds, 2), "steps_a_minute": 60 * steps / seconds},
+    )
+
+
+def what_is_rated(case: Case) -> dict[str, Any]:
+    """What a rate is of: as the recipe is now, whatever the length and seed of a run."""
+    case = replace(case, minutes=RATED_MINUTES, seed=0)
+    changes = dict(case.changes)
+    return {"images": case.images, "recipe": case.recipe, "overrides": changes, "recipe_sha256": case.recipe_sha256}
+
+
+def rates_of(case: Case, path: Path = RATES) -> list[float]:
+    """Every rate that was measured of a case, steps in a minute."""
+    what = what_is_rated(case)
+    return [line["steps_a_minute"] for line in lines_of(path) if what.items() <= line.items()]
+
+
+def with_steps(case: Case, steps: int | None, rates: Path = RATES) -> Case:
+    """A case with the steps that were asked for, or with those of its minutes.
+
+    Raises:
+        SystemExit: its rate was not measured.
+    """
+    if steps is None:
+        measured = rates_of(case, rates)
+        if not measured:
+            raise SystemExit(
+                f"nothing says how many steps {case.minutes:g} minutes of {case.recipe} on {case.images} are: "
+                "measure it with --rates on a quiet machine, or give --steps"
+            )
+        steps = max(1, round(case.minutes * median(measured)))
+    return case.of_steps(steps)
+
+
+def measure_rates(arguments: argparse.Namespace) -> None:
+    """Every recipe on every set in turn, some rounds; what is there from before counts."""
+    for count in range(1, ROUNDS + 1):
+        for case in cases(arguments):
+            if len(rates_of(case)) < count:
+                line = rated(replace(case, minutes=RATED_MINUTES), arguments.data, arguments.work)
+                results_line.append(line, RATES)
+                print(f"{line['name']}: {line['steps_a_minute']:.1f} steps a minute", flush=True)
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[Case]:
     changes = tuple((key, value) for key, value in arguments.override)
-    if arguments.steps is not None:
-        changes = (*zip(results_line.BUDGET, ("null", str(arguments.steps)), strict=True), *changes)
     for seed, images, recipe in product(arguments.seeds, arguments.sets, arguments.recipes):
         yield Case(images, recipe, arguments.minutes, seed, arguments.final, changes)
 
@@ -319,21 +381,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--recipes", nargs="+", default=[DEFAULT])
-    parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, help="as many, and not what --minutes gives on a machine that may be busy")
+    parser.add_argument("--minutes", type=float, default=3.0, help="on a quiet machine, by --rates (default: 3)")
+    parser.add_argument("--steps", type=int, help="another number of steps than those of the minutes")
+    parser.add_argument("--rates", action="store_true", help="measure how many steps a minute makes, and no more")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--final", action="store_true", help="all training images, measured on the test images")
     parser.add_argument("--override", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="as in YAML")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "own_folder", help="images and runs go here")
     parser.add_argument("--results", type=Path, help="file the lines are appended to")
     arguments = parser.parse_args()
+    if arguments.rates:
+        return measure_rates(arguments)
 
     results = arguments.results or (results_line.RESULTS if arguments.final else SCREENED)
-    for case in cases(arguments):
+    for case in [with_steps(case, arguments.steps) for case in cases(arguments)]:
         if case.key in known(results):
             print(f"{case}: measured already", flush=True)
             continue
-        line = measured(case, arguments.data, arguments.work, equal_seconds(case, results))
+        line = measured(case, arguments.data, arguments.work)
         results_line.append(line, results)
         print(case, flush=True)
         for features, scores in line["scores"].items():

@@ -329,4 +329,7 @@ def test_a_run_is_known_as_its_recipe_unless_that_was_changed(data: Path, tmp_pa
     assert shipped_name(override(stored, {"optim.weight_decay": 0.0})) is None
     assert shipped_name(override(stored, {"views.0.1.p": 0.3})) is None
     assert shipped_name({}) is None
+    byol = load_recipe_text(Path("src/barlow/recipes/small_byol.yaml"))
+    assert shipped_name(byol) == "small_byol"
+    assert shipped_name(override(byol, {"method.predictor": None})) is None
     assert Ran.of(stored, read_json(run.run_folder / "data.json")).recipe == "small_w_mse"

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import programs
+import pytest
 from PIL import Image
+
+from barlow.storage import append_line
 
 own_folder = programs.program("experiments/own_folder.py")
 
@@ -55,3 +58,17 @@ def test_a_case_is_known_by_all_that_was_asked_for(tmp_path: Path) -> None:
     assert own_folder.known(lines) == set()
     lines.write_text("".join(json.dumps(line) + "\n" for line in ({"name": "startup"}, {"key": case.key})))
     assert own_folder.known(lines) == {case.key}
+
+
+def test_minutes_are_steps_by_the_median_of_the_rates_of_the_same_recipe(tmp_path: Path) -> None:
+    case = own_folder.Case("aerial", "small_w_mse", 15.0, 1, True)
+    of_another = own_folder.what_is_rated(own_folder.Case("mri", "small_w_mse", 15.0, 1, True))
+    earlier = {**own_folder.what_is_rated(case), "recipe_sha256": "0" * 16}
+    rates = tmp_path / "rates.jsonl"
+    for what, rate in ((of_another, 1.0), (earlier, 2.0), *((own_folder.what_is_rated(case), r) for r in (9, 10, 30))):
+        append_line(rates, {**what, "steps_a_minute": rate})
+    assert own_folder.rates_of(case, rates) == [9, 10, 30]
+    assert own_folder.with_steps(case, None, rates) == case.of_steps(150)
+    assert own_folder.with_steps(case, 7, rates).asked["overrides"] == {"train.minutes": None, "train.steps": 7}
+    with pytest.raises(SystemExit, match="measure it with --rates"):
+        own_folder.with_steps(own_folder.Case("cifar10", "small_w_mse", 15.0, 1, True), None, rates)

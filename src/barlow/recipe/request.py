@@ -204,14 +204,14 @@ def shipped_name(stored: Mapping[str, Any]) -> str | None:
 def _is_of(shipped: Any, given: Any, place: str = "") -> bool:
     if shipped == "auto" or place in NOT_OF_A_RECIPE:
         return True
-    if isinstance(shipped, Mapping):
+    if isinstance(shipped, Mapping) and isinstance(given, Mapping):
         keys = set(shipped)
         if place == "encoder" and shipped["name"] == "auto":  # the weights say all that the network is
             keys = keys - {"stem", "zero_init_last", "options"}
             given = {key: given[key] for key in keys}
         inner = f"{place}." if place else ""
         return keys == set(given) and all(_is_of(shipped[key], given[key], f"{inner}{key}") for key in keys)
-    if isinstance(shipped, list | tuple):
+    if isinstance(shipped, list | tuple) and isinstance(given, list | tuple):
         return len(shipped) == len(given) and all(map(_is_of, shipped, given))
     return bool(shipped == given)
 
