@@ -63,7 +63,7 @@ HELD_OUT = 0.15
 """Share of the training images of each class."""
 PROGRAM = "experiments/own_folder.py"
 RATES = ROOT / "results" / "rates.jsonl"
-ROUNDS = 3
+ROUNDS = 2
 RATED_MINUTES, RATED_STEPS = 0.5, 20
 """Length of the runs that rates are measured by: of barlow's recipes, and of lightly's examples."""
 PROBES = ("knn", "logistic")
