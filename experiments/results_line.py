@@ -78,7 +78,7 @@ def finished(run: Path) -> dict[str, Any]:
         },
         "images_evaluated": {name: images["count"] for name, images in results["images"].items()},
         "warnings": results["warnings"],
-        "environment": storage.read_json(run / "environment.json"),
+        "environment": storage.read_sealed(run / "run.json")["starts"][-1],
     }
 
 

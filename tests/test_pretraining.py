@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 import barlow
-from barlow import facts, preparation, pretraining, storage
+from barlow import checkpoints, facts, preparation, pretraining, storage
 from barlow import learner as learners
 from barlow.distributed import World
 from barlow.learner import Learner, NonFinite, guard
@@ -185,9 +185,9 @@ def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
     for slots in kept["learner"].optimizer.state.values():
         assert all(torch.isfinite(value).all() for value in slots.values())
     run = Run(tmp_path / "run")
-    checkpoint, _ = run.load_checkpoint()
-    assert (checkpoint.step if checkpoint else 0) == step
-    assert all(torch.isfinite(value).all() for value in (checkpoint.tensors if checkpoint else {}).values())
+    checkpoint, _ = checkpoints.newest(run.path)
+    assert checkpoint.step == step
+    assert all(torch.isfinite(value).all() for value in checkpoint.tensors.values())
     assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
     assert not (run.path / "encoder").exists()
 
@@ -228,7 +228,7 @@ def test_where_steps_are_read_late_the_bad_update_is_left_out_all_the_same(
     assert good.pop("error") is None
     assert read == [0, 1, 2]  # and the third step is queued by then
     assert all(torch.equal(bad[name], good[name]) for name in good)
-    assert not list((tmp_path / "bad" / "checkpoints").glob("step-*"))
+    assert [path.name for path in (tmp_path / "bad" / "checkpoints").iterdir()] == ["step-000000"]
 
 
 @pytest.mark.parametrize("step", [0, 5])
@@ -241,8 +241,8 @@ def test_where_steps_are_read_late_nothing_bad_is_logged_or_kept(
         quick(data, tmp_path / "run", objective=Recording(step, poisoned_loss), overrides=often | {"train.steps": 6})
     run = Run(tmp_path / "run")
     assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
-    checkpoint, _ = run.load_checkpoint()
-    assert (checkpoint.step if checkpoint else 0) == step
+    checkpoint, _ = checkpoints.newest(run.path)
+    assert checkpoint.step == step
     assert not (run.path / "encoder").exists()
 
 
@@ -259,7 +259,7 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, data: Path, 
     def exhausted(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         raise error
 
-    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet26; lower --batch-size, --image-size"):
+    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet26; lower --rows-in-memory, --batch"):
         quick(data, tmp_path / "run", objective=Recording(1, exhausted))
 
 
@@ -395,14 +395,14 @@ def test_an_objective_of_ones_own_with_state_is_trained_as_a_copy_saved_and_gone
     changes = {"train.steps": 4, "train.checkpoint_steps": 2}
     run = quick(data, tmp_path / "run", objective=mine, overrides=changes).run_folder
     assert (mine.calls, int(mine.seen), float(mine.scale.detach())) == (0, 0, 1.0), "the caller's module is left alone"
-    checkpoint, _ = Run(run).load_checkpoint()
+    checkpoint, _ = checkpoints.newest(run)
     assert int(checkpoint.tensors["objective/seen"]) == 4 * 16
     assert float(checkpoint.tensors["objective/scale"]) != 1.0
     whole = tiny.weights(run)
     shutil.rmtree(run / "checkpoints" / "step-000004")
     pretrain(out=run, resume=True, objective=mine, progress=False)
     assert tiny.weights(run) == whole
-    again, _ = Run(run).load_checkpoint()
+    again, _ = checkpoints.newest(run)
     assert all(again.tensors[name].equal(value) for name, value in checkpoint.tensors.items())
 
 
@@ -416,7 +416,7 @@ def test_measuring_the_minutes_touches_nothing_of_the_run(data: Path, tmp_path: 
     mine = Moving()
     result = quick(data, tmp_path / "run", objective=mine, minutes=0.0005, overrides={"train.steps": None})
     steps = result.metrics["step"]
-    checkpoint, _ = Run(result.run_folder).load_checkpoint()
+    checkpoint, _ = checkpoints.newest(result.run_folder)
     assert int(checkpoint.tensors["objective/seen"]) == steps * 16, "only the steps of the run are counted"
     assert (mine.calls, int(mine.seen)) == (0, 0)
     again = quick(data, tmp_path / "again", objective=Moving(), steps=steps, overrides={"train.steps": None})
@@ -450,7 +450,7 @@ class Section:
 
 def test_a_dataclass_that_builds_its_state_can_be_given_in_python(data: Path, tmp_path: Path) -> None:
     run = quick(data, tmp_path / "run", objective=Section()).run_folder
-    checkpoint, _ = Run(run).load_checkpoint()
+    checkpoint, _ = checkpoints.newest(run)
     assert int(checkpoint.tensors["objective/seen"]) == 3 * 16
 
 
@@ -481,11 +481,11 @@ def test_a_run_with_a_queue_and_a_target_goes_on_to_the_bit(data: Path, tmp_path
         "method.batch_norm_rows": 8,
     }
     run = quick(data, tmp_path / "run", recipe="small_moco_v2", overrides=changes).run_folder
-    first, _ = Run(run).load_checkpoint()
+    first, _ = checkpoints.newest(run)
     assert "objective/queue" in first.tensors
     shutil.rmtree(run / "checkpoints" / "step-000006")
     pretrain(out=run, resume=True, progress=False)
-    again, _ = Run(run).load_checkpoint()
+    again, _ = checkpoints.newest(run)
     assert first.tensors.keys() == again.tensors.keys()
     assert all(again.tensors[name].equal(value) for name, value in first.tensors.items())
 
@@ -494,7 +494,7 @@ def test_a_rule_holds_for_some_of_the_parameters(data: Path, tmp_path: Path) -> 
     frozen = [{"parameters": "projector.linear1.*", "frozen_until": 1.0}]
     run = quick(data, tmp_path / "run", overrides={"optim.groups": frozen}).run_folder
     start = quick(data, tmp_path / "start", overrides={"train.steps": 1, "optim.groups": frozen}).run_folder
-    one, other = (Run(folder).load_checkpoint()[0].tensors for folder in (run, start))
+    one, other = (checkpoints.newest(folder)[0].tensors for folder in (run, start))
     assert one["method/projector.linear1.weight"].equal(other["method/projector.linear1.weight"])
     assert not one["method/projector.linear0.weight"].equal(other["method/projector.linear0.weight"])
     with pytest.raises(ValueError, match=r"predictor\.\*"):
@@ -582,7 +582,7 @@ def test_overwriting_starts_anew(data: Path, tmp_path: Path) -> None:
     quick(data, tmp_path / "run", overrides={"train.steps": 4})
     result = quick(data, tmp_path / "run", overwrite=True, overrides={"train.steps": 2})
     assert [row["step"] for row in Run(result.run_folder).metrics()] == [1, 2]
-    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000002"]
+    assert list(checkpoints.folders(tmp_path / "run")) == [0, 2]
 
 
 def test_an_unknown_argument_is_a_type_error() -> None:

@@ -3,8 +3,8 @@
 import errno
 import hashlib
 import itertools
-import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +15,8 @@ import pytest
 import torch
 from test_storage import Killed, failing
 
+from barlow import checkpoints, storage
 from barlow import run as runs
-from barlow import storage
 from barlow.run import Run, RunFolderError
 
 
@@ -24,15 +24,18 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
     return {"method/w": torch.full((5,), float(step)), "optimizer/w/step": torch.tensor(step)}
 
 
+RECIPE = "data: {}\nobjective: {}\ntrain: {}\n"
+
+
 def a_run(path: Path, *steps: int) -> Run:
     run = Run.create(path)
-    storage.write_text(run.path / "recipe.yaml", "seed: 0\n")
+    storage.write_text(run.path / "recipe.yaml", RECIPE)
     for step in steps:
-        run.save_checkpoint(step, tensors(step), {"total": 100})
+        checkpoints.save(run.path, step, tensors(step), {"total": 100})
     return run
 
 
-def checkpoints(run: Run) -> set[str]:
+def there(run: Run) -> set[str]:
     return {entry.name for entry in (run.path / "checkpoints").iterdir()}
 
 
@@ -69,20 +72,38 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4)
     storage.write_text(run.path / "encoder" / "config.json", "{}")
-    (run.path / ".mine").write_bytes(b"keep")
+    storage.write_bytes(run.path / "evaluation" / "features" / f"{'0a' * 16}.safetensors", b"")
+    (run.path / ".recipe.yaml.tmp-0123abcd").write_bytes(b"")
+    (run.path / "checkpoints" / ".tmp-removed-step-000002-0123abcd").mkdir()
+    (run.path / "checkpoints" / ".tmp-removed-step-000002-0123abcd" / "state.json").write_bytes(b"")
     Run.create(run.path, overwrite=True).clear()
-    assert {entry.name for entry in run.path.iterdir()} == {".mine"}
+    assert list(run.path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "photos", "model.pt"])
+FOREIGN = [
+    "notes.txt", "photos", "model.pt", ".mine", ".tmp-mine/keep", "encoder/model.onnx", "evaluation/notes.md",
+    "evaluation/features/mine.safetensors", "checkpoints/best/model.ckpt", "checkpoints/epoch=3.ckpt",
+    "checkpoints/step-000004/notes", "start/model.pt", "views.png.bak", "data.json/inner", "logs/",
+]  # fmt: skip
+"""Paths that barlow does not write, at every depth; some look like its own."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
 def test_overwriting_refuses_a_folder_with_anything_foreign_in_it(tmp_path: Path, name: str) -> None:
     run = a_run(tmp_path / "run", 4)
-    (run.path / name).write_bytes(b"precious")
+    path = run.path / name
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"precious")
     before = sorted(run.path.rglob("*"))
-    with pytest.raises(RunFolderError, match=f"{name}.*--overwrite does not touch it"):
+    with pytest.raises(RunFolderError, match=f"{re.escape(name.rstrip('/'))}.*--overwrite does not touch it"):
         Run.create(run.path, overwrite=True)
-    assert sorted(run.path.rglob("*")) == before
-    assert (run.path / name).read_bytes() == b"precious"
+    run.clear()  # even if it came to that
+    assert path in run.path.rglob("*")
+    assert path.is_dir() or path.read_bytes() == b"precious"
+    assert len(before) > len(sorted(run.path.rglob("*")))
 
 
 def test_overwriting_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -92,11 +113,24 @@ def test_overwriting_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "encoder").is_dir()
 
 
-def test_a_run_that_ended_before_its_recipe_was_written_can_be_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock", [b"", b"pid 7\n"])
+def test_a_lock_alone_proves_nothing(tmp_path: Path, lock: bytes) -> None:
+    """Another tool's folder: its lock has the name of ours, and its checkpoints lie where ours would."""
+    checkpoint = tmp_path / "run" / "checkpoints" / "epoch=3.ckpt"
+    storage.write_bytes(checkpoint, b"precious")
+    (tmp_path / "run" / ".lock").write_bytes(lock)
+    (tmp_path / "run" / "data.json").write_bytes(b"{}")
+    with pytest.raises(RunFolderError, match="--overwrite does not touch it"):
+        Run.create(tmp_path / "run", overwrite=True)
+    assert checkpoint.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_run_that_ended_before_its_recipe_was_written_is_begun_anew(tmp_path: Path, overwrite: bool) -> None:
     run = Run.create(tmp_path / "run")
     with run.locked():
         storage.write_json(run.path / "data.json", {})
-    Run.create(run.path, overwrite=True).clear()
+    Run.create(run.path, overwrite=overwrite).clear()
     assert {entry.name for entry in run.path.iterdir()} == {".lock"}
 
 
@@ -105,9 +139,11 @@ def test_overwriting_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "precious").write_bytes(b"")
     run = a_run(tmp_path / "run")
     (run.path / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    Run.create(run.path, overwrite=True).clear()
+    with pytest.raises(RunFolderError, match=r"checkpoints.*--overwrite does not touch it"):
+        Run.create(run.path, overwrite=True)
+    run.clear()  # even if it came to that
     assert (tmp_path / "elsewhere" / "precious").exists()
-    assert not (run.path / "checkpoints").exists()
+    assert (run.path / "checkpoints").is_symlink()
 
 
 def test_opening_what_is_no_run_says_so(tmp_path: Path) -> None:
@@ -182,7 +218,7 @@ def test_the_lock_ends_with_its_process_even_if_a_data_worker_lives_on(tmp_path:
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 7)
-    checkpoint, notes = run.load_checkpoint()
+    checkpoint, notes = checkpoints.newest(run.path)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.state["total"], notes) == (7, 100, [])
     assert checkpoint.tensors.keys() == tensors(7).keys()
@@ -190,12 +226,12 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
-    assert a_run(tmp_path / "run").load_checkpoint() == (None, [])
+    assert checkpoints.newest(a_run(tmp_path / "run").path) == (None, [])
 
 
 def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4, 8, 12, 16)
-    assert checkpoints(run) == {"step-000012", "step-000016"}
+    assert there(run) == {"step-000012", "step-000016"}
 
 
 def test_the_newest_is_told_by_its_step_not_by_the_clock(tmp_path: Path) -> None:
@@ -204,21 +240,21 @@ def test_the_newest_is_told_by_its_step_not_by_the_clock(tmp_path: Path) -> None
         folder = run.path / "checkpoints" / f"step-{step:06d}"
         for path in (*folder.iterdir(), folder):
             os.utime(path, (seconds, seconds))
-    assert run.load_checkpoint()[0].step == 1_000_002
+    assert checkpoints.newest(run.path)[0].step == 1_000_002
 
 
 def test_saving_a_step_twice_writes_it_once(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4)
     with failing(None, Killed()) as done:
-        run.save_checkpoint(4, tensors(4), {"total": 100})
+        checkpoints.save(run.path, 4, tensors(4), {"total": 100})
     assert done == []
 
 
 def test_a_damaged_step_is_written_anew_when_it_is_reached_again(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4, 8)
     flip(run.path / "checkpoints" / "step-000008" / "tensors.safetensors")
-    run.save_checkpoint(8, tensors(8), {"total": 100})
-    checkpoint, notes = run.load_checkpoint()
+    checkpoints.save(run.path, 8, tensors(8), {"total": 100})
+    checkpoint, notes = checkpoints.newest(run.path)
     assert (checkpoint.step, notes) == (8, [])
 
 
@@ -227,23 +263,23 @@ def test_a_damaged_newest_is_set_aside_and_the_one_before_is_used(tmp_path: Path
     run = a_run(tmp_path / "run", 4, 8)
     for _ in range(2):  # also when the same step is damaged a second time
         flip(run.path / "checkpoints" / "step-000008" / name)
-        checkpoint, notes = run.load_checkpoint()
+        checkpoint, notes = checkpoints.newest(run.path)
         assert checkpoint.step == 4
         assert float(checkpoint.tensors["method/w"][0]) == 4
         assert len(notes) == 1
         assert "step-000008 is damaged" in notes[0]
-        assert checkpoints(run) == {"step-000004", "step-000008.bad"}
-        run.save_checkpoint(8, tensors(8), {"total": 100})
+        assert there(run) == {"step-000004", "step-000008.bad"}
+        checkpoints.save(run.path, 8, tensors(8), {"total": 100})
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_stops_and_never_starts_afresh(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4, 8)
     for folder in (run.path / "checkpoints").iterdir():
         flip(folder / "tensors.safetensors")
-    with pytest.raises(RunFolderError, match=r"no checkpoint in .* can be read: .*step-000008.*step-000004"):
-        run.load_checkpoint()
-    with pytest.raises(RunFolderError, match="no checkpoint in"):  # nor at the second try
-        run.load_checkpoint()
+    with pytest.raises(checkpoints.AllDamaged, match=r"no checkpoint in .* can be read: .*step-000008.*step-000004"):
+        checkpoints.newest(run.path)
+    with pytest.raises(checkpoints.AllDamaged, match="no checkpoint in"):  # nor at the second try
+        checkpoints.newest(run.path)
 
 
 def test_any_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(tmp_path: Path) -> None:
@@ -257,7 +293,7 @@ def test_any_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(tmp_path: 
         content = bytearray(path.read_bytes())
         content[position] ^= 1 << (case % 8)
         path.write_bytes(content)
-        checkpoint, notes = run.load_checkpoint()
+        checkpoint, notes = checkpoints.newest(run.path)
         assert (checkpoint.step, len(notes)) == (4, 1), f"{name}, byte {position}"
 
 
@@ -266,23 +302,23 @@ def test_whichever_call_fails_while_saving_a_whole_checkpoint_is_there_to_go_on_
     whole = tmp_path / "whole"
     shutil.copytree(before.path, whole)
     with failing(None, Killed()) as done:
-        Run(whole).save_checkpoint(12, tensors(12), {})
+        checkpoints.save(whole, 12, tensors(12), {})
     assert done.count("rename") == 2, "commit, and letting go of the oldest"
     steps = set()
     for at, failure in itertools.product(range(1, len(done) + 1), (Killed(), OSError(errno.ENOSPC, "full"))):
         run = Run(tmp_path / f"{at}-{type(failure).__name__}")
         shutil.copytree(before.path, run.path)
         with failing(at, failure), pytest.raises((Killed, OSError)):
-            run.save_checkpoint(12, tensors(12), {})
-        checkpoint, notes = run.load_checkpoint()
+            checkpoints.save(run.path, 12, tensors(12), {})
+        checkpoint, notes = checkpoints.newest(run.path)
         assert checkpoint.step in (8, 12)
         assert float(checkpoint.tensors["method/w"][0]) == checkpoint.step
         assert notes == []
-        assert not [name for name in checkpoints(run) if name.startswith(".")], "leftovers are gone after loading"
+        assert not [name for name in there(run) if name.startswith(".")], "leftovers are gone after loading"
         steps.add(checkpoint.step)
         for step in (12, 16):
-            run.save_checkpoint(step, tensors(step), {})
-        assert checkpoints(run) == {"step-000012", "step-000016"}
+            checkpoints.save(run.path, step, tensors(step), {})
+        assert there(run) == {"step-000012", "step-000016"}
     assert steps == {8, 12}
 
 
@@ -296,12 +332,12 @@ def test_a_checkpoint_forged_with_a_fitting_manifest_runs_no_code_and_reads_noth
         run.path / "checkpoints" / "step-000008", {"tensors.safetensors": pickled, "state.json": state}
     )
     with pytest.raises(ValueError, match=r"tensors\.safetensors is not a valid safetensors file"):
-        run.load_checkpoint()
+        checkpoints.newest(run.path)
     manifest = run.path / "checkpoints" / "step-000008" / "MANIFEST.json"
-    content = json.loads(manifest.read_bytes())
+    content = storage.read_sealed(manifest)
     content["files"]["../../../secret"] = {"bytes": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
-    manifest.write_text(json.dumps(content))
-    checkpoint, notes = run.load_checkpoint()
+    storage.write_sealed(manifest, content)
+    checkpoint, notes = checkpoints.newest(run.path)
     assert checkpoint.step == 4
     assert "outside the folder" in notes[0]
     assert not canary.exists()

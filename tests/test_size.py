@@ -13,13 +13,12 @@ import yaml
 from PIL import Image
 
 import barlow
-from barlow import preparation, storage
+from barlow import checkpoints, preparation, storage
 from barlow.distributed import World
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import chosen_recipe
-from barlow.run import Run
 from barlow.size import aspect, height_width, largest_inside, resized, size_of, words
 from barlow.views.ops import RandomResizedCrop
 
@@ -169,7 +168,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(executor: str, strips: Path, 
     stopped = shutil.copytree(whole, tmp_path / "stopped")
     shutil.rmtree(stopped / "encoder")
     shutil.rmtree(stopped / "checkpoints" / "step-000004")
-    assert Run(stopped).load_checkpoint()[0].step == 2
+    assert checkpoints.newest(stopped)[0].step == 2
     with pytest.raises(RecipeError, match=r"data\.image_size is \[16, 40\]; you gave 16"):
         pretrain(out=stopped, resume=True, progress=False, image_size=16)
     pretrain(out=stopped, resume=True, progress=False, image_size="16x40")

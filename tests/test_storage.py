@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from barlow import storage
+from barlow.seals import Damaged
 
 OLD, NEW = b"old " * 100, b"new " * 120
 FILES = {"tensors.safetensors": bytes(range(256)) * 4, "state.json": b'{"step": 7}\n'}
@@ -133,7 +134,7 @@ def test_a_folder_is_committed_whole_or_not_at_all_whichever_call_fails(tmp_path
     for _, failure in every_point(lambda: storage.commit_folder(path, FILES), prepare):
         committed.append(path.exists())
         if path.exists():
-            assert storage.damage_in(path) is None
+            assert storage.damage_in(path, ()) is None
             assert {name: (path / name).read_bytes() for name in FILES} == FILES
         if home.exists():
             assert visible(home) <= {"step-000007"}
@@ -148,7 +149,7 @@ def test_a_committed_folder_is_never_overwritten(tmp_path: Path) -> None:
     storage.commit_folder(tmp_path / "step", FILES)
     with pytest.raises(FileExistsError, match="never overwritten"):
         storage.commit_folder(tmp_path / "step", {"other": b""})
-    assert storage.damage_in(tmp_path / "step") is None
+    assert storage.damage_in(tmp_path / "step", ()) is None
 
 
 def test_what_reads_back_differently_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +214,9 @@ def test_every_flipped_bit_of_manifest_and_state_is_noticed(tmp_path: Path) -> N
             bad = bytearray(good)
             bad[position] ^= 1 << (position % 8)
             path.write_bytes(bad)
-            assert storage.damage_in(folder), f"{path.name}, byte {position}"
+            assert storage.damage_in(folder, FILES), f"{path.name}, byte {position}"
         path.write_bytes(good)
-    assert storage.damage_in(folder) is None
+    assert storage.damage_in(folder, FILES) is None
 
 
 def test_flipped_bits_anywhere_in_tensors_are_noticed(tmp_path: Path) -> None:
@@ -229,9 +230,9 @@ def test_flipped_bits_anywhere_in_tensors_are_noticed(tmp_path: Path) -> None:
         bad = bytearray(good)
         bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
         path.write_bytes(bad)
-        assert storage.damage_in(folder) == "tensors.safetensors differs from its manifest"
+        assert storage.damage_in(folder, ()) == "tensors.safetensors differs from its manifest"
     path.write_bytes(good)
-    assert storage.damage_in(folder) is None
+    assert storage.damage_in(folder, ()) is None
 
 
 def test_files_cut_short_made_longer_or_gone_are_noticed(tmp_path: Path) -> None:
@@ -241,22 +242,22 @@ def test_files_cut_short_made_longer_or_gone_are_noticed(tmp_path: Path) -> None
         good = path.read_bytes()
         for bad in (b"", good[:-2], good + b"!"):
             path.write_bytes(bad)
-            assert storage.damage_in(folder)
+            assert storage.damage_in(folder, FILES)
         path.unlink()
-        assert storage.damage_in(folder) == f"{path.name} is missing"
+        assert storage.damage_in(folder, FILES) == f"{path.name} is missing"
         path.write_bytes(good)
-    assert storage.damage_in(folder) is None
-    assert storage.damage_in(tmp_path / "nothing") == "MANIFEST.json is missing"
+    assert storage.damage_in(folder, FILES) is None
+    assert storage.damage_in(tmp_path / "nothing", ()) == "MANIFEST.json is missing"
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".hidden"])
 def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "step"
     storage.commit_folder(folder, FILES)
-    manifest = json.loads((folder / "MANIFEST.json").read_bytes())
+    manifest = storage.read_sealed(folder / "MANIFEST.json")
     manifest["files"][name] = manifest["files"]["state.json"]
-    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-    assert "outside the folder" in str(storage.damage_in(folder))
+    storage.write_sealed(folder / "MANIFEST.json", manifest)  # whoever forges a manifest can seal it as well
+    assert "outside the folder" in str(storage.damage_in(folder, ()))
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,9 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) ->
         '{"format": 1, "files": {"state.json": {"bytes": 12}}}',
         "[" * 100_000,
         '{"format": 1, "files": {"": {"bytes": 0, "sha256": ""}}}',
+        '{"format": 2, "files": {}, "sha256": ""}',
+        '{"format": 99, "files": {}, "sha256": 7}',
+        '{"format": "2", "files": {}}',
         "\x00" * 50,
     ],
     ids=lambda text: text[:30].replace("\x00", "0"),
@@ -282,7 +286,7 @@ def test_a_hostile_manifest_is_damage_and_no_crash(tmp_path: Path, manifest: str
     folder = tmp_path / "step"
     storage.commit_folder(folder, FILES)
     (folder / "MANIFEST.json").write_text(manifest)
-    assert storage.damage_in(folder)
+    assert storage.damage_in(folder, FILES)
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
@@ -375,12 +379,90 @@ def test_a_picture_comes_back(tmp_path: Path) -> None:
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-step-000001-abc").mkdir()
-    (tmp_path / ".tmp-step-000001-abc" / "state.json").write_bytes(b"")
+    (tmp_path / ".tmp-step-000001-0123abcd").mkdir()
+    (tmp_path / ".tmp-step-000001-0123abcd" / "state.json").write_bytes(b"")
     (tmp_path / ".recipe.yaml.tmp-0123abcd").write_bytes(b"")
-    kept = {"step-000001", "notes.txt", ".hidden", "tmp-mine"}
+    kept = {"step-000001", "notes.txt", ".hidden", "tmp-mine", ".tmp-mine", ".tmp-mine-2", ".notes.tmp-old"}
     for name in kept:
         (tmp_path / name).write_bytes(b"")
     storage.remove_leftovers(tmp_path)
     storage.remove_leftovers(tmp_path / "missing")
     assert {entry.name for entry in tmp_path.iterdir()} == kept
+
+
+# --- Seals ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_flipped_bit_of_a_sealed_table_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.json", {"name": "ü", "sizes": [1, 2.5, float("nan")], "more": {"b": True, "a": None}}
+    storage.write_sealed(path, content)
+    good, meant = path.read_bytes(), storage.read_sealed(path)
+    assert meant == {"name": "ü", "sizes": [1, 2.5, None], "more": {"b": True, "a": None}}
+    noticed = 0
+    for position, bit in itertools.product(range(len(good)), range(8)):
+        bad = bytearray(good)
+        bad[position] ^= 1 << bit
+        path.write_bytes(bad)
+        try:
+            read = storage.read_sealed(path)
+        except Damaged:
+            noticed += 1
+        else:
+            assert read == meant or set(read) - set(meant), f"bit {bit} of byte {position} changed the meaning"
+    assert noticed > 4 * len(good)
+
+
+def test_a_seal_does_not_depend_on_layout_and_a_table_without_one_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    storage.write_sealed(path, {"b": 1, "a": [1, 2]})
+    path.write_text(json.dumps(dict(reversed(json.loads(path.read_bytes()).items()))))
+    assert storage.read_sealed(path) == {"a": [1, 2], "b": 1}
+    path.write_text('{"a": 1}')
+    assert storage.read_sealed(path) == {"a": 1}
+    path.write_text("[1]")
+    with pytest.raises(Damaged, match="not a table"):
+        storage.read_sealed(path)
+
+
+# --- What cannot be read is not damaged -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", [*FILES, "MANIFEST.json"])
+def test_an_error_of_reading_is_no_damage(
+    tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "step"
+    storage.commit_folder(folder, FILES)
+    read = Path.read_bytes
+
+    def failing_read(path: Path) -> bytes:
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing_read)
+    with pytest.raises(storage.StorageError, match=f"cannot read .*{name}: .*nothing was changed"):
+        storage.damage_in(folder, FILES)
+
+
+def test_a_newer_format_is_no_damage(tmp_path: Path) -> None:
+    folder = tmp_path / "step"
+    storage.commit_folder(folder, FILES)
+    manifest = storage.read_sealed(folder / "MANIFEST.json")
+    storage.write_sealed(folder / "MANIFEST.json", {**manifest, "format": 3})
+    with pytest.raises(storage.Newer, match="format 3, and this barlow reads up to 2: upgrade it"):
+        storage.damage_in(folder, FILES)
+
+
+def test_folders_committed_by_the_first_release_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "step"
+    storage.commit_folder(folder, FILES)
+    manifest = storage.read_sealed(folder / "MANIFEST.json")
+    storage.write_json(folder / "MANIFEST.json", {**manifest, "format": 1})  # without a seal
+    assert storage.damage_in(folder, FILES) is None
+
+
+def test_a_manifest_that_does_not_name_what_must_be_there_is_damage(tmp_path: Path) -> None:
+    storage.commit_folder(tmp_path / "step", {})
+    assert storage.damage_in(tmp_path / "step", ("state.json",)) == "the manifest does not name state.json"

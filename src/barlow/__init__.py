@@ -10,7 +10,7 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.evaluation import evaluate as evaluate
-    from barlow.nets.weights import load_encoder as load_encoder
+    from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.moco import MoCo as MoCo
@@ -31,7 +31,7 @@ _HOME = {
     "VICReg": "barlow.objectives.vicreg",
     "WMSE": "barlow.objectives.w_mse",
     "evaluate": "barlow.evaluation",
-    "load_encoder": "barlow.nets.weights",
+    "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
 }
 __all__ = [

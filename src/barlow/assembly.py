@@ -21,7 +21,7 @@ from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.plan import Plan
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM
-from barlow.train import train
+from barlow.train import Course, train
 from barlow.watchers import Moment
 
 Loader = MemoryLoader | StreamingLoader
@@ -148,5 +148,5 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
     stream = loader.stream(0, warm + most)
     within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
-        train(throwaway, within_an_epoch, lambda step, total: 1e-6, warm + most, [count])
+        train(throwaway, within_an_epoch, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
     return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch

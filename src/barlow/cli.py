@@ -8,13 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from barlow import exits, telling
 from barlow.listing import ENTRIES
 from barlow.recipe.flags import FLAGS
 
-USAGE_EXIT = 2
-FAILED_EXIT = 1
-INTERRUPTED_EXIT = 75
-"""EX_TEMPFAIL: schedulers read it as "run me again"."""
 GRACE_SECONDS = 2.0
 """What is wrong is mostly wrong in every process alike, or in one, and then for the rest that it is gone: whoever has
 the least to say leaves the launcher time to end it first."""
@@ -30,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_EXIT, f"barlow: {message} (see {self.prog} --help)\n")
+        self.exit(exits.USAGE, f"barlow: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> _Parser:
@@ -80,7 +77,7 @@ def _parser() -> _Parser:
         "pixels and the untrained network. Labels are the names of the sub-folders.",
         allow_abbrev=False,
     )
-    evaluate.add_argument("run", metavar="RUN", help="run folder")
+    evaluate.add_argument("run", metavar="RUN", help="run folder, or RUN@STEP for one of its checkpoints")
     evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
     evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
     evaluate.add_argument(
@@ -96,6 +93,7 @@ def _parser() -> _Parser:
         help="linear_sgd on augmented views too, as in the papers: embeds the training images in each of its 100 "
         "epochs, so it is meant for GPUs",
     )
+    evaluate.add_argument("-o", "--out", metavar="DIR", help="for results and features; default: RUN/evaluation")
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
     evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
     evaluate.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
@@ -172,9 +170,14 @@ def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser
     return verb
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     start = "\r\x1b[K" if sys.stderr.isatty() else ""  # takes the place of the live line, which has no end yet
     print(start + line, file=sys.stderr, flush=True)
+
+
+_tell = telling.unfailing(_print_error)
+_show = telling.unfailing(print)
+"""Shows a result that is also in a file."""
 
 
 def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -189,11 +192,10 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.evaluation import own_set
     from barlow.pretraining import pretrain
     from barlow.recipe.request import chosen_recipe
-    from barlow.stopping import Interrupted
 
     out = arguments.out
     if out is None:
-        if arguments.resume:
+        if arguments.resume and not arguments.data:
             raise ValueError("--resume needs --out, the run folder to go on with")
         chosen = chosen_recipe(**_asked(arguments, changes))
         sources = chosen.data.sources
@@ -203,26 +205,21 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         name = arguments.objective or Path(arguments.recipe or chosen.objective["kind"]).stem.removeprefix("small_")
         continued = "-continued" if chosen.encoder.init is not None and arguments.recipe is None else ""
         out = Path("runs") / f"{images}-{name}{continued}"
-    try:
-        result = pretrain(
-            out=out,
-            **_asked(arguments, changes),
-            resume=arguments.resume,
-            overwrite=arguments.overwrite,
-            tell=_tell,
-        )
-    except Interrupted as stopped:
-        if _first_process():
-            _tell(f"barlow: {stopped}")
-        return INTERRUPTED_EXIT
+    result = pretrain(
+        out=out,
+        **_asked(arguments, changes),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        tell=_tell,
+    )
     if not _first_process():
-        return 0
+        return exits.OK
     run = result.run_folder
-    print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
-    print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
+    _show(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
+    _show(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
     _print_advice(result.advice)
-    print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
-    return 0
+    _show(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
+    return exits.OK
 
 
 def _asked(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +234,7 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError(f"--devices {arguments.devices}: at least 1")
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
-    from barlow.distributed import Stopped, check_processes, launch
+    from barlow.distributed import check_processes, launch
     from barlow.machine import available_cores
     from barlow.recipe.request import chosen_recipe
 
@@ -245,10 +242,7 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         train = chosen_recipe(**_asked(arguments, changes)).train
         batch = None if train.batch_size == "auto" else train.batch_size
         check_processes(arguments.devices, train.device, available_cores(), batch)
-    try:
-        return launch(arguments.devices, arguments.words, available_cores())
-    except Stopped:
-        return INTERRUPTED_EXIT
+    return launch(arguments.devices, arguments.words, available_cores())
 
 
 def _first_process() -> bool:
@@ -269,32 +263,37 @@ def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int
 
     chosen = chosen_recipe(**_asked(arguments, changes))
     print(as_yaml(chosen.as_dict()), end="")
-    return 0
+    return exits.OK
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from barlow.evaluation import evaluate
+    from barlow.evaluation import NotKept, evaluate
 
-    evaluation = evaluate(
-        arguments.run,
-        train=arguments.train,
-        test=arguments.test,
-        probes=arguments.probes,
-        batch_size=arguments.batch_size,
-        device=arguments.device,
-        max_bad=arguments.max_bad,
-        augment=arguments.augment,
-        tell=_tell,
-    )
-    print(evaluation.table())
+    try:
+        evaluation = evaluate(
+            arguments.run,
+            train=arguments.train,
+            test=arguments.test,
+            probes=arguments.probes,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+            max_bad=arguments.max_bad,
+            augment=arguments.augment,
+            out=arguments.out,
+            tell=_tell,
+        )
+    except NotKept as error:
+        _show(error.evaluation.table())
+        raise
+    _show(evaluation.table())
     _print_advice(evaluation.advice)
-    print(f"results  {evaluation.path}")
-    return 0
+    _show(f"results  {evaluation.path}")
+    return exits.OK
 
 
 def _print_advice(lines: Sequence[str]) -> None:
     for line in lines:
-        print(textwrap.fill(line, 80, subsequent_indent=" " * 9, break_on_hyphens=False))
+        _show(textwrap.fill(line, 80, subsequent_indent=" " * 9, break_on_hyphens=False))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -307,7 +306,7 @@ def _list(arguments: argparse.Namespace) -> int:
         if not found:
             raise ValueError(f"no timm encoder is called {arguments.pattern!r}; try a pattern such as 'resnet*'")
         print("\n".join(found))
-        return 0
+        return exits.OK
     wanted = [arguments.what] if arguments.what else list(ENTRIES)
     for what in wanted:
         if len(wanted) > 1:
@@ -320,11 +319,19 @@ def _list(arguments: argparse.Namespace) -> int:
             print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
         if what == "encoders":
             print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
-    return 0
+    return exits.OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; every error is one line and an exit code that is not 0."""
+    telling.open_closed_streams()
+    try:
+        return _run(argv)
+    finally:
+        telling.flush_or_give_up()
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser, given = _parser(), _without(words, "--devices")
     try:
@@ -340,31 +347,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         from barlow import __version__
 
         print(f"barlow {__version__}")
-        return 0
+        return exits.OK
     if arguments.verb is None:
         parser.print_help()
-        return 0
+        return exits.OK
     try:
         if arguments.verb == "pretrain":
             return _pretrain(arguments, changes)
         if changes:
             raise ValueError(f"--{next(iter(changes))} is a recipe's key; only `barlow pretrain` takes those")
         return _evaluate(arguments) if arguments.verb == "evaluate" else _list(arguments)
-    except BrokenPipeError:
-        return 0
+    except BrokenPipeError:  # of a list or a recipe, whose reader has seen enough; nothing else is printed so
+        return exits.OK
     except KeyboardInterrupt:
         _tell("barlow: stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one")
-        return 130
+        return exits.AT_ONCE
     except Exception as error:
         if arguments.debug:
             raise
-        if "RANK" in os.environ and (not _first_process() or _deserted(error)):
-            time.sleep(GRACE_SECONDS)
-        expected = isinstance(error, ValueError | OSError | RuntimeError)
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Says in one line what ended a command, and returns its exit code."""
+    code = exits.code_of(error)
+    if "RANK" in os.environ and (not _first_process() or _deserted(error)):
+        if code == exits.STOPPED:  # the first process has said so
+            return code
+        time.sleep(GRACE_SECONDS)
+    if type(error).__name__ != "Stopped":  # of a launcher, whose processes have said so
         text = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if expected else f" [{type(error).__name__}; --debug shows where]"
-        _tell(f"barlow: {text}{hint}")
-        return FAILED_EXIT
+        foreseen = isinstance(error, ValueError | OSError | RuntimeError)
+        _tell(f"barlow: {text}" + ("" if foreseen else f" [{type(error).__name__}; --debug shows where]"))
+    return code
 
 
 def _end(code: int) -> NoReturn:
@@ -372,8 +387,6 @@ def _end(code: int) -> NoReturn:
     are released by now, and in it torch's communication threads abort a finished process once in some twenty times
     ("terminate called without an active exception")."""
     if "RANK" in os.environ:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from barlow import exits
 from barlow.linalg import at_least_float32
 
 # Names that torch is about to change, in whichever form this torch has them.
@@ -234,6 +235,8 @@ class Deserted(RuntimeError):
 
 class Stopped(RuntimeError):
     """The processes of a launch were asked to stop, and did."""
+
+    exit_code = exits.STOPPED
 
 
 def check_processes(processes: int, wanted: str, cores: int, batch_size: int | None) -> None:

@@ -2,19 +2,20 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from barlow import storage
+from barlow import checkpoints, storage
 from barlow.advice import Ran, after_evaluation
+from barlow.checkpoints import split_step
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, named_set
 from barlow.distributed import choose_device
-from barlow.nets.weights import load_encoder
+from barlow.finishing import load_encoder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
 from barlow.probes.baselines import compared, whitened_pixels
 from barlow.probes.embedding import Embedder
@@ -30,7 +31,10 @@ from barlow.probes.report import (
     render,
     unsuited_rates,
 )
+from barlow.results import keep, prepare_home
 from barlow.run import Run, load_recipe_text
+from barlow.stopping import Asked, Interrupted, listening
+from barlow.telling import Say, unfailing
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def evaluate(
     max_bad: float = 0.01,
     augment: bool = False,
     encoder: nn.Module | None = None,
+    out: str | os.PathLike[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measures the encoder of a run: every image is embedded once, and every probe reads the same features.
@@ -82,7 +87,7 @@ def evaluate(
     Whatever a probe has to choose, it chooses on a part of `train`. `test` is used for the final number only.
 
     Args:
-        run: the run folder.
+        run: the run folder; of a run that is not finished, the newest checkpoint is measured. `RUN@STEP` is another.
         train: labelled images for the probes to learn from: folders with a sub-folder for each class, or the name of a
             set. By default the run's own set, if it has labels and a test split.
         test: labelled images that the numbers are about; the default as for `train`.
@@ -95,38 +100,78 @@ def evaluate(
             image in each epoch, as in the papers. The test images and the baselines stay on centre views. The training
             set is then embedded a hundred times, once an epoch, which is work for a GPU.
         encoder: for a run whose encoder was given in Python, a module of the same class. It is filled with the weights.
+        out: a folder for the results and the features, in place of the run's `evaluation`.
         tell: receives messages of one line.
 
     Returns:
-        The numbers, which are in evaluation/results.json too.
+        The numbers. They are also in a file for these images, probes and step, which another evaluation does not
+        replace, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
 
     Raises:
         ValueError: there is no run, no encoder or no labels, or the classes differ. One line says what to do.
+        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop. The features so far are kept.
     """
-    say = tell or (lambda line: None)
+    with listening():
+        try:
+            return _evaluate(
+                run,
+                (train, test),
+                probes,
+                baselines=baselines,
+                batch_size=batch_size,
+                device=device,
+                max_bad=max_bad,
+                augment=augment,
+                module=encoder,
+                out=None if out is None else Path(out),
+                say=unfailing(tell),
+            )
+        except Asked as asked:
+            raise Interrupted("stopped; what was embedded is kept, and the same command goes on from there") from asked
+
+
+def _evaluate(
+    name: str | os.PathLike[str],
+    sets_given: tuple[FoldersOrName | None, FoldersOrName | None],
+    probes: Sequence[str] | None,
+    *,
+    baselines: bool,
+    batch_size: int,
+    device: str,
+    max_bad: float,
+    augment: bool,
+    module: nn.Module | None,
+    out: Path | None,
+    say: Say,
+) -> Evaluation:
     target = choose_device(device)
     chosen = build_probes(probes, target)  # first, so that hours of embedding do not end with an unknown probe
     if augment and "linear_sgd" not in chosen:
         raise ValueError(f"--augment is for linear_sgd, and --probes names only {', '.join(chosen)}: add linear_sgd")
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: at least 1")
-    folder = Run.open(run)
-    network = load_encoder(folder.path, encoder)
-    train, test = _default_sets(folder, train, test)
+    path, step = split_step(os.fspath(name))
+    folder = Run.open(path)
+    network = load_encoder(os.fspath(name), module)
+    if step is None and not (folder.path / "encoder" / "config.json").is_file():
+        step = max(checkpoints.folders(folder.path))
+        say(f"the run is not finished: its encoder at step {step} is measured")
+    train, test = _default_sets(folder, *sets_given)
+    home = prepare_home(out or folder.path / "evaluation")
     say("reading the labelled images")
     learn, measured = _read_both(train, test, network, max_bad)
     warnings = list(_warnings(learn, measured))
     for line in warnings:
         say(line)
 
-    embedder = Embedder(folder.path / "evaluation" / "features", batch_size, target, say)
+    embedder = Embedder(home / "features", batch_size, target, say)
     sets: dict[str, tuple[FeatureSet, FeatureSet]] = {}
     for each in islice(compared(network, folder.path, learn), None if baselines else 1):  # the encoder is the first
         say(f"embedding {len(learn) + len(measured)} images: {each.name}")
         of_train, of_test = (embedder.centre_views(each.network, each.views_of(images)) for images in (learn, measured))
         sets[each.name] = of_train, of_test
     if baselines:
-        sets |= whitened_pixels(sets, folder.path)
+        sets |= whitened_pixels(sets, network)
 
     say(f"probing: {', '.join(chosen)}")
     results = evaluate_features(sets, chosen)
@@ -137,16 +182,27 @@ def evaluate(
         warnings.append(line)
         say(line)
 
-    path = folder.path / "evaluation" / "results.json"
-    report = _report(results, learn, measured, warnings, weights_hash(network), path)
-    storage.write_json(path, report)
-    return Evaluation(results, report, path, after_evaluation(_what_ran(folder.path), results))
+    report = _report(results, learn, measured, warnings, weights_hash(network))
+    evaluation = Evaluation(results, report, home / "results.json", after_evaluation(_what_ran(folder.path), results))
+    asked = {"step": step, "probes": list(chosen), "augment": augment, "baselines": baselines}
+    try:
+        return replace(evaluation, report=keep(home, report, asked))
+    except storage.StorageError as error:
+        raise NotKept(f"{error}. The numbers are above, and nowhere else", evaluation) from error
+
+
+class NotKept(storage.StorageError):
+    """The numbers are there, and could not be written."""
+
+    def __init__(self, message: str, evaluation: Evaluation) -> None:
+        super().__init__(message)
+        self.evaluation = evaluation
 
 
 def _what_ran(run: Path) -> Ran | None:
     """What a run's folder says of it; None where that is not what this version writes: numbers need no advice."""
     try:
-        return Ran.of(load_recipe_text(run / "recipe.yaml"), storage.read_json(run / "data.json"))
+        return Ran.of(load_recipe_text(run / "recipe.yaml"), storage.read_sealed(run / "data.json"))
     except (OSError, LookupError, TypeError, ValueError):
         return None
 
@@ -203,10 +259,9 @@ def _on_augmented_views(
 
 
 def _report(
-    results: Results, train: LabelledSet, test: LabelledSet, warnings: list[str], encoder_hash: str, path: Path
+    results: Results, train: LabelledSet, test: LabelledSet, warnings: list[str], encoder_hash: str
 ) -> dict[str, Any]:
-    """The content of results.json. It counts how often these test images' numbers have been looked at."""
-    earlier = storage.read_json(path) if path.exists() else {}
+    """What a file of results says."""
     return {
         **as_json(results),
         "images": {
@@ -222,5 +277,4 @@ def _report(
         "preprocessing": train.preprocessing.as_dict(),
         "encoder_sha256": encoder_hash,
         "warnings": warnings,
-        "times_measured": earlier.get("times_measured", 0) + 1,
     }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from barlow import exits
 from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
 from barlow.distributed import World, fixed_shapes
@@ -26,7 +27,7 @@ AllRows = Callable[[], Iterable[Rows]]
 other. The last batch is filled up with repeated rows."""
 
 
-class NonFinite(RuntimeError):
+class NonFinite(exits.Diverged):
     """The loss or its gradient is not a number; nothing was updated with it."""
 
 

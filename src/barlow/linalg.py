@@ -6,7 +6,7 @@ it. Gradients that are written by hand are not here: each lies beside the object
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -328,3 +328,8 @@ def effective_rank(x: Float[Tensor, "n d"]) -> Scalar:
     total = singular.sum()
     p = singular / torch.where(total > 0, total, torch.ones_like(total))
     return torch.special.entr(p).sum().exp() * (total > 0)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold a number that is none: infinite, or not a number."""
+    return [name for name, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,26 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow import preparation, storage
+from barlow import beginning, checkpoints, preparation, storage
 from barlow.advice import Ran, after_training, before_training
-from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
-from barlow.data.centre import centre_views
-from barlow.data.folder import printable
+from barlow.assembly import Given, Loader, build_learner, seconds_per_step
+from barlow.beginning import Begun
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
-from barlow.machine import available_cores, environment
+from barlow.finishing import Finishing
+from barlow.learner import Learner, NonFinite
+from barlow.linalg import not_finite
+from barlow.machine import environment
 from barlow.nets import weights
-from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.plan import Plan
-from barlow.recipe import files, schema
+from barlow.recipe import schema
 from barlow.recipe.changes import override
-from barlow.recipe.messages import RecipeError
-from barlow.recipe.request import new_recipe, requested, resumed_recipe
+from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
-from barlow.run import Run, load_recipe_text
-from barlow.stopping import memory_explained, stoppable
-from barlow.train import train
-from barlow.views.keys import permutation
+from barlow.run import Run
+from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, listening, memory_explained
+from barlow.telling import Say, silent, unfailing
+from barlow.train import Course, train
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
 
 
@@ -74,7 +74,8 @@ def pretrain(
             weights (`init`) that are asked for.
         objective: a kind (`barlow list objectives`), or an objective object. A kind alone picks its small recipe.
         encoder: any timm name, or a module that maps (n, c, h, w) to (n, features).
-        resume: go on from the newest checkpoint in `out`.
+        resume: go on with the run in `out` from its newest checkpoint, or begin one if there is none. The same call can
+            so be repeated until the run is through. A larger budget than the run had makes it longer.
         overwrite: replace the run in `out`.
         overrides: dotted keys of the recipe, `{"objective.redundancy": 0.01}`.
         progress: show a live line.
@@ -88,29 +89,36 @@ def pretrain(
     Raises:
         ValueError: something given cannot be used; one line says what, and what to do.
         TypeError: a flag that does not exist.
-        Interrupted: on Ctrl-C or SIGTERM, after saving.
+        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop, after saving.
+        Diverged: a loss, gradient or weight is not a finite number any more; the newest checkpoint is still good.
     """
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
-    if resume:
-        chosen = resumed_recipe(load_recipe_text(Run.open(out).path / "recipe.yaml"), changes)
-    else:
-        chosen = new_recipe(recipe, changes)
-    if not chosen.data.sources:
-        raise RecipeError("no images are named; give a folder, or the name of a set (`barlow list datasets`)")
+    begun = beginning.of(Run(Path(out)), recipe, changes, resume=resume)
+    chosen = begun.recipe
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
     )
+    pretraining: _Pretraining | None = None
     with contextlib.ExitStack() as held:
-        world = held.enter_context(joined(chosen.train.device))
-        run = Run(Path(out)) if resume or not world.main else Run.create(out, overwrite=overwrite)
-        if resume and (run.path / "start").is_dir():
-            given = replace(given, start=run.path / "start")
-        if world.main:
-            held.enter_context(run.locked())
-        say = tell if tell is not None and world.main else lambda line: None
-        pretraining = _Pretraining(run, given, world, say, resume, tell or (lambda line: None))
-        return pretraining.run_recipe(chosen, progress=progress and world.main)
+        requests = held.enter_context(listening())
+        try:
+            world = held.enter_context(joined(chosen.train.device))
+            run = Run.create(out, overwrite=overwrite) if world.main and not begun.resumed else Run(Path(out))
+            if begun.resumed and (run.path / "start").is_dir():
+                given = replace(given, start=run.path / "start")
+            if world.main:
+                held.enter_context(run.locked())
+            tell = unfailing(tell)
+            say = tell if world.main else silent
+            pretraining = _Pretraining(run, given, world, say, begun, tell, requests)
+            return pretraining.run_recipe(chosen, progress=progress and world.main)
+        except Asked as asked:
+            raise Interrupted(f"stopped {pretraining.where if pretraining else BEFORE}") from asked
+
+
+BEFORE = "before the first step, and nothing is lost: give the same command again"
+AFTER = "after the last step, saved. To get the encoder: barlow pretrain --resume --out {}"
 
 
 @dataclass
@@ -122,84 +130,111 @@ class _Pretraining:
     world: World
     say: Say
     """Of the main process; the others are silent."""
-    resume: bool
+    begun: Begun
     tell: Say
     """Of every process, for what concerns its own images."""
+    requests: Requests
+    where: str = BEFORE
+    """How far it has come, for whoever asks to stop while nothing is under way."""
 
     def run_recipe(self, chosen: Recipe, *, progress: bool) -> Result:
         run, world, say = self.run, self.world, self.say
         if world.main:
-            for folder in (run.path, run.path / "start", run.path / "encoder"):
-                storage.remove_leftovers(folder)
+            run.remove_leftovers()
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
         prepared = prepared_alike(chosen, world, self.given.objective)
         for line in prepared.reasons:
             say(line)
         loader = prepared.loader
-        checkpoint = self._checkpoint(prepared.report) if self.resume else None
+        checkpoint = beginning.checkpoint_of(self.begun, run, world, prepared.report, say)
         plan = self._with_steps(prepared.plan, loader)
         total = plan.recipe.train.steps
         assert total is not None
         ran = Ran.of(plan.recipe.as_dict(), prepared.report)
-        for line in [] if self.resume else before_training(ran):
+        for line in [] if self.begun.resumed else before_training(ran):
             say(line)
-        schedule = plan.recipe.schedule.build(total, loader.steps_per_epoch)
-        if (warmup := plan.recipe.schedule.warmup(total, loader.steps_per_epoch)) >= total:
-            say(
-                f"warm-up  of {warmup} steps is longer than the run: cut to {max(total - 1, 0)}, and nothing follows it"
-            )
+        course = self._course(plan, loader)
         # Before anything is written: an unknown encoder leaves no run behind.
         learner = build_learner(plan, world, loader, self.given, say)
         start = 0
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
             start = checkpoint.step
+        finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids))
         first = None
-        if plan.recipe.encoder.init is not None and not self.resume:
-            first = _finished(copy.deepcopy(learner.method.encoder), plan, prepared, world)
+        if plan.recipe.encoder.init is not None and not self.begun.resumed:
+            first = finishing.finished(copy.deepcopy(learner.method.encoder), world)
+        save = self._saver(learner, plan)
         if world.main:
-            self._begin(plan, prepared, start, first)
-
-        def save(step: int) -> None:
-            tensors, rest = learner.state()
-            run.save_checkpoint(step, tensors, {"total": total, **rest})
-
+            write_start = None if first is None else lambda: finishing.write(run.path / "start", first)
+            self._begin(plan, prepared, start, write_start, save)
+        if start == total:
+            say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         log = MetricsLog(run, plan.recipe.train.log_steps, say)
-        watchers = self._watchers(plan, log, save, progress)
-        with stoppable(run, save, world) as stop_if_asked, _memory_explained(plan):
-            train(
-                learner,
-                loader.stream(start, total),
-                lambda step, of: plan.peak * schedule(step, of),
-                total,
-                [*watchers, stop_if_asked],
-            )
-        trained = _finished(learner.method.encoder, plan, prepared, world)
+        stop = StopIfAsked(self.requests, world, save, run, start, total)
+        with _explained(plan, run, stop):
+            self._train(learner, loader, course, [*self._watchers(plan, log, save, progress), stop])
+        self.where = AFTER.format(run.path)
+        trained = finishing.finished(learner.method.encoder, world)
         if world.main:
-            _write_encoder(run.path / "encoder", trained, plan)
+            finishing.write(run.path / "encoder", trained)
         world.share("written")
         weights.with_preprocessing(trained, plan.preprocessing)
         metrics = log.latest or (run.metrics() or [{}])[-1]
         advice = after_training(ran, run.metrics()) if world.main else []
         return Result(encoder=trained, run_folder=run.path, metrics=metrics, advice=advice)
 
-    def _checkpoint(self, report: Mapping[str, Any]) -> Any:
-        """The newest checkpoint that can be read, or None."""
-        run, world, checkpoint = self.run, self.world, None
-        if world.main:
-            _check_same_data(run, report)
-            checkpoint, notes = run.load_checkpoint()  # which also sets damaged ones aside, so the main process first
-            for note in notes:
-                self.say(note)
-        if world.share(str(checkpoint.step) if checkpoint else "none") != "none" and not world.main:
-            checkpoint, _ = run.load_checkpoint()
-        self.say(f"resumed at step {checkpoint.step}" if checkpoint else "no checkpoint yet; starting from step 0")
-        return checkpoint
+    def _train(self, learner: Learner, loader: Loader, course: Course, watchers: list[Watcher]) -> None:
+        """All steps that are left. A request to stop that comes while images are waited for is answered at once."""
+        stop = watchers[-1]
+        assert isinstance(stop, StopIfAsked)
+        stream: Iterator[Any] = loader.stream(stop.step, course.total)
+        try:
+            with self.requests.finished_first():
+                # Several processes can only stop at the end of a step, together.
+                between = stream if self.world.size > 1 else self.requests.between(stream)
+                train(learner, between, course, watchers)
+        except Asked:
+            learner.settle()
+            stop.stop()
+
+    def _course(self, plan: Plan, loader: Loader) -> Course:
+        total, scheduled = plan.recipe.train.steps, plan.recipe.schedule.steps
+        assert total is not None
+        length = scheduled or total
+        if (warmup := plan.recipe.schedule.warmup(length, loader.steps_per_epoch)) >= length:
+            self.say(
+                f"warm-up  of {warmup} steps is longer than the run: cut to {max(length - 1, 0)}, and nothing follows "
+                "it"
+            )
+        return Course(total, plan.peak, plan.recipe.schedule.build(length, loader.steps_per_epoch), scheduled)
+
+    def _saver(self, learner: Learner, plan: Plan) -> Callable[[int], None]:
+        """Commits a checkpoint of a step. What is not finite is never stored."""
+
+        def save(step: int) -> None:
+            tensors, rest = learner.state()
+            if broken := not_finite(tensors):
+                raise NonFinite(f"step {step}: {broken[0]} is not finite any more, so this state was not saved")
+            mark = {**self.begun.identity.mark, "recipe": plan.recipe.as_dict()}
+            checkpoints.save(self.run.path, step, tensors, {"total": plan.recipe.train.steps, **mark, **rest})
+
+        return save
 
     def _with_steps(self, plan: Plan, loader: Loader) -> Plan:
-        """Turns epochs or minutes into a number of steps, once; from then on the recipe says steps."""
-        train = plan.recipe.train
+        """Turns epochs or minutes into a number of steps, once; from then on the recipe says steps.
+
+        A run that is gone on with has its steps, and more where a larger budget was asked for.
+        """
+        train, budget = plan.recipe.train, self.begun.budget
+        if self.begun.resumed:
+            assert train.steps is not None
+            wanted = beginning.steps_of(self.begun, loader.steps_per_epoch, lambda: self._seconds(plan, loader))
+            changes, why = beginning.extended(plan.recipe, wanted, budget)
+            for line in why:
+                self.say(line)
+            return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), changes)))
         if train.steps is not None:
             return plan
         if train.epochs is not None:
@@ -207,40 +242,51 @@ class _Pretraining:
             self.say(f"steps {steps}: {train.epochs:g} epochs of {loader.steps_per_epoch}")
         else:
             assert train.minutes is not None
-            with _memory_explained(plan):
-                measured = seconds_per_step(build_learner(plan, self.world, loader, self.given.copied()), loader)
-            seconds = float(self.world.share(repr(measured)))  # all make as many as the main process's clock allows
+            seconds = self._seconds(plan, loader)
             steps = max(1, int(60 * train.minutes / seconds))
             self.say(
                 f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now; "
                 f"{steps / loader.steps_per_epoch:.3g} epochs"
             )
-        fixed = schema.check(override(plan.recipe.as_dict(), {"train.steps": steps}))
-        return replace(plan, recipe=fixed)
+        return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), {"train.steps": steps})))
 
-    def _begin(self, plan: Plan, prepared: preparation.Prepared, start: int, first: nn.Module | None) -> None:
+    def _seconds(self, plan: Plan, loader: Loader) -> float:
+        """The time of a step, the same for all processes."""
+        with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
+            measured = seconds_per_step(build_learner(plan, self.world, loader, self.given.copied()), loader)
+        return float(self.world.share(repr(measured)))  # all make as many as the main process's clock allows
+
+    def _begin(
+        self,
+        plan: Plan,
+        prepared: preparation.Prepared,
+        start: int,
+        write_start: Callable[[], None] | None,
+        save: Callable[[int], None],
+    ) -> None:
         """Writes what a run has before its first step; of a resumed one, only where it is gone on with."""
-        run, recipe = self.run, plan.recipe
-        if not self.resume:
+        run, recipe = self.run, plan.recipe.as_dict()
+        now = environment(str(self.world.device), self.world.size)
+        for line in self.begun.differences(now):
+            self.say(line)
+        self.begun = self.begun.with_start(recipe, start, now)
+        if not self.begun.resumed:
             run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
-            what = (
-                f"{recipe.objective['kind']} on {', '.join(map(printable, recipe.data.sources))}, seed {recipe.seed}."
-            )
-            header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {what}\n"
-            storage.write_json(run.path / "data.json", prepared.report)
+            storage.write_sealed(run.path / "data.json", prepared.report)
             storage.write_png(run.path / "views.png", prepared.sheet())
-            if first is not None:
-                _write_encoder(run.path / "start", first, plan)
-            text = files.as_yaml(recipe.as_dict(), header)
-            storage.write_text(run.path / "recipe.yaml", text)  # last: it is what makes the folder a run
-        storage.write_json(run.path / "environment.json", environment(str(self.world.device), self.world.size))
+            if write_start is not None:
+                write_start()
+            save(0)
+            beginning.check_space(run)
+        self.begun.identity.write(run)
+        beginning.write_recipe(run, plan.recipe)  # last: it is what makes the folder a run
         run.rewind_metrics(start)
 
     def _watchers(self, plan: Plan, log: MetricsLog, save: Callable[[int], None], progress: bool) -> list[Watcher]:
         watchers: list[Watcher] = [ReplacedImages(self.tell)]
         if self.world.main:
             train = plan.recipe.train
-            watchers += [log, Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps)]
+            watchers += [log, Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say)]
         if progress:
             from rich.console import Console
 
@@ -257,43 +303,17 @@ def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> prepa
     return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)
 
 
-def _memory_explained(plan: Plan) -> contextlib.AbstractContextManager[None]:
-    return memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name)
-
-
-def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
-    before = storage.read_json(run.path / "data.json")
-    if any(before[key] != report[key] for key in ("fingerprint", "usable")):
-        raise RecipeError(
-            f"the images have changed since {run.path} began ({before['usable']} usable then, {report['usable']} now, "
-            "or other files); --resume needs the same images, all as readable as then. Restore them, or start a new run"
-        )
-
-
-def _finished(encoder: nn.Module, plan: Plan, prepared: preparation.Prepared, world: World) -> nn.Module:
-    """An encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
-    section = plan.recipe.encoder
-    finished = handed_out(encoder.eval(), section.stages, section.whiten).eval().to(world.device)
-    if isinstance(finished, HandedOut) and section.whiten is not None:
-        ids = np.asarray(prepared.ids)[permutation(plan.recipe.seed, 0, len(prepared.ids))[:IMAGES]]
-        own, threads = ids[world.rank :: world.size], max(1, available_cores() // world.neighbours)
-        views = centre_views(prepared.source, own, plan.preprocessing, batch_size=256, workers=threads)
-        finished.fit((view.to(world.device) for view in views), section.whiten, world)
-    return finished
-
-
-def _write_encoder(folder: Path, encoder: nn.Module, plan: Plan) -> None:
-    section = plan.recipe.encoder
-    tensors, config = weights.packed(
-        encoder,
-        name=section.name,
-        stem=plan.stem,
-        zero_init_last=section.zero_init_last,
-        options=section.options,
-        seed=plan.recipe.seed,
-        preprocessing=plan.preprocessing,
-        stages=section.stages,
-        whiten=section.whiten,
-    )
-    storage.write_tensors(folder / "model.safetensors", tensors)
-    storage.write_json(folder / "config.json", config)
+@contextlib.contextmanager
+def _explained(plan: Plan, run: Run, stop: StopIfAsked) -> Iterator[None]:
+    """What ends training in the middle, with what to do about it."""
+    try:
+        with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
+            yield
+    except NonFinite as error:
+        rate = plan.recipe.optim.rate_per_256(plan.batch_size)
+        newest = max(checkpoints.folders(run.path))
+        raise NonFinite(
+            f"{error}. The checkpoint of step {newest} is good. To go on from its encoder at a third of the rate: "
+            f"barlow pretrain -c {run.path / 'recipe.yaml'} --init {run.path} --optim.lr_per_256 {rate / 3:.2g} "
+            "--out ANOTHER_FOLDER"
+        ) from error

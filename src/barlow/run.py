@@ -1,57 +1,44 @@
 """A run is a folder: everything that happened in it, and everything downstream, reads from there.
 
 recipe.yaml        the resolved recipe; `barlow pretrain -c recipe.yaml` repeats the run
-environment.json   versions, processor, command
+run.json           who the run is: its id, what was asked for, its recipe again, and each start (versions, processor)
 data.json          what was found, what was skipped and why
 metrics.jsonl      one line per logged step
 views.png          augmented views of the user's own images
-checkpoints/       step-000123/, committed whole, the last two kept
+checkpoints/       step-000123/, committed whole, the last two kept; the first, of step 0, before anything is trained
 start/             with --init: the weights that the run started from, in the same form as encoder/
 encoder/           model.safetensors, config.json: all that load_encoder needs
-evaluation/        results.json, cached features
+evaluation/        a file of results for each set of images, cached features
 """
 
 import contextlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from barlow import storage
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-CHECKPOINTS_KEPT = 2
-"""The newest, and one more to fall back on should the newest be damaged."""
-
-_MEMBERS = (
-    "recipe.yaml",
-    "environment.json",
-    "data.json",
-    "metrics.jsonl",
-    "views.png",
-    "checkpoints",
-    "start",
-    "encoder",
-    "evaluation",
-    ".lock",
-)
+from barlow import exits, ownership, storage
 
 
 class RunFolderError(ValueError):
     """The output folder cannot be used as asked; the message says what to do."""
 
+    exit_code = exits.CANNOT_CREATE
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One committed state of training."""
 
-    step: int
-    tensors: "dict[str, Tensor]"
-    state: dict[str, Any]
+class NoRun(RunFolderError):
+    """There is no run where one was named."""
+
+    exit_code = exits.NO_INPUT
+
+
+class BrokenRun(RunFolderError):
+    """A run's files do not belong together, or are damaged; nothing of it was changed."""
+
+    exit_code = exits.DATA
 
 
 @dataclass(frozen=True)
@@ -62,144 +49,147 @@ class Run:
 
     @staticmethod
     def create(out: str | os.PathLike[str], *, overwrite: bool = False) -> "Run":
-        """A fresh run folder.
+        """A folder for a new run. Nothing in it is removed yet: `clear` does that.
+
+        A run that ended before its recipe was written has lost nothing, so a new one takes its place unasked.
 
         Raises:
-            RunFolderError: the folder holds something already (and `overwrite` is off, or it is not a run's folder).
+            RunFolderError: the folder holds a run (and `overwrite` is off), or something that is not barlow's.
             StorageError: it cannot be written.
         """
         path = Path(out)
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"--out {path} is a file; name a folder")
-        contents = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock") if path.is_dir() else []
-        if contents and not overwrite:
+        run = Run(path)
+        if path.is_dir():
+            run._check_replaceable(overwrite)
+        storage.make_folder(path)
+        probe = path / ".write-test"
+        try:
+            storage.write_bytes(probe, b"")
+        except storage.StorageError as error:
+            raise storage.CannotCreate(*error.args) from error
+        storage.remove_own(probe)
+        return run
+
+    def _check_replaceable(self, overwrite: bool) -> None:
+        contents = sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock")
+        if not contents:
+            return
+        ours, foreign = self._is_ours(), ownership.foreign(self.path)
+        if ours and not foreign and not self.exists():
+            return
+        if not overwrite:
             raise RunFolderError(
-                f"--out {path} is not empty; use --resume to go on with the run in it, --overwrite to replace it, "
+                f"--out {self.path} is not empty; use --resume to go on with the run in it, --overwrite to replace it, "
                 "or another folder"
             )
-        if contents:
-            foreign = [name for name in contents if name not in _MEMBERS and not name.startswith((".tmp-", "."))]
-            ours = "recipe.yaml" in contents or (path / ".lock").exists()  # a run that ended early has the lock only
-            if not ours or foreign:
-                what = f"it also holds {foreign[0]!r}" if ours else "it has no recipe.yaml"
-                raise RunFolderError(
-                    f"--out {path} is not a run of barlow alone ({what}), so --overwrite does not touch it; "
-                    "use another folder"
-                )
-        storage.make_folder(path)
-        run = Run(path)
-        probe = path / ".write-test"
-        storage.write_bytes(probe, b"")
-        probe.unlink()
-        return run
+        if not ours or foreign:
+            what = f"it also holds {foreign[0]!r}" if ours else "it has no recipe.yaml of a run"
+            raise RunFolderError(
+                f"--out {self.path} is not a run of barlow alone ({what}), so --overwrite does not touch it; "
+                "use another folder"
+            )
+
+    def _is_ours(self) -> bool:
+        """Whether a run was begun here, by what the files say and not by their names alone."""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if _OWNER.match((self.path / ".lock").read_text(encoding="utf-8")):
+                return True
+        try:
+            return {"data", "objective", "train"} <= load_recipe_text(self.path / "recipe.yaml").keys()
+        except (OSError, RunFolderError):
+            return False
+
+    def exists(self) -> bool:
+        """Whether a run has begun here: its recipe is written last of what it has before its first step."""
+        return (self.path / "recipe.yaml").is_file()
 
     @staticmethod
     def open(out: str | os.PathLike[str]) -> "Run":
         """The run in an existing folder.
 
         Raises:
-            RunFolderError: there is none.
+            NoRun: there is none.
         """
-        path = Path(out)
-        if not (path / "recipe.yaml").is_file():
-            exists = "has no recipe.yaml" if path.exists() else "does not exist"
-            raise RunFolderError(f"{path} {exists}, so it is not a run; give the folder that was --out of `pretrain`")
-        return Run(path)
+        run = Run(Path(out))
+        if not run.exists():
+            exists = "has no recipe.yaml" if run.path.exists() else "does not exist"
+            raise NoRun(f"{run.path} {exists}, so it is not a run; give the folder that was --out of `pretrain`")
+        return run
 
     def clear(self) -> None:
         """Removes what an earlier run left here (`--overwrite`), and nothing else."""
-        for name in _MEMBERS:
-            member = self.path / name
-            if name == ".lock":
-                continue
-            if member.is_dir() and not member.is_symlink():
-                storage.remove_folder(member)
-            else:
-                member.unlink(missing_ok=True)
+        ownership.clear(self.path)
+
+    def remove_leftovers(self) -> None:
+        """Removes what a crash left unfinished."""
+        for folder in (".", "start", "encoder", "checkpoints"):
+            storage.remove_leftovers(self.path / folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time trains into a folder; the lock goes with the process that holds it."""
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks of this kind; two runs in one folder stay the user's care
-            yield
-            return
         path = self.path / ".lock"
         with open(path, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise RunFolderError(f"--out {self.path} is in use by {owner}; wait for it, or use another") from error
+            if not _lock(file):
+                raise RunFolderError(
+                    f"--out {self.path} is in use by {_owner(path)}; wait for it, or use another folder"
+                )
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}")
             file.flush()
             # A data worker is a fork: while it held the file, the lock would outlive a killed run by some seconds.
-            os.register_at_fork(after_in_child=file.close)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=file.close)
             yield
 
-    def save_checkpoint(self, step: int, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any]) -> Path:
-        """Commits a checkpoint and lets go of all but the newest few. Saving the same step twice is a no-op."""
-        folder = self.path / "checkpoints" / f"step-{step:06d}"
-        if folder.exists() and storage.damage_in(folder) is None:
-            return folder
-        if folder.exists():
-            storage.remove_folder(folder)
-        storage.commit_folder(
-            folder,
-            {
-                "tensors.safetensors": storage.tensors_bytes(tensors),
-                "state.json": storage.json_bytes({"step": step, **state}),
-            },
-        )
-        for old in self._checkpoint_folders()[:-CHECKPOINTS_KEPT]:
-            storage.remove_folder(old)
-        return folder
-
-    def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that verifies, and a line for each newer one that does not (renamed to .bad).
-
-        Raises:
-            RunFolderError: there are checkpoints and none verifies: never a silent fresh start.
-        """
-        storage.remove_leftovers(self.path / "checkpoints")
-        notes: list[str] = []
-        folders = self._checkpoint_folders()
-        for folder in reversed(folders):
-            damage = storage.damage_in(folder)
-            if damage is None:
-                state = storage.read_json(folder / "state.json")
-                tensors = storage.read_tensors(folder / "tensors.safetensors")
-                return Checkpoint(step=state["step"], tensors=tensors, state=state), notes
-            aside = folder.with_name(folder.name + ".bad")
-            if aside.exists():  # the same step was damaged before
-                storage.remove_folder(aside)
-            notes.append(f"checkpoint {folder.name} is damaged ({damage}); set aside as {aside.name}")
-            folder.rename(aside)
-        damaged = sorted(f.name for f in (self.path / "checkpoints").glob("step-*.bad"))
-        if damaged:
-            why = "; ".join(notes) or f"{', '.join(damaged)} were damaged"
-            raise RunFolderError(f"no checkpoint in {self.path} can be read: {why}; start it anew with --overwrite")
-        return None, notes
-
-    def _checkpoint_folders(self) -> list[Path]:
-        folders = (self.path / "checkpoints").glob("step-*")
-        return sorted(
-            (f for f in folders if f.is_dir() and f.name.removeprefix("step-").isdigit()),
-            key=lambda f: int(f.name.removeprefix("step-")),
-        )
-
     def rewind_metrics(self, step: int) -> None:
-        """Forgets logged lines of steps after `step`: they are about to be run again."""
+        """Forgets logged lines of steps after `step`: they are about to be run again. Lines that are no lines of a log
+        are set aside in metrics.jsonl.bad."""
         path = self.path / "metrics.jsonl"
-        rows = storage.read_lines(path)
-        storage.write_lines(path, [row for row in rows if row.get("step", 0) <= step])
+        if bad := storage.bad_lines(path):
+            aside = path.with_name(path.name + ".bad")
+            before = storage.read_bytes(aside) if aside.exists() else b""
+            storage.write_bytes(aside, before + b"".join(line + b"\n" for line in bad))
+        storage.write_lines(path, [row for row in self.metrics() if row["step"] <= step])
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged lines."""
-        return storage.read_lines(self.path / "metrics.jsonl")
+        rows = storage.read_lines(self.path / "metrics.jsonl")
+        return [row for row in rows if isinstance(row.get("step"), int)]
+
+
+_OWNER = re.compile(r"process \d+ on ")
+"""What `Run.locked` writes into its lock."""
+
+
+def _owner(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # Windows lets nobody read a file that is locked
+        text = ""
+    return text if _OWNER.match(text) else "another process"
+
+
+def _lock(file: Any) -> bool:
+    """Takes the lock of an open file, without waiting; whether it could be had."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt  # on Windows
+
+        try:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def load_recipe_text(path: Path) -> dict[str, Any]:
@@ -207,9 +197,9 @@ def load_recipe_text(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(storage.read_bytes(path).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is not valid YAML ({' '.join(str(error).split())}); it may be damaged") from error
+        raise BrokenRun(f"{path} is not valid YAML ({' '.join(str(error).split())}); it may be damaged") from error
     if not isinstance(content, dict):
-        raise RunFolderError(f"{path} holds no recipe: expected sections such as data, views, objective")
+        raise BrokenRun(f"{path} holds no recipe: expected sections such as data, views, objective")
     return content

@@ -1,69 +1,149 @@
-"""How training ends before its last step: because it was asked to, or because memory ran out."""
+"""How a command ends before it is through: asked by a signal, by what it cannot do, or for want of memory."""
 
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from barlow import exits
 from barlow.distributed import World
 from barlow.run import Run
 from barlow.size import Size, words
-from barlow.watchers import Moment, Watcher
+from barlow.watchers import Moment
 
 ONE_REQUEST_SECONDS = 0.5
 """Signals that come within this time of the first are the same request. Terminals, launchers and schedulers repeat it:
 Ctrl-C reaches `torchrun` and each of its processes, and then `torchrun` passes it on."""
 
+ASKS = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if (number := getattr(signal, name, None)) is not None
+)
+"""What asks to stop: Ctrl-C, `kill`, a terminal that was closed, and what schedulers send before a time limit. Slurm's
+`--signal=USR1@60` is one of them."""
+
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop; the state is saved and the message says how to go on."""
+    """A command was asked to stop; what it had done is saved, and the message says how to go on."""
+
+    exit_code = exits.STOPPED
+
+
+class Asked(KeyboardInterrupt):
+    """A signal asked to stop while there was nothing to be finished first. It is turned into `Interrupted` where it is
+    known what is saved. (No `Exception`, so that no handler of errors on the way takes it for one.)"""
 
 
 class OutOfMemory(RuntimeError):
     """The machine has too little memory for the batch; the message says what to lower."""
 
+    exit_code = exits.MEMORY
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Requests:
+    """What signals have asked for. A second request, a while after the first, ends the command at once."""
+
+    times: list[float] = field(default_factory=list)
+    finishing: bool = False
+    """Whether something is under way that is finished first: a step of training."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to stop."""
+        return bool(self.times)
+
+    @contextlib.contextmanager
+    def finished_first(self) -> Iterator[None]:
+        """What runs inside is not interrupted by a first request."""
+        self.finishing = True
+        try:
+            yield
+        finally:
+            self.finishing = False
+
+    def between(self, items: Iterable[T]) -> Iterator[T]:
+        """The items; while one is waited for nothing is under way, and a request ends the waiting."""
+        iterator = iter(items)
+        while True:
+            self.finishing = False
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.finishing = True
+            yield item
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The handler of every signal that asks to stop."""
+        self.times.append(time.monotonic())
+        if self.times[-1] - self.times[0] > ONE_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+        if not self.finishing and len(self.times) == 1:
+            raise Asked
+
 
 @contextlib.contextmanager
-def stoppable(run: Run, save: Callable[[int], None], world: World) -> Iterator[Watcher]:
-    """Ctrl-C and SIGTERM end training after the current step, saved. A second one, a while later, ends it at once.
+def listening() -> Iterator[Requests]:
+    """Signals that ask to stop are listened to in the body. Those that are ignored on purpose (`nohup`) stay ignored.
 
-    Of several processes, all stop after the same step: the one at whose end any of them has been asked.
-
-    Yields:
-        The watcher that stops.
+    Outside of the main thread nothing can be listened to, and nothing ever asks.
     """
-    asked: list[float] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        asked.append(time.monotonic())
-        if asked[-1] - asked[0] > ONE_REQUEST_SECONDS:
-            raise KeyboardInterrupt
-
-    def stop_if_asked(moment: Moment) -> None:
-        if world.any(bool(asked)) and moment.step < moment.total:
-            moment.settle()
-            if world.main:
-                save(moment.step)
-            raise Interrupted(
-                f"stopped at step {moment.step} of {moment.total}, saved. "
-                f"To go on: barlow pretrain --resume --out {run.path}"
-            )
-
-    previous: dict[int, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    requests, previous = Requests(), dict[int, Any]()
+    for number in ASKS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
         try:
-            previous[number] = signal.signal(number, on_signal)
-        except ValueError:  # not the main thread: there are no signals to catch
+            previous[number] = signal.signal(number, requests.on_signal)
+        except ValueError:  # not the main thread
             break
     try:
-        yield stop_if_asked
+        yield requests
     finally:
         for caught, handler in previous.items():
             signal.signal(caught, handler)
+
+
+@dataclass
+class StopIfAsked:
+    """The watcher that ends training after the step at whose end any of the processes has been asked."""
+
+    requests: Requests
+    world: World
+    save: Callable[[int], None]
+    run: Run
+    step: int
+    """Updates done."""
+    total: int
+
+    def __call__(self, moment: Moment) -> None:
+        self.step = moment.step
+        if self.world.any(self.requests.asked) and moment.step < moment.total:
+            moment.settle()
+            self.stop()
+
+    def stop(self) -> None:
+        """Saves, and ends training.
+
+        Raises:
+            Interrupted: always.
+        """
+        if self.world.main:
+            self.save(self.step)
+        raise Interrupted(
+            f"stopped at step {self.step} of {self.total}, saved. "
+            f"To go on: barlow pretrain --resume --out {self.run.path}"
+        )
 
 
 @contextlib.contextmanager
@@ -81,5 +161,5 @@ def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterato
             raise
         raise OutOfMemory(
             f"out of memory with batch {batch_size} of {words(image_size)}-pixel views and {encoder}; "
-            "lower --batch-size, --image-size, or take a smaller --encoder"
+            "lower --rows-in-memory, --batch-size, --image-size, or take a smaller --encoder"
         ) from error

@@ -3,6 +3,9 @@
 A checkpoint is a directory committed by one rename, with a manifest (size and SHA-256 of every file) that is read back
 before the rename and checked again before anything is loaded. Tensors are safetensors, the rest JSON or YAML: opening a
 run never runs code.
+
+What means something carries its own SHA-256 (`seals.py`). What
+cannot be read is not called damaged. Only bytes that are there, and are not those that were written, are.
 """
 
 import errno
@@ -10,21 +13,42 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from barlow import exits
+from barlow.seals import SEAL, Damaged, finite, sealed, sha256, unsealed, unsealed_tensors
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
+MANIFEST_FORMAT = 2
+"""2 came with the manifest's own seal."""
 
 
 class StorageError(OSError):
-    """A file could not be written; says which, and why, in one line."""
+    """A file could not be written or read; says which, and why, in one line."""
+
+
+class CannotCreate(StorageError):
+    """The place where results should go cannot be made or written to."""
+
+    exit_code = exits.CANNOT_CREATE
+
+
+class Newer(exits.UnusableData):
+    """A newer barlow wrote it, whole, in a form that this one does not know."""
+
+
+def _unread(error: OSError, path: Path) -> StorageError:
+    return StorageError(f"cannot read {path}: {error.strerror or error}; nothing was changed")
 
 
 def _explained(error: OSError, path: Path) -> StorageError:
@@ -63,7 +87,7 @@ def make_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _explained(error, path) from error
+        raise CannotCreate(*_explained(error, path).args) from error
     return path
 
 
@@ -93,25 +117,52 @@ def write_json(path: Path, content: Any) -> None:
 
 def json_bytes(content: Any) -> bytes:
     """JSON as bytes; non-ASCII is escaped, so that any file name survives."""
-    return (json.dumps(_finite(content), indent=2) + "\n").encode()
+    return (json.dumps(finite(content), indent=2) + "\n").encode()
 
 
-def _finite(content: Any) -> Any:
-    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(content, Mapping):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StorageError: it is there and cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unread(error, path) from error
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; a broken file is a ValueError that names it."""
+    """Reads JSON; a broken file is an error that names it."""
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); it may be damaged") from error
+        raise Damaged(f"{path} is not valid JSON ({error}); it may be damaged") from error
+
+
+def free_bytes(folder: Path) -> int | None:
+    """How much space is left where a folder is; None where the system does not say."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a table as JSON with its seal."""
+    write_json(path, sealed(content))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads a table and checks its seal. One without a seal is taken as it is: older versions wrote none.
+
+    Raises:
+        Damaged: it is no table of JSON, or not the one that was written.
+    """
+    return unsealed(read_json(path), path)
 
 
 def tensors_bytes(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> bytes:
@@ -129,13 +180,23 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """Reads a safetensors file whole (never mapped: the file may be replaced while we hold it)."""
+    return tensors_of(read_bytes(path), path)
+
+
+def tensors_of(data: bytes, path: Path) -> "dict[str, Tensor]":
+    """The tensors of a safetensors file's content; `path` is what a message calls it."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        return load(Path(path).read_bytes())
+        return load(data)
     except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is not a valid safetensors file ({error}); it may be damaged") from error
+        raise Damaged(f"{path} is not a valid safetensors file ({error}); it may be damaged") from error
+
+
+def read_sealed_tensors(path: Path) -> "dict[str, Tensor]":
+    """Reads tensors that were sealed, and checks that they are those."""
+    return unsealed_tensors(read_tensors(path), path)
 
 
 def write_png(path: Path, picture: "np.ndarray") -> None:
@@ -151,27 +212,39 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
     """Appends one JSON line. Not synced: a log line is worth less than a step."""
     try:
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(content)) + "\n")
+            file.write(json.dumps(finite(content)) + "\n")
     except OSError as error:
         raise _explained(error, path) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines; a last line cut short by a crash is left out."""
-    if not path.exists():
+    """Reads JSON lines. What is no table of JSON is left out: a line cut short by a crash, a damaged one."""
+    return [row for row in map(_row, _lines(path)) if row is not None]
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return read_bytes(path).split(b"\n")
+    except FileNotFoundError:
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def bad_lines(path: Path) -> list[bytes]:
+    """The lines that `read_lines` leaves out, apart from empty ones."""
+    return [line for line in _lines(path) if line.strip() and _row(line) is None]
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replaces a file of JSON lines."""
-    write_text(path, "".join(json.dumps(_finite(row)) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
 
 
 def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -191,9 +264,9 @@ def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
         beside.mkdir()
         for name, data in files.items():
             _write_synced(beside / name, data)
-        _write_synced(beside / MANIFEST, json_bytes({"format": 1, "files": manifest}))
+        _write_synced(beside / MANIFEST, json_bytes(sealed({"format": MANIFEST_FORMAT, "files": manifest})))
         _sync_folder(beside)
-        damage = damage_in(beside)
+        damage = damage_in(beside, files)
         if damage:
             raise StorageError(f"cannot write {path}: read back differently ({damage}); the disk may be failing")
         os.rename(beside, path)
@@ -203,22 +276,39 @@ def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise error if isinstance(error, StorageError) else _explained(error, path) from error
 
 
-def damage_in(path: Path) -> str | None:
-    """What is wrong with a committed folder, in a few words; None if every byte is as it was written."""
+def damage_in(path: Path, names: Iterable[str]) -> str | None:
+    """What is wrong with a committed folder, in a few words; None if every byte is as it was written.
+
+    Args:
+        path: the folder.
+        names: the files that it must have.
+
+    Raises:
+        StorageError: a file is there and cannot be read, which says nothing about its bytes.
+        Newer: a newer barlow wrote the folder.
+    """
     try:
-        manifest = read_json(path / MANIFEST)
+        content = read_json(path / MANIFEST)
+        manifest = unsealed(content, path / MANIFEST)
+        form = manifest["format"]
+        if form > MANIFEST_FORMAT:
+            raise Newer(f"{path} has format {form}, and this barlow reads up to {MANIFEST_FORMAT}: upgrade it")
         files = manifest["files"]
-        if manifest["format"] != 1:
-            return f"format {manifest['format']} is not known to this version of barlow"
+        if form == MANIFEST_FORMAT and SEAL not in content:
+            return "its manifest has no seal"
+        if missing := sorted(set(names) - files.keys()):
+            return f"the manifest does not name {missing[0]}"
         for name, expected in files.items():
-            if os.sep in name or name.startswith("."):
+            if not name or os.sep in name or name.startswith("."):
                 return f"the manifest names {name!r}, which is outside the folder"
-            data = (path / name).read_bytes()
-            if len(data) != expected["bytes"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
+            data = read_bytes(path / name)
+            if len(data) != expected["bytes"] or sha256(data) != expected["sha256"]:
                 return f"{name} differs from its manifest"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Newer:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read ({error})"
     return None
 
@@ -233,11 +323,39 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes our own unfinished folders and files from a crash."""
+def remove_own(path: Path) -> None:
+    """Removes a file, or an empty folder; a folder that is not empty stays."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explained(error, path) from error
+
+
+_UNFINISHED = re.compile(r"\.tmp-.+-[0-9a-f]{8}|\..+\.tmp-[0-9a-f]{8}")
+"""What `commit_folder`, `remove_folder` and `write_bytes` call what they have not finished."""
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file or folder is one of ours that a crash left behind, by its name."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path, older_than_seconds: float = 0.0) -> None:
+    """Removes our own unfinished folders and files from a crash.
+
+    Args:
+        folder: where to look; not in its sub-folders.
+        older_than_seconds: younger ones stay, where another process may be about to finish them.
+    """
     if not folder.is_dir():
         return
-    for leftover in (*folder.glob(".tmp-*"), *folder.glob(".*.tmp-*")):
+    for leftover in folder.iterdir():
+        if not is_unfinished(leftover.name) or time.time() - leftover.lstat().st_mtime < older_than_seconds:
+            continue
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

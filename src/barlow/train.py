@@ -2,20 +2,38 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from barlow.data.loader import Batch
 from barlow.learner import Learner
 from barlow.watchers import Moment, Watcher
 
 
-def train(
-    learner: Learner,
-    batches: Iterable[Batch],
-    rate: Callable[[int, int], float],
-    total: int,
-    watchers: Sequence[Watcher],
-) -> None:
-    """Makes a step of every batch. `rate(step, total)` is the learning rate of the update that follows `step` updates.
+@dataclass(frozen=True)
+class Course:
+    """How a run goes: its updates, and the rate of each."""
+
+    total: int
+    """Updates of the run."""
+    peak: float
+    """Rate that the schedule's values are multiples of."""
+    schedule: Callable[[int, int], float]
+    """As in `barlow.optim.schedules`."""
+    scheduled: int | None = None
+    """Updates that the schedule is for; None: those of the run. Where the run makes more, the rate stays as it ends."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update that follows `step` updates."""
+        length = self.scheduled or self.total
+        return self.peak * self.schedule(min(step, length), length)
+
+    def progress(self, step: int) -> float:
+        """The share of the schedule that is done before that update."""
+        return min(step / (self.scheduled or self.total), 1.0)
+
+
+def train(learner: Learner, batches: Iterable[Batch], course: Course, watchers: Sequence[Watcher]) -> None:
+    """Makes a step of every batch.
 
     Anything that wants a line here first tries to be a watcher, a view op, a method or an objective.
     """
@@ -23,9 +41,9 @@ def train(
         before = time.monotonic()
         for batch in batches:
             waited = time.monotonic() - before
-            outcome = learner.step(batch, rate(batch.step, total), batch.step / total)
+            outcome = learner.step(batch, course.rate(batch.step), course.progress(batch.step))
             after = time.monotonic()
-            moment = Moment(batch, outcome, total, learner.world.size, waited, after - before, learner.settle)
+            moment = Moment(batch, outcome, course.total, learner.world.size, waited, after - before, learner.settle)
             before = after
             for watcher in watchers:
                 watcher(moment)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from barlow import storage
 from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
 from barlow.run import Run
+from barlow.telling import unfailing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,31 +136,52 @@ class MetricsLog:
             **states,
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
-        storage.append_line(self.run.path / "metrics.jsonl", self.latest)
+        try:
+            storage.append_line(self.run.path / "metrics.jsonl", self.latest)
+        except storage.StorageError as error:  # a log is worth less than a step
+            self._warn_once("log", f"{error}; training goes on without these lines")
         if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start
             for name, z in judged.items():
                 for concern in concerns(states[name], *z.shape):
                     kind = f"{name} {concern.partition(':')[0]}"  # what follows has the step's own numbers in it
-                    if kind not in self._warned:
-                        self._warned.add(kind)
-                        self.warn(f"step {moment.step}, {name}: {concern}")
+                    self._warn_once(kind, f"step {moment.step}, {name}: {concern}")
+
+    def _warn_once(self, kind: str, line: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self.warn(line)
 
 
 @dataclass
 class Checkpointer:
-    """Commits a checkpoint every so many minutes or steps, and after the last step."""
+    """Commits a checkpoint every so many minutes or steps, and after the last step.
+
+    One that cannot be written (a full disk) is tried again when the next is due, and training goes on meanwhile. Only
+    after the last step there is no next one.
+    """
 
     save: Callable[[int], None]
     minutes: float | None
     steps: int | None
+    warn: Callable[[str], None]
     _saved_at: float = field(default_factory=time.monotonic)
+    _failed: bool = False
 
     def __call__(self, moment: Moment) -> None:
         by_steps = self.steps is not None and moment.step % self.steps == 0
         by_time = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
         if by_steps or by_time or moment.step == moment.total:
             moment.settle()
-            self.save(moment.step)
+            try:
+                self.save(moment.step)
+            except storage.StorageError as error:
+                if moment.step == moment.total:
+                    raise
+                if not self._failed:
+                    self.warn(f"{error}. Training goes on, and the next checkpoint is tried when it is due")
+                self._failed = True
+            else:
+                self._failed = False
             self._saved_at = time.monotonic()
 
 
@@ -200,11 +222,14 @@ class LiveLine:
         line = " ".join(parts)
         if self.console.is_terminal:
             width = self.console.width - 1
-            self.console.file.write("\r" + line[:width].ljust(width) + ("\n" if last else ""))
-            self.console.file.flush()
+            line = "\r" + line[:width].ljust(width) + ("\n" if last else "")
         else:
-            self.console.file.write(line + "\n")
-            self.console.file.flush()
+            line += "\n"
+        unfailing(self._write)(line)
+
+    def _write(self, text: str) -> None:
+        self.console.file.write(text)
+        self.console.file.flush()
 
 
 def _clock(seconds: float) -> str:

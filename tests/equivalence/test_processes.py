@@ -74,7 +74,10 @@ def test_a_run_in_two_processes_is_the_run_of_one(runs: Callable[[int], Path]) -
         assert sorted(path.name for path in shared.iterdir()) == sorted(path.name for path in alone.iterdir())
         for file in ("recipe.yaml", "data.json", "views.png"):
             assert (shared / file).read_bytes() == (alone / file).read_bytes(), file
-        assert [json.loads((run / "environment.json").read_text())["processes"] for run in (alone, shared)] == [1, 2]
+        assert [json.loads((run / "run.json").read_text())["starts"][0]["processes"] for run in (alone, shared)] == [
+            1,
+            2,
+        ]
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from barlow import cli, stopping, storage
+from barlow import checkpoints, cli, stopping, storage
 from barlow import learner as learners
 from barlow.pretraining import pretrain
 from barlow.recipe import request
@@ -267,13 +267,13 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
 @pytest.mark.parametrize("part", ["method", "optimizer"])
 def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(killed: Path, tmp_path: Path, part: str) -> None:
     run = shutil.copytree(killed / "barlow_twins", tmp_path / "run")
-    checkpoint, _ = Run(run).load_checkpoint()
+    checkpoint, _ = checkpoints.newest(run)
     assert checkpoint is not None
     names = [name for name in checkpoint.tensors if name.startswith(part)]
     for missing in (names[0], names[-1]):
         shutil.rmtree(run / "checkpoints")
         rest = {name: value for name, value in checkpoint.tensors.items() if name != missing}
-        Run(run).save_checkpoint(checkpoint.step, rest, checkpoint.state)
+        checkpoints.save(run, checkpoint.step, rest, checkpoint.state)
         inner = missing.removeprefix(f"{part}/").rpartition("/")[0] or missing.removeprefix(f"{part}/")
         with pytest.raises(ValueError, match=inner):
             resume(run)

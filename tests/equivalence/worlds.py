@@ -25,7 +25,7 @@ from barlow.methods.siamese import Siamese
 from barlow.nets.heads import Head
 from barlow.nets.norms import synchronized
 from barlow.optim.optimizers import build_optimizer
-from barlow.train import train
+from barlow.train import Course, train
 from barlow.types import Rows
 
 TESTS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 0))
@@ -127,8 +127,7 @@ def trained(world: World, kind: str, dtype: torch.dtype, steps: int = 20) -> dic
     train(
         learner,
         batches(),
-        lambda step, total: 0.05 * min(1.0, step / 5),
-        steps,
+        Course(steps, 0.05, lambda step, total: min(1.0, step / 5)),
         [lambda moment: losses.append(torch.stack(list(moment.outcome.terms.values())).sum().detach())],
     )
     return {

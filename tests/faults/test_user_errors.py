@@ -252,9 +252,10 @@ def test_an_output_name_that_is_too_long(failing: Failing, photos: Path) -> None
 
 def test_resuming_without_a_run(failing: Failing, tmp_path: Path) -> None:
     assert "--resume needs --out" in failing("pretrain", "--resume")
-    assert "nothing does not exist, so it is not a run" in failing("pretrain", "--resume", "--out", "nothing")
-    (tmp_path / "empty").mkdir()
-    assert "has no recipe.yaml, so it is not a run" in failing("pretrain", "--resume", "--out", "empty")
+    for name in ("nothing", "empty"):
+        said = failing("pretrain", "--resume", "--out", name)
+        assert f"there is no run in {name} to go on with, and no images are named to begin one" in said
+        (tmp_path / "empty").mkdir(exist_ok=True)
 
 
 def test_a_second_run_in_the_same_folder(failing: Failing, photos: Path, finished: Path) -> None:
@@ -300,14 +301,9 @@ def test_evaluating_with_other_classes(failing: Failing, finished: Path, labelle
     assert "--test has classes that --train has not (cat, dog)" in said
 
 
-def test_evaluating_a_run_that_was_interrupted(
-    failing: Failing, finished: Path, labelled: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "encoder")
-    said = failing("evaluate", "run", "--train", labelled, "--test", labelled)
-    assert "no finished encoder in run" in said
-    assert "--resume --out run" in said
+def test_evaluating_a_step_that_was_not_kept(failing: Failing, finished: Path, labelled: Path) -> None:
+    said = failing("evaluate", f"{finished}@7", "--train", labelled, "--test", labelled)
+    assert "has no checkpoint of step 7; there are: 0, 1" in said
 
 
 def test_evaluating_with_a_probe_that_is_not_known(failing: Failing, finished: Path, labelled: Path) -> None:

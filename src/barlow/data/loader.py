@@ -372,7 +372,8 @@ def _stacked(crops: Sequence[Array]) -> Pixels:
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the main process, which saves and then ends the workers
+    # What asks to stop is for the main process, which saves and then ends the workers. (SIGTERM is how it ends them.)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)

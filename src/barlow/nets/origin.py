@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import storage
+from barlow import checkpoints, storage
 from barlow.nets.building import BuiltAs, one_line, timm_arguments
 from barlow.nets.seeding import seeded
 
@@ -82,10 +82,14 @@ def origin_of(source: str) -> Origin:
 
 
 def _stored(source: str) -> Origin:
+    run, step = checkpoints.split_step(source)
+    unfinished = step is not None or not (run / "encoder" / "model.safetensors").is_file()
+    if unfinished and (folder := checkpoints.whole(run, step)) is not None:
+        return _checkpointed(source, folder)
     file = _weights_file(source)
     network = normalization = None
     if (described := file.with_name("config.json")).is_file() and file.name == "model.safetensors":
-        config = storage.read_json(described)
+        config = storage.read_sealed(described)
         try:
             seen = config["preprocessing"]
             normalization = Normalization(tuple(seen["mean"]), tuple(seen["std"]))
@@ -94,6 +98,18 @@ def _stored(source: str) -> Origin:
         except (KeyError, TypeError) as error:
             raise ValueError(f"{described} is incomplete or damaged: {one_line(error)}") from error
     return Origin(source, lambda encoder: storage.read_tensors(file), network, normalization)
+
+
+def _checkpointed(source: str, folder: Path) -> Origin:
+    """The encoder in a checkpoint, which also says what recipe it was trained by."""
+    recipe = storage.read_json(folder / checkpoints.STATE).get("recipe")
+    network = normalization = None
+    if recipe is not None:
+        encoder, data = recipe["encoder"], recipe["data"]
+        normalization = Normalization(tuple(data["mean"]), tuple(data["std"]))
+        if not encoder["name"].startswith("custom:"):
+            network = Network(*(encoder[key] for key in ("name", "options", "stem", "zero_init_last")))
+    return Origin(source, lambda _: storage.read_tensors(folder / checkpoints.TENSORS), network, normalization)
 
 
 def _weights_file(source: str) -> Path:
@@ -110,7 +126,7 @@ def _weights_file(source: str) -> Path:
             return candidate
     if path.is_dir():
         raise ValueError(
-            f"no encoder/model.safetensors in {source}; give a finished run's folder or a .safetensors file"
+            f"no encoder/model.safetensors and no checkpoint in {source}; give a run's folder or a .safetensors file"
         )
     raise ValueError(f"no weights at {source!r}; give packaged:NAME, timm:NAME, a run folder or a .safetensors file")
 

@@ -12,11 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from barlow import __version__, storage
+from barlow.exits import Diverged, UnusableData
+from barlow.linalg import not_finite
 from barlow.nets.building import build_encoder, feature_width, one_line
 from barlow.nets.handed_out import Stages, handed_out
 from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
+from barlow.seals import Damaged, sha256
 
 FORMAT = 2
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
@@ -206,66 +209,84 @@ def packed(
     return tensors, config
 
 
-def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None) -> nn.Module:
-    """The encoder of a run, on the CPU and in eval mode.
-
-    It has `.num_features`, `.preprocessing` (what it expects of an image) and `.preprocess(image)`, which makes its
-    input of a path, a Pillow image, an (h, w, c) uint8 array, or a list of them:
-
-        encoder = barlow.load_encoder("runs/photos")
-        features = encoder(encoder.preprocess("cat.jpg"))     # (1, num_features)
+def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
+    """The encoder of a folder, on the CPU and in eval mode, with `.num_features`, `.preprocessing`, `.preprocess`.
 
     Args:
-        folder: a run folder, or the `encoder` folder inside it.
-        module: needed for an encoder that was given in Python: a module of the same architecture, which is filled
-            and returned.
+        folder: with `model.safetensors` and `config.json`.
+        module: as for `unpacked`.
 
     Raises:
-        ValueError: there is no encoder, it is damaged, a newer barlow wrote it, or it does not fit `module`.
+        ValueError: it is damaged, a newer barlow wrote it, or it does not fit `module`.
+        Diverged: it holds numbers that are not finite.
     """
-    home = _encoder_folder(Path(folder))
-    config = storage.read_json(home / "config.json")
-    form = config.get("format") if isinstance(config, dict) else None
+    config = storage.read_sealed(folder / "config.json")
+    form = config.get("format")
     if not isinstance(form, int):
-        raise ValueError(f"{home / 'config.json'} is not an encoder's description: it has no format number")
+        raise UnusableData(f"{folder / 'config.json'} is not an encoder's description: it has no format number")
     if form > FORMAT:
-        raise ValueError(
-            f"{home} was written by barlow {config.get('barlow', '(unknown)')} in format {form}; this is barlow "
+        raise storage.Newer(
+            f"{folder} was written by barlow {config.get('barlow', '(unknown)')} in format {form}; this is barlow "
             f"{__version__}, which reads up to {FORMAT}: upgrade it"
         )
+    path = folder / "model.safetensors"
+    data = storage.read_bytes(path)
+    if config.get("model_sha256", digest := sha256(data)) != digest:  # older versions wrote none
+        raise Damaged(f"{path} is not the file that was written with its config.json: it is damaged, or of another run")
+    return unpacked(storage.tensors_of(data, path), config, str(folder), module)
+
+
+def unpacked(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str, module: nn.Module | None = None
+) -> nn.Module:
+    """What `packed` made of an encoder, as the encoder again. It keeps its description in `.described`.
+
+    Args:
+        tensors, config: as `packed` returns them.
+        where: what messages call it.
+        module: needed for an encoder that was given in Python: a module of the same class, which is filled.
+    """
     try:
         preprocessing = Preprocessing(**config["preprocessing"])
         if config["kind"] == "custom":
             if module is None:
                 raise ValueError(
-                    f"{home} holds a {config['name'].removeprefix('custom:')} that was given in Python, which cannot "
+                    f"{where} holds a {config['name'].removeprefix('custom:')} that was given in Python, which cannot "
                     "be rebuilt from its description: load_encoder(folder, module=...) fills a module of the same class"
                 )
             encoder = module
         else:
             if module is not None:
-                raise ValueError(f"{home} holds timm's {config['name']}, which is built here: leave out module")
+                raise ValueError(f"{where} holds timm's {config['name']}, which is built here: leave out module")
             keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
             encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
             # Encoders of format 1 hand out their network's own features.
             encoder = handed_out(encoder, config.get("stages", "last"), config.get("whiten"))
         width = config["num_features"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{home / 'config.json'} is incomplete or damaged: {one_line(error)}") from error
-    found = storage.read_tensors(home / "model.safetensors")
+        raise UnusableData(f"{where}/config.json is incomplete or damaged: {one_line(error)}") from error
     own = encoder.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in found]
-    wrong += [f"{name} is unexpected" for name in found if name not in own]
+    wrong = [f"{name} is missing" for name in own if name not in tensors]
+    wrong += [f"{name} is unexpected" for name in tensors if name not in own]
     wrong += [
-        f"{name} is {list(found[name].shape)} there, {list(value.shape)} here"
+        f"{name} is {list(tensors[name].shape)} there, {list(value.shape)} here"
         for name, value in own.items()
-        if name in found and found[name].shape != value.shape
+        if name in tensors and tensors[name].shape != value.shape
     ]
     if wrong:
-        raise ValueError(f"the weights in {home} do not fit {config['name']}: {some(wrong)}")
-    encoder.load_state_dict(found, strict=True)
+        raise UnusableData(f"the weights in {where} do not fit {config['name']}: {some(wrong)}")
+    if broken := not_finite(tensors):
+        raise Diverged(f"the weights in {where} are not finite ({some(broken)}): the run that made them had diverged")
+    encoder.load_state_dict(tensors, strict=True)
     encoder.num_features = width
+    encoder.described = dict(config)  # type: ignore[assignment]
     return with_preprocessing(encoder.eval(), preprocessing)
+
+
+def described(encoder: nn.Module) -> dict[str, Any]:
+    """What config.json says of an encoder that was loaded."""
+    config: dict[str, Any] = encoder.described  # type: ignore[assignment]
+    return config
 
 
 def with_preprocessing(encoder: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -275,15 +296,9 @@ def with_preprocessing(encoder: nn.Module, preprocessing: Preprocessing) -> nn.M
     return encoder
 
 
-def _encoder_folder(folder: Path) -> Path:
+def encoder_folder(folder: Path) -> Path | None:
+    """Where a run folder, or an encoder folder, has a finished encoder; None if it has none."""
     for home in (folder / "encoder", folder):
         if (home / "config.json").is_file() and (home / "model.safetensors").is_file():
             return home
-    if not folder.is_dir():
-        raise ValueError(f"no folder {folder}; give a run folder, or the encoder folder inside it")
-    if (folder / "checkpoints").is_dir():
-        raise ValueError(
-            f"no finished encoder in {folder}: the run was interrupted. Finish it with "
-            f"`barlow pretrain --resume --out {folder}`"
-        )
-    raise ValueError(f"no encoder in {folder} (encoder/config.json and encoder/model.safetensors); give a run folder")
+    return None

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from barlow import storage
 from barlow.data.labelled import LabelledSet
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import HandedOut, handed_out, whiten_features
 from barlow.nets.norms import recalibrated
-from barlow.nets.weights import load_encoder
+from barlow.nets.weights import described, read_encoder
 from barlow.probes.features import FeatureSet
 from barlow.probes.report import ENCODER
 from barlow.size import Size, height_width, resized, words
@@ -93,10 +92,10 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
         run: its run folder, which says how to build it.
         train: images that batch norm is recalibrated on, and that features are whitened by.
     """
-    size, config = train.preprocessing.size, storage.read_json(run / "encoder" / "config.json")
+    size, config = train.preprocessing.size, described(encoder)
     yield Compared(ENCODER, encoder, size)
     if (run / "start").is_dir():
-        start = load_encoder(run / "start", copy.deepcopy(encoder) if config["kind"] == "custom" else None)
+        start = read_encoder(run / "start", copy.deepcopy(encoder) if config["kind"] == "custom" else None)
         yield Compared("start", start, size)
         if isinstance(start, HandedOut):
             yield Compared("start_plain", start.network, size)
@@ -126,13 +125,13 @@ def _some(train: LabelledSet) -> Iterator[Images]:
 
 
 def whitened_pixels(
-    sets: Mapping[str, tuple[FeatureSet, FeatureSet]], run: Path
+    sets: Mapping[str, tuple[FeatureSet, FeatureSet]], encoder: nn.Module
 ) -> dict[str, tuple[FeatureSet, FeatureSet]]:
     """Pixels that are treated as the encoder's features are: where those are whitened, `pixels_16_whitened`.
 
     They are whitened by the training images. Of all sides it is the smallest, which whitening helps most.
     """
-    shrinkage = storage.read_json(run / "encoder" / "config.json").get("whiten")
+    shrinkage = described(encoder).get("whiten")
     if shrinkage is None:
         return {}
     widths = {name: train.features.shape[1] for name, (train, _) in sets.items() if name.startswith("pixels_")}

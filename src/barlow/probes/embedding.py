@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from barlow.data.labelled import LabelledSet
+from barlow.exits import UnusableData
 from barlow.probes.baselines import RawPixels
 from barlow.probes.features import FeatureSet, content_key, embed, load_features, save_features, weights_hash
 from barlow.probes.linear import EpochFeatures
@@ -42,7 +43,11 @@ class Embedder:
             source=images.fingerprint,
             preprocessing=images.preprocessing.as_dict(),
         )
-        cached = load_features(self.cache, key)
+        try:
+            cached = load_features(self.cache, key)
+        except UnusableData as damage:
+            self.say(f"{damage}: these features are computed again")
+            cached = None
         if cached is not None and len(cached) == len(images):
             return FeatureSet(cached.features, images.labels, images.ids)
         progress = _Progress(self.say, f"embedding {images.source.name}", len(images))

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barlow import storage
+from barlow import exits, storage
+from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
 PRECISIONS = ("float32", "bf16")
+
+
+class NotFinite(ValueError):
+    """Features that are not numbers: the encoder has diverged."""
+
+    exit_code = exits.DIVERGED
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class FeatureSet:
             raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {self.labels.max()}")
         if not bool(torch.isfinite(self.features).all()):
             bad = int((~torch.isfinite(self.features).all(dim=1)).sum())
-            raise ValueError(
+            raise NotFinite(
                 f"the features of {bad} of {n} images are not finite; the encoder has diverged: choose an earlier "
                 "checkpoint or train with a lower rate"
             )
@@ -144,7 +151,7 @@ def save_features(folder: Path, key: str, features: FeatureSet, metadata: Mappin
         "labels": torch.from_numpy(features.labels.astype(np.int64)),
         "ids": torch.from_numpy(features.ids.astype(np.int64)),
     }
-    storage.write_tensors(path, tensors, {**(metadata or {}), "key": key})
+    storage.write_tensors(path, sealed_tensors(tensors), {**(metadata or {}), "key": key})
     return path
 
 
@@ -152,14 +159,14 @@ def load_features(folder: Path, key: str) -> FeatureSet | None:
     """Reads what `save_features` wrote under this key; None if there is nothing.
 
     Raises:
-        ValueError: the file is there but damaged.
+        Damaged: the file is there, and is not what was written.
     """
     path = Path(folder) / f"{key[:32]}.safetensors"
     if not path.exists():
         return None
-    tensors = storage.read_tensors(path)
+    tensors = storage.read_sealed_tensors(path)
     if missing := {"features", "labels", "ids"} - tensors.keys():
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; remove it, and the features are computed again")
+        raise Damaged(f"{path} lacks {', '.join(sorted(missing))}")
     return FeatureSet(tensors["features"], tensors["labels"].numpy(), tensors["ids"].numpy())
 
 

@@ -90,3 +90,11 @@ def _step_into(place: Any, part: str, dotted: str) -> Any:
     if part not in place:
         raise RecipeError(f"unknown key {dotted}{nearest(part, place)}; allowed here: {', '.join(place)}")
     return place[part]
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one of dotted keys. Lists stay as they are."""
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return values

@@ -11,7 +11,7 @@ from torch import nn
 from barlow import objectives
 from barlow.data.sources import FoldersOrName
 from barlow.recipe import files
-from barlow.recipe.changes import override
+from barlow.recipe.changes import flat, override
 from barlow.recipe.flags import as_keys
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe, check
@@ -41,6 +41,10 @@ FREE_ON_RESUME = (
 whether it still holds the same images."""
 
 
+LENGTH = ("train.epochs", "train.steps", "train.minutes", "schedule.steps")
+"""Keys by which a run can be made longer."""
+
+
 NOT_OF_A_RECIPE = (
     *FREE_ON_RESUME,
     "source",
@@ -49,9 +53,7 @@ NOT_OF_A_RECIPE = (
     "data.executor",
     "data.max_bad",
     "data.max_pixels",
-    "train.epochs",
-    "train.steps",
-    "train.minutes",
+    *LENGTH,
 )
 """Keys by which a run differs from its recipe and still is a run of it: which images, how long, on what."""
 
@@ -159,29 +161,41 @@ def chosen_recipe(data: FoldersOrName | None = None, *, recipe: str | None = Non
     return new_recipe(recipe, requested(data, **flags))
 
 
-def resumed_recipe(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
-    """The recipe of a run that is gone on with.
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """A run that is gone on with."""
+
+    recipe: Recipe
+    budget: dict[str, Any]
+    """What was asked for that makes the run another length: one of epochs, steps and minutes, and perhaps
+    `schedule.steps`. Empty if it stays as it is."""
+
+
+def resumed_recipe(
+    asked: Mapping[str, Any], resolved: Mapping[str, Any], name: str | None, changes: Mapping[str, Any]
+) -> Resumed:
+    """The recipe of a run that is gone on with. The command that began it may simply be repeated.
 
     Args:
-        stored: what its recipe.yaml holds.
-        changes: what was asked for together with --resume.
+        asked: the recipe that the run was begun with, as it was asked for.
+        resolved: the one that it has: what was `auto` is a value.
+        name: a recipe that was named together with --resume, if one was.
+        changes: what else was asked for.
 
     Raises:
         RecipeError: a change that would make it another run.
     """
-    before = _flat(check(stored).as_dict())
-    after = check(override(stored, changes))
-    values = _flat(after.as_dict())
-    for key in sorted(
-        values, key=lambda key: key not in changes
-    ):  # what was asked for first, then what follows from it
-        old, value = before.get(key), values[key]
-        if old != value and key not in FREE_ON_RESUME:
+    wanted = new_recipe(name, changes) if name is not None else check(override(asked, changes))
+    before, now, values = flat(check(asked).as_dict()), flat(check(resolved).as_dict()), flat(wanted.as_dict())
+    for key in sorted(values, key=lambda key: key not in changes):  # what was asked for first, then what follows
+        if key not in (*FREE_ON_RESUME, *LENGTH) and values[key] not in (before.get(key), now.get(key)):
             raise RecipeError(
-                f"--resume goes on with the run as it was, where {key} is {old!r}; you gave {value!r}. "
+                f"--resume goes on with the run as it was, where {key} is {now.get(key)!r}; you gave {values[key]!r}. "
                 "Leave the flag out, or start a new run in another folder"
             )
-    return after
+    free = {key: values[key] for key in FREE_ON_RESUME if key in values and values[key] != before.get(key)}
+    budget = {key: values[key] for key in LENGTH if values.get(key) is not None and values[key] != before.get(key)}
+    return Resumed(check(override(resolved, free)), budget)
 
 
 def shipped_name(stored: Mapping[str, Any]) -> str | None:
@@ -214,10 +228,3 @@ def _is_of(shipped: Any, given: Any, place: str = "") -> bool:
     if isinstance(shipped, list | tuple) and isinstance(given, list | tuple):
         return len(shipped) == len(given) and all(map(_is_of, shipped, given))
     return bool(shipped == given)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -190,6 +190,8 @@ class ScheduleSection(Section):
     drops_at_epochs: list[Annotated[float, Field(gt=0)]] | None = None
     drops_at_steps: list[Annotated[int, Field(gt=0)]] | None = None
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """The steps that the schedule is for, where the run makes more: the rate then stays as it ends. null: the run's."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> "ScheduleSection":

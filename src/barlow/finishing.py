@@ -1,0 +1,151 @@
+"""From a trained network to the encoder that a run hands out: whole, or as it was at a checkpoint."""
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from barlow import checkpoints, storage
+from barlow.data.centre import centre_views
+from barlow.data.sources import ImageSource, open_source
+from barlow.distributed import World
+from barlow.exits import Diverged, NoInput
+from barlow.identity import identity_of
+from barlow.linalg import not_finite
+from barlow.machine import available_cores
+from barlow.nets import weights
+from barlow.nets.building import build_encoder
+from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
+from barlow.nets.preprocessing import Preprocessing
+from barlow.recipe import schema
+from barlow.recipe.schema import Recipe
+from barlow.run import Run
+from barlow.seals import sha256
+from barlow.views.keys import permutation
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """What it takes, beside the network: the resolved recipe, and the images that features are whitened by."""
+
+    recipe: Recipe
+    preprocessing: Preprocessing
+    source: ImageSource
+    ids: np.ndarray
+    """Of the usable images."""
+
+    def finished(self, encoder: nn.Module, world: World) -> nn.Module:
+        """The encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
+        section = self.recipe.encoder
+        made = handed_out(encoder.eval(), section.stages, section.whiten).eval().to(world.device)
+        if isinstance(made, HandedOut) and section.whiten is not None:
+            ids = np.asarray(self.ids)[permutation(self.recipe.seed, 0, len(self.ids))[:IMAGES]]
+            own, threads = ids[world.rank :: world.size], max(1, available_cores() // world.neighbours)
+            views = centre_views(self.source, own, self.preprocessing, batch_size=256, workers=threads)
+            made.fit((view.to(world.device) for view in views), section.whiten, world)
+        return made
+
+    def packed(self, encoder: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A finished encoder's tensors and description."""
+        section = self.recipe.encoder
+        return weights.packed(
+            encoder,
+            name=section.name,
+            stem=section.stem,
+            zero_init_last=section.zero_init_last,
+            options=section.options,
+            seed=self.recipe.seed,
+            preprocessing=self.preprocessing,
+            stages=section.stages,
+            whiten=section.whiten,
+        )
+
+    def write(self, folder: Path, encoder: nn.Module) -> None:
+        """Writes a finished encoder.
+
+        Raises:
+            Diverged: it is not finite, and was not written.
+        """
+        tensors, config = self.packed(encoder)
+        if broken := not_finite(tensors):
+            raise Diverged(f"{broken[0]} of the finished encoder is not finite, so it was not written to {folder}")
+        data = storage.tensors_bytes(tensors)
+        storage.write_bytes(folder / "model.safetensors", data)
+        # Last, with the digest of the weights: of two encoders a crash may leave halves, and they are told apart.
+        storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
+
+
+def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None) -> nn.Module:
+    """The encoder of a run, on the CPU and in eval mode.
+
+    It has `.num_features`, `.preprocessing` (what it expects of an image) and `.preprocess(image)`, which makes its
+    input of a path, a Pillow image, an (h, w, c) uint8 array, or a list of them:
+
+        encoder = barlow.load_encoder("runs/photos")
+        features = encoder(encoder.preprocess("cat.jpg"))     # (1, num_features)
+
+    Of a run that is not finished it is the encoder of the newest checkpoint, finished as the run's own will be. If its
+    features are whitened, some of the run's images are read for that.
+
+    Args:
+        folder: a run folder, `RUN@STEP` for one of its checkpoints, or the `encoder` folder inside a run.
+        module: needed for an encoder that was given in Python: a module of the same architecture, which is filled
+            and returned.
+
+    Raises:
+        ValueError: there is no encoder, it is damaged, a newer barlow wrote it, or it does not fit `module`.
+        Diverged: its weights are not finite.
+    """
+    run, step = checkpoints.split_step(os.fspath(folder))
+    if step is None and (home := weights.encoder_folder(run)) is not None:
+        return weights.read_encoder(home, module)
+    if not run.is_dir():
+        raise NoInput(f"no folder {run}; give a run folder, or the encoder folder inside it")
+    if (whole := checkpoints.whole(run, step)) is None:
+        raise NoInput(f"no encoder in {run} (encoder/config.json and encoder/model.safetensors); give a run folder")
+    return _of_checkpoint(run, whole, module)
+
+
+def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Module:
+    checkpoint = checkpoints.read(folder)
+    recipe = schema.check(checkpoint.state["recipe"])
+    if (identity := identity_of(Run(run))) is not None:
+        recipe = identity.located(recipe)
+    finishing = _of_recipe(recipe, run)
+    section, world = recipe.encoder, World(torch.device("cpu"))
+    if module is None and section.name.startswith(schema.CUSTOM):
+        raise ValueError(
+            f"{run} trains a {section.name.removeprefix(schema.CUSTOM)} that was given in Python: "
+            "load_encoder(folder, module=...) fills a module of the same class"
+        )
+    network = copy.deepcopy(module) or build_encoder(
+        section.name,
+        in_channels=finishing.preprocessing.channels,
+        image_size=recipe.data.image_size,  # type: ignore[arg-type]  # resolved
+        stem=section.stem,
+        zero_init_last=section.zero_init_last,
+        seed=recipe.seed,
+        options=section.options,
+    )
+    prefix = "method/encoder."
+    found = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    network.load_state_dict(found, strict=True)
+    tensors, config = finishing.packed(finishing.finished(network, world))
+    return weights.unpacked(tensors, config, str(folder), module)
+
+
+def _of_recipe(recipe: Recipe, run: Path) -> Finishing:
+    """What finishing takes, from a run's own files."""
+    data = recipe.data
+    report = storage.read_sealed(run / "data.json")
+    skipped = [entry["id"] for entry in report["skipped"]]
+    source = open_source(data.sources, split=data.split, channels=int(data.channels), max_pixels=data.max_pixels)
+    size: Any = data.image_size if data.centre_size is None else data.centre_size
+    mean, std = tuple(map(float, data.mean)), tuple(map(float, data.std))
+    preprocessing = Preprocessing(size, 1.0, "bicubic", mean, std, int(data.channels))
+    return Finishing(recipe, preprocessing, source, np.setdiff1d(np.arange(report["candidates"]), skipped))

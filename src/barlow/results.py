@@ -1,0 +1,65 @@
+"""Where the numbers of an evaluation are kept: a file for each question that was asked, and a line for each time."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from barlow import storage
+from barlow.seals import digest_of
+
+NEWEST, HISTORY = "results.json", "history.jsonl"
+LEFT_OVER_SECONDS = 3600.0
+"""Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
+
+
+def prepare_home(home: Path) -> Path:
+    """The folder of an evaluation, ready to be written to: known before hours of work, and not after.
+
+    Raises:
+        CannotCreate: nothing can be written there.
+    """
+    probe = home / ".write-test"
+    try:
+        for folder in (home, home / "features"):
+            storage.make_folder(folder)
+            storage.remove_leftovers(folder, LEFT_OVER_SECONDS)
+        storage.write_bytes(probe, b"")
+        storage.remove_own(probe)
+    except storage.StorageError as error:
+        raise storage.CannotCreate(f"{error}. The results can go elsewhere: --out FOLDER") from error
+    return home
+
+
+def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the numbers, and returns them with how often these test images have been looked at for the same question.
+
+    Args:
+        home: the folder of the evaluation.
+        report: the numbers.
+        asked: what else the question was, beside the images: the probes, the step.
+    """
+    images = {name: part["fingerprint"] for name, part in report["images"].items()}
+    named = home / f"results-{digest_of({'images': images, **asked})[:8]}.json"
+    full = {**report, "asked": dict(asked), "times_measured": _times(named) + 1}
+    storage.write_sealed(named, full)
+    storage.write_sealed(home / NEWEST, full)
+    scores = {
+        features: {
+            f"{probe}.{metric}": score["value"]
+            for probe, outcome in probes.items()
+            for metric, score in outcome["metrics"].items()
+        }
+        for features, probes in report["sets"].items()
+    }
+    line = {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "file": named.name, "encoder_sha256": report["encoder_sha256"]}
+    storage.append_line(home / HISTORY, {**line, **asked, "scores": scores})
+    return full
+
+
+def _times(path: Path) -> int:
+    """How often a question was asked before; a file that was damaged since does not stand in the way of a new one."""
+    try:
+        return int(storage.read_sealed(path)["times_measured"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
