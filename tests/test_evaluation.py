@@ -61,8 +61,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def read(run: Path) -> dict[str, Any]:
-    report: dict[str, Any] = storage.read_json(run / "evaluation" / "results.json")
-    return report
+    return storage.read_sealed(run / "evaluation" / "results.json")
 
 
 def value(found: Evaluation, metric: str = "knn.top1", of: str = "encoder") -> float:
@@ -113,9 +112,7 @@ def test_a_second_evaluation_embeds_nothing_anew_and_is_counted(
 
 def test_other_weights_are_embedded_anew(run: Path, train: Path, test: Path, embedded: list[str]) -> None:
     evaluate(run, train, test, baselines=False)
-    weights = run / "encoder" / "model.safetensors"
-    tensors = storage.read_tensors(weights)
-    storage.write_tensors(weights, tensors | {"conv1.weight": -tensors["conv1.weight"]})
+    tiny.change_weights(run, lambda tensors: tensors | {"conv1.weight": -tensors["conv1.weight"]})
     embedded.clear()
     evaluate(run, train, test, baselines=False)
     assert embedded == ["ResNet"] * 2
@@ -396,8 +393,7 @@ def test_a_probe_that_cannot_fit_the_features_is_said_and_kept_in_the_report(
     overrides = tiny.SMALL | {"train.steps": 1, "encoder.options": {}}
     asked = {"recipe": "small_barlow_twins", "encoder": Flat(), "overrides": overrides}
     run = pretrain(train, tmp_path / "run", progress=False, **asked).run_folder
-    weights = run / "encoder" / "model.safetensors"
-    storage.write_tensors(weights, {name: 1e5 * tensor for name, tensor in storage.read_tensors(weights).items()})
+    tiny.change_weights(run, lambda tensors: {name: 1e5 * tensor for name, tensor in tensors.items()})
     said: list[str] = []
     found = evaluate(run, train, test, encoder=Flat(), probes=["linear_sgd"], baselines=False, tell=said.append)
     (warning,) = found.report["warnings"]

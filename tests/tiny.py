@@ -1,12 +1,16 @@
 """The smallest runs that go through everything: a few dozen generated images, a network of a few thousand weights."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from barlow import storage
+from barlow.seals import sha256
 from barlow.size import Size, height_width
 
 OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")
@@ -62,3 +66,12 @@ def words(**overrides: Any) -> list[str]:
 def weights(run: Path) -> str:
     """SHA-256 of the encoder that a run wrote."""
     return hashlib.sha256((Path(run) / "encoder" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def change_weights(run: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """Gives a run's encoder other weights, as if it had been written with them."""
+    home = run / "encoder"
+    data = storage.tensors_bytes(change(storage.read_tensors(home / "model.safetensors")))
+    storage.write_bytes(home / "model.safetensors", data)
+    described = storage.read_sealed(home / "config.json")
+    storage.write_sealed(home / "config.json", described | {"model_sha256": sha256(data)})

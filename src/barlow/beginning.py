@@ -71,8 +71,16 @@ def of(run: Run, name: str | None, changes: Mapping[str, Any], *, resume: bool) 
     if identity is None:  # of the first release, or its run.json was removed
         recipe = load_recipe_text(run.path / "recipe.yaml")
         identity = Identity(asked=recipe, recipe=schema.check(recipe).as_dict())
+        if (known := _id_in_checkpoints(run)) is not None:
+            identity = replace(identity, run=known)
     resumed = resumed_recipe(identity.asked, identity.recipe, name, changes)
     return Begun(identity.located(resumed.recipe), identity, resumed=True, budget=resumed.budget)
+
+
+def _id_in_checkpoints(run: Run) -> str | None:
+    """The id that the newest checkpoint carries, if there is one and it does."""
+    newest = checkpoints.whole(run.path)
+    return None if newest is None else storage.read_json(newest / checkpoints.STATE).get("run")
 
 
 def checkpoint_of(begun: Begun, run: Run, world: World, report: Mapping[str, Any], say: Say) -> Checkpoint | None:

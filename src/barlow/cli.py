@@ -372,7 +372,7 @@ def _failed(error: Exception) -> int:
     """Says in one line what ended a command, and returns its exit code."""
     code = exits.code_of(error)
     if "RANK" in os.environ and (not _first_process() or _deserted(error)):
-        if code == exits.STOPPED:  # the first process has said so
+        if code == exits.STOPPED or getattr(error, "asked", False):  # the first process or the launcher says so
             return code
         time.sleep(GRACE_SECONDS)
     if type(error).__name__ != "Stopped":  # of a launcher, whose processes have said so

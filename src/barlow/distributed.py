@@ -232,6 +232,9 @@ def _end_with_the_launcher() -> None:
 class Deserted(RuntimeError):
     """Another process has ended: what went wrong is for that one to tell."""
 
+    asked = False
+    """Whether this process has been asked to stop as well, by a launcher that has noticed."""
+
 
 class Stopped(RuntimeError):
     """The processes of a launch were asked to stop, and did."""

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from barlow.exits import Diverged
 from barlow.types import Embedding
 
 Scalar = Float[Tensor, ""]
@@ -41,6 +42,10 @@ LOSSY_PIVOT = 1e-4
 
 class SingularCovarianceError(ValueError):
     """The covariance of a slice has no Cholesky factor: the embedding has collapsed, wholly or in some directions."""
+
+
+class NonFiniteEmbeddings(SingularCovarianceError, Diverged):
+    """Embeddings that are no numbers any more have no covariance."""
 
 
 def at_least_float32(z: Tensor) -> Tensor:
@@ -269,7 +274,7 @@ def cholesky_whiten(
     # tolerance of numpy.linalg.matrix_rank) it is noise, and whitening would blow this noise up to a feature.
     smallest = float((pivots / sigma.detach().diagonal(dim1=-2, dim2=-1)).amin())  # the call's one synchronisation
     if not smallest > d * torch.finfo(z.dtype).eps:  # written so that NaN is refused too
-        raise SingularCovarianceError(_why_singular(z, k, shrinkage))
+        raise _singular(z, k, shrinkage)
     last = factor
     if smallest < LOSSY_PIVOT:
         first = factor.detach()
@@ -281,7 +286,7 @@ def cholesky_whiten(
             sigma = (1 - shrinkage) * sigma + shrinkage * identity @ identity.mT
         last, pivots = _cholesky(sigma)
         if not bool(((pivots > 0.5) & (pivots < 2)).all()):  # near 1, unless the first pass's were noise after all
-            raise SingularCovarianceError(_why_singular(z, k, shrinkage))
+            raise _singular(z, k, shrinkage)
         factor = first @ last
     return torch.linalg.solve_triangular(last, x.mT, upper=False).mT, factor
 
@@ -295,17 +300,17 @@ def _cholesky(
     return factor, torch.where((failed != 0)[..., None], 0, pivots)
 
 
-def _why_singular(z: Tensor, k: int, shrinkage: float) -> str:
+def _singular(z: Tensor, k: int, shrinkage: float) -> SingularCovarianceError:
     if not bool(z.isfinite().all()):
-        return (
+        return NonFiniteEmbeddings(
             "the embeddings to be whitened hold NaN or infinity: look at what produced them (learning rate, precision)"
         )
     if k <= z.shape[-1]:
-        return (
+        return SingularCovarianceError(
             f"a slice of {k} embeddings of {z.shape[-1]} features has a covariance that a shrinkage of {shrinkage:g} "
             "does not make regular: use a larger batch or a narrower projector"
         )
-    return (
+    return SingularCovarianceError(
         f"the covariance of a slice of {k} embeddings is singular (shrinkage {shrinkage:g}): they have collapsed in at "
         "least one direction. Use a narrower projector, a lower learning rate, another objective, or some shrinkage"
     )

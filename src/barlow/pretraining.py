@@ -17,7 +17,8 @@ from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data.sources import FoldersOrName
-from barlow.distributed import World, joined
+from barlow.distributed import Deserted, World, joined
+from barlow.exits import Diverged
 from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
@@ -100,8 +101,7 @@ def pretrain(
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
     )
     pretraining: _Pretraining | None = None
-    with contextlib.ExitStack() as held:
-        requests = held.enter_context(listening())
+    with listening() as requests, _asked_too(requests), contextlib.ExitStack() as held:
         try:
             world = held.enter_context(joined(chosen.train.device))
             run = Run.create(out, overwrite=overwrite) if world.main and not begun.resumed else Run(Path(out))
@@ -115,6 +115,18 @@ def pretrain(
             return pretraining.run_recipe(chosen, progress=progress and world.main)
         except Asked as asked:
             raise Interrupted(f"stopped {pretraining.where if pretraining else BEFORE}") from asked
+        finally:
+            requests.finishing = True  # what is left to do is to leave, which a request must not interrupt
+
+
+@contextlib.contextmanager
+def _asked_too(requests: Requests) -> Iterator[None]:
+    """Where another process has gone, says whether this one was asked to stop as well: then nothing is to be told."""
+    try:
+        yield
+    except Deserted as error:
+        error.asked = requests.asked
+        raise
 
 
 BEFORE = "before the first step, and nothing is lost: give the same command again"
@@ -280,7 +292,10 @@ class _Pretraining:
             beginning.check_space(run)
         self.begun.identity.write(run)
         beginning.write_recipe(run, plan.recipe)  # last: it is what makes the folder a run
-        run.rewind_metrics(start)
+        try:
+            run.rewind_metrics(start)
+        except storage.StorageError as error:  # a log is worth less than a run
+            self.say(f"{error}; training goes on without a log of its own")
 
     def _watchers(self, plan: Plan, log: MetricsLog, save: Callable[[int], None], progress: bool) -> list[Watcher]:
         watchers: list[Watcher] = [ReplacedImages(self.tell)]
@@ -309,7 +324,7 @@ def _explained(plan: Plan, run: Run, stop: StopIfAsked) -> Iterator[None]:
     try:
         with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
             yield
-    except NonFinite as error:
+    except Diverged as error:
         rate = plan.recipe.optim.rate_per_256(plan.batch_size)
         newest = max(checkpoints.folders(run.path))
         raise NonFinite(

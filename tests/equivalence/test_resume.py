@@ -1,5 +1,6 @@
 """Same seed, same weights, bit for bit: run twice, killed, interrupted, with other workers, for each objective."""
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from barlow import checkpoints, cli, stopping, storage
 from barlow import learner as learners
 from barlow.pretraining import pretrain
 from barlow.recipe import request
+from barlow.recipe.changes import flat
 from barlow.recipe.messages import RecipeError
 from barlow.run import Run
 from barlow.stopping import Interrupted
@@ -82,8 +84,8 @@ def overrides(variant: str, **more: Any) -> dict[str, Any]:
     return changes | {key.replace("__", "."): value for key, value in more.items()}
 
 
-def train(data: Path | None, out: Path, variant: str, **more: Any) -> Path:
-    return pretrain(data, out, overrides=overrides(variant, **more), progress=False).run_folder
+def train(data: Path | None, out: Path, variant: str, *, tell: Any = None, **more: Any) -> Path:
+    return pretrain(data, out, overrides=overrides(variant, **more), progress=False, tell=tell).run_folder
 
 
 def resume(out: Path, data: Path | None = None, **changes: Any) -> list[str]:
@@ -230,7 +232,7 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(
 ) -> None:
     run = shutil.copytree(killed / variant, tmp_path / "run")
     assert not (run / "encoder").exists()
-    assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["step-000004"]
+    assert list(checkpoints.folders(run)) == [0, EVERY]
     assert f"resumed at step {EVERY}" in resume(run)
     assert tiny.weights(run) == tiny.weights(whole(variant))
     assert steps_logged(run) == list(range(1, STEPS + 1))
@@ -244,7 +246,7 @@ def test_a_run_killed_while_it_saved_or_before_it_saved_equals_one_that_was_not(
 ) -> None:
     run = shutil.copytree(killed / case, tmp_path / "run")
     said = resume(run)
-    assert (f"resumed at step {start}" if start else "no checkpoint yet; starting from step 0") in said
+    assert f"resumed at step {start}" in said
     assert tiny.weights(run) == tiny.weights(whole("barlow_twins"))
     leftovers = [path for path in run.rglob(".*") if path.name != ".lock"]
     assert leftovers == []
@@ -325,7 +327,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(data: Path, tmp_path: Path, monkey
     monkeypatch.setattr(learners, "guard", twice)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "run", "barlow_twins")
-    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
+    assert list(checkpoints.folders(tmp_path / "run")) == [0, EVERY]
 
 
 def test_a_signal_that_is_repeated_at_once_is_one_request(
@@ -402,18 +404,22 @@ def other(key: str, value: Any) -> Any:
 
 def test_every_key_is_refused_on_resume_or_known_to_change_nothing(killed: Path, tmp_path: Path) -> None:
     run = shutil.copytree(killed / "vicreg", tmp_path / "run")
-    keys = request._flat(yaml.safe_load((run / "recipe.yaml").read_text()))
+    keys = flat(yaml.safe_load((run / "recipe.yaml").read_text()))
     assert set(request.FREE_ON_RESUME) == FREE | {"data.sources"}
     refused = set()
     for key, value in keys.items():
-        if key in FREE or (changed := other(key, value)) is None:
+        if key in FREE or key in request.LENGTH or key.startswith("source."):
+            continue
+        if (changed := other(key, value)) is None:
             continue
         # What keeps a part of given weights is refused in a run without any, before it is compared with the run.
         message = rf"as it was, where {key} is .*Leave the flag out|{key} keeps a part of given weights"
         with pytest.raises(RecipeError, match=message):
             resume(run, **{key: changed})
         refused.add(key)
-    assert keys.keys() - refused == FREE | {"views", "data.sources", "method.kind", "schedule.kind"}
+    words = {"source.paper", "source.code", "source.differs"}  # say where a recipe comes from, and nothing else
+    left = {*request.LENGTH, *words, "views", "data.sources", "method.kind", "schedule.kind"}
+    assert keys.keys() - refused == FREE | left
     with pytest.raises(RecipeError, match=r"as it was, where views is "):
         resume(run, **{"views.0.1.p": 0.1})
 
@@ -461,22 +467,37 @@ def test_images_that_moved_or_were_touched_are_the_same_images(
     assert tiny.weights(run) == tiny.weights(whole("vicreg"))
 
 
-def test_a_full_disk_while_saving_is_one_line_and_the_checkpoint_before_is_kept(
-    data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("full", ["step-000008", "step-000012", "encoder", "metrics.jsonl"])
+def test_a_full_disk_costs_no_step_and_no_checkpoint_that_is_there(
+    full: str, data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
+    """Training goes on without a log, and until the next checkpoint. Only what has to be there at the end ends it."""
+    said: list[str] = []
+    disk = OSError(errno.ENOSPC, "No space left on device")
+    write, append = storage._write_synced, storage.append_line
 
-    write = storage._write_synced
-
-    def full(path: Path, content: bytes) -> None:
-        if "step-000008" in str(path):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def written(path: Path, content: bytes) -> None:
+        if full in str(path.relative_to(tmp_path)):
+            raise disk
         write(path, content)
 
+    def appended(path: Path, content: Any) -> None:
+        if full in path.name:
+            raise storage._explained(disk, path)
+        append(path, content)
+
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "_write_synced", full)
-        with pytest.raises(storage.StorageError, match=r"cannot write .*step-000008: the disk is full"):
-            train(data, tmp_path / "run", "barlow_twins")
-    assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
+        patch.setattr(storage, "_write_synced", written)
+        patch.setattr(storage, "append_line", appended)
+        if full in ("step-000012", "encoder"):
+            with pytest.raises(storage.StorageError, match=rf"cannot write .*{full}.*: the disk is full"):
+                train(data, tmp_path / "run", "barlow_twins", tell=said.append)
+            assert list(checkpoints.folders(tmp_path / "run"))[-1] == (8 if full == "step-000012" else 12)
+        elif full == "metrics.jsonl":
+            train(data, tmp_path / "run", "barlow_twins", tell=said.append)
+            assert [line for line in said if "the disk is full; " in line and "training goes on" in line]
+        else:
+            train(data, tmp_path / "run", "barlow_twins", tell=said.append)
+            assert len([line for line in said if f"cannot write {tmp_path / 'run'}/checkpoints/{full}" in line]) == 1
     resume(tmp_path / "run")
     assert tiny.weights(tmp_path / "run") == tiny.weights(whole("barlow_twins"))

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from barlow import checkpoints, exits
+
 LONG = 100_000
 
 
@@ -56,15 +58,15 @@ def workers(launcher: subprocess.Popen[str]) -> list[int]:
 def test_what_is_wrong_for_all_is_said_once_and_in_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    for given, out, overrides, expected in (
-        (data, tmp_path / "a", {"train__batch_size": 15}, "a batch of 15 cannot be shared equally by 2 processes"),
-        (tmp_path / "nowhere", tmp_path / "b", {}, "no folder"),
-        (data, tmp_path / "full", {}, "is not empty"),
+    for given, out, overrides, expected, code in (
+        (data, tmp_path / "a", {"train__batch_size": 15}, "a batch of 15 cannot be shared equally by 2", exits.USAGE),
+        (tmp_path / "nowhere", tmp_path / "b", {}, "no folder", exits.NO_INPUT),
+        (data, tmp_path / "full", {}, "is not empty", exits.CANNOT_CREATE),
     ):
         process = start(given, out, **overrides)
         _, err = process.communicate(timeout=120)
         told = [line for line in err.splitlines() if line.startswith("barlow: ")]
-        assert process.returncode == 1, err
+        assert process.returncode == code, err
         assert len(told) == 1, err
         assert expected in told[0]
         assert "Traceback" not in err
@@ -81,8 +83,8 @@ def test_a_signal_stops_all_after_the_same_step_saved(asked: str, data: Path, tm
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert err.count("saved. To go on") == 1, err
-    (checkpoint,) = (out / "checkpoints").iterdir()
-    step = int(checkpoint.name.removeprefix("step-"))
+    first, step = checkpoints.folders(out)
+    assert first == 0
     assert f"stopped at step {step} of {LONG}" in err
 
 
@@ -97,7 +99,7 @@ def test_when_a_process_is_killed_the_others_end_and_one_line_says_so(rank: int,
     killed = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - killed < 20
-    assert process.returncode == 1
+    assert process.returncode == exits.OUR_FAULT
     told = [line for line in err.splitlines() if line.startswith("barlow: ")]
     assert len(told) == 1, err
     assert f"process {rank} of 2 was killed by signal 9" in told[0]
@@ -125,6 +127,6 @@ def test_when_the_launcher_is_killed_the_processes_save_and_end(data: Path, tmp_
 def test_more_processes_than_cores_are_refused_before_they_start(data: Path, tmp_path: Path) -> None:
     process = start(data, tmp_path / "run", "--devices", "9999")
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == exits.USAGE
     assert err.startswith("barlow: --devices 9999: there are")
     assert len(err.splitlines()) == 1

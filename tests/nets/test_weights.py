@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from small_encoders import SMALL, disturb, same, small_encoder
 from torch import Tensor, nn
 
+from barlow.finishing import load_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.weights import initialise, load_encoder, packed, with_preprocessing
+from barlow.nets.weights import initialise, packed, with_preprocessing
 
 PREPROCESSING = Preprocessing(32, 1.0, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 3)
 
@@ -105,7 +106,7 @@ def test_missing_and_pickled_weights_are_refused(tmp_path: Path) -> None:
         initialise(small_encoder(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="no weights at"):
         initialise(small_encoder(), tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="give a finished run's folder"):
+    with pytest.raises(ValueError, match="give a run's folder"):
         initialise(small_encoder(), tmp_path)
     (tmp_path / "w.safetensors").write_bytes(b"not one")
     with pytest.raises(ValueError, match="not a valid safetensors file"):
@@ -229,9 +230,8 @@ def test_where_there_is_no_encoder_the_message_says_what_to_do(tmp_path: Path) -
         load_encoder(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no encoder in"):
         load_encoder(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ValueError, match="barlow pretrain --resume --out"):
-        load_encoder(tmp_path)
+    with pytest.raises(ValueError, match="has no checkpoint of step 3; there are: none"):
+        load_encoder(f"{tmp_path}@3")
 
 
 def test_a_module_of_ones_own_is_filled_and_never_rebuilt(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from barlow import cli
 from barlow.recipe import files, schema
+from barlow.recipe.changes import override
 from barlow.recipe.flags import FLAGS, as_keys
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import DEFAULT, chosen_recipe, requested, resumed_recipe
@@ -120,9 +121,26 @@ def test_another_method_keeps_what_both_have_and_is_nobodys() -> None:
 
 def test_a_run_is_gone_on_with_as_it_was() -> None:
     stored = chosen_recipe("photos", steps=5).as_dict()
-    assert resumed_recipe(stored, {"data.workers": 3, "data.sources": ["moved"]}).data.workers == 3
+    moved = resumed_recipe(stored, stored, None, {"data.workers": 3, "data.sources": ["moved"]})
+    assert (moved.recipe.data.workers, moved.budget) == (3, {})
     with pytest.raises(RecipeError, match=r"where seed is 0; you gave 1\. Leave the flag out"):
-        resumed_recipe(stored, {"seed": 1})
+        resumed_recipe(stored, stored, None, {"seed": 1})
+
+
+def test_the_command_that_began_a_run_can_be_repeated() -> None:
+    """What was `auto` has become a value meanwhile, and minutes have become steps."""
+    changes = {"train.minutes": 15.0, "train.batch_size": "auto", "data.image_size": "auto", "objective.kind": "vicreg"}
+    asked = chosen_recipe("photos", recipe="small_vicreg", overrides=changes)
+    resolved = override(asked.as_dict(), {"train.steps": 900, "train.batch_size": 256, "data.image_size": 32})
+    for name, again in (("small_vicreg", changes), (None, changes), (None, {})):
+        resumed = resumed_recipe(asked.as_dict(), resolved, name, again)
+        assert (resumed.recipe, resumed.budget) == (schema.check(resolved), {})
+    same = resumed_recipe(asked.as_dict(), resolved, None, {"train.batch_size": 256})
+    assert same.recipe == schema.check(resolved), "a value that was chosen may be said as well"
+    with pytest.raises(RecipeError, match=r"objective\.kind is 'vicreg'; you gave 'w_mse'"):
+        resumed_recipe(asked.as_dict(), resolved, "small_w_mse", {"train.minutes": 15.0})
+    longer = resumed_recipe(asked.as_dict(), resolved, None, {"train.minutes": 30.0})
+    assert (longer.recipe.train.steps, longer.budget) == (900, {"train.minutes": 30.0})
 
 
 def test_keys_that_came_later_mean_in_an_older_file_what_it_meant() -> None:

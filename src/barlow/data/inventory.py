@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource, printable
 from barlow.data.sources import ImageSource
+from barlow.exits import UnusableData
 from barlow.views.keys import permutation
 
 SAMPLE = 1_000
@@ -38,7 +39,8 @@ class Inventory:
         bad_fraction: the share of images that cannot be read; estimated if only a sample was decoded.
         multiframe: how many images have several frames, of which only the first is used.
         grey: whether no image that was decoded has any colour.
-        fingerprint: changes when the images do.
+        fingerprint: changes when their names or sizes do.
+        contents: changes when the contents of some of the files do (`FolderSource.contents`).
         extensions: number of files by the ending of their names.
         classes: number of readable images by the name of their class.
         notes: anything else that is odd about the source.
@@ -54,6 +56,7 @@ class Inventory:
     multiframe: int
     grey: bool
     fingerprint: str
+    contents: str
     extensions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
@@ -75,9 +78,9 @@ class Inventory:
         examples = "; ".join(f"{printable(where)}: {reason}" for _, where, reason in self.skipped[:1])
         found = f"{len(self.skipped)} of {self.candidates} images of {self.name} cannot be read"
         if not len(self.ids):
-            raise ValueError(f"{found} ({examples}): give a folder with readable images")
+            raise UnusableData(f"{found} ({examples}): give a folder with readable images")
         estimate = "" if self.decoded >= self.candidates else f", estimated from {self.decoded} decoded in full"
-        raise ValueError(
+        raise UnusableData(
             f"{found} ({100 * self.bad_fraction:.2g} %{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %), "
             f"such as {examples}; remove them, or skip them with --max-bad {_above(self.bad_fraction):g}"
         )
@@ -99,6 +102,7 @@ class Inventory:
             "extensions": self.extensions,
             "classes": {printable(name): count for name, count in self.classes.items()},
             "fingerprint": self.fingerprint,
+            "contents": self.contents,
             "notes": self.notes,
         }
 
@@ -183,8 +187,9 @@ class Taking:
         if isinstance(source, FolderSource):
             extensions.update(source.extension(index) for index in range(count))
             notes = dict(source.notes)
-            fingerprint = source.fingerprint()
+            fingerprint, contents = source.fingerprint(), source.contents()
         else:
+            contents = ""
             fingerprint = hashlib.sha256(f"{source.name}\n{count}".encode("utf-8", "backslashreplace")).hexdigest()
         classes: dict[str, int] = {}
         if source.labels is not None and source.classes is not None:
@@ -202,6 +207,7 @@ class Taking:
             multiframe=len(self.multiframe - self.skipped.keys()),
             grey=self.grey,
             fingerprint=fingerprint,
+            contents=contents,
             extensions=dict(extensions.most_common()),
             classes=classes,
             notes=notes,

@@ -14,6 +14,7 @@ from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import printable
 from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
+from barlow.exits import UnusableData
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
 from barlow.size import Size, height_width
@@ -85,7 +86,7 @@ class LabelledSet:
             return self
         foreign = [name for name in self.classes if name not in train.classes]
         if foreign or self.labels.ndim > 1:
-            raise ValueError(
+            raise UnusableData(
                 f"--test has classes that --train has not ({', '.join((foreign or self.classes)[:5])}); --train has "
                 f"{', '.join(train.classes[:5])}{', …' if len(train.classes) > 5 else ''}: name the sub-folders alike"
             )
@@ -150,7 +151,7 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
     """
     source = open_source(images, split=split, channels=preprocessing.channels)
     if source.labels is None or source.classes is None:
-        raise ValueError(
+        raise UnusableData(
             f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
             f"({source.name}/CLASS/image.jpg)"
         )
@@ -176,7 +177,7 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
     skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
     if len(skipped) > max_bad * count or len(skipped) == count:
         allow = min(1.0, np.ceil(100 * len(skipped) / count) / 100)
-        raise ValueError(
+        raise UnusableData(
             f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read "
             f"({skipped[0][0]}: {skipped[0][1]}); remove them, or allow them with --max-bad {allow:g}"
         )

@@ -14,6 +14,7 @@ import numpy as np
 from barlow.data.decoding import MAX_PIXELS, Array
 from barlow.data.folder import FolderSource, printable
 from barlow.data.names import NAMED, SPLITS
+from barlow.exits import NoInput
 
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""
@@ -98,7 +99,7 @@ def open_source(
         if not os.path.exists(path) and os.sep not in path:
             near = difflib.get_close_matches(path, NAMED, 1)
             meant = f"; did you mean {near[0]}?" if near else f", or one of {', '.join(NAMED)}"
-            raise ValueError(f"no folder or data set {printable(path)!r}: give a folder of images{meant}")
+            raise NoInput(f"no folder or data set {printable(path)!r}: give a folder of images{meant}")
         images = [images]
     elif isinstance(images, ImageSource):
         return images

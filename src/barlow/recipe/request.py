@@ -187,13 +187,18 @@ def resumed_recipe(
     """
     wanted = new_recipe(name, changes) if name is not None else check(override(asked, changes))
     before, now, values = flat(check(asked).as_dict()), flat(check(resolved).as_dict()), flat(wanted.as_dict())
-    for key in sorted(values, key=lambda key: key not in changes):  # what was asked for first, then what follows
+    # What was asked for first, then what follows from it, and of that the kinds before their parameters.
+    for key in sorted(values, key=lambda key: (key not in changes, not key.endswith("kind"))):
+        if key.startswith("source."):  # the words that say where a recipe comes from
+            continue
         if key not in (*FREE_ON_RESUME, *LENGTH) and values[key] not in (before.get(key), now.get(key)):
             raise RecipeError(
                 f"--resume goes on with the run as it was, where {key} is {now.get(key)!r}; you gave {values[key]!r}. "
                 "Leave the flag out, or start a new run in another folder"
             )
     free = {key: values[key] for key in FREE_ON_RESUME if key in values and values[key] != before.get(key)}
+    if not wanted.data.sources:
+        free.pop("data.sources", None)
     budget = {key: values[key] for key in LENGTH if values.get(key) is not None and values[key] != before.get(key)}
     return Resumed(check(override(resolved, free)), budget)
 

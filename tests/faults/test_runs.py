@@ -1,0 +1,624 @@
+"""What happens to runs on clusters and on desks: nothing that was computed is lost, and nothing foreign is touched."""
+
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from barlow import checkpoints, cli, evaluate, exits, identity, load_encoder, pretraining, results, storage
+from barlow.beginning import ChangedImages
+from barlow.learner import NonFinite
+from barlow.pretraining import Result, pretrain
+from barlow.recipe.messages import RecipeError
+from barlow.run import BrokenRun, Run
+from barlow.seals import Damaged
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "labelled", 24, classes=3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    return quick(photos, tmp_path_factory.mktemp("runs") / "finished").run_folder
+
+
+def quick(photos: Path | None, out: Path, *, said: list[str] | None = None, **more: Any) -> Result:
+    overrides = tiny.SMALL | {"train.steps": 4, "train.checkpoint_steps": 2} | more.pop("overrides", {})
+    tell = None if said is None else said.append
+    return pretrain(photos, out, overrides=overrides, progress=False, tell=tell, **more)
+
+
+def command(*words: object, **options: Any) -> "subprocess.Popen[str]":
+    program = [sys.executable, "-m", "barlow.cli", *map(str, words)]
+    return subprocess.Popen(program, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options)
+
+
+# --- Telling (R1) -----------------------------------------------------------------------------------------------------
+
+
+def closed_pipe() -> int:
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("where", ["a pipe whose reader is gone", "a full disk", "nowhere"])
+def test_what_cannot_be_said_is_dropped_and_training_goes_on(where: str, photos: Path, tmp_path: Path) -> None:
+    streams: dict[str, Any] = {
+        "a pipe whose reader is gone": lambda: {"stdout": (pipe := closed_pipe()), "stderr": pipe},
+        "a full disk": lambda: {"stdout": (full := os.open("/dev/full", os.O_WRONLY)), "stderr": full},
+        "nowhere": lambda: {"preexec_fn": lambda: (os.close(1), os.close(2))},
+    }[where]()
+    process = command("pretrain", photos, "--out", tmp_path / "run", *tiny.words(train__steps=2), **streams)
+    assert process.wait(120) == exits.OK
+    assert list(checkpoints.folders(tmp_path / "run")) == [0, 2]
+    assert (tmp_path / "run" / "encoder" / "config.json").exists()
+
+
+def test_a_callable_that_fails_does_not_end_training(photos: Path, tmp_path: Path) -> None:
+    def broken(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    assert (
+        pretrain(
+            photos, tmp_path / "run", overrides=tiny.SMALL | {"train.steps": 1}, progress=False, tell=broken
+        ).metrics["step"]
+        == 1
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_list_is_through_when_its_reader_is_and_says_so_when_the_disk_is_full() -> None:
+    for stdout, code, said in ((closed_pipe(), exits.OK, 0), (os.open("/dev/full", os.O_WRONLY), exits.IO, 1)):
+        process = command("list", "objectives", stdout=stdout, stderr=subprocess.PIPE)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, len(err.splitlines())) == (code, said), err
+        os.close(stdout)
+
+
+# --- Damage, or an error of reading (R3) ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_checkpoint_that_cannot_be_read_stops_and_renames_nothing(
+    number: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "tensors.safetensors":
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(storage.StorageError, match=r"cannot read .*tensors\.safetensors: .*nothing was changed"):
+        pretrain(out=run, resume=True, progress=False)
+    assert list(checkpoints.folders(run)) == [2, 4]
+
+
+def test_a_checkpoint_of_a_newer_version_stops_and_renames_nothing(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    for folder in checkpoints.folders(run).values():
+        manifest = storage.read_sealed(folder / "MANIFEST.json")
+        storage.write_sealed(folder / "MANIFEST.json", manifest | {"format": 3})
+    with pytest.raises(storage.Newer, match=r"format 3.*upgrade it"):
+        pretrain(out=run, resume=True, progress=False)
+    assert list(checkpoints.folders(run)) == [2, 4]
+
+
+# --- Signals (R4) -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_each_signal_that_asks_to_stop_saves_and_the_same_command_goes_on(
+    name: str, photos: Path, tmp_path: Path
+) -> None:
+    words = ("pretrain", photos, "--out", tmp_path / "run", "--resume", *tiny.words(train__steps=100_000))
+    process = command(*words, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    wait_for(lambda: Run(tmp_path / "run").metrics(), process)
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == exits.STOPPED, err
+    assert re.search(r"stopped at step \d+ of 100000, saved\. To go on: ", err)
+
+
+def wait_for(ready: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run did not begin"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_signal_that_is_ignored_on_purpose_stays_ignored(photos: Path, tmp_path: Path) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = command(
+        "pretrain", photos, "--out", tmp_path / "run", *tiny.words(train__steps=100_000),
+        stderr=subprocess.PIPE, preexec_fn=nohup,
+    )  # fmt: skip
+    wait_for(lambda: Run(tmp_path / "run").metrics(), process)
+    process.send_signal(signal.SIGHUP)
+    step = Run(tmp_path / "run").metrics()[-1]["step"]
+    wait_for(lambda: Run(tmp_path / "run").metrics()[-1]["step"] > step + 3, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == exits.STOPPED
+
+
+@pytest.mark.parametrize("where", ["prepare", "seconds_per_step", "build_learner"])
+def test_a_signal_before_the_first_step_loses_nothing(
+    where: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While images are read, and while the time of a step is measured."""
+    home = pretraining.preparation if where == "prepare" else pretraining
+    original = getattr(home, where)
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*given, **more)
+
+    words = ["pretrain", str(photos), "--out", str(tmp_path / "run"), "--resume", *tiny.words(train__steps=2)]
+    if where == "seconds_per_step":
+        words = [*tiny_without_steps(words), "--minutes", "0.001"]
+    with monkeypatch.context() as patch:
+        patch.setattr(home, where, interrupted)
+        assert cli.main(words) == exits.STOPPED
+    assert "stopped before the first step, and nothing is lost: give the same command again" in capsys.readouterr().err
+    assert cli.main(words) == exits.OK
+
+
+def tiny_without_steps(words: list[str]) -> list[str]:
+    place = words.index("--train.steps")
+    return words[:place] + words[place + 2 :]
+
+
+def test_a_signal_while_features_are_embedded_keeps_what_there_is(
+    finished: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--probes", "knn"]
+    from barlow import evaluation
+
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "evaluate_features", interrupted)
+        assert cli.main(words) == exits.STOPPED
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert list((run / "evaluation" / "features").glob("*.safetensors"))
+    assert cli.main(words) == exits.OK
+
+
+# --- Who a run is (R5, R7, R8, R12) -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", ["log", "encoder"])
+def test_a_run_whose_checkpoints_were_removed_is_never_begun_again(left: str, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    if left == "log":
+        shutil.rmtree(run / "encoder")
+    else:
+        (run / "metrics.jsonl").unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(BrokenRun, match=r"and no checkpoint: they were removed.*--overwrite"):
+        pretrain(out=run, resume=True, progress=False)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_images_replaced_by_others_of_the_same_name_and_size_are_noticed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(photos / f"{i}.bmp")
+    run = quick(photos, tmp_path / "run", overrides={"train.steps": 1}).run_folder
+    shutil.rmtree(run / "encoder")
+    for path in photos.iterdir():
+        os.utime(path)
+    quick(photos, run, resume=True, overrides={"train.steps": 1})  # a touch is no change
+    shutil.rmtree(run / "encoder")
+    Image.new("RGB", (24, 24), (0, 99, 0)).save(photos / "7.bmp")
+    with pytest.raises(ChangedImages, match=r"have changed since .* began, in their contents"):
+        pretrain(out=run, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("seed", "seed: 0", "seed: 1"),
+        ("optim.lr_per_256", "lr_per_256: ", "lr_per_256: 2"),
+        ("data.mean", "mean: [", "mean: [1"),
+    ],
+)
+def test_a_recipe_that_was_edited_by_hand_is_refused_with_the_key(
+    key: str, old: str, new: str, finished: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    assert text.count(old) >= 1
+    (run / "recipe.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(BrokenRun, match=rf"recipe\.yaml was changed after the run began: {key} is "):
+        pretrain(out=run, resume=True, progress=False)
+
+
+def test_without_its_identity_a_run_is_still_told_from_its_recipe_by_its_checkpoints(
+    finished: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / identity.FILE).unlink()
+    pretrain(out=run, resume=True, progress=False)
+    (run / identity.FILE).unlink()
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(BrokenRun, match="was made with seed 0, and the run's recipe has 1"):
+        pretrain(out=run, resume=True, progress=False)
+
+
+def test_another_runs_checkpoints_are_refused(photos: Path, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    other = quick(photos, tmp_path / "other").run_folder
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(other / "checkpoints", run / "checkpoints")
+    with pytest.raises(BrokenRun, match="is of another run"):
+        pretrain(out=run, resume=True, progress=False)
+
+
+def test_another_recipe_that_is_named_is_refused(finished: Path, photos: Path) -> None:
+    with pytest.raises(RecipeError, match=r"as it was, where objective\.kind is 'w_mse'; you gave 'vicreg'"):
+        quick(photos, finished, recipe="small_vicreg", resume=True)
+
+
+def test_every_start_is_kept_and_what_differs_is_told(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    first = storage.read_sealed(run / "run.json")["starts"]
+    real = pretraining.environment
+
+    def newer(*given: Any) -> dict[str, Any]:
+        found = real(*given)
+        found["versions"]["torch"] = "9.9"
+        found["hardware"]["threads"] = 64
+        return found
+
+    monkeypatch.setattr(pretraining, "environment", newer)
+    said: list[str] = []
+    pretrain(out=run, resume=True, progress=False, tell=said.append)
+    told = [line for line in said if line.startswith("machine  ")]
+    assert [line.split()[1] for line in told] == ["torch:", "threads:"]
+    starts = storage.read_sealed(run / "run.json")["starts"]
+    assert starts[0] == first[0]
+    assert [start["step"] for start in starts] == [0, 4]
+
+
+# --- Nothing that is not finite (R9, R10) -----------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_stores_nothing_of_it_and_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    diverging = {"optim.lr_per_256": 1e30, "schedule.warmup_fraction": 0.0, "schedule.floor": 1.0, "train.steps": 8}
+    with pytest.raises(NonFinite) as caught:
+        quick(photos, tmp_path / "run", overrides=diverging)
+    assert exits.code_of(caught.value) == exits.DIVERGED
+    assert not (tmp_path / "run" / "encoder").exists()
+    there = checkpoints.folders(tmp_path / "run")
+    for folder in there.values():
+        assert all(value.isfinite().all() for value in checkpoints.read(folder).tensors.values())
+    assert f"The checkpoint of step {max(there)} is good." in str(caught.value)
+    advised = re.search(r"barlow pretrain (.*) --out", str(caught.value))
+    assert advised is not None
+    words = ["pretrain", str(photos), *advised[1].split(), "--out", str(tmp_path / "next"), "--steps", "1"]
+    words[words.index("--optim.lr_per_256") + 1] = "0.001"  # a third of 1e30 is no rate either
+    assert cli.main(words) == exits.OK
+
+
+def test_weights_that_are_not_finite_are_refused_wherever_they_are_read(
+    finished: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    tiny.change_weights(run, lambda tensors: {name: tensor * float("inf") for name, tensor in tensors.items()})
+    with pytest.raises(exits.Diverged, match="are not finite"):
+        load_encoder(run)
+    with pytest.raises(exits.Diverged, match="are not finite"):
+        evaluate(run, labelled, labelled, probes=["knn"])
+    checkpoint = checkpoints.read(checkpoints.folders(run)[4])
+    broken = {
+        name: value * float("nan") if value.is_floating_point() else value for name, value in checkpoint.tensors.items()
+    }
+    shutil.rmtree(run / "checkpoints")
+    checkpoints.save(run, 4, broken, checkpoint.state)
+    with pytest.raises(exits.Diverged, match="holds numbers that are not finite"):
+        pretrain(out=run, resume=True, progress=False)
+
+
+# --- Digests of all that is stored (R11) ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_flipped_bit_of_an_encoder_is_noticed(name: str, finished: Path, tmp_path: Path) -> None:
+    home = shutil.copytree(finished / "encoder", tmp_path / "encoder")
+    good = (home / name).read_bytes()
+    features = load_encoder(home)(torch.ones(1, 3, 16, 16))
+    for k in range(60):
+        bad = bytearray(good)
+        bad[len(bad) * k // 60] ^= 1 << (k % 8)
+        (home / name).write_bytes(bad)
+        try:
+            loaded = load_encoder(home)
+        except ValueError:
+            continue
+        assert loaded(torch.ones(1, 3, 16, 16)).equal(features), "what was not noticed changed nothing"
+        assert name == "config.json"
+
+
+def test_damaged_features_are_computed_again_and_said(finished: Path, labelled: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    good = evaluate(run, labelled, labelled, probes=["knn"]).scores["encoder"]["knn.top1"].value
+    for path in (run / "evaluation" / "features").iterdir():
+        tensors = storage.read_tensors(path)
+        storage.write_tensors(path, tensors | {"features": torch.zeros_like(tensors["features"])})
+        with pytest.raises(Damaged):
+            storage.read_sealed_tensors(path)
+    said: list[str] = []
+    again = evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+    assert again.scores["encoder"]["knn.top1"].value == good
+    assert [line for line in said if "these features are computed again" in line]
+
+
+# --- One command that can be repeated (R13, R17, R18, R20) ------------------------------------------------------------
+
+
+def test_one_command_begins_goes_on_and_is_through_whatever_is_there(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = [
+        "pretrain",
+        str(photos),
+        "--out",
+        str(out),
+        "--resume",
+        *tiny.words(train__steps=4, train__checkpoint_steps=2),
+    ]
+    assert cli.main(words) == exits.OK
+    whole = tiny.weights(out)
+    for missing in ("encoder", "checkpoints/step-000004", "checkpoints/step-000004"):
+        shutil.rmtree(out / missing)
+        if missing != "encoder":
+            shutil.rmtree(out / "encoder")
+        capsys.readouterr()
+        assert cli.main(words) == exits.OK
+        assert tiny.weights(out) == whole
+    capsys.readouterr()
+    assert cli.main(words) == exits.OK
+    assert "finished at step 4 already; a larger --steps, --epochs or --minutes goes on" in capsys.readouterr().err
+    for name in ("recipe.yaml", "data.json", "views.png"):  # as after a kill before the recipe was written
+        (out / name).unlink()
+    shutil.rmtree(out / "encoder")
+    assert cli.main(words) == exits.OK
+    assert tiny.weights(out) == whole
+
+
+def test_minutes_that_were_asked_for_may_be_asked_for_again(photos: Path, tmp_path: Path) -> None:
+    minutes = {"train.steps": None, "train.minutes": 0.002, "train.checkpoint_steps": None}
+    run = quick(photos, tmp_path / "run", overrides=minutes, recipe="small_w_mse").run_folder
+    steps = Run(run).metrics()[-1]["step"]
+    shutil.rmtree(run / "encoder")
+    quick(photos, run, overrides=minutes, recipe="small_w_mse", resume=True)
+    assert Run(run).metrics()[-1]["step"] == steps
+
+
+def test_a_run_can_be_made_longer_and_equals_one_that_was_so_from_the_start(photos: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = quick(photos, tmp_path / "run").run_folder
+    pretrain(out=run, resume=True, progress=False, steps=7, tell=said.append)
+    (line,) = [line for line in said if line.startswith("steps 7")]
+    assert "extended from 4; after step 4 the rate stays as the schedule ends" in line
+    straight = quick(photos, tmp_path / "straight", overrides={"train.steps": 7, "schedule.steps": 4}).run_folder
+    assert tiny.weights(run) == tiny.weights(straight)
+    assert [row["step"] for row in Run(run).metrics()] == list(range(1, 8))
+    assert storage.read_sealed(run / "run.json")["extensions"][0]["steps_before"] == 4
+    pretrain(out=run, resume=True, progress=False, steps=9)
+    longer = quick(photos, tmp_path / "longer", overrides={"train.steps": 9, "schedule.steps": 4}).run_folder
+    assert tiny.weights(run) == tiny.weights(longer)
+
+
+def test_a_longer_run_may_be_stretched_and_none_may_be_cut(photos: Path, tmp_path: Path) -> None:
+    run = quick(photos, tmp_path / "run").run_folder
+    said: list[str] = []
+    pretrain(out=run, resume=True, progress=False, steps=8, overrides={"schedule.steps": 8}, tell=said.append)
+    assert any("its schedule is stretched over all 8" in line for line in said)
+    with pytest.raises(RecipeError, match="the run has 8 steps and 5 are asked for; --resume can make a run longer"):
+        pretrain(out=run, resume=True, progress=False, steps=5)
+
+
+def test_a_run_is_gone_on_with_from_another_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(photos, tmp_path / "here" / "photos")
+    monkeypatch.chdir(tmp_path / "here")
+    run = tmp_path / "run"
+    quick(Path("photos"), run, overrides={"train.steps": 2})
+    monkeypatch.chdir("/")
+    pretrain(out=run, resume=True, progress=False, steps=3)
+    assert Run(run).metrics()[-1]["step"] == 3
+
+
+def test_a_damaged_log_is_set_aside_and_does_not_block(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    log = run / "metrics.jsonl"
+    log.write_bytes(b"\xff\xfe broken\n5\n" + log.read_bytes() + b'{"loss": 1}\n{"step": 99, "lo')
+    pretrain(out=run, resume=True, progress=False)
+    assert [row["step"] for row in Run(run).metrics()] == [1, 2, 3, 4]
+    assert (run / "metrics.jsonl.bad").read_bytes() == b'\xff\xfe broken\n5\n{"step": 99, "lo\n'
+
+
+# --- Evaluation (R16, R18, R19) ---------------------------------------------------------------------------------------
+
+
+def test_two_evaluations_keep_both_results_and_a_history(finished: Path, labelled: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    other = shutil.copytree(labelled, tmp_path / "other")
+    for test, probes in ((labelled, ["knn"]), (other, ["knn"]), (labelled, ["logistic"]), (labelled, ["knn"])):
+        evaluate(run, labelled, test, probes=probes, baselines=False)
+    home = run / "evaluation"
+    kept = [storage.read_sealed(path) for path in sorted(home.glob("results-*.json"))]
+    assert len(kept) == 2, "the other folder holds the same images"
+    assert sorted((tuple(each["asked"]["probes"]), each["times_measured"]) for each in kept) == [
+        (("knn",), 3),
+        (("logistic",), 1),
+    ]
+    assert storage.read_sealed(home / "results.json")["asked"]["probes"] == ["knn"]
+    assert [line["probes"] for line in storage.read_lines(home / "history.jsonl")] == [
+        ["knn"],
+        ["knn"],
+        ["logistic"],
+        ["knn"],
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"times_measured": "x"}'])
+def test_an_odd_result_of_before_does_not_stand_in_the_way(
+    content: bytes, finished: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    for path in (run / "evaluation").glob("results*.json"):
+        path.write_bytes(content)
+    assert evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["times_measured"] == 1
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_work_and_out_is_the_way_round(
+    finished: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "evaluation").write_bytes(b"a file")
+    said: list[str] = []
+    with pytest.raises(storage.CannotCreate, match=r"a file is in the way.*--out FOLDER"):
+        evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+    assert not [line for line in said if line.startswith("embedding")]
+    found = evaluate(run, labelled, labelled, probes=["knn"], baselines=False, out=tmp_path / "elsewhere")
+    assert found.path == tmp_path / "elsewhere" / "results.json"
+    assert found.path.exists()
+
+
+def test_the_table_is_printed_though_the_results_cannot_be_written(
+    finished: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+
+    def full(path: Path, content: object) -> None:
+        raise storage._explained(OSError(errno.ENOSPC, "No space left"), path)
+
+    monkeypatch.setattr(storage, "write_sealed", full)
+    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--probes", "knn"]
+    assert cli.main(words) == exits.IO
+    out, err = capsys.readouterr()
+    assert "kNN top-1" in out
+    assert "the disk is full" in err
+    assert "The numbers are above" in err
+
+
+def test_what_a_killed_evaluation_left_is_removed_when_it_is_old(
+    finished: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    old, new = (run / "evaluation" / "features" / f".a.safetensors.tmp-0123456{k}" for k in "ab")
+    for path in (old, new):
+        storage.write_bytes(path, b"")
+    os.utime(old, (time.time() - 2 * results.LEFT_OVER_SECONDS,) * 2)
+    evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_run_that_was_stopped_can_be_used(photos: Path, labelled: Path, finished: Path, tmp_path: Path) -> None:
+    """Its newest checkpoint is measured, loaded and started from; and so is one that is named."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    x = torch.ones(1, 3, 16, 16)
+    whole = load_encoder(run)(x)
+    shutil.rmtree(run / "encoder")
+    assert load_encoder(run)(x).equal(whole)
+    earlier = load_encoder(f"{run}@2")(x)
+    assert not earlier.equal(whole)
+    said: list[str] = []
+    found = evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+    assert any("not finished: its encoder at step 4 is measured" in line for line in said)
+    assert found.report["asked"]["step"] == 4
+    assert evaluate(f"{run}@2", labelled, labelled, probes=["knn"], baselines=False).report["asked"]["step"] == 2
+    started = quick(photos, tmp_path / "next", init=f"{run}@2", overrides={"train.steps": 1})
+    assert load_encoder(started.run_folder / "start")(x).equal(earlier)
+
+
+def test_the_features_of_a_stopped_run_are_whitened_as_those_of_a_finished_one(photos: Path, tmp_path: Path) -> None:
+    run = quick(photos, tmp_path / "run", overrides={"encoder.stages": "all", "encoder.whiten": 0.1}).run_folder
+    x = torch.ones(1, 3, 16, 16)
+    whole = load_encoder(run)(x)
+    shutil.rmtree(run / "encoder")
+    torch.testing.assert_close(load_encoder(run)(x), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_a_run_started_from_may_be_gone(photos: Path, finished: Path, tmp_path: Path) -> None:
+    start = shutil.copytree(finished, tmp_path / "start")
+    run = quick(photos, tmp_path / "run", init=str(start), overrides={"train.steps": 2}).run_folder
+    shutil.rmtree(start)
+    shutil.rmtree(run / "encoder")
+    pretrain(out=run, resume=True, progress=False, steps=3)
+    assert Run(run).metrics()[-1]["step"] == 3
+
+
+# --- Space (R6) and exit codes ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_too_small_is_known_before_the_first_step(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "free_bytes", lambda folder: 1000)
+    with pytest.raises(storage.CannotCreate, match=r"needs about \d+ MB for checkpoints, and 0 MB are free") as caught:
+        quick(photos, tmp_path / "run")
+    assert exits.code_of(caught.value) == exits.CANNOT_CREATE
+    assert {entry.name for entry in (tmp_path / "run").iterdir()} <= {".lock"}
+
+
+def test_exit_codes_say_what_kind_of_thing_is_wrong(
+    finished: Path, photos: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_bytes(b"")
+    out = ["--out", str(tmp_path / "run")]
+    for words, code in (
+        (["pretrain", str(photos), *out, "--objective", "nothing"], exits.USAGE),
+        (["pretrain", str(tmp_path / "nowhere"), *out], exits.NO_INPUT),
+        (["pretrain", str(tmp_path / "empty"), *out], exits.NO_INPUT),
+        (["pretrain", str(photos), "--out", str(tmp_path / "full")], exits.CANNOT_CREATE),
+        (["evaluate", str(tmp_path / "nowhere")], exits.NO_INPUT),
+        (["pretrain", "--resume", *out], exits.NO_INPUT),
+        (["evaluate", str(finished), "--train", str(photos), "--test", str(photos)], exits.DATA),
+    ):
+        assert cli.main(words) == code, words
+        assert len(capsys.readouterr().err.strip().splitlines()) <= 5
