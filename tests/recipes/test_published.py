@@ -243,8 +243,8 @@ TABLES = {
     "imagenet/vicreg_100ep": {128: 0.8, 256: 0.5, 512: 0.4, 1024: 0.3, 2048: 0.3},
 }
 OF_VECTORS = {128: 0.0168, 256: 0.0096, 512: 0.0072, 1024: 0.006, 2048: 0.0048, 4096: 0.0048}
-"""Barlow Twins' rates times 0.024, the loss scale of the command for batch 256 in issue 7 of the authors' code. One rate
-was given there. The scaled loss moved the biases, which LARS leaves alone, at 0.024 of it."""
+"""Barlow Twins' rates times 0.024, the loss scale of the command for batch 256 in issue 7 of the authors' code. One
+rate was given there. The scaled loss moved the biases, which LARS leaves alone, at 0.024 of it."""
 
 
 @pytest.mark.parametrize("name", TABLES)
