@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,12 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels, tried = _with_labels(plan, objective, source)
-    known = _known(plan, pipeline, labels)
+    known = _known(plan, pipeline, labels, plan.batch_size)
     trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), chosen.seed, 0)))
     if objective is None:
-        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known)
+        usable = len(inventory.ids)
+        known_of = partial(_known, plan, pipeline, labels)
+        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
     return Prepared(
@@ -198,8 +201,8 @@ def _labels(source: ImageSource) -> Tensor | None:
     return torch.from_numpy(np.asarray(labels, np.int64))
 
 
-def _known(plan: Plan, pipeline: ViewPipeline, labels: Tensor | None) -> dict[str, Tensor]:
+def _known(plan: Plan, pipeline: ViewPipeline, labels: Tensor | None, batch: int) -> dict[str, Tensor]:
     """What is known of the rows of a batch, for a try."""
-    rows = torch.arange(plan.batch_size)
+    rows = torch.arange(batch)
     known = {"ids": rows % plan.candidates, **pipeline.told(rows, plan.recipe.seed, 0)}
     return known if labels is None else known | {"labels": labels[rows % len(labels)]}

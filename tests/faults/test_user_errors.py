@@ -205,11 +205,15 @@ def test_initial_weights_that_are_not_there(failing: Failing, photos: Path) -> N
 
 
 def test_too_small_a_batch_for_whitening(failing: Failing, photos: Path) -> None:
-    words = tiny.words(train__steps=1, method__projector__widths=[64], objective__shrinkage=0)
+    words = tiny.words(train__steps=1, method__projector__widths=[20], objective__shrinkage=0)
     said = failing("pretrain", photos, *words, "-c", "small_w_mse")
     assert "--batch-size 16" in said
-    assert "embeddings of width 64" in said
-    assert "use a batch of 128" in said
+    assert "embeddings of width 20" in said
+    assert "--batch-size 32 would do" in said
+    words = tiny.words(train__steps=1, method__projector__widths=[64], objective__shrinkage=0)
+    said = failing("pretrain", photos, *words, "-c", "small_w_mse")
+    assert "40 usable images are too few for w_mse with embeddings of width 64" in said
+    assert "--batch-size" not in said
 
 
 def test_fewer_images_than_a_batch(failing: Failing, photos: Path) -> None:
