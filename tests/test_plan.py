@@ -198,7 +198,7 @@ def test_of_few_images_w_mse_takes_a_batch_that_it_can_use_or_one_that_a_message
         said = str(error)
         if count > 32:
             assert batch != "auto", said
-            (named,) = re.findall(r"(?:use |; )--batch-size (\d+)", said)
+            (named,) = re.findall(r"(?:: use |; )--batch-size (\d+)", said)
             assert prepared(data, train__batch_size=int(named), **wide).plan.batch_size == int(named)
         else:
             assert "--batch-size" not in said, "no batch would do, so none is named"
