@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from barlow.listing import ENTRIES
-from barlow.recipe.flags import FLAGS
+from barlow.printable import printable, printable_lines
+from barlow.recipe.flags import FLAGS, meant
 
 USAGE_EXIT = 2
 FAILED_EXIT = 1
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_EXIT, f"barlow: {message} (see {self.prog} --help)\n")
+        self.exit(USAGE_EXIT, printable(f"barlow: {message} (see {self.prog} --help)") + "\n")
 
 
 def _parser() -> _Parser:
@@ -157,13 +158,16 @@ def _without(words: Sequence[str], flag: str) -> list[str]:
 
 
 def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
-    """One line for a word that no flag takes, naming the nearest flag."""
-    import difflib
+    """One line for a word that no flag takes, naming the flag or the recipe's key that was meant."""
+    option = meant(word, [option for action in parser._actions for option in action.option_strings])
+    if option is None and parser.prog.endswith("pretrain"):
+        from barlow.recipe.request import key_called
 
-    flags = [option for action in parser._actions for option in action.option_strings]
-    close = difflib.get_close_matches(word.partition("=")[0], flags, n=1, cutoff=0.5)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown flag {word!r}{meant}"
+        key = key_called(word.partition("=")[0])
+        option = None if key is None else f"--{key}"
+    elif option is not None and "." in option and not parser.prog.endswith("pretrain"):
+        option = None
+    return f"unknown flag {word!r}" + (f"; did you mean {option}?" if option else "")
 
 
 def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
@@ -174,7 +178,12 @@ def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser
 
 def _tell(line: str) -> None:
     start = "\r\x1b[K" if sys.stderr.isatty() else ""  # takes the place of the live line, which has no end yet
-    print(start + line, file=sys.stderr, flush=True)
+    print(start + printable(line), file=sys.stderr, flush=True)
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """A result, for stdout."""
+    print(printable_lines(text), end=end)
 
 
 def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
@@ -190,6 +199,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.pretraining import pretrain
     from barlow.recipe.request import chosen_recipe
     from barlow.stopping import Interrupted
+    from barlow.wording import in_flags
 
     out = arguments.out
     if out is None:
@@ -204,7 +214,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         continued = "-continued" if chosen.encoder.init is not None and arguments.recipe is None else ""
         out = Path("runs") / f"{images}-{name}{continued}"
     try:
-        result = pretrain(
+        result = in_flags(pretrain)(
             out=out,
             **_asked(arguments, changes),
             resume=arguments.resume,
@@ -218,10 +228,10 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if not _first_process():
         return 0
     run = result.run_folder
-    print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
-    print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
+    _print(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
+    _print(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
     _print_advice(result.advice)
-    print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
+    _print(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
     return 0
 
 
@@ -268,14 +278,15 @@ def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int
     from barlow.recipe.request import chosen_recipe
 
     chosen = chosen_recipe(**_asked(arguments, changes))
-    print(as_yaml(chosen.as_dict()), end="")
+    _print(as_yaml(chosen.as_dict()), end="")
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from barlow.evaluation import evaluate
+    from barlow.wording import in_flags
 
-    evaluation = evaluate(
+    evaluation = in_flags(evaluate)(
         arguments.run,
         train=arguments.train,
         test=arguments.test,
@@ -286,15 +297,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         augment=arguments.augment,
         tell=_tell,
     )
-    print(evaluation.table())
+    _print(evaluation.table())
     _print_advice(evaluation.advice)
-    print(f"results  {evaluation.path}")
+    _print(f"results  {evaluation.path}")
     return 0
 
 
 def _print_advice(lines: Sequence[str]) -> None:
     for line in lines:
-        print(textwrap.fill(line, 80, subsequent_indent=" " * 9, break_on_hyphens=False))
+        _print(textwrap.fill(line, 80, subsequent_indent=" " * 9, break_on_hyphens=False))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -306,20 +317,20 @@ def _list(arguments: argparse.Namespace) -> int:
         found = list_encoders(arguments.pattern)
         if not found:
             raise ValueError(f"no timm encoder is called {arguments.pattern!r}; try a pattern such as 'resnet*'")
-        print("\n".join(found))
+        _print("\n".join(found))
         return 0
     wanted = [arguments.what] if arguments.what else list(ENTRIES)
     for what in wanted:
         if len(wanted) > 1:
-            print(f"{what}:")
+            _print(f"{what}:")
         indent = "  " if len(wanted) > 1 else ""
         entries = ENTRIES[what]()
         width = max(len(name) for name in entries)
         for name, about in entries.items():
             gap = " " * (width + 2)
-            print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
+            _print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
         if what == "encoders":
-            print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
+            _print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
     return 0
 
 
@@ -339,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.version:
         from barlow import __version__
 
-        print(f"barlow {__version__}")
+        _print(f"barlow {__version__}")
         return 0
     if arguments.verb is None:
         parser.print_help()
@@ -357,6 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if arguments.debug:
+            error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise
         if "RANK" in os.environ and (not _first_process() or _deserted(error)):
             time.sleep(GRACE_SECONDS)

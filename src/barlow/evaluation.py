@@ -31,6 +31,7 @@ from barlow.probes.report import (
     unsuited_rates,
 )
 from barlow.run import Run, load_recipe_text
+from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Evaluation:
         return render(self.results)
 
 
+@in_arguments
 def evaluate(
     run: str | os.PathLike[str],
     train: FoldersOrName | None = None,

@@ -16,13 +16,13 @@ from barlow import preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
 from barlow.data.centre import centre_views
-from barlow.data.folder import printable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
 from barlow.machine import available_cores, environment
 from barlow.nets import weights
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.plan import Plan
+from barlow.printable import printable
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
@@ -33,13 +33,14 @@ from barlow.stopping import memory_explained, stoppable
 from barlow.train import train
 from barlow.views.keys import permutation
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run leaves behind."""
 
-    encoder: nn.Module
+    encoder: nn.Module = field(repr=False)
     """In eval mode, with `.preprocessing`."""
     run_folder: Path
     metrics: dict[str, Any]
@@ -48,6 +49,7 @@ class Result:
     """What was reached, by the run's own curves, and what to try next: three lines at most."""
 
 
+@in_arguments
 def pretrain(
     data: FoldersOrName | None = None,
     out: str | os.PathLike[str] = "runs/barlow",

@@ -11,6 +11,7 @@ import numpy as np
 
 from barlow.data import decoding
 from barlow.data.decoding import Array, Header, UnreadableImage
+from barlow.printable import printable
 
 READ_EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"}
@@ -148,12 +149,6 @@ class FolderSource:
             return None, None
         position = {name: k for k, name in enumerate(classes)}
         return np.array([position[name] for name in firsts], np.int64), classes
-
-
-def printable(path: str | bytes | os.PathLike[str]) -> str:
-    """A path fit to be printed and stored in UTF-8. Control characters and bytes that are not UTF-8 become escapes."""
-    text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class _Listing:

@@ -12,8 +12,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from barlow.data.decoding import MAX_PIXELS, Array
-from barlow.data.folder import FolderSource, printable
+from barlow.data.folder import FolderSource
 from barlow.data.names import NAMED, SPLITS
+from barlow.printable import printable
 
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""

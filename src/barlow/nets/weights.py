@@ -17,6 +17,7 @@ from barlow.nets.handed_out import Stages, handed_out
 from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
+from barlow.wording import in_arguments
 
 FORMAT = 2
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
@@ -206,6 +207,7 @@ def packed(
     return tensors, config
 
 
+@in_arguments
 def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None) -> nn.Module:
     """The encoder of a run, on the CPU and in eval mode.
 

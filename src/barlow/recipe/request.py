@@ -184,6 +184,13 @@ def resumed_recipe(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> Rec
     return after
 
 
+def key_called(word: str) -> str | None:
+    """The key of the small recipes whose last part is a word: `optim.weight_decay` for `weight-decay`; None if none."""
+    last = word.lstrip("-").replace("-", "_")
+    keys = {key for name in files.names() if name.startswith("small_") for key in _flat(files.read(name))}
+    return next((key for key in sorted(keys) if key.rpartition(".")[2] == last), None)
+
+
 def shipped_name(stored: Mapping[str, Any]) -> str | None:
     """The small recipe that a run is of: as it is shipped, whatever the images and the machine made of each `auto`.
 
