@@ -203,3 +203,12 @@ def test_of_few_images_w_mse_takes_a_batch_that_it_can_use_or_one_that_a_message
         else:
             assert "--batch-size" not in said, "no batch would do, so none is named"
             assert f"{count} usable images are too few for w_mse with embeddings of width 32: give 64 or more" in said
+
+
+def test_images_that_would_not_fit_are_refused_where_the_recipe_wants_them_in_memory(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barlow.facts.available_memory", lambda: 10_000)
+    with pytest.raises(RecipeError, match=r"in_memory, and 40 images at 24 px take .* 0\.0 GB are free: use --data"):
+        prepared(data, data__executor="in_memory")
+    assert prepared(data, data__executor="auto").plan.executor == "streaming"

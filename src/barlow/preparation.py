@@ -23,7 +23,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import Recipe
-from barlow.size import size_of, words
+from barlow.size import Size, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -68,6 +68,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
 
     held = None
     if executor == "in_memory":
+        _check_fits(source, working, needed, machine)
         inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
         working = size_of(tuple(held.pixels.shape[2:]))
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
@@ -119,6 +120,16 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         source,
         inventory.ids,
     )
+
+
+def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.Machine) -> None:
+    """Refuses images that a recipe wants in memory, and that need more of it than there is."""
+    if needed > machine.memory:
+        raise RecipeError(
+            f"data.executor is in_memory, and {len(source):,} images at {words(working)} px take {needed / 1e9:.1f} GB, "
+            f"where {machine.memory / 1e9:.1f} GB are free: use --data.executor streaming, or a smaller "
+            "--data.working_size"
+        )
 
 
 def _loader(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barlow import storage
+from barlow import limits, storage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,12 +204,10 @@ class Run:
 
 def load_recipe_text(path: Path) -> dict[str, Any]:
     """The raw content of a run's recipe.yaml."""
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path} is not valid YAML ({' '.join(str(error).split())}); it may be damaged") from error
+        content = limits.read_yaml(path)
+    except ValueError as error:
+        raise RunFolderError(str(error)) from error
     if not isinstance(content, dict):
         raise RunFolderError(f"{path} holds no recipe: expected sections such as data, views, objective")
     return content

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import storage
+from barlow import limits, storage
+from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, one_line, timm_arguments
 from barlow.nets.seeding import seeded
 
@@ -84,16 +85,31 @@ def origin_of(source: str) -> Origin:
 def _stored(source: str) -> Origin:
     file = _weights_file(source)
     network = normalization = None
-    if (described := file.with_name("config.json")).is_file() and file.name == "model.safetensors":
-        config = storage.read_json(described)
+    if file.with_name("config.json").is_file() and file.name == "model.safetensors":
+        config = described(file.parent)
         try:
             seen = config["preprocessing"]
             normalization = Normalization(tuple(seen["mean"]), tuple(seen["std"]))
             if config["kind"] == "timm":
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{described} is incomplete or damaged: {one_line(error)}") from error
-    return Origin(source, lambda encoder: storage.read_tensors(file), network, normalization)
+            raise ValueError(f"{file.with_name('config.json')} is incomplete or damaged: {one_line(error)}") from error
+    return Origin(source, lambda encoder: _tensors_for(encoder, file), network, normalization)
+
+
+def described(folder: Path) -> Any:
+    """What an encoder's `config.json` says, not yet checked.
+
+    Raises:
+        ValueError: it is too long to be one, or not JSON.
+    """
+    limits.check_text(folder / "config.json", "an encoder's description")
+    return storage.read_json(folder / "config.json")
+
+
+def _tensors_for(encoder: nn.Module, file: Path) -> Tensors:
+    limits.check_tensors(file, items_of(encoder), f"this {type(encoder).__name__}")
+    return storage.read_tensors(file)
 
 
 def _weights_file(source: str) -> Path:

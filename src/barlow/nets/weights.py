@@ -11,16 +11,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from barlow import __version__, storage
+from barlow import __version__, limits, storage
 from barlow.nets.building import build_encoder, feature_width, one_line
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import origin_of, some
+from barlow.nets.origin import described, origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.wording import in_arguments
 
 FORMAT = 2
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
+
+OF_A_STEM = 1_000_000
+"""Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
 
 
 # --- Starting from given weights ----------------------------------------------------------------------------------
@@ -226,7 +229,9 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
         ValueError: there is no encoder, it is damaged, a newer barlow wrote it, or it does not fit `module`.
     """
     home = _encoder_folder(Path(folder))
-    config = storage.read_json(home / "config.json")
+    config = described(home)
+    weights = home / "model.safetensors"
+    there = limits.tensors_in(weights)
     form = config.get("format") if isinstance(config, dict) else None
     if not isinstance(form, int):
         raise ValueError(f"{home / 'config.json'} is not an encoder's description: it has no format number")
@@ -248,24 +253,25 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
             if module is not None:
                 raise ValueError(f"{home} holds timm's {config['name']}, which is built here: leave out module")
             keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-            encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
+            numbers = sum(entry.items for entry in there.values())
+            most = numbers + OF_A_STEM, f"and its file of weights has {numbers:,} numbers"
+            encoder = build_encoder(config["name"], most=most, **{key: config[key] for key in keys})
             # Encoders of format 1 hand out their network's own features.
             encoder = handed_out(encoder, config.get("stages", "last"), config.get("whiten"))
         width = config["num_features"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{home / 'config.json'} is incomplete or damaged: {one_line(error)}") from error
-    found = storage.read_tensors(home / "model.safetensors")
     own = encoder.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in found]
-    wrong += [f"{name} is unexpected" for name in found if name not in own]
+    wrong = [f"{name} is missing" for name in own if name not in there]
+    wrong += [f"{name} is unexpected" for name in there if name not in own]
     wrong += [
-        f"{name} is {list(found[name].shape)} there, {list(value.shape)} here"
+        f"{name} is {list(there[name].shape)} there, {list(value.shape)} here"
         for name, value in own.items()
-        if name in found and found[name].shape != value.shape
+        if name in there and there[name].shape != value.shape
     ]
     if wrong:
         raise ValueError(f"the weights in {home} do not fit {config['name']}: {some(wrong)}")
-    encoder.load_state_dict(found, strict=True)
+    encoder.load_state_dict(storage.read_tensors(weights), strict=True)
     encoder.num_features = width
     return with_preprocessing(encoder.eval(), preprocessing)
 

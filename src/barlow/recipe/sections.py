@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from barlow.limits import TEXT_BYTES
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
 from barlow.recipe.messages import NUMBER, TABLE, check_keys
@@ -18,6 +19,9 @@ Auto = Literal["auto"]
 
 SMALLEST, LARGEST = 4, {"image_size": 2048, "centre_size": 2048, "working_size": 4096}
 """Limits of the sides of a size in pixels."""
+
+MOST_WORKERS = 256
+"""Threads or processes that read images."""
 
 ONE_OF = {
     "train": (("epochs", "steps", "minutes"), ("checkpoint_minutes", "checkpoint_steps")),
@@ -60,7 +64,16 @@ class DataSection(Section):
     std: list[Annotated[float, Field(gt=0)]] | Auto
     max_bad: Annotated[float, Field(ge=0, le=1)]
     max_pixels: Annotated[int, Field(ge=1)]
-    workers: Annotated[int, Field(ge=0)] | Auto
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | Auto
+
+    @field_validator("sources")
+    @classmethod
+    def _not_too_many(cls, sources: list[str]) -> list[str]:
+        if sum(map(len, sources)) > TEXT_BYTES // 2:
+            raise ValueError(
+                f"data.sources names {len(sources):,} folders: give a folder that holds them all (links in it will do)"
+            )
+        return sources
 
     @field_validator(*LARGEST, mode="before")
     @classmethod
