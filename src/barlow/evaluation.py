@@ -12,7 +12,7 @@ from torch import nn
 from barlow import storage
 from barlow.advice import Ran, after_evaluation
 from barlow.data.labelled import LabelledSet, read_labelled
-from barlow.data.sources import FoldersOrName, named_set
+from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
 from barlow.nets.weights import load_encoder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
@@ -171,6 +171,11 @@ def _default_sets(
         raise ValueError(
             f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "
             "give two folders with a sub-folder of images for each class"
+        )
+    if missing_set(name):
+        raise ValueError(
+            f"the run's own images are {name}, which is not here and would be downloaded: name it yourself to ask for "
+            f"it (--train {name}:train --test {name}:test), or give folders"
         )
     return train or f"{name}:train", test or f"{name}:test"
 

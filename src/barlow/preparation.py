@@ -126,9 +126,9 @@ def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.
     """Refuses images that a recipe wants in memory, and that need more of it than there is."""
     if needed > machine.memory:
         raise RecipeError(
-            f"data.executor is in_memory, and {len(source):,} images at {words(working)} px take {needed / 1e9:.1f} GB, "
-            f"where {machine.memory / 1e9:.1f} GB are free: use --data.executor streaming, or a smaller "
-            "--data.working_size"
+            f"data.executor is in_memory, and {len(source):,} images at {words(working)} px take "
+            f"{needed / 1e9:.1f} GB, where {machine.memory / 1e9:.1f} GB are free: use --data.executor streaming, or a "
+            "smaller --data.working_size"
         )
 
 

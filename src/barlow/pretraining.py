@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow import preparation, storage
+from barlow import fetching, preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
 from barlow.data.centre import centre_views
@@ -99,6 +99,8 @@ def pretrain(
         chosen = new_recipe(recipe, changes)
     if not chosen.data.sources:
         raise RecipeError("no images are named; give a folder, or the name of a set (`barlow list datasets`)")
+    shipped = not resume and (recipe is None or recipe in files.names())
+    fetching.check_asked(chosen, changes, shipped=shipped, start_kept=resume and (Path(out) / "start").is_dir())
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
