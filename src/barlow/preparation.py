@@ -16,6 +16,7 @@ from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
+from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
 from barlow.nets.origin import Normalization, origin_of
 from barlow.plan import Plan, resolved
@@ -65,6 +66,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
     threads = max(1, min(workers, machine.cores))
+    if executor == "streaming" and workers > 0:
+        check_main_guard()
 
     held = None
     if executor == "in_memory":

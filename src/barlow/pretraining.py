@@ -19,6 +19,7 @@ from barlow.data.centre import centre_views
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
 from barlow.machine import available_cores, environment
+from barlow.main_guard import stop_if_imported_again
 from barlow.nets import weights
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.plan import Plan
@@ -92,6 +93,7 @@ def pretrain(
         TypeError: a flag that does not exist.
         Interrupted: on Ctrl-C or SIGTERM, after saving.
     """
+    stop_if_imported_again()
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
     if resume:
         chosen = resumed_recipe(load_recipe_text(Run.open(out).path / "recipe.yaml"), changes)
