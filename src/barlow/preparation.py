@@ -106,7 +106,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels, tried = _with_labels(plan, objective, source)
-    known = _known(plan, pipeline, labels, plan.batch_size)
+    known = _known(plan, pipeline, labels, min(plan.batch_size, len(inventory.ids)))
     trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), chosen.seed, 0)))
     if objective is None:
         usable = len(inventory.ids)

@@ -126,7 +126,7 @@ def try_objective(
             return error
         return None
 
-    error = refused(batch)
+    error = refused(batch) if batch <= usable else None  # a batch that cannot be had is not tried: it may be enormous
     if error is None and batch <= usable:
         return
     width, least = widths[0][0], getattr(objective, "least_rows", None)
