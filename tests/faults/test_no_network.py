@@ -1,6 +1,7 @@
 """No network unless a user asks for it by name, and then a word within five seconds where there is none."""
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -89,6 +90,25 @@ def test_pretrain_resume_evaluate_and_load_make_no_attempt(offline: Run) -> None
     done, attempts = offline("-c", PROGRAM.format(small=tiny.words(train__steps=2, data__executor="streaming")))
     assert done.returncode == 0, done.stderr[-2000:]
     assert attempts == []
+
+
+def test_two_processes_train_on_a_machine_that_has_loopback_alone(place: Path, tmp_path: Path) -> None:
+    alone = ["unshare", "--map-root-user", "--net", "bash", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "ip link set lo up"], check=False).returncode:
+        pytest.skip("a network of one's own cannot be made here (unshare --net)")
+    words = ["pretrain", "photos", "-c", "small_vicreg", "--out", str(tmp_path / "two"), "--devices", "2"]
+    command = shlex.join([sys.executable, "-m", "barlow.cli", *words, *tiny.words(train__steps=2)])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*alone, f"ip link set lo up && {command}"],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def strangers(run: Path, **changes: object) -> None:
