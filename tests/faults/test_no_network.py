@@ -161,6 +161,14 @@ def test_a_strangers_file_never_goes_there_and_a_line_says_how_to_ask(
     assert said in line
 
 
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf-hub:a/resnet18", "resnet18.a1_in1k"])
+def test_a_network_on_a_hub_is_no_encoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("the network is tried"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("the network is tried"))
+    with pytest.raises(ValueError, match=r"unknown encoder|names pretrained weights"):
+        build_encoder(name, image_size=32)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
