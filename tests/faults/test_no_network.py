@@ -1,5 +1,6 @@
 """No network unless a user asks for it by name, and then a word within five seconds where there is none."""
 
+import json
 import os
 import shlex
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,36 +34,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-Run = Callable[..., tuple[subprocess.CompletedProcess[str], list[str]]]
+Done = tuple[subprocess.CompletedProcess[str], list[str]]
 
 
-@pytest.fixture
-def offline(place: Path, tmp_path: Path) -> Run:
+def python_offline(place: Path, home: Path, *words: str) -> Done:
     """Runs python in a process that reaches no other machine; gives what it did and which attempts it made."""
-
-    def run(*words: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        attempts = tmp_path / "attempts"
-        attempts.write_bytes(b"")
-        paths = [str(OFFLINE), *sys.path]
-        home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "TORCH_HOME": str(tmp_path / "torch")}
-        environment = os.environ | home | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=place,
-            env=environment | {"OFFLINE_ATTEMPTS": str(attempts), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        return done, attempts.read_text().splitlines()
-
-    return run
+    attempts = home / "attempts"
+    attempts.write_bytes(b"")
+    own = {"HOME": str(home), "HF_HOME": str(home / "hf"), "TORCH_HOME": str(home / "torch")}
+    own |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(OFFLINE), *sys.path]))}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=place,
+        env=os.environ | own | {"OFFLINE_ATTEMPTS": str(attempts), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    return done, attempts.read_text().splitlines()
 
 
-def test_attempts_are_seen_and_fail(offline: Run) -> None:
+def test_attempts_are_seen_and_fail(tmp_path: Path) -> None:
     program = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
-    done, attempts = offline("-c", program)
+    done, attempts = python_offline(tmp_path, tmp_path, "-c", program)
     assert "Network is unreachable" in done.stderr
     assert attempts
 
@@ -86,8 +81,9 @@ barlow.pretrain("photos", "fourth", recipe="run/recipe.yaml", progress=False)
 """
 
 
-def test_pretrain_resume_evaluate_and_load_make_no_attempt(offline: Run) -> None:
-    done, attempts = offline("-c", PROGRAM.format(small=tiny.words(train__steps=2, data__executor="streaming")))
+def test_pretrain_resume_evaluate_and_load_make_no_attempt(place: Path, tmp_path: Path) -> None:
+    program = PROGRAM.format(small=tiny.words(train__steps=2, data__executor="streaming"))
+    done, attempts = python_offline(place, tmp_path, "-c", program)
     assert done.returncode == 0, done.stderr[-2000:]
     assert attempts == []
 
@@ -120,45 +116,84 @@ def strangers(run: Path, **changes: object) -> None:
     (run / "recipe.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def finished(place: Path) -> Path:
-    changes = tiny.SMALL | {"train.steps": 1}
-    pretrain(place / "photos", place / "finished", recipe="small_vicreg", overrides=changes, progress=False)
-    return place / "finished"
+FILES: list[tuple[dict[str, object], list[str], str]] = [
+    ({"data__sources": ["cifar10"]}, ["pretrain", "--resume", "--out", "RUN"], "barlow pretrain cifar10 with the rest"),
+    ({"data__sources": ["cifar100:test"]}, ["pretrain", "-c", "RUN/recipe.yaml"], "barlow pretrain cifar100 with the"),
+    ({"data__sources": ["cifar10"]}, ["evaluate", "RUN"], "--train cifar10:train --test cifar10:test"),
+    ({"encoder__init": WEIGHTS}, ["pretrain", "photos", "--resume", "--out", "RUN"], f"--init {WEIGHTS}"),
+    ({"encoder__init": WEIGHTS}, ["pretrain", "photos", "-c", "RUN/recipe.yaml"], f"--init {WEIGHTS}"),
+]
+"""What a stranger's recipe.yaml says, what is done with it, and how the message says to ask for it."""
 
+NAMED = [
+    (["pretrain", "cifar10"], "cifar10 is not in "),
+    (["pretrain", "-c", "cifar100/vicreg"], "cifar100 is not in "),
+    (["pretrain", "photos", "--init", WEIGHTS], "could not get timm's weights resnet18.a1_in1k"),
+]
+"""What a user asks for by name, and what is said where there is no network."""
 
 ASKING = """
-import time
+import contextlib, io, json, os, time
 from barlow import cli
-import barlow.pretraining, barlow.evaluation, barlow.nets.origin, torchvision, timm
-began = time.monotonic()
-code = cli.main({words!r})
-print(code, time.monotonic() - began)
+import barlow.pretraining, barlow.evaluation, torchvision, timm
+def attempts():
+    return len(open(os.environ["OFFLINE_ATTEMPTS"]).readlines())
+for words in {commands!r}:
+    before, began, said = attempts(), time.monotonic(), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = cli.main(words)
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("barlow: ")]
+    print(json.dumps([code, time.monotonic() - began, attempts() - before, lines]))
 """
 
 
-@pytest.mark.parametrize(
-    ("changes", "words", "said"),
-    [
-        ({"data__sources": ["cifar10"]}, ["pretrain", "--resume", "--out", "run"], "barlow pretrain cifar10 with the"),
-        ({"data__sources": ["cifar100:test"]}, ["pretrain", "-c", "run/recipe.yaml"], "barlow pretrain cifar100 with"),
-        ({"data__sources": ["cifar10"]}, ["evaluate", "run"], "--train cifar10:train --test cifar10:test"),
-        ({"encoder__init": WEIGHTS}, ["pretrain", "photos", "--resume", "--out", "run"], f"--init {WEIGHTS}"),
-        ({"encoder__init": WEIGHTS}, ["pretrain", "photos", "-c", "run/recipe.yaml"], f"--init {WEIGHTS}"),
-    ],
-)
-def test_a_strangers_file_never_goes_there_and_a_line_says_how_to_ask(
-    changes: dict[str, object], words: list[str], said: str, finished: Path, place: Path, offline: Run
-) -> None:
-    shutil.rmtree(place / "run", ignore_errors=True)
-    shutil.copytree(finished, place / "run")
-    strangers(place / "run", **changes)
-    done, attempts = offline("-c", ASKING.format(words=words))
-    assert attempts == []
-    assert done.stdout.split()[0] != "0"
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("barlow: ")]
+@dataclass(frozen=True)
+class Answer:
+    """What became of a command."""
+
+    code: int
+    seconds: float
+    attempts: int
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def answers(place: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Answer]:
+    """All of them in one process, as starting one takes the longest."""
+    changes = tiny.SMALL | {"train.steps": 1}
+    pretrain(place / "photos", place / "finished", recipe="small_vicreg", overrides=changes, progress=False)
+    commands = []
+    for i, (values, words, _) in enumerate(FILES):
+        shutil.copytree(place / "finished", place / f"run{i}")
+        strangers(place / f"run{i}", **values)
+        commands.append([word.replace("RUN", f"run{i}") for word in words])
+    commands += [[*words, "--out", f"asked{i}"] for i, (words, _) in enumerate(NAMED)]
+    done, _ = python_offline(place, tmp_path_factory.mktemp("home"), "-c", ASKING.format(commands=commands))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [Answer(*json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+@pytest.mark.parametrize("number", range(len(FILES)))
+def test_a_strangers_file_never_goes_there_and_a_line_says_how_to_ask(number: int, answers: list[Answer]) -> None:
+    answer = answers[number]
+    assert answer.attempts == 0
+    assert answer.code != 0
+    (line,) = answer.lines
     assert "would be downloaded" in line
-    assert said in line
+    assert FILES[number][2] in line
+
+
+@pytest.mark.parametrize("number", range(len(NAMED)))
+def test_what_is_asked_for_by_name_is_tried_and_its_absence_told_within_five_seconds(
+    number: int, answers: list[Answer]
+) -> None:
+    answer = answers[len(FILES) + number]
+    assert answer.attempts > 0
+    assert answer.code != 0
+    assert answer.seconds < 5
+    (line,) = answer.lines
+    assert NAMED[number][1] in line
+    assert "cannot be reached: Network is unreachable" in line
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf-hub:a/resnet18", "resnet18.a1_in1k"])
@@ -167,27 +202,6 @@ def test_a_network_on_a_hub_is_no_encoder(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("the network is tried"))
     with pytest.raises(ValueError, match=r"unknown encoder|names pretrained weights"):
         build_encoder(name, image_size=32)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["pretrain", "cifar10"], "cifar10 is not in "),
-        (["pretrain", "-c", "cifar100/vicreg"], "cifar100 is not in "),
-        (["pretrain", "photos", "--init", WEIGHTS], "could not get timm's weights resnet18.a1_in1k"),
-    ],
-)
-def test_what_is_asked_for_by_name_is_tried_and_its_absence_told_within_five_seconds(
-    words: list[str], said: str, offline: Run
-) -> None:
-    done, attempts = offline("-c", ASKING.format(words=[*words, "--out", "asked"]))
-    assert attempts
-    code, seconds = done.stdout.split()
-    assert code != "0"
-    assert float(seconds) < 5
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("barlow: ")]
-    assert said in line
-    assert "cannot be reached: Network is unreachable" in line
 
 
 # --- A network that answers nothing -----------------------------------------------------------------------------------
