@@ -145,7 +145,7 @@ def test_a_class_that_only_the_test_images_have_is_refused_by_name(
 ) -> None:
     for name in CLASSES[1:]:
         shutil.copytree(train / name, tmp_path / "some" / name)
-    with pytest.raises(ValueError, match=r"--test has classes that --train has not \(class0\); --train has class1"):
+    with pytest.raises(ValueError, match=r"test has classes that train has not \(class0\); train has class1"):
         evaluate(run, tmp_path / "some", test)
     assert not (run / "evaluation" / "results.json").exists()
 
@@ -154,7 +154,7 @@ def test_unreadable_images_are_left_out_and_listed(run: Path, train: Path, test:
     spoiled = shutil.copytree(test, tmp_path / "spoiled")
     victim = sorted((spoiled / "class1").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"1 of 24 images of --test .*--max-bad 0.05"):
+    with pytest.raises(ValueError, match=r"1 of 24 images of test .*max_bad=0.05"):
         evaluate(run, train, spoiled)
     said: list[str] = []
     found = evaluate(run, train, spoiled, max_bad=0.05, tell=said.append)
@@ -365,7 +365,7 @@ def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
 
 
 def test_augmenting_without_the_probe_that_does_it_is_refused_before_anything_is_read(run: Path) -> None:
-    with pytest.raises(ValueError, match="--augment is for linear_sgd, and --probes names only knn, logistic"):
+    with pytest.raises(ValueError, match="augment=True is for linear_sgd, and probes names only knn, logistic"):
         evaluate(run, "nowhere", "nowhere", probes=["knn", "logistic"], augment=True)
 
 

@@ -1,5 +1,6 @@
 """What is found out before any network is built, from a recipe and the images."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,33 @@ def test_the_batch_of_a_small_set_is_one_that_the_objective_can_use(tmp_path: Pa
     chosen = chosen_recipe(hundred, recipe="small_w_mse", overrides={"train.steps": 1, "data.workers": 0})
     assert preparation.prepare(chosen, SINGLE).plan.batch_size == 64, "two slices of 32 dimensions would not fit in 16"
     assert prepared(hundred, train__batch_size="auto").plan.batch_size == 16
+
+
+@pytest.mark.parametrize("batch", ["auto", 16, 64])
+@pytest.mark.parametrize("count", [3, 12, 17, 33, 40, 63, 64, 70])
+def test_of_few_images_w_mse_takes_a_batch_that_it_can_use_or_one_that_a_message_names_works(
+    count: int, batch: int | str, tmp_path: Path
+) -> None:
+    data = tiny.images(tmp_path / "photos", count)
+    wide = {"recipe": "small_w_mse", "method__projector__widths": [64, 32], "data__executor": "in_memory"}
+    try:
+        chosen = prepared(data, train__batch_size=batch, **wide).plan.batch_size
+        assert 32 < chosen <= count
+    except ValueError as error:
+        said = str(error)
+        if count > 32:
+            assert batch != "auto", said
+            (named,) = re.findall(r"(?:: use |; )--batch-size (\d+)", said)
+            assert prepared(data, train__batch_size=int(named), **wide).plan.batch_size == int(named)
+        else:
+            assert "--batch-size" not in said, "no batch would do, so none is named"
+            assert f"{count} usable images are too few for w_mse with embeddings of width 32: give 64 or more" in said
+
+
+def test_images_that_would_not_fit_are_refused_where_the_recipe_wants_them_in_memory(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barlow.facts.available_memory", lambda: 10_000)
+    with pytest.raises(RecipeError, match=r"in_memory, and 40 images at 24 px take .* 0\.0 GB are free: use --data"):
+        prepared(data, data__executor="in_memory")
+    assert prepared(data, data__executor="auto").plan.executor == "streaming"

@@ -259,7 +259,10 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception, data: Path, 
     def exhausted(terms: dict[str, Tensor]) -> dict[str, Tensor]:
         raise error
 
-    with pytest.raises(OutOfMemory, match=r"batch 16 of 16-pixel views and resnet26; lower --rows-in-memory, --batch"):
+    with pytest.raises(
+        OutOfMemory,
+        match=r"batch 16 of 16-pixel views and resnet26; keep fewer images .*rows_in_memory, .* lower batch_size",
+    ):
         quick(data, tmp_path / "run", objective=Recording(1, exhausted))
 
 

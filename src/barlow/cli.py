@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from barlow import exits, telling
 from barlow.listing import ENTRIES
-from barlow.recipe.flags import FLAGS
+from barlow.printable import printable, printable_lines
+from barlow.recipe.flags import FLAGS, meant
 
 GRACE_SECONDS = 2.0
 """What is wrong is mostly wrong in every process alike, or in one, and then for the rest that it is gone: whoever has
@@ -27,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(exits.USAGE, f"barlow: {message} (see {self.prog} --help)\n")
+        self.exit(exits.USAGE, printable(f"barlow: {message} (see {self.prog} --help)") + "\n")
 
 
 def _parser() -> _Parser:
@@ -155,13 +156,16 @@ def _without(words: Sequence[str], flag: str) -> list[str]:
 
 
 def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
-    """One line for a word that no flag takes, naming the nearest flag."""
-    import difflib
+    """One line for a word that no flag takes, naming the flag or the recipe's key that was meant."""
+    option = meant(word, [option for action in parser._actions for option in action.option_strings])
+    if option is None and parser.prog.endswith("pretrain"):
+        from barlow.recipe.request import key_called
 
-    flags = [option for action in parser._actions for option in action.option_strings]
-    close = difflib.get_close_matches(word.partition("=")[0], flags, n=1, cutoff=0.5)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown flag {word!r}{meant}"
+        key = key_called(word.partition("=")[0])
+        option = None if key is None else f"--{key}"
+    elif option is not None and "." in option and not parser.prog.endswith("pretrain"):
+        option = None
+    return f"unknown flag {word!r}" + (f"; did you mean {option}?" if option else "")
 
 
 def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
@@ -172,11 +176,16 @@ def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser
 
 def _print_error(line: str) -> None:
     start = "\r\x1b[K" if sys.stderr.isatty() else ""  # takes the place of the live line, which has no end yet
-    print(start + line, file=sys.stderr, flush=True)
+    print(start + printable(line), file=sys.stderr, flush=True)
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """A result, for stdout."""
+    print(printable_lines(text), end=end)
 
 
 _tell = telling.unfailing(_print_error)
-_show = telling.unfailing(print)
+_show = telling.unfailing(_print)
 """Shows a result that is also in a file."""
 
 
@@ -192,6 +201,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.evaluation import own_set
     from barlow.pretraining import pretrain
     from barlow.recipe.request import chosen_recipe
+    from barlow.wording import in_flags
 
     out = arguments.out
     if out is None:
@@ -205,7 +215,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         name = arguments.objective or Path(arguments.recipe or chosen.objective["kind"]).stem.removeprefix("small_")
         continued = "-continued" if chosen.encoder.init is not None and arguments.recipe is None else ""
         out = Path("runs") / f"{images}-{name}{continued}"
-    result = pretrain(
+    result = in_flags(pretrain)(
         out=out,
         **_asked(arguments, changes),
         resume=arguments.resume,
@@ -262,15 +272,16 @@ def _print_recipe(arguments: argparse.Namespace, changes: dict[str, Any]) -> int
     from barlow.recipe.request import chosen_recipe
 
     chosen = chosen_recipe(**_asked(arguments, changes))
-    print(as_yaml(chosen.as_dict()), end="")
+    _print(as_yaml(chosen.as_dict()), end="")
     return exits.OK
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from barlow.evaluation import NotKept, evaluate
+    from barlow.wording import in_flags
 
     try:
-        evaluation = evaluate(
+        evaluation = in_flags(evaluate)(
             arguments.run,
             train=arguments.train,
             test=arguments.test,
@@ -305,20 +316,20 @@ def _list(arguments: argparse.Namespace) -> int:
         found = list_encoders(arguments.pattern)
         if not found:
             raise ValueError(f"no timm encoder is called {arguments.pattern!r}; try a pattern such as 'resnet*'")
-        print("\n".join(found))
+        _print("\n".join(found))
         return exits.OK
     wanted = [arguments.what] if arguments.what else list(ENTRIES)
     for what in wanted:
         if len(wanted) > 1:
-            print(f"{what}:")
+            _print(f"{what}:")
         indent = "  " if len(wanted) > 1 else ""
         entries = ENTRIES[what]()
         width = max(len(name) for name in entries)
         for name, about in entries.items():
             gap = " " * (width + 2)
-            print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
+            _print(textwrap.fill(f"{name:{width}}  {about}", 80, initial_indent=indent, subsequent_indent=indent + gap))
         if what == "encoders":
-            print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
+            _print(f"{indent}... and any other timm name: barlow list encoders 'resnet*'")
     return exits.OK
 
 
@@ -346,7 +357,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.version:
         from barlow import __version__
 
-        print(f"barlow {__version__}")
+        _print(f"barlow {__version__}")
         return exits.OK
     if arguments.verb is None:
         parser.print_help()
@@ -364,6 +375,7 @@ def _run(argv: Sequence[str] | None) -> int:
         return exits.AT_ONCE
     except Exception as error:
         if arguments.debug:
+            error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise
         return _failed(error)
 

@@ -13,7 +13,7 @@ from barlow import checkpoints, storage
 from barlow.advice import Ran, after_evaluation
 from barlow.checkpoints import split_step
 from barlow.data.labelled import LabelledSet, read_labelled
-from barlow.data.sources import FoldersOrName, named_set
+from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
 from barlow.finishing import load_encoder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
@@ -35,6 +35,7 @@ from barlow.results import keep, prepare_home
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, unfailing
+from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Evaluation:
         return render(self.results)
 
 
+@in_arguments
 def evaluate(
     run: str | os.PathLike[str],
     train: FoldersOrName | None = None,
@@ -225,6 +227,11 @@ def _default_sets(
         raise ValueError(
             f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "
             "give two folders with a sub-folder of images for each class"
+        )
+    if missing_set(name):
+        raise ValueError(
+            f"the run's own images are {name}, which is not here and would be downloaded: name it yourself to ask for "
+            f"it (--train {name}:train --test {name}:test), or give folders"
         )
     return train or f"{name}:train", test or f"{name}:test"
 

@@ -27,6 +27,7 @@ from barlow.recipe.schema import Recipe
 from barlow.run import Run
 from barlow.seals import sha256
 from barlow.views.keys import permutation
+from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Finishing:
         storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
 
 
+@in_arguments
 def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None) -> nn.Module:
     """The encoder of a run, on the CPU and in eval mode.
 

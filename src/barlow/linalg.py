@@ -117,7 +117,9 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
 
     x = (z - mean) / √(var + eps), shortfall = 1 - mean x² = eps / (var + eps)
 
-    Convention: population variance (divisor n), and eps inside the root, as in batch norm without affine parameters.
+    Convention: population variance (divisor n), and eps inside the root, as in batch norm without affine parameters. A
+        feature whose variance overflows (in float32 from about 1e19 on) becomes NaN: its scale would be 0, and a
+        feature of zeros looks like a constant one.
 
     Raises:
         ValueError: a feature is constant and eps is 0.
@@ -127,6 +129,9 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
     if eps and z.is_cpu and not n % groups and not (torch.is_grad_enabled() and z.requires_grad):
         # torch's batch norm needs a third of the passes. It has no gradient through the scale.
         x, scale = _batch_norm(z, eps, groups)
+        if not float(scale.min()) > 0:  # written so that NaN is met too
+            scale = _nan_where_lost(scale)
+            x = x * scale.sign()
         return Standardized(x, z, scale, eps)
     x = center(z)
     variance = sum_over_rows(torch.square, x) / n
@@ -135,8 +140,13 @@ def standardize(z: Embedding, eps: float = 0.0) -> Standardized:
             f"{int((variance == 0).sum())} of {len(variance)} features are constant over the batch and eps is 0, so "
             "they cannot be standardised: use eps > 0 (1e-5 in batch normalisation)"
         )
-    scale = (variance + eps).rsqrt()
+    scale = _nan_where_lost((variance + eps).rsqrt())
     return Standardized(x * scale if x.requires_grad else x.mul_(scale), z, scale, eps)
+
+
+def _nan_where_lost(scale: Float[Tensor, "d"]) -> Float[Tensor, "d"]:
+    """The scales, with NaN for 0: that is 1/√ of a variance that has overflowed."""
+    return torch.where(scale > 0, scale, torch.nan)
 
 
 def _batch_norm(z: Embedding, eps: float, groups: int) -> tuple[Embedding, Float[Tensor, "d"]]:
@@ -177,7 +187,7 @@ def _batch_norm_in_groups(
 def equal_lengths(x: Embedding) -> Embedding:
     """Scales each row to a root mean square of 1, a length of √d. A row of zeros stays one, without gradient."""
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    directed = length > 0
+    directed = length != 0  # so that a row with a NaN stays one that is seen
     return torch.where(directed, x * (x.shape[1] ** 0.5 / torch.where(directed, length, 1)), 0)
 
 

@@ -77,6 +77,18 @@ def available_memory() -> int:
     return 4 * 1024**3
 
 
+def hub() -> str:
+    """The address of the Hugging Face hub, or of the copy of it that the user has named."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def hub_cache() -> Path:
+    """Where files of the hub are kept on this machine, by the rules of its own library."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
 def source_commit() -> str | None:
     """The commit of barlow's own checkout, with `+changes` when it has any; None outside a checkout."""
     here = Path(__file__).resolve().parent

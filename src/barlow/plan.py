@@ -128,6 +128,7 @@ def resolved(
         "train.precision": precision,
         "encoder.stem": stem,
         "optim.lr_per_256": chosen.optim.rate_per_256(batch),
+        "optim.vectors_lr_per_256": chosen.optim.vectors_rate_per_256(batch),
     }
     for v, view in enumerate(chosen.views):
         for o, op in enumerate(view):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.distributed import World
+from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
 from barlow.nets.origin import Normalization, origin_of
 from barlow.plan import Plan, resolved
@@ -22,7 +24,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import Recipe
-from barlow.size import size_of, words
+from barlow.size import Size, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -64,9 +66,12 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
     threads = max(1, min(workers, machine.cores))
+    if executor == "streaming" and workers > 0:
+        check_main_guard()
 
     held = None
     if executor == "in_memory":
+        _check_fits(source, working, needed, machine)
         inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
         working = size_of(tuple(held.pixels.shape[2:]))
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
@@ -101,10 +106,12 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels, tried = _with_labels(plan, objective, source)
-    known = _known(plan, pipeline, labels)
+    known = _known(plan, pipeline, labels, min(plan.batch_size, len(inventory.ids)))
     trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), chosen.seed, 0)))
     if objective is None:
-        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known)
+        usable = len(inventory.ids)
+        known_of = partial(_known, plan, pipeline, labels)
+        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
     return Prepared(
@@ -116,6 +123,16 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         source,
         inventory.ids,
     )
+
+
+def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.Machine) -> None:
+    """Refuses images that a recipe wants in memory, and that need more of it than there is."""
+    if needed > machine.memory:
+        raise RecipeError(
+            f"data.executor is in_memory, and {len(source):,} images at {words(working)} px take "
+            f"{needed / 1e9:.1f} GB, where {machine.memory / 1e9:.1f} GB are free: use --data.executor streaming, or a "
+            "smaller --data.working_size"
+        )
 
 
 def _loader(
@@ -198,8 +215,8 @@ def _labels(source: ImageSource) -> Tensor | None:
     return torch.from_numpy(np.asarray(labels, np.int64))
 
 
-def _known(plan: Plan, pipeline: ViewPipeline, labels: Tensor | None) -> dict[str, Tensor]:
+def _known(plan: Plan, pipeline: ViewPipeline, labels: Tensor | None, batch: int) -> dict[str, Tensor]:
     """What is known of the rows of a batch, for a try."""
-    rows = torch.arange(plan.batch_size)
+    rows = torch.arange(batch)
     known = {"ids": rows % plan.candidates, **pipeline.told(rows, plan.recipe.seed, 0)}
     return known if labels is None else known | {"labels": labels[rows % len(labels)]}

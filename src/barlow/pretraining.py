@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow import beginning, checkpoints, preparation, storage
+from barlow import beginning, checkpoints, fetching, preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
@@ -23,9 +23,10 @@ from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
 from barlow.machine import environment
+from barlow.main_guard import stop_if_imported_again
 from barlow.nets import weights
 from barlow.plan import Plan
-from barlow.recipe import schema
+from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
@@ -34,13 +35,14 @@ from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, listening
 from barlow.telling import Say, silent, unfailing
 from barlow.train import Course, train
 from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run leaves behind."""
 
-    encoder: nn.Module
+    encoder: nn.Module = field(repr=False)
     """In eval mode, with `.preprocessing`."""
     run_folder: Path
     metrics: dict[str, Any]
@@ -49,6 +51,7 @@ class Result:
     """What was reached, by the run's own curves, and what to try next: three lines at most."""
 
 
+@in_arguments
 def pretrain(
     data: FoldersOrName | None = None,
     out: str | os.PathLike[str] = "runs/barlow",
@@ -93,9 +96,12 @@ def pretrain(
         Interrupted: on Ctrl-C, SIGTERM and what else asks to stop, after saving.
         Diverged: a loss, gradient or weight is not a finite number any more; the newest checkpoint is still good.
     """
+    stop_if_imported_again()
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
     begun = beginning.of(Run(Path(out)), recipe, changes, resume=resume)
     chosen = begun.recipe
+    shipped = not begun.resumed and (recipe is None or recipe in files.names())
+    fetching.check_asked(chosen, changes, shipped=shipped, start_kept=begun.resumed and (Path(out) / "start").is_dir())
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,

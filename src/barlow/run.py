@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from barlow import exits, ownership, storage
+from barlow import exits, limits, ownership, storage
 
 
 class RunFolderError(ValueError):
@@ -194,12 +194,10 @@ def _lock(file: Any) -> bool:
 
 def load_recipe_text(path: Path) -> dict[str, Any]:
     """The raw content of a run's recipe.yaml."""
-    import yaml
-
     try:
-        content = yaml.safe_load(storage.read_bytes(path).decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BrokenRun(f"{path} is not valid YAML ({' '.join(str(error).split())}); it may be damaged") from error
+        content = limits.read_yaml(path)
+    except ValueError as error:
+        raise BrokenRun(str(error)) from error
     if not isinstance(content, dict):
         raise BrokenRun(f"{path} holds no recipe: expected sections such as data, views, objective")
     return content

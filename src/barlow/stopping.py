@@ -161,5 +161,6 @@ def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterato
             raise
         raise OutOfMemory(
             f"out of memory with batch {batch_size} of {words(image_size)}-pixel views and {encoder}; "
-            "lower --rows-in-memory, --batch-size, --image-size, or take a smaller --encoder"
+            "keep fewer images in memory at a time (--rows-in-memory, the loss stays that of the batch), lower "
+            "--batch-size or --image-size, or take a smaller --encoder"
         ) from error

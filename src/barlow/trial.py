@@ -1,6 +1,7 @@
 """What would fail in the first step, refused in one line before any network is built."""
 
 import json
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -82,22 +83,31 @@ def check_asked(recipe: Recipe, objective: Objective, known: dict[str, Tensor], 
 
 
 def try_objective(
-    recipe: Recipe, objective: Objective, widths: list[tuple[int, ...]], batch: int, known: dict[str, Tensor]
+    recipe: Recipe,
+    objective: Objective,
+    widths: list[tuple[int, ...]],
+    batch: int,
+    known: Callable[[int], dict[str, Tensor]],
+    usable: int,
 ) -> None:
     """Calls an objective once on the shapes that a step will have.
 
     Two views fit the signature of an objective of a prediction and its target by chance; that is refused. The other way
     round is allowed: VICReg's terms between predictions and targets are an ablation of its paper.
 
+    Where the batch cannot be used, other batches of the images that there are have been tried before one is named. So
+    no two messages send a user round in circles.
+
     Args:
         recipe: resolved.
         objective: to try; its state changes.
         widths: of the tensors of each group.
         batch: rows of each.
-        known: of the rows.
+        known: gives what is known of so many rows.
+        usable: images that can be read.
 
     Raises:
-        ValueError: the objective cannot use them; one line says why.
+        ValueError: the objective cannot use them, or there are fewer images than a batch; one line says what to do.
     """
     kind, method = recipe.objective["kind"], recipe.method["kind"]
     taken, given = objectives.takes(objective), _given(recipe)
@@ -106,16 +116,42 @@ def try_objective(
             f"the objective {kind} takes {NEEDS[taken]}, and the method {method} gives {NEEDS[given]}: start from a "
             "recipe whose method fits (`barlow list recipes`), or set --method.kind"
         )
-    generator = torch.Generator().manual_seed(0)
-    groups = [tuple(torch.randn(batch, d, generator=generator) for d in group) for group in widths]
-    try:
-        Comparison(objective)(groups, {"progress": 0.0, **known})
-    except ValueError as error:
-        parameters = json.dumps({k: v for k, v in recipe.objective.items() if k != "kind"})
+
+    def refused(rows: int) -> ValueError | None:
+        generator = torch.Generator().manual_seed(0)
+        groups = [tuple(torch.randn(rows, d, generator=generator) for d in group) for group in widths]
+        try:
+            Comparison(objective)(groups, {"progress": 0.0, **known(rows)})
+        except ValueError as error:
+            return error
+        return None
+
+    error = refused(batch) if batch <= usable else None  # a batch that cannot be had is not tried: it may be enormous
+    if error is None and batch <= usable:
+        return
+    width, least = widths[0][0], getattr(objective, "least_rows", None)
+    fitting = next((rows for rows in _other_batches(batch, usable) if refused(rows) is None), None)
+    if fitting is None and least is not None and least(width) > usable:
         raise ValueError(
-            f"{kind} {parameters} cannot use --batch-size {batch}, {len(recipe.views)} views and embeddings of width "
-            f"{widths[0][0]} from the method {method}: {error}"
-        ) from error
+            f"{usable} usable images are too few for {kind} with embeddings of width {width}: give {least(width)} or "
+            "more, a narrower projector (--method.projector.widths), or another objective (--objective vicreg)"
+        )
+    if error is None:
+        works = f"use --batch-size {fitting}" if fitting else "give more images"
+        raise ValueError(f"{usable} usable images are fewer than a batch of {batch}: {works}")
+    parameters = json.dumps({k: v for k, v in recipe.objective.items() if k != "kind"})
+    raise ValueError(
+        f"{kind} {parameters} cannot use --batch-size {batch}, {len(recipe.views)} views and embeddings of width "
+        f"{width} from the method {method}: {error}" + (f"; --batch-size {fitting} would do" if fitting else "")
+    ) from error
+
+
+def _other_batches(batch: int, usable: int) -> list[int]:
+    """Batches of the images that there are, in the order in which to try them: twice as many rows, and so on; then all
+    images; then half as many, and so on."""
+    powers = [2**k for k in range(1, usable.bit_length())]
+    larger, smaller = [p for p in powers if p > batch], [p for p in powers if p < batch]
+    return [*larger, *([] if batch > usable else [usable]), *reversed(smaller), *([usable] if batch > usable else [])]
 
 
 def _given(recipe: Recipe) -> str:

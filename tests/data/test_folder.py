@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from barlow.data.decoding import UnreadableImage
-from barlow.data.folder import FolderSource, printable
+from barlow.data.folder import FolderSource
+from barlow.printable import printable
 
 
 def save(path: Path | str | bytes, value: int = 0) -> None:

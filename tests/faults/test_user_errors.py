@@ -133,11 +133,41 @@ def test_a_key_without_a_value(failing: Failing, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "nearest"), [("--epoch", "--epochs"), ("--batchsize", "--batch-size"), ("--see", "--seed")]
+    ("flag", "nearest"),
+    [
+        ("--epoch", "--epochs"),
+        ("--batchsize", "--batch-size"),
+        ("--batch", "--batch-size"),
+        ("--batch_size", "--batch-size"),
+        ("--see", "--seed"),
+        ("--lr", "--optim.lr_per_256"),
+        ("--lr_per_256", "--optim.lr_per_256"),
+        ("--lambda", "--objective.redundancy"),
+        ("--weight-decay", "--optim.weight_decay"),
+        ("--temperature", "--objective.temperature"),
+        ("--gpus", "--devices"),
+        ("--backbone", "--encoder"),
+    ],
 )
 def test_an_unknown_flag(failing: Failing, photos: Path, flag: str, nearest: str) -> None:
     said = failing("pretrain", photos, flag, "3")
     assert f"unknown flag {flag!r}; did you mean {nearest}?" in said
+
+
+@pytest.mark.parametrize("flag", ["--hlep-me", "--x", "--teacher"])
+def test_an_unknown_flag_that_is_near_to_none_gets_no_guess(failing: Failing, photos: Path, flag: str) -> None:
+    assert failing("pretrain", photos, flag, "3") == f"unknown flag {flag!r} (see barlow pretrain --help)"
+
+
+def test_a_rate_is_no_flag_of_an_evaluation(failing: Failing) -> None:
+    assert failing("evaluate", "run", "--lr", "3") == "unknown flag '--lr' (see barlow evaluate --help)"
+
+
+@pytest.mark.parametrize("kind", ["simsiam", "swav", "dino"])
+def test_an_objective_that_there_is_not_gets_no_far_fetched_guess(failing: Failing, photos: Path, kind: str) -> None:
+    said = failing("pretrain", photos, "--objective", kind)
+    assert f"objective.kind is {kind!r}; allowed: barlow_twins," in said
+    assert "did you mean" not in said
 
 
 def test_a_flag_of_the_wrong_type(failing: Failing, photos: Path) -> None:
@@ -205,11 +235,15 @@ def test_initial_weights_that_are_not_there(failing: Failing, photos: Path) -> N
 
 
 def test_too_small_a_batch_for_whitening(failing: Failing, photos: Path) -> None:
-    words = tiny.words(train__steps=1, method__projector__widths=[64], objective__shrinkage=0)
+    words = tiny.words(train__steps=1, method__projector__widths=[20], objective__shrinkage=0)
     said = failing("pretrain", photos, *words, "-c", "small_w_mse")
     assert "--batch-size 16" in said
-    assert "embeddings of width 64" in said
-    assert "use a batch of 128" in said
+    assert "embeddings of width 20" in said
+    assert "--batch-size 32 would do" in said
+    words = tiny.words(train__steps=1, method__projector__widths=[64], objective__shrinkage=0)
+    said = failing("pretrain", photos, *words, "-c", "small_w_mse")
+    assert "40 usable images are too few for w_mse with embeddings of width 64" in said
+    assert "--batch-size" not in said
 
 
 def test_fewer_images_than_a_batch(failing: Failing, photos: Path) -> None:

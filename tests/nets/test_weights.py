@@ -119,6 +119,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     import timm  # behind barlow, which lets torchvision be imported beside a CPU build of torch
 
     weights = disturb(timm.create_model("resnet18")).state_dict()
+    monkeypatch.setattr("barlow.nets.origin.check_reachable", lambda url: None)
+    monkeypatch.setattr("barlow.nets.origin._cached", lambda name: None)
     monkeypatch.setattr(
         "timm.models._builder.load_state_dict_from_hf", lambda *a, **k: {n: v.clone() for n, v in weights.items()}
     )
@@ -172,6 +174,7 @@ def test_without_a_network_one_line_says_where_timm_weights_come_from(monkeypatc
     def unreachable(*args: object, **kwargs: object) -> None:
         raise ConnectionError("Name or service not known\n  and a second line")
 
+    monkeypatch.setattr("barlow.nets.origin.check_reachable", lambda url: None)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", unreachable)
     with pytest.raises(ValueError, match=r"could not get timm's weights resnet18 .*check the network") as caught:
         initialise(build_encoder("resnet18", image_size=32), "timm:resnet18")

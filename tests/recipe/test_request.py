@@ -149,3 +149,37 @@ def test_keys_that_came_later_mean_in_an_older_file_what_it_meant() -> None:
         del content["method"]["projector"][key]
     del content["optim"]["groups"]
     assert schema.check(content) == schema.check(files.read("small_vicreg"))
+
+
+@pytest.mark.parametrize("asked", [{}, {"steps": 5}, {"objective": "barlow_twins"}])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "objective: {kind: vicreg}",
+            r"part.yaml has no source, seed, data, .*: a recipe is complete in itself",
+        ),
+        ("objectve: {kind: vicreg}", r"part.yaml has 'objectve' \(did you mean 'objective'\?\) and no source, "),
+        ("- a", r"part.yaml holds no recipe: expected sections such as data"),
+    ],
+)
+def test_a_part_of_a_recipe_is_told_what_it_lacks_whatever_else_is_asked_for(
+    text: str, message: str, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "part.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        chosen_recipe("photos", recipe=str(tmp_path / "part.yaml"), **asked)
+
+
+def test_a_key_that_is_missing_is_named_where_a_flag_finds_no_place(tmp_path: Path) -> None:
+    content = files.read("small_w_mse")
+    del content["method"]["projector"]
+    (tmp_path / "mine.yaml").write_text(files.as_yaml(content))
+    for overrides in ({}, {"method.projector.widths": [16, 4]}):
+        with pytest.raises(RecipeError, match=r"method\.projector is missing; a recipe is complete in itself"):
+            chosen_recipe("photos", recipe=str(tmp_path / "mine.yaml"), overrides=overrides)
+
+
+def test_more_folders_than_a_recipe_can_hold_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"names 2,000 folders: give a folder that holds them all"):
+        chosen_recipe([f"/data/photographs/of/the/year/{i}" for i in range(2_000)])

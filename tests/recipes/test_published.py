@@ -242,6 +242,9 @@ TABLES = {
     "imagenet/barlow_twins": {128: 0.7, 256: 0.4, 512: 0.3, 1024: 0.25, 2048: 0.2, 4096: 0.2},
     "imagenet/vicreg_100ep": {128: 0.8, 256: 0.5, 512: 0.4, 1024: 0.3, 2048: 0.3},
 }
+OF_VECTORS = {128: 0.0168, 256: 0.0096, 512: 0.0072, 1024: 0.006, 2048: 0.0048, 4096: 0.0048}
+"""Barlow Twins' rates times 0.024, the loss scale of the command for batch 256 in issue 7 of the authors' code. One
+rate was given there. The scaled loss moved the biases, which LARS leaves alone, at 0.024 of it."""
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -252,6 +255,14 @@ def test_a_batch_size_of_the_table_takes_its_tuned_rate(name: str) -> None:
         assert optim.rate_per_256(batch) == rate
         assert optim.peak(batch) == pytest.approx(rate * batch / 256)
         assert optim.why_rate(batch) is None
+
+
+def test_biases_of_barlow_twins_move_at_the_rate_that_issue_7_gives_for_each_batch_size() -> None:
+    optim = published("imagenet/barlow_twins").optim
+    for batch, rate in OF_VECTORS.items():
+        assert optim.vectors_rate_per_256(batch) == rate == pytest.approx(0.024 * optim.rate_per_256(batch))
+        assert optim.vectors_peak(batch) == pytest.approx(rate * batch / 256)
+    assert published("imagenet/vicreg").optim.vectors_peak(256) is None, "one rate for all"
 
 
 def test_between_two_batch_sizes_the_rate_is_linear_in_the_logarithm_and_outside_the_nearest() -> None:
@@ -282,11 +293,11 @@ def test_a_run_writes_the_rate_of_its_batch_size_as_a_number_and_says_where_it_c
     )
     optim = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))["optim"]
     assert optim["lr_per_256"] == 0.541504, "0.6 − 0.2 × log₄(24 / 16)"
-    assert optim["vectors_lr_per_256"] == 0.0048
+    assert optim["vectors_lr_per_256"] == 0.0168, "that of batch 128, the nearest"
     assert "rate     0.542 for 256 images: between the recipe's 0.6 for batch 16 and 0.4 for 64" in said
     (line,) = [line for line in said if line.startswith("batch")]
     assert f"peak rate {0.541504 * 24 / 256:.3g} = 0.542 × 24/256 (lars)" in line
-    assert any(f"{0.0048 * 24 / 256:.3g}" in line for line in said if "biases" in line)
+    assert any(f"{0.0168 * 24 / 256:.3g}" in line for line in said if "biases" in line)
 
 
 # --- Networks -----------------------------------------------------------------------------------------------------
@@ -383,6 +394,22 @@ def test_stems_are_those_of_the_sets() -> None:
         assert encoder.stem == wanted.get(name.split("/")[0], "as_is")
         assert encoder.name == ("resnet50" if name.startswith("imagenet/") else "resnet18")
         assert encoder.zero_init_last == name.startswith("imagenet/")
+
+
+# Of each W-MSE set, as htdt/self-supervised has them (datasets/*.py at d9662c8).
+MEAN_AND_STD = {
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    "cifar100": ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
+    "stl10": ([0.43, 0.42, 0.39], [0.27, 0.26, 0.27]),
+    "tiny_imagenet": ([0.480, 0.448, 0.398], [0.277, 0.269, 0.282]),
+    "imagenet100": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "w_mse" in name])
+def test_w_mse_normalises_each_set_by_the_numbers_of_the_authors_code(name: str) -> None:
+    data = published(name).data
+    assert (data.mean, data.std) == MEAN_AND_STD[name.split("/")[0]]
 
 
 # --- Losses, views, budgets -----------------------------------------------------------------------------------------

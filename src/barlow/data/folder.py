@@ -12,6 +12,7 @@ import numpy as np
 from barlow.data import decoding
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.exits import NoInput
+from barlow.printable import printable
 from barlow.views.keys import permutation
 
 SAMPLED = 1_000
@@ -168,12 +169,6 @@ class FolderSource:
             return None, None
         position = {name: k for k, name in enumerate(classes)}
         return np.array([position[name] for name in firsts], np.int64), classes
-
-
-def printable(path: str | bytes | os.PathLike[str]) -> str:
-    """A path fit to be printed and stored in UTF-8. Control characters and bytes that are not UTF-8 become escapes."""
-    text = os.fsdecode(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class _Listing:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, Header, UnreadableImage
-from barlow.data.folder import FolderSource, printable
+from barlow.data.folder import FolderSource
 from barlow.data.sources import ImageSource
 from barlow.exits import UnusableData
+from barlow.printable import printable
 from barlow.views.keys import permutation
 
 SAMPLE = 1_000

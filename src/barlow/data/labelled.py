@@ -11,12 +11,12 @@ from jaxtyping import Int64, UInt8
 
 from barlow.data.centre import decoded_centres, normalized
 from barlow.data.decoding import UnreadableImage
-from barlow.data.folder import printable
 from barlow.data.inventory import in_threads, without_library_noise
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.exits import UnusableData
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
+from barlow.printable import printable
 from barlow.size import Size, height_width
 from barlow.types import Images
 from barlow.views.keys import Keys

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data.decoding import Array, UnreadableImage
-from barlow.data.folder import printable
 from barlow.data.sources import ImageSource
+from barlow.printable import printable
 from barlow.types import Ids, Images, Pixels, Rows
 from barlow.views.keys import hashed, permutation
 

@@ -9,3 +9,5 @@ NAMED = {
 }
 SPLITS = ("train", "test")
 """The splits of each set: NAME:train and NAME:test choose one."""
+DOWNLOADED = ("cifar10", "cifar100")
+"""The sets that come from the network, once."""

@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from barlow.data.decoding import MAX_PIXELS, Array
-from barlow.data.folder import FolderSource, printable
-from barlow.data.names import NAMED, SPLITS
+from barlow.data.folder import FolderSource
+from barlow.data.names import DOWNLOADED, NAMED, SPLITS
 from barlow.exits import NoInput
+from barlow.network import check_reachable
+from barlow.printable import printable
 
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""
@@ -195,14 +197,33 @@ def _digits(split: str) -> ImageSource:
     return ArraySource(f"digits:{split}", images[chosen], labels[chosen], [str(k) for k in range(10)])
 
 
-def _cifar(name: str, split: str, root: Path) -> ImageSource:
+def missing_set(text: str, root: str | os.PathLike[str] | None = None) -> str | None:
+    """The set that a text names and that would have to be downloaded; None for one that is here, and for folders."""
+    name = named_set(text)
+    if name not in DOWNLOADED:
+        return None
+    kind = _cifar_class(name)
+    folder = Path(root if root is not None else CACHE).expanduser() / kind.base_folder
+    files = (file for file, _ in (*kind.train_list, *kind.test_list))
+    return None if all((folder / file).is_file() for file in files) else name
+
+
+def _cifar_class(name: str) -> Any:
     from torchvision import datasets
 
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+
+
+def _cifar(name: str, split: str, root: Path) -> ImageSource:
+    kind = _cifar_class(name)
     try:
-        # torchvision prints the progress of a download to stdout, where only results belong.
-        with contextlib.redirect_stdout(sys.stderr):
-            data = kind(str(root), train=split == "train", download=True)
+        try:
+            data = kind(str(root), train=split == "train")
+        except RuntimeError:  # it is not there, or not whole
+            check_reachable(kind.url)
+            # torchvision prints the progress of a download to stdout, where only results belong.
+            with contextlib.redirect_stdout(sys.stderr):
+                data = kind(str(root), train=split == "train", download=True)
     except Exception as error:  # a download can fail with nearly any type of error
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(

@@ -1,7 +1,7 @@
 """Building encoders: any timm network without its classifier, from images to features."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from barlow.limits import SIDE, TooLarge
+from barlow.machine import available_memory
+from barlow.nets.bounded import bounded
 from barlow.nets.seeding import seeded
 from barlow.nets.stems import STEMS, replace_stem
 from barlow.size import Size, height_width, size_of, words
@@ -26,6 +29,9 @@ _OWN_ARGUMENTS = {
     "features_only": "an encoder returns one vector per image",
 }
 """Arguments of timm's that a user may not give among the options, and why."""
+
+LARGEST_OPTION = 1_000_000
+"""Of the numbers in an encoder's options: timm makes lists of so many entries before it builds a layer."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def build_encoder(
     zero_init_last: bool = True,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    most: tuple[int, str] | None = None,
 ) -> nn.Module:
     """A timm network without its classifier: it maps images to features, pooled over space.
 
@@ -82,19 +89,26 @@ def build_encoder(
             zero, which is timm's default for them, or with scale one. Other families start as timm starts them.
         seed: the same arguments and seed give the same weights.
         options: further arguments of the network: `{"patch_size": 4}`, `{"layers": [1, 1, 1, 1]}`.
+        most: how many parameters it may have, and what that number is, in words; by default as many as fit into the
+            memory that is free.
 
     Raises:
-        ValueError: an unknown name, stem or option, or a combination that does not work at this size.
+        ValueError: an unknown name, stem or option, or a combination that does not work at this size; or a network that
+            is too large (`TooLarge`), before it takes any memory.
     """
     import timm
 
-    chosen, image_size = dict(options or {}), size_of(image_size, "image_size")
+    chosen, image_size = dict(options or {}), size_of(image_size, "image_size", most=SIDE)
     _check_arguments(name, in_channels, stem, chosen)
-    with seeded(seed, "encoder"):
+    arguments = timm_arguments(name, in_channels, image_size, chosen)
+    number, why = most or (available_memory() // 4, "which is more than the free memory holds")
+    limit = f"{name} with options {chosen}" if chosen else name, number, why
+    _check_size(limit, name, arguments)
+    with bounded(*limit), seeded(seed, "encoder"):
         try:
-            encoder: Any = timm.create_model(
-                name, num_classes=0, **timm_arguments(name, in_channels, image_size, chosen)
-            )
+            encoder: Any = timm.create_model(name, num_classes=0, **arguments)
+        except TooLarge:
+            raise
         except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
             raise ValueError(
                 f"timm cannot build {name} for {words(image_size)}-pixel images with options {chosen}: "
@@ -118,6 +132,19 @@ def build_encoder(
     return encoder
 
 
+def _check_size(limit: tuple[str, float, str], name: str, arguments: Mapping[str, Any]) -> None:
+    """Builds a network on torch's meta device, which has no memory, to refuse one that is too large (`TooLarge`)."""
+    import timm
+
+    try:
+        with bounded(*limit), seeded(0, "measured"), torch.device("meta"):
+            timm.create_model(name, num_classes=0, **arguments)
+    except TooLarge:
+        raise
+    except Exception:  # what cannot be built there is built in memory next, and what is wrong with it is said then
+        return
+
+
 def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[str, Any]) -> None:
     import timm
 
@@ -132,9 +159,20 @@ def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[st
         raise ValueError(f"unknown stem {stem!r}; allowed: {', '.join(STEMS)}")
     if in_channels < 1:
         raise ValueError(f"in_channels {in_channels} must be at least 1")
-    for key in options:
+    for key, value in options.items():
         if key in _OWN_ARGUMENTS:
             raise ValueError(f"encoder option {key!r} is not for options: {_OWN_ARGUMENTS[key]}")
+        if not all(abs(number) <= LARGEST_OPTION for number in _numbers(value)):
+            raise TooLarge(f"encoder option {key!r} has a number above {LARGEST_OPTION:,}: no network takes such")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in an option's value, at any depth."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(inner)
 
 
 def takes_one_size(name: str) -> bool:

@@ -2,11 +2,15 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
 
 from barlow.nets.seeding import seeded
+
+WIDEST, PARAMETERS = 131_072, 2_000_000_000
+"""Eight times the widest head in a paper (Barlow Twins' ablations), and more numbers than 8192-8192-8192 has by far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,11 @@ class Head:
         if not self.widths or min(self.widths) < 1:
             raise ValueError(
                 f"head with widths {list(self.widths)}: give at least one width, all positive, for example [1024, 1024]"
+            )
+        if sum(a * b for a, b in pairwise(self.widths)) > PARAMETERS or max(self.widths) > WIDEST:
+            raise ValueError(
+                f"head with widths {list(self.widths)}: at most {WIDEST:,} wide, and {PARAMETERS:,} parameters, are "
+                "allowed"
             )
         if self.last_batch_norm not in ("none", "plain", "scale", "affine"):
             raise ValueError(

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import checkpoints, storage
+from barlow import checkpoints, limits, storage
+from barlow.machine import hub, hub_cache
+from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, one_line, timm_arguments
 from barlow.nets.seeding import seeded
+from barlow.network import check_reachable
 
 Tensors = dict[str, Tensor]
 
@@ -88,16 +91,31 @@ def _stored(source: str) -> Origin:
         return _checkpointed(source, folder)
     file = _weights_file(source)
     network = normalization = None
-    if (described := file.with_name("config.json")).is_file() and file.name == "model.safetensors":
-        config = storage.read_sealed(described)
+    if file.with_name("config.json").is_file() and file.name == "model.safetensors":
+        config = described(file.parent)
         try:
             seen = config["preprocessing"]
             normalization = Normalization(tuple(seen["mean"]), tuple(seen["std"]))
             if config["kind"] == "timm":
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{described} is incomplete or damaged: {one_line(error)}") from error
-    return Origin(source, lambda encoder: storage.read_tensors(file), network, normalization)
+            raise ValueError(f"{file.with_name('config.json')} is incomplete or damaged: {one_line(error)}") from error
+    return Origin(source, lambda encoder: _tensors_for(encoder, file), network, normalization)
+
+
+def described(folder: Path) -> Any:
+    """What an encoder's `config.json` says, not yet checked.
+
+    Raises:
+        ValueError: it is too long to be one, or not JSON.
+    """
+    limits.check_text(folder / "config.json", "an encoder's description")
+    return storage.read_sealed(folder / "config.json")
+
+
+def _tensors_for(encoder: nn.Module, file: Path) -> Tensors:
+    limits.check_tensors(file, items_of(encoder), f"this {type(encoder).__name__}")
+    return storage.read_tensors(file)
 
 
 def _checkpointed(source: str, folder: Path) -> Origin:
@@ -109,7 +127,7 @@ def _checkpointed(source: str, folder: Path) -> Origin:
         normalization = Normalization(tuple(data["mean"]), tuple(data["std"]))
         if not encoder["name"].startswith("custom:"):
             network = Network(*(encoder[key] for key in ("name", "options", "stem", "zero_init_last")))
-    return Origin(source, lambda _: storage.read_tensors(folder / checkpoints.TENSORS), network, normalization)
+    return Origin(source, lambda encoder: _tensors_for(encoder, folder / checkpoints.TENSORS), network, normalization)
 
 
 def _weights_file(source: str) -> Path:
@@ -245,6 +263,39 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+def missing_weights(source: str) -> bool:
+    """Whether weights would have to be downloaded: `timm:NAME`, unless they are in a cache.
+
+    Raises:
+        ValueError: timm has no weights of this name.
+    """
+    if not source.startswith("timm:"):
+        return False
+    _timm(source, name := source.removeprefix("timm:"))
+    return _cached(name) is None
+
+
+def _cached(name: str) -> Path | None:
+    """The file of timm's weights, if it has been downloaded before."""
+    import timm
+
+    cfg: Any = timm.get_pretrained_cfg(name)
+    url_file = Path(torch.hub.get_dir()) / "checkpoints" / Path(cfg.url or "-").name
+    if url_file.is_file():
+        return url_file
+    if not cfg.hf_hub_id:
+        return None
+    # The hub's own library asks the network what may be found in its cache, so the cache is read here.
+    repository, _, revision = str(cfg.hf_hub_id).partition("@")
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
+    try:
+        snapshot = folder / "snapshots" / (folder / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    return next((snapshot / file for file in names if (snapshot / file).is_file()), None)
+
+
 def _timm_weights(encoder: nn.Module, name: str) -> Tensors:
     """timm's pretrained weights under this encoder's names, with the classifier."""
     import timm
@@ -261,6 +312,11 @@ def _timm_weights(encoder: nn.Module, name: str) -> Tensors:
         # We adapt the channels ourselves: where timm does, it no longer checks the other tensors.
         del arguments["in_chans"]
     try:
+        if (file := _cached(name)) is None:
+            cfg: Any = timm.get_pretrained_cfg(name)
+            check_reachable(hub() if cfg.hf_hub_id else str(cfg.url))
+        else:  # or the hub would be asked whether there is a newer one
+            arguments["pretrained_cfg_overlay"] = {"file": str(file)}
         with seeded(0, "donor"), _quiet("huggingface_hub"):
             # With its classifier, because without it timm loads the weights less strictly.
             donor: Any = timm.create_model(name, pretrained=True, **arguments)

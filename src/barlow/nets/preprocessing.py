@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from barlow.data.decoding import decode
+from barlow.limits import SIDE
 from barlow.size import Size, height_width, largest_inside, size_of
 
 _FILTERS = {
@@ -55,7 +56,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        object.__setattr__(self, "size", size_of(self.size))
+        object.__setattr__(self, "size", size_of(self.size, most=SIDE))
         if not 0 < self.crop_ratio <= 1:
             raise ValueError(f"crop_ratio {self.crop_ratio}: give a ratio in (0, 1]")
         if self.interpolation not in _FILTERS:

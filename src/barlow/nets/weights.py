@@ -11,18 +11,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from barlow import __version__, storage
+from barlow import __version__, limits, storage
 from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
 from barlow.nets.building import build_encoder, feature_width, one_line
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import origin_of, some
+from barlow.nets.origin import described, origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.seals import Damaged, sha256
 
 FORMAT = 2
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
+
+OF_A_STEM = 1_000_000
+"""Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
 
 
 # --- Starting from given weights ----------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
         ValueError: it is damaged, a newer barlow wrote it, or it does not fit `module`.
         Diverged: it holds numbers that are not finite.
     """
-    config = storage.read_sealed(folder / "config.json")
+    config = described(folder)
     form = config.get("format")
     if not isinstance(form, int):
         raise UnusableData(f"{folder / 'config.json'} is not an encoder's description: it has no format number")
@@ -230,62 +233,87 @@ def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
             f"{__version__}, which reads up to {FORMAT}: upgrade it"
         )
     path = folder / "model.safetensors"
+    there = limits.tensors_in(path)  # the header alone; nothing is built or read that is larger than it says
+    numbers = sum(entry.items for entry in there.values())
+    most = numbers + OF_A_STEM, f"and its file of weights has {numbers:,} numbers"
+    encoder = _built(config, str(folder), module, most)
+    _check_shapes(encoder, {name: entry.shape for name, entry in there.items()}, config, str(folder))
     data = storage.read_bytes(path)
     if config.get("model_sha256", digest := sha256(data)) != digest:  # older versions wrote none
         raise Damaged(f"{path} is not the file that was written with its config.json: it is damaged, or of another run")
-    return unpacked(storage.tensors_of(data, path), config, str(folder), module)
+    return _filled(encoder, storage.tensors_of(data, path), config, str(folder))
 
 
 def unpacked(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str, module: nn.Module | None = None
 ) -> nn.Module:
-    """What `packed` made of an encoder, as the encoder again. It keeps its description in `.described`.
+    """What `packed` made of an encoder, as the encoder again. It keeps its description, for `description_of`.
 
     Args:
         tensors, config: as `packed` returns them.
         where: what messages call it.
         module: needed for an encoder that was given in Python: a module of the same class, which is filled.
     """
+    encoder = _built(config, where, module)
+    _check_shapes(encoder, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, config, where)
+    return _filled(encoder, tensors, config, where)
+
+
+def _built(
+    config: Mapping[str, Any], where: str, module: nn.Module | None, most: tuple[int, str] | None = None
+) -> nn.Module:
+    """The encoder that a description is of, with other weights; `most` is as of `build_encoder`."""
     try:
-        preprocessing = Preprocessing(**config["preprocessing"])
         if config["kind"] == "custom":
             if module is None:
                 raise ValueError(
                     f"{where} holds a {config['name'].removeprefix('custom:')} that was given in Python, which cannot "
                     "be rebuilt from its description: load_encoder(folder, module=...) fills a module of the same class"
                 )
-            encoder = module
-        else:
-            if module is not None:
-                raise ValueError(f"{where} holds timm's {config['name']}, which is built here: leave out module")
-            keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-            encoder = build_encoder(config["name"], **{key: config[key] for key in keys})
-            # Encoders of format 1 hand out their network's own features.
-            encoder = handed_out(encoder, config.get("stages", "last"), config.get("whiten"))
-        width = config["num_features"]
+            return module
+        if module is not None:
+            raise ValueError(f"{where} holds timm's {config['name']}, which is built here: leave out module")
+        keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
+        encoder = build_encoder(config["name"], most=most, **{key: config[key] for key in keys})
+        # Encoders of format 1 hand out their network's own features.
+        return handed_out(encoder, config.get("stages", "last"), config.get("whiten"))
     except (KeyError, TypeError) as error:
         raise UnusableData(f"{where}/config.json is incomplete or damaged: {one_line(error)}") from error
+
+
+def _check_shapes(
+    encoder: nn.Module, there: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], where: str
+) -> None:
+    """Refuses weights that are not exactly those of an encoder: too few, too many, or of another shape."""
     own = encoder.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in tensors]
-    wrong += [f"{name} is unexpected" for name in tensors if name not in own]
+    wrong = [f"{name} is missing" for name in own if name not in there]
+    wrong += [f"{name} is unexpected" for name in there if name not in own]
     wrong += [
-        f"{name} is {list(tensors[name].shape)} there, {list(value.shape)} here"
+        f"{name} is {list(there[name])} there, {list(value.shape)} here"
         for name, value in own.items()
-        if name in tensors and tensors[name].shape != value.shape
+        if name in there and there[name] != tuple(value.shape)
     ]
     if wrong:
         raise UnusableData(f"the weights in {where} do not fit {config['name']}: {some(wrong)}")
+
+
+def _filled(encoder: nn.Module, tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> nn.Module:
+    """The encoder with its weights, and all that its description says of it."""
     if broken := not_finite(tensors):
         raise Diverged(f"the weights in {where} are not finite ({some(broken)}): the run that made them had diverged")
     encoder.load_state_dict(tensors, strict=True)
-    encoder.num_features = width
-    encoder.described = dict(config)  # type: ignore[assignment]
+    try:
+        encoder.num_features = config["num_features"]
+        preprocessing = Preprocessing(**config["preprocessing"])
+    except (KeyError, TypeError) as error:
+        raise UnusableData(f"{where}/config.json is incomplete or damaged: {one_line(error)}") from error
+    encoder.description = dict(config)  # type: ignore[assignment]
     return with_preprocessing(encoder.eval(), preprocessing)
 
 
-def described(encoder: nn.Module) -> dict[str, Any]:
+def description_of(encoder: nn.Module) -> dict[str, Any]:
     """What config.json says of an encoder that was loaded."""
-    config: dict[str, Any] = encoder.described  # type: ignore[assignment]
+    config: dict[str, Any] = encoder.description  # type: ignore[assignment]
     return config
 
 

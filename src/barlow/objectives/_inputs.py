@@ -2,9 +2,9 @@
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from functools import reduce
+from types import TracebackType
 
 import torch
 
@@ -15,7 +15,7 @@ FEW = 16
 """A batch with at most this many rows, or this many features, is computed in float64: that costs next to nothing."""
 
 
-def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> AbstractContextManager[list[Embedding]]:
+def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> "_Views":
     """Checks the views and hands them out in float32 (in float64 if one of them is), with autocast off in the body.
 
     These losses are small differences and sums of squares over d² entries. Half precision loses the first and overflows
@@ -33,14 +33,31 @@ def full_precision(views: Sequence[Embedding], *, fewest: int = 2) -> AbstractCo
     _check(views, fewest)
     dtype = torch.float64 if torch.float64 in [z.dtype for z in views] else torch.float32
     prepared = [z.to(dtype) for z in views]
-    kind = views[0].device.type
-    return _without_autocast(kind, prepared) if torch.is_autocast_enabled(kind) else nullcontext(prepared)
+    return _Views(prepared)
 
 
-@contextmanager
-def _without_autocast(kind: str, views: list[Embedding]) -> Iterator[list[Embedding]]:
-    with torch.autocast(kind, enabled=False):
-        yield views
+class _Views:
+    """The views, and autocast switched off while they are in use.
+
+    It is a class of its own because torch.compile breaks its graph inside one and goes on, and fails inside a
+    `contextlib.nullcontext` that hands out a list.
+    """
+
+    def __init__(self, views: list[Embedding]) -> None:
+        kind = views[0].device.type
+        self.views = views
+        self.off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else None
+
+    def __enter__(self) -> list[Embedding]:
+        if self.off is not None:
+            self.off.__enter__()
+        return self.views
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.off is not None:
+            self.off.__exit__(kind, error, trace)
 
 
 def _check(views: Sequence[Embedding], fewest: int) -> None:

@@ -14,6 +14,9 @@ from barlow.types import Embedding, Terms
 
 __all__ = ["MoCo"]
 
+MOST = 2**22
+"""Keys in a queue: three times as many as ImageNet has images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MoCo:
@@ -59,8 +62,10 @@ class MoCo:
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        if self.queue < 1:
-            raise ValueError(f"queue is {self.queue}: give the number of keys that it holds, such as 4096")
+        if not 1 <= self.queue <= MOST:
+            raise ValueError(
+                f"queue is {self.queue}: give the number of keys that it holds, such as 4096, at most {MOST:,}"
+            )
         check_positive(temperature=self.temperature)
 
     def build(self, *, width: int, seed: int) -> "KeyQueue":

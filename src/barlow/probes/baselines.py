@@ -15,7 +15,7 @@ from barlow.distributed import World
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import HandedOut, handed_out, whiten_features
 from barlow.nets.norms import recalibrated
-from barlow.nets.weights import described, read_encoder
+from barlow.nets.weights import description_of, read_encoder
 from barlow.probes.features import FeatureSet
 from barlow.probes.report import ENCODER
 from barlow.size import Size, height_width, resized, words
@@ -92,7 +92,7 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
         run: its run folder, which says how to build it.
         train: images that batch norm is recalibrated on, and that features are whitened by.
     """
-    size, config = train.preprocessing.size, described(encoder)
+    size, config = train.preprocessing.size, description_of(encoder)
     yield Compared(ENCODER, encoder, size)
     if (run / "start").is_dir():
         start = read_encoder(run / "start", copy.deepcopy(encoder) if config["kind"] == "custom" else None)
@@ -131,7 +131,7 @@ def whitened_pixels(
 
     They are whitened by the training images. Of all sides it is the smallest, which whitening helps most.
     """
-    shrinkage = described(encoder).get("whiten")
+    shrinkage = description_of(encoder).get("whiten")
     if shrinkage is None:
         return {}
     widths = {name: train.features.shape[1] for name, (train, _) in sets.items() if name.startswith("pixels_")}

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from barlow.limits import read_yaml
 from barlow.recipe.messages import RecipeError, nearest
 
 
@@ -26,18 +27,18 @@ def read(name_or_path: str) -> dict[str, Any]:
         RecipeError: neither exists, or the file is not YAML with sections.
     """
     if name_or_path in names():
-        text = (resources.files("barlow") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        with resources.as_file(resources.files("barlow") / "recipes" / f"{name_or_path}.yaml") as path:
+            content = read_yaml(path)
     elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
+        try:
+            content = read_yaml(Path(name_or_path))
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     else:
         raise RecipeError(
             f"unknown recipe {name_or_path!r}{nearest(name_or_path, names())}; "
             f"give one of the {len(names())} that `barlow list recipes` shows, or the path of a YAML file"
         )
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name_or_path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"{name_or_path} holds no recipe: expected sections such as data, views, objective")
     return content

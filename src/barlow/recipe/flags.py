@@ -4,7 +4,8 @@ The command line makes its options from this table, and `pretrain(**flags)` and 
 names. A new flag is a new row. (Nothing here imports torch or pydantic: `barlow --help` reads it.)
 """
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,48 @@ FLAGS = (
 )
 
 BUDGETS = tuple(flag.name for flag in FLAGS if flag.group == "budget")
+
+
+CALLED_ELSEWHERE = {
+    "arch": "--encoder",
+    "backbone": "--encoder",
+    "bs": "--batch-size",
+    "config": "--recipe",
+    "gpus": "--devices",
+    "lambd": "--objective.redundancy",
+    "lambda": "--objective.redundancy",
+    "learning-rate": "--optim.lr_per_256",
+    "loss": "--objective",
+    "lr": "--optim.lr_per_256",
+    "method": "--objective",
+    "model": "--encoder",
+    "num-workers": "--workers",
+    "optimizer": "--optim.kind",
+    "output-dir": "--out",
+    "pretrained": "--init",
+    "wd": "--optim.weight_decay",
+}
+"""What other programs call the flags and keys that there are here."""
+
+
+def meant(word: str, options: Iterable[str]) -> str | None:
+    """The flag, or the recipe's key as a flag, that somebody meant by a flag that there is not; None if none is near.
+
+    Args:
+        word: what was given, as `--lr`.
+        options: the flags that there are.
+    """
+    name = word.partition("=")[0].lstrip("-").replace("_", "-").lower()
+    by_name = {option.lstrip("-"): option for option in options if option.startswith("--") and option != "--help"}
+    if name in by_name:
+        return by_name[name]
+    if (known := CALLED_ELSEWHERE.get(name)) is not None and ("." in known or known in by_name.values()):
+        return known
+    # A part of a word is meant more often than a word that looks alike: --batch is --batch-size.
+    near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.75) or [
+        n for n in by_name if n.startswith(f"{name}-")
+    ]
+    return by_name[near[0]] if near else None
 
 
 def as_keys(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 NUMBER, TABLE = "number", "table of rates by batch size"
 """The two forms of a learning rate in a recipe, as messages call them."""
 
+INCOMPLETE = "is missing; a recipe is complete in itself"
+
 _AUTO_BRANCH = "literal['auto']"
 """What pydantic calls this branch of a union in the place of an error."""
 
@@ -47,7 +49,7 @@ def first_problem(error: pydantic.ValidationError, model: type[BaseModel] | None
         allowed = _fields_at(model, problem["loc"][:-1])
         return f"unknown key {place}{nearest(loc[-1], allowed)}; allowed here: {', '.join(sorted(allowed))}"
     if problem["type"] == "missing":
-        return f"{place} is missing; a recipe is complete in itself"
+        return f"{place} {INCOMPLETE}"
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return message if message.startswith((place, "unknown key")) else f"{place}: {message}"

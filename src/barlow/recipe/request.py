@@ -13,7 +13,7 @@ from barlow.data.sources import FoldersOrName
 from barlow.recipe import files
 from barlow.recipe.changes import flat, override
 from barlow.recipe.flags import as_keys
-from barlow.recipe.messages import RecipeError
+from barlow.recipe.messages import INCOMPLETE, RecipeError, nearest
 from barlow.recipe.schema import CUSTOM, Recipe, check
 
 DEFAULT = "small_w_mse"
@@ -112,12 +112,39 @@ def new_recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
         if of_imagenet or (init and Path(init).is_dir()):
             changes = {"encoder.name": "auto", "encoder.options": {}, **changes}
     content = files.read(name)
-    changed = override(content, changes)
+    _check_whole(name, content)
+    try:
+        changed = override(content, changes)
+    except RecipeError:
+        _check_keys_there(content)
+        raise
     for part in ("objective", "method"):
         before, after = (_kind(c, part) for c in (content, changed))
         if before is not None and before != after and "source" in content:
             changed["source"] = _honest_source(name, content, changed)
     return check(changed)
+
+
+def _check_whole(name: str, content: Mapping[str, Any]) -> None:
+    """Refuses a recipe that is a part of one, before its flags and keys are put into what is not there."""
+    missing = [section for section in Recipe.model_fields if section not in content]
+    if not missing:
+        return
+    unknown = [f"{key!r}{nearest(str(key), missing)}" for key in content if key not in Recipe.model_fields]
+    has = f"has {unknown[0]} and no" if unknown else "has no"
+    raise RecipeError(
+        f"{name} {has} {', '.join(missing)}: a recipe is complete in itself. `barlow pretrain --print-recipe` prints a "
+        "whole one to change; or take a shipped one and set keys as flags (--objective.KEY VALUE)"
+    )
+
+
+def _check_keys_there(content: Mapping[str, Any]) -> None:
+    """Says which key a recipe lacks, if it lacks one: a flag that has found no place for its value knows no better."""
+    try:
+        check(content)
+    except RecipeError as error:
+        if str(error).endswith(INCOMPLETE):
+            raise
 
 
 def _unnamed(kind: str | None, *, of_imagenet: bool) -> str:
@@ -201,6 +228,13 @@ def resumed_recipe(
         free.pop("data.sources", None)
     budget = {key: values[key] for key in LENGTH if values.get(key) is not None and values[key] != before.get(key)}
     return Resumed(check(override(resolved, free)), budget)
+
+
+def key_called(word: str) -> str | None:
+    """The key of the small recipes whose last part is a word: `optim.weight_decay` for `weight-decay`; None if none."""
+    last = word.lstrip("-").replace("-", "_")
+    keys = {key for name in files.names() if name.startswith("small_") for key in flat(files.read(name))}
+    return next((key for key in sorted(keys) if key.rpartition(".")[2] == last), None)
 
 
 def shipped_name(stored: Mapping[str, Any]) -> str | None:

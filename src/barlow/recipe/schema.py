@@ -89,8 +89,9 @@ class Recipe(Section):
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the sections, ready for YAML."""
         content = self.model_dump(mode="json", exclude_none=False)
-        if isinstance(rates := self.optim.lr_per_256, Mapping):
-            content["optim"]["lr_per_256"] = dict(rates)  # JSON would make text of the batch sizes
+        for key in ("lr_per_256", "vectors_lr_per_256"):
+            if isinstance(rates := getattr(self.optim, key), Mapping):
+                content["optim"][key] = dict(rates)  # JSON would make text of the batch sizes
         return content
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from barlow.limits import TEXT_BYTES
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
 from barlow.recipe.messages import NUMBER, TABLE, check_keys
@@ -18,6 +19,9 @@ Auto = Literal["auto"]
 
 SMALLEST, LARGEST = 4, {"image_size": 2048, "centre_size": 2048, "working_size": 4096}
 """Limits of the sides of a size in pixels."""
+
+MOST_WORKERS = 256
+"""Threads or processes that read images."""
 
 ONE_OF = {
     "train": (("epochs", "steps", "minutes"), ("checkpoint_minutes", "checkpoint_steps")),
@@ -60,7 +64,16 @@ class DataSection(Section):
     std: list[Annotated[float, Field(gt=0)]] | Auto
     max_bad: Annotated[float, Field(ge=0, le=1)]
     max_pixels: Annotated[int, Field(ge=1)]
-    workers: Annotated[int, Field(ge=0)] | Auto
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | Auto
+
+    @field_validator("sources")
+    @classmethod
+    def _not_too_many(cls, sources: list[str]) -> list[str]:
+        if sum(map(len, sources)) > TEXT_BYTES // 2:
+            raise ValueError(
+                f"data.sources names {len(sources):,} folders: give a folder that holds them all (links in it will do)"
+            )
+        return sources
 
     @field_validator(*LARGEST, mode="before")
     @classmethod
@@ -113,8 +126,9 @@ class OptimSection(Section):
     kind: Literal["adamw", "adam", "sgd", "lars"]
     lr_per_256: _RateOrRates
     """A number, or the rates that were tuned for some batch sizes: {256: 0.4, 512: 0.3}; see `rate_per_256`."""
-    vectors_lr_per_256: _Rate | None = None
-    """Of the parameters of one dimension (biases, scales and shifts of norms); null: the same as of the rest."""
+    vectors_lr_per_256: _RateOrRates | None = None
+    """Of the parameters of one dimension (biases, scales and shifts of norms), as `lr_per_256`; null: that of the
+    rest."""
     weight_decay: Annotated[float, Field(ge=0)]
     exclude_1d: bool
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -143,29 +157,20 @@ class OptimSection(Section):
         Convention: that of the table at its batch sizes, between two of them linear in log₂ of the batch size, outside
         that of the nearest.
         """
-        if not isinstance(self.lr_per_256, Mapping):
-            return self.lr_per_256
-        (below, low), (above, high) = self._neighbours(batch_size)
-        if low == high:
-            return low
-        part = math.log2(batch_size / below) / math.log2(above / below)
-        return round(low + (high - low) * part, 6)
+        return _at(self.lr_per_256, batch_size)
+
+    def vectors_rate_per_256(self, batch_size: int) -> float | None:
+        """The same for the parameters of one dimension; None: as for the rest."""
+        return None if self.vectors_lr_per_256 is None else _at(self.vectors_lr_per_256, batch_size)
 
     def why_rate(self, batch_size: int) -> str | None:
         """Where the rate for 256 images comes from, if neither the recipe nor its table has it as it is."""
         if not isinstance(self.lr_per_256, Mapping) or batch_size in self.lr_per_256:
             return None
-        (below, low), (above, high) = self._neighbours(batch_size)
+        (below, low), (above, high) = _neighbours(self.lr_per_256, batch_size)
         if below == above:
             return f"that of batch {below}, the nearest for which the recipe has one"
         return f"between the recipe's {low:g} for batch {below} and {high:g} for {above}"
-
-    def _neighbours(self, batch_size: int) -> list[tuple[int, float]]:
-        assert isinstance(self.lr_per_256, Mapping)
-        table = self.lr_per_256
-        below = max((batch for batch in table if batch <= batch_size), default=min(table))
-        above = min((batch for batch in table if batch >= batch_size), default=max(table))
-        return [(below, table[below]), (above, table[above])]
 
     def peak(self, batch_size: int) -> float:
         """The peak rate of a run with this batch size."""
@@ -173,7 +178,26 @@ class OptimSection(Section):
 
     def vectors_peak(self, batch_size: int) -> float | None:
         """The peak rate of the parameters of one dimension; None: that of the rest."""
-        return None if self.vectors_lr_per_256 is None else self.vectors_lr_per_256 * batch_size / 256
+        rate = self.vectors_rate_per_256(batch_size)
+        return None if rate is None else rate * batch_size / 256
+
+
+def _at(rates: float | Mapping[int, float], batch_size: int) -> float:
+    """A rate, or that of a table at a batch size."""
+    if not isinstance(rates, Mapping):
+        return rates
+    (below, low), (above, high) = _neighbours(rates, batch_size)
+    if low == high:
+        return low
+    part = math.log2(batch_size / below) / math.log2(above / below)
+    return round(low + (high - low) * part, 6)
+
+
+def _neighbours(table: Mapping[int, float], batch_size: int) -> list[tuple[int, float]]:
+    """The batch sizes of a table that are next to one, with their rates; twice the same where it has that one."""
+    below = max((batch for batch in table if batch <= batch_size), default=min(table))
+    above = min((batch for batch in table if batch >= batch_size), default=max(table))
+    return [(below, table[below]), (above, table[above])]
 
 
 class ScheduleSection(Section):

@@ -1,0 +1,77 @@
+"""Messages for two kinds of readers: who types a command reads of flags, who calls a function reads of arguments.
+
+Messages are written once, with the flags of the command line: `use --batch-size 64`. The functions that are called from
+Python raise them as `use batch_size=64`. The command line calls the same functions as `in_flags(function)`.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from barlow.printable import printable_lines
+
+_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|list)\b[^`;]*)")
+"""A command that a message spells out stays one."""
+
+_FLAG = re.compile(r"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: (-?\d[\d.]*(?:e-?\d+)?|true|false|null)(?![\w.]))?")
+
+_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version"})
+"""Flags that no function has an argument for."""
+
+_SWITCHES = frozenset({"resume", "overwrite", "augment"})
+"""Flags without a value."""
+
+_VALUES = {"true": "True", "false": "False", "null": "None"}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def as_arguments(message: str) -> str:
+    """A message with arguments in place of flags.
+
+    Example:
+        >>> as_arguments("--rows-in-memory 2 leaves a chunk of one row: lower --batch-size, or set --train.steps 3")
+        "rows_in_memory=2 leaves a chunk of one row: lower batch_size, or set overrides={'train.steps': 3}"
+        >>> as_arguments("stopped. To go on: barlow pretrain --resume --out runs/photos")
+        'stopped. To go on: barlow pretrain --resume --out runs/photos'
+    """
+    parts = _COMMAND.split(message)
+    return "".join(part if i % 2 else _FLAG.sub(_as_argument, part) for i, part in enumerate(parts))
+
+
+def _as_argument(found: re.Match[str]) -> str:
+    name, value = found[1], found[2]
+    after = f" {value}" if value else ""
+    if name in _ONLY_FLAGS:
+        return found[0]
+    if "." in name:
+        return f"overrides={{{name!r}: {_VALUES.get(value, value)}}}" if value else f"{name} (in overrides)"
+    argument = name.replace("-", "_")
+    if name in _SWITCHES:
+        return f"{argument}=True{after}"
+    return f"{argument}={_VALUES.get(value, value)}" if value else argument
+
+
+def in_arguments(function: Function) -> Function:
+    """The function, with errors that speak of its arguments, and have nothing in them that a terminal would obey.
+
+    They keep their types.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, RuntimeError) as error:
+            if len(error.args) == 1 and isinstance(error.args[0], str):
+                error.args = (printable_lines(as_arguments(error.args[0])),)
+            raise
+
+    return called  # type: ignore[return-value]
+
+
+def in_flags(function: Function) -> Function:
+    """A function that `in_arguments` has made, as the command line calls it: with errors that speak of flags."""
+    inner: Function = function.__wrapped__  # type: ignore[attr-defined]
+    return inner
