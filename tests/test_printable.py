@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barlow import cli
-from barlow.nets.weights import load_encoder
+from barlow.finishing import load_encoder
 from barlow.printable import printable, printable_lines
 from barlow.wording import in_arguments
 

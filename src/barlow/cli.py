@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from barlow import exits, telling
 from barlow.listing import ENTRIES
 from barlow.printable import printable, printable_lines
-from barlow.recipe.flags import FLAGS, meant
+from barlow.recipe.flags import FLAGS, meant, split_keys
 
 GRACE_SECONDS = 2.0
 """What is wrong is mostly wrong in every process alike, or in one, and then for the rest that it is gone: whoever has
@@ -66,7 +66,7 @@ def _parser() -> _Parser:
         )
     groups["common"].add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the batch is shared")
     folder = pretrain.add_argument_group("run folder")
-    folder.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    folder.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     folder.add_argument("--print-recipe", action="store_true", help="print the recipe with its changes, and stop")
     _debug(pretrain)
@@ -114,32 +114,6 @@ def _parser() -> _Parser:
 
 def _debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """The words for argparse, and the recipe's dotted keys: `--a.b value`, `--a.b=value` or `a.b=value`, in YAML."""
-    import yaml
-
-    plain: list[str] = []
-    changes: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        key = name.removeprefix("--")
-        dotted = "." in key and key.replace(".", "").replace("_", "").replace("-", "").isalnum()
-        if not (dotted and (equals or name.startswith("--"))):
-            plain.append(word)
-            continue
-        if not equals:
-            if not rest:
-                raise ValueError(f"{name} needs a value")
-            value = rest.pop(0)
-        try:
-            changes[key.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name}: {value!r} is not a value in YAML's notation") from error
-    return plain, changes
 
 
 def _without(words: Sequence[str], flag: str) -> list[str]:
@@ -346,7 +320,7 @@ def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     parser, given = _parser(), _without(words, "--devices")
     try:
-        words, changes = _split(words)
+        words, changes = split_keys(words)
     except ValueError as error:
         parser.error(str(error))
     arguments, rest = parser.parse_known_args(words)

@@ -103,7 +103,7 @@ def _check_recipe_file(run: Run, identity: Identity) -> None:
     for key, before, now in _differences(identity.recipe, load_recipe_text(path)):
         raise BrokenRun(
             f"{path} was changed after the run began: {key} is {now!r} there, and the run has {before!r}. Undo that to "
-            f"go on, or start another run with it: -c {path} --out ANOTHER_FOLDER"
+            f"go on, or start another run with it: barlow pretrain -c {path} --out ANOTHER_FOLDER"
         )
 
 

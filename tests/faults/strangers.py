@@ -57,6 +57,7 @@ class Files:
             content = load_recipe_text(run / "recipe.yaml")
             text = yaml.safe_dump(override(content, {key.replace("__", "."): value for key, value in changes.items()}))
         (run / "recipe.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+        (run / "run.json").unlink()  # which would tell that the recipe was changed
         return lambda: barlow.pretrain(self.images, run, resume=True, progress=False)
 
     def given(self, text: str) -> Callable[[], Any]:
@@ -71,6 +72,7 @@ class Files:
         file = run / "encoder" / "config.json"
         if text is None:
             content = json.loads(file.read_text())
+            content.pop("sha256")  # whoever writes such a file can seal it, too
             for key, value in changes.items():
                 place, _, last = key.rpartition("__")
                 (content[place] if place else content)[last] = value

@@ -226,7 +226,7 @@ def test_a_run_whose_checkpoints_were_removed_is_never_begun_again(left: str, fi
     else:
         (run / "metrics.jsonl").unlink()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
-    with pytest.raises(BrokenRun, match=r"and no checkpoint: they were removed.*--overwrite"):
+    with pytest.raises(BrokenRun, match=r"and no checkpoint: they were removed.*overwrite"):
         pretrain(out=run, resume=True, progress=False)
     assert before == {path: path.read_bytes() for path in before}
 
@@ -453,7 +453,7 @@ def test_a_longer_run_may_be_stretched_and_none_may_be_cut(photos: Path, tmp_pat
     said: list[str] = []
     pretrain(out=run, resume=True, progress=False, steps=8, overrides={"schedule.steps": 8}, tell=said.append)
     assert any("its schedule is stretched over all 8" in line for line in said)
-    with pytest.raises(RecipeError, match="the run has 8 steps and 5 are asked for; --resume can make a run longer"):
+    with pytest.raises(RecipeError, match="the run has 8 steps and 5 are asked for; resume=True can make a run longer"):
         pretrain(out=run, resume=True, progress=False, steps=5)
 
 

@@ -5,7 +5,7 @@ names. A new flag is a new row. (Nothing here imports torch or pydantic: `barlow
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,3 +122,29 @@ def as_keys(given: Mapping[str, Any]) -> dict[str, Any]:
     if len(budgets) > 1:
         raise ValueError(f"{' and '.join(budgets)} are given; keep one")
     return {keys[name]: value for name, value in chosen.items()}
+
+
+def split_keys(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words for argparse, and the recipe's dotted keys: `--a.b value`, `--a.b=value` or `a.b=value`, in YAML."""
+    import yaml
+
+    plain: list[str] = []
+    changes: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        key = name.removeprefix("--")
+        dotted = "." in key and key.replace(".", "").replace("_", "").replace("-", "").isalnum()
+        if not (dotted and (equals or name.startswith("--"))):
+            plain.append(word)
+            continue
+        if not equals:
+            if not rest:
+                raise ValueError(f"{name} needs a value")
+            value = rest.pop(0)
+        try:
+            changes[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name}: {value!r} is not a value in YAML's notation") from error
+    return plain, changes
