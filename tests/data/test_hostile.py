@@ -13,7 +13,13 @@ from barlow.data.folder import FolderSource
 from barlow.data.inventory import scan
 from barlow.data.memory import hold
 
-ALLOWED = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF"}
+ALLOWED = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "NPY"}
+
+NOT_AS_PILLOW = {
+    "bad/imageio__chelsea_jpg.npy.jpg": ("ok_still", "NPY"),
+    "ok_still/image-rs-tiff__images__extra_bits_gray_8b.tiff": ("ok_still", "two bands, of which Pillow drops one"),
+}
+"""Where the list of what Pillow says is not what is right."""
 
 
 def extract(shared_data: Path, name: str, to: Path) -> Path:
@@ -34,7 +40,7 @@ def truth(hostile: Path) -> dict[str, tuple[str, str]]:
     """Relative path -> (folder, Pillow's format or "")."""
     lines = (hostile / "index.tsv").read_text(encoding="utf-8").splitlines()[1:]
     outcomes = {path: outcome.split("|") for path, _, outcome in (line.split("\t") for line in lines)}
-    return {p: (p.split("/")[0], o[1] if o[0] == "OK" else "") for p, o in outcomes.items()}
+    return {p: (p.split("/")[0], o[1] if o[0] == "OK" else "") for p, o in outcomes.items()} | NOT_AS_PILLOW
 
 
 def test_every_file_is_in_or_out_as_it_should_be(hostile: Path) -> None:
@@ -56,7 +62,7 @@ def test_every_file_is_in_or_out_as_it_should_be(hostile: Path) -> None:
             assert pixels.shape[2] == 3
             assert header.multiframe == (kind == "ok_multiframe")
     assert wrong == []
-    assert foreign == 123  # whole images of formats that are not opened
+    assert foreign == 124  # whole images of formats that are not opened
 
 
 def test_first_frames_are_those_of_pillow(hostile: Path) -> None:
@@ -114,7 +120,7 @@ def test_scientific_files_are_converted_or_refused_with_a_reason(shared_data: Pa
         else:
             assert pixels.dtype == np.uint8
             assert pixels.shape[2] == 3
-    assert 10 <= len(refused) <= 20
+    assert 5 <= len(refused) <= 10
     assert "4 bands" in refused["rasterio-tests__all-nodata.tif"]
     sixteen = decode_with_header((folder / "bioimage-notebooks__membrane2d.tif").read_bytes())[0]
     assert len(np.unique(sixteen)) >= 90

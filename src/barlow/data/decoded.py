@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.uint8]
+Array = NDArray[np.unsignedinteger[Any]]
+"""Pixels as they are held: (h, w, c), uint8 or uint16."""
 
 
 class UnreadableImage(ValueError):
@@ -23,6 +24,18 @@ class UnreadableImage(ValueError):
         return type(self), (self.reason,)
 
 
+class OtherBands(UnreadableImage):
+    """The file has another number of bands than the set is read with; `bands` says how many."""
+
+    def __init__(self, bands: int, channels: int) -> None:
+        one = "band" if bands == 1 else "bands"
+        super().__init__(f"it has {bands} {one}, and images are read with {channels} (--data.channels {channels})")
+        self.bands, self.channels = bands, channels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.bands, self.channels)
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says about its image before any pixel is decoded.
@@ -33,6 +46,9 @@ class Header:
         width: likewise.
         grey: whether the file stores grey levels rather than colours.
         multiframe: whether there are more frames than the first, which is the one that is read.
+        bands: how many numbers a pixel has: 1 for grey, 3 for colour of whatever kind; alpha is not counted.
+        deep: whether these numbers have more than 8 bits, or a sign, or a fraction.
+        alpha: whether there is an alpha channel or a transparent colour.
     """
 
     format: str
@@ -40,6 +56,9 @@ class Header:
     width: int
     grey: bool
     multiframe: bool
+    bands: int = 3
+    deep: bool = False
+    alpha: bool = False
 
 
 def upright(pixels: Array, orientation: int) -> Array:
@@ -59,6 +78,16 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnreadableImage(f"no pixels ({width}×{height})")
     if width * height > max_pixels:
         raise UnreadableImage(f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}")
+
+
+def check_bytes(height: int, width: int, bands: int, itemsize: int, max_pixels: int) -> None:
+    """Refuses an image whose numbers take more memory than 4 bytes for each of `max_pixels`."""
+    needed = height * width * bands * itemsize
+    if needed > 4 * max_pixels:
+        raise UnreadableImage(
+            f"{width}×{height} with {bands} bands of {8 * itemsize} bits takes {needed:,} bytes, more than the limit "
+            f"of {4 * max_pixels:,} (4 for each of --data.max_pixels {max_pixels})"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from barlow.data import decoding
-from barlow.data.decoding import Array, Header, UnreadableImage
+from barlow.data.decoding import Array, Header, Stored, UnreadableImage, ValueRange
 
 READ_EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"}
@@ -23,6 +23,9 @@ _FOREIGN_EXTENSIONS = frozenset(
 )
 IMAGE_EXTENSIONS = READ_EXTENSIONS | _FOREIGN_EXTENSIONS
 """Files whose names end so, in upper or lower case, are taken for images. All others are only counted."""
+
+ARRAY_EXTENSIONS = frozenset({"npy", "npz"})
+"""NumPy's arrays are images where the folders hold no other images. Beside photos they are labels or features."""
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 _NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
@@ -42,13 +45,19 @@ class FolderSource:
     """
 
     def __init__(
-        self, folders: Sequence[str | os.PathLike[str]], *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS
+        self,
+        folders: Sequence[str | os.PathLike[str]],
+        *,
+        channels: int = 3,
+        max_pixels: int = decoding.MAX_PIXELS,
+        value_range: ValueRange | None = None,
     ) -> None:
         if not folders:
             raise ValueError("no folder given: give at least one folder of images")
         self.name = ", ".join(printable(folder) for folder in folders)
         self.channels = channels
         self.max_pixels = max_pixels
+        self.value_range = value_range
         self.notes: dict[str, object] = {}
         self._roots = [os.fsencode(folder) for folder in folders]
         for root in self._roots:
@@ -95,8 +104,16 @@ class FolderSource:
     def read_with_header(self, index: int, min_side: int = 0) -> tuple[Array, Header]:
         """The pixels and the header."""
         return decoding.decode_with_header(
-            self._read_bytes(index), channels=self.channels, max_pixels=self.max_pixels, min_side=min_side
+            self._read_bytes(index),
+            channels=self.channels,
+            max_pixels=self.max_pixels,
+            min_side=min_side,
+            value_range=self.value_range,
         )
+
+    def stored(self, index: int) -> Stored | None:
+        """The numbers of an image as its file stores them; None where they are 8 bits of grey or colour."""
+        return decoding.stored_values(self._read_bytes(index), max_pixels=self.max_pixels)
 
     def header(self, index: int) -> Header:
         """The header, without decoding the pixels."""
@@ -165,6 +182,7 @@ class _Listing:
         self.notes: Counter[str] = Counter()
         self._folders: set[tuple[int, int]] = set()
         self._inodes: set[tuple[int, int]] = set()
+        self._images = False
         for number, root in enumerate(roots):
             found: list[tuple[bytes, int]] = []
             # Real folders and files first, so that no image is known by the name of a link to it.
@@ -180,6 +198,11 @@ class _Listing:
                 else:
                     self._add(relative, status, found)
             self.files.extend((number, path, size) for path, size in sorted(found))
+        if self._images:
+            arrays = [_extension(path) for _, path, _ in self.files if _extension(path) in ARRAY_EXTENSIONS]
+            self.others.update(arrays)
+            if arrays:
+                self.files = [file for file in self.files if _extension(file[1]) not in ARRAY_EXTENSIONS]
 
     def _walk(
         self, root: bytes, start: bytes, found: list[tuple[bytes, int]], links: list[tuple[bytes, os.stat_result]]
@@ -223,7 +246,8 @@ class _Listing:
 
     def _add(self, relative: bytes, status: os.stat_result, found: list[tuple[bytes, int]]) -> None:
         extension = _extension(relative)
-        if extension in IMAGE_EXTENSIONS:
+        if extension in IMAGE_EXTENSIONS | ARRAY_EXTENSIONS:
+            self._images = self._images or extension in IMAGE_EXTENSIONS
             self._inodes.add((status.st_dev, status.st_ino))
             found.append((relative, status.st_size))
         else:
@@ -265,4 +289,5 @@ def _nothing_found(roots: list[bytes], listing: _Listing) -> str:
         above = []
     if any(_extension(entry.name) in IMAGE_EXTENSIONS for entry in above):
         hint += "; there are images one level up"
-    return f"no images in {shown} (looked for .jpg .jpeg .png .webp .bmp .gif .tif .tiff, sub-folders included){hint}"
+    looked_for = ".jpg .jpeg .png .webp .bmp .gif .tif .tiff .npy .npz"
+    return f"no images in {shown} (looked for {looked_for}, sub-folders included){hint}"

@@ -6,10 +6,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import (  # with its plugin, a format is made known to Image.open
     BmpImagePlugin,
     ExifTags,
@@ -23,7 +22,9 @@ from PIL import (  # with its plugin, a format is made known to Image.open
     WebPImagePlugin,
 )
 
-from barlow.data.decoded import Array, Header, UnreadableImage, check_size, upright
+from barlow.data import arrays, tiff
+from barlow.data.decoded import Array, Header, OtherBands, UnreadableImage, check_size, upright
+from barlow.data.stored import BACKGROUND, Stored, ValueRange, looks_like_alpha, pixels_of, widened, with_channels
 
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -35,9 +36,6 @@ _PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 """The formats that are opened, by Pillow's names. "JPEG" includes MPO: a JPEG with further ones behind it."""
-
-BACKGROUND = 128
-"""The grey that transparent pixels are composited over; `decoding.py` says why."""
 
 # Formats that are refused by their name, so that the list of skipped files says more than "not an image". Each is
 # recognised by the bytes at an offset.
@@ -107,20 +105,79 @@ _quiet = _Quiet()
 
 def read_header(file: BinaryIO, max_pixels: int) -> Header:
     """What the file says about its image."""
+    start = file.read(8)
+    file.seek(0)
+    if arrays.is_array(start):
+        return arrays.read_header(file, max_pixels)
+    layout = tiff.read_layout(file)
+    if layout is not None and not layout.is_pillows():
+        check_size(*layout.upright_size[::-1], max_pixels)
+        return layout.header()
+    file.seek(0)
     with _open(file, max_pixels) as image:
-        grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
-        sides = (image.height, image.width) if _orientation_left(image) < 5 else (image.width, image.height)
-        return Header(str(image.format), *sides, grey, _has_more_frames(image))
+        return _header(image)
 
 
-def decode_any(data: bytes, channels: int, max_pixels: int) -> tuple[Array, Header]:
+def decode_any(
+    data: bytes, channels: int, max_pixels: int, value_range: ValueRange | None = None
+) -> tuple[Array, Header]:
     """The pixels and the header of an image of any of the formats, by the convention of `decoding.py`."""
+    found = _as_stored(data, max_pixels)
+    if found is not None:
+        stored, header, orientation = found
+        return upright(pixels_of(stored, channels, value_range), orientation), header
     # The header gets a file of its own, because counting the frames leaves the file elsewhere than at the first one.
     header = read_header(io.BytesIO(data), max_pixels)
     with _open(io.BytesIO(data), max_pixels) as image:
         image.load()
         check_size(image.width, image.height, max_pixels)
-        return upright(_to_uint8(image, channels), _orientation_left(image)), header
+        stored_here = _deep(image)
+        if stored_here is not None:
+            pixels = pixels_of(stored_here, channels, value_range)
+        else:
+            pixels = _to_uint8(image, channels)
+            pixels = pixels if value_range is None else widened(pixels)
+        return upright(pixels, _orientation_left(image)), header
+
+
+def stored_values(data: bytes, max_pixels: int) -> Stored | None:
+    """The numbers of an image as its file stores them; None where they are 8 bits of grey, colour and alpha."""
+    found = _as_stored(data, max_pixels)
+    if found is not None:
+        return found[0]
+    with _open(io.BytesIO(data), max_pixels) as image:
+        if image.mode[0] not in "IF":
+            return None
+        image.load()
+        return _deep(image)
+
+
+def _as_stored(data: bytes, max_pixels: int) -> tuple[Stored, Header, int] | None:
+    """What is read without Pillow: the numbers, the header, the EXIF orientation."""
+    if arrays.is_array(data[:8]):
+        return (*arrays.read(data, max_pixels), 1)
+    return tiff.read(data, max_pixels)
+
+
+def _deep(image: Image.Image) -> Stored | None:
+    """The numbers of a layout of Pillow's with more than 8 bits."""
+    if image.mode.startswith("I;16"):
+        return Stored(np.asarray(image).astype(np.uint16)[:, :, None], 65_535)
+    if image.mode in ("I", "F"):
+        return Stored(np.asarray(image)[:, :, None], None)
+    return None
+
+
+def _header(image: Image.Image) -> Header:
+    grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
+    sides = (image.height, image.width) if _orientation_left(image) < 5 else (image.width, image.height)
+    alpha = _has_alpha(image)
+    more = _has_more_frames(image)
+    return Header(str(image.format), *sides, grey, more, 1 if grey else 3, image.mode[0] in "IF", alpha)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
 
 
 @contextmanager
@@ -173,16 +230,13 @@ def _webp_size(start: bytes) -> tuple[int, int]:
 
 def _to_uint8(image: Image.Image, channels: int) -> Array:
     """Applies the convention of `decoding.py`, according to Pillow's name for the layout of the pixels."""
-    mode, goal = image.mode, "RGB" if channels == 3 else "L"
-    if image.format == "TIFF":
-        stored, read = getattr(image, "tag_v2", {}).get(277, 1), len(image.getbands())  # SamplesPerPixel
-        if stored > read + 1:
-            raise UnreadableImage(f"{stored} bands, of which only {read} would be used: convert it to RGB or grey")
-    if mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        return _stack(((wide * 255 + 32_767) // 65_535).astype(np.uint8), channels)
-    if mode in ("I", "F"):
-        return _stack(_stretch(np.asarray(image)), channels)
+    mode = image.mode
+    if channels not in (1, 3):
+        if {"RGBA": 4, "LA": 2}.get(mode) == channels:  # alpha was asked for, as a band like the others
+            return np.array(image)
+        raise OtherBands(1 if mode in ("1", "L", "LA") else 3, channels)
+    if image.format == "TIFF" and mode == "RGBA" and not looks_like_alpha(np.asarray(image.getchannel("A"))):
+        raise OtherBands(4, channels)  # of JPEG's compression, which only Pillow undoes
     if mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         flat = Image.new("RGB", image.size, (BACKGROUND,) * 3)
@@ -196,23 +250,8 @@ def _to_uint8(image: Image.Image, channels: int) -> Array:
         image = converted
     elif mode not in ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"):
         raise UnreadableImage(f"pixel layout {mode} is not one that is converted")
+    goal = "RGB" if channels == 3 else "L"
     if image.mode in ("P", "CMYK", "HSV") and goal == "L":
         image = image.convert("RGB")
-    return _stack(np.array(image.convert(goal)), channels)
-
-
-def _stretch(values: NDArray[Any]) -> Array:
-    """Maps the smallest finite value to 0 and the largest to 255."""
-    values = values.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if high == low:
-        return np.zeros(values.shape, np.uint8)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    # Of halves, because high - low itself may be larger than the largest float.
-    return np.rint((values / 2 - low / 2) / (high / 2 - low / 2) * 255).astype(np.uint8)
-
-
-def _stack(plane: Array, channels: int) -> Array:
-    """(h, w) as (h, w, channels); what has channels already stays as it is."""
-    return plane if plane.ndim == 3 else np.repeat(plane[:, :, None], channels, axis=2)
+    pixels = np.array(image.convert(goal))
+    return with_channels(pixels if pixels.ndim == 3 else pixels[:, :, None], channels)

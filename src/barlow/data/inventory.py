@@ -42,6 +42,8 @@ class Inventory:
         extensions: number of files by the ending of their names.
         classes: number of readable images by the name of their class.
         notes: anything else that is odd about the source.
+        transparent: how many images have an alpha channel or a transparent colour, and are composited.
+        deep: how many images have more than 8 bits, signs or fractions.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Inventory:
     extensions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
+    transparent: int = 0
+    deep: int = 0
 
     @property
     def median_size(self) -> tuple[int, int]:
@@ -92,6 +96,8 @@ class Inventory:
                 {"id": i, "where": printable(where), "reason": printable(reason)} for i, where, reason in self.skipped
             ],
             "first_frame_only": self.multiframe,
+            "transparent": self.transparent,
+            "more_than_8_bits": self.deep,
             "decoded_before_training": self.decoded,
             "grey": self.grey,
             "median_height": self.median_size[0],
@@ -160,6 +166,8 @@ class Taking:
         self.skipped: dict[int, str] = {}
         self.sizes = np.zeros((len(source), 2), np.int64)
         self.multiframe: set[int] = set()
+        self.transparent: set[int] = set()
+        self.deep: set[int] = set()
         self.grey = True
 
     def bad(self, index: int, reason: str) -> None:
@@ -169,6 +177,10 @@ class Taking:
         self.sizes[index] = header.height, header.width
         if header.multiframe:
             self.multiframe.add(index)
+        if header.alpha:
+            self.transparent.add(index)
+        if header.deep:
+            self.deep.add(index)
 
     def image(self, image: Array) -> None:
         if self.grey and image.shape[2] == 3:
@@ -205,6 +217,8 @@ class Taking:
             extensions=dict(extensions.most_common()),
             classes=classes,
             notes=notes,
+            transparent=len(self.transparent - self.skipped.keys()) if getattr(source, "channels", 3) in (1, 3) else 0,
+            deep=len(self.deep - self.skipped.keys()),
         )
 
 

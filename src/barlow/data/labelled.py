@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt
 
 from barlow.data.centre import decoded_centres, normalized
 from barlow.data.decoding import UnreadableImage
@@ -54,7 +54,7 @@ class LabelledSet:
     sizes: Int64[np.ndarray, "n 2"]
     hashes: list[str]
     skipped: list[tuple[str, str]]
-    held: UInt8[np.ndarray, "n h w c"] | None
+    held: UInt[np.ndarray, "n h w c"] | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -148,16 +148,18 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
     Raises:
         ValueError: the images have no labels, or too many of them cannot be read.
     """
-    source = open_source(images, split=split, channels=preprocessing.channels)
+    value_range = preprocessing.value_range
+    source = open_source(images, split=split, channels=preprocessing.channels, value_range=value_range)
     if source.labels is None or source.classes is None:
         raise ValueError(
             f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
             f"({source.name}/CLASS/image.jpg)"
         )
     shape = (len(source), *height_width(preprocessing.size), preprocessing.channels)
-    count, needed = len(source), math.prod(shape)
+    kind = np.dtype(np.uint8 if value_range is None else np.uint16)
+    count, needed = len(source), math.prod(shape) * kind.itemsize
     fits = needed <= SHARE_OF_MEMORY * available_memory()
-    held = np.empty(shape, np.uint8) if fits else None
+    held = np.empty(shape, kind) if fits else None
     sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, str, str]:
