@@ -87,8 +87,8 @@ def _body(block: np.ndarray, bits: int, order: str, predictor: int) -> bytes:
         first = np.zeros_like(split[:, :1])
         return np.diff(split, axis=1, prepend=first).astype(np.uint8).tobytes()
     if predictor == 2:
-        first = np.zeros_like(block[:, :1])
-        block = np.diff(block, axis=1, prepend=first).astype(block.dtype)
+        whole = np.ascontiguousarray(block).view(f"u{block.dtype.itemsize}")
+        block = np.diff(whole, axis=1, prepend=np.zeros_like(whole[:, :1])).view(block.dtype)
     return block.astype(block.dtype.newbyteorder(order)).tobytes()
 
 

@@ -161,8 +161,8 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
 
     For one channel its kernels are summed: a grey image then gives what it gave as three equal channels. For any other
     number they are repeated in their order (red, green, blue, red, …) and scaled by the old number over the new one, so
-    that an image with the same values in all of its channels gives what it gave before. Which band was which is not
-    known, so this is a start and no more.
+    that the sum over channels stays about as large as it was. (It stays the same for equal channels, if their number is
+    a multiple of the old one.) Nobody knows which band is which, so this is a start and no more.
 
     Source: timm's `adapt_input_conv`, which does the same for three channels.
 
