@@ -67,15 +67,16 @@ def decode_with_header(
         header = find_header(data)
         if header is not None:
             check_size(header.width, header.height, max_pixels)
-            pixels = decode_jpeg(data, header, channels, min_side)
+            header.check()
+            pixels = decode_jpeg(data, header, channels, min_side, max_pixels)
             if pixels is not None:
-                multiframe = header.several and formats.read_header(io.BytesIO(data), max_pixels).multiframe
+                multiframe = header.several and formats.has_more_frames(io.BytesIO(data), max_pixels)
                 described = header.describe("MPO" if multiframe else "JPEG", multiframe)
                 return upright(pixels, header.orientation), described
         return formats.decode_any(data, channels, max_pixels)
 
 
-def read_header(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(file: BinaryIO, *, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Header:
     """What the file says about its image, after those checks of `decode` that need no pixels."""
     with refusing():
         start = file.read(65_536)  # nearly every JPEG has its frame header in here
@@ -84,6 +85,7 @@ def read_header(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Header:
         header = find_header(start)
         if header is not None and not header.several:
             check_size(header.width, header.height, max_pixels)
+            header.check()
             return header.describe("JPEG", False)
         file.seek(0)
-        return formats.read_header(file, max_pixels)
+        return formats.read_header(file, max_pixels, channels)

@@ -102,7 +102,7 @@ class FolderSource:
         """The header, without decoding the pixels."""
         try:
             with os.fdopen(self._open(index), "rb") as file:
-                return decoding.read_header(file, max_pixels=self.max_pixels)
+                return decoding.read_header(file, channels=self.channels, max_pixels=self.max_pixels)
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
 

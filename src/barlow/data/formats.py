@@ -2,10 +2,12 @@
 
 import io
 import logging
+import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,7 +25,8 @@ from PIL import (  # with its plugin, a format is made known to Image.open
     WebPImagePlugin,
 )
 
-from barlow.data.decoded import Array, Header, UnreadableImage, check_size, upright
+from barlow.data import damage, foreign, tiff
+from barlow.data.decoded import Array, Header, UnreadableImage, check_memory, check_size, upright
 
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -36,40 +39,11 @@ _PLUGINS = (
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 """The formats that are opened, by Pillow's names. "JPEG" includes MPO: a JPEG with further ones behind it."""
 
+_BLOCK_PIXELS = 1 << 20
+"""Pixels that are converted at once."""
+
 BACKGROUND = 128
 """The grey that transparent pixels are composited over; `decoding.py` says why."""
-
-# Formats that are refused by their name, so that the list of skipped files says more than "not an image". Each is
-# recognised by the bytes at an offset.
-_REFUSED = (
-    (0, b"8BPS", "PSD"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "EPS"),
-    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
-    (0, b"DDS ", "DDS"),
-    (0, b"qoif", "QOI"),
-    (0, b"SIMPLE", "FITS"),
-    (0, b"icns", "ICNS"),
-    (0, b"\x00\x00\x01\x00", "ICO"),
-    (0, b"\x00\x00\x02\x00", "CUR or TGA"),
-    (0, b"P1", "PPM"),
-    (0, b"P2", "PPM"),
-    (0, b"P3", "PPM"),
-    (0, b"P4", "PPM"),
-    (0, b"P5", "PPM"),
-    (0, b"P6", "PPM"),
-    (0, b"Pf", "PFM"),
-    (0, b"PF", "PFM"),
-    (0, b"\x01\xda", "SGI"),
-    (0, b"gimp xcf", "XCF"),
-    (0, b"<svg", "SVG"),
-)
 
 # Without a handler, Python prints Pillow's remarks on odd files to the user's terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -105,27 +79,39 @@ class _Quiet:
 _quiet = _Quiet()
 
 
-def read_header(file: BinaryIO, max_pixels: int) -> Header:
-    """What the file says about its image."""
+def read_header(file: BinaryIO, max_pixels: int, channels: int = 3) -> Header:
+    """What the file says about its image, and whether that can be decoded into so many channels."""
     with _open(file, max_pixels) as image:
         grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
         sides = (image.height, image.width) if _orientation_left(image) < 5 else (image.width, image.height)
-        return Header(str(image.format), *sides, grey, _has_more_frames(image))
+        header = Header(str(image.format), *sides, grey, _has_more_frames(image))
+    needed = _bytes_needed(image, file.seek(0, io.SEEK_END), channels)
+    check_memory(f"a {image.format} of {image.width}×{image.height} pixels ({image.mode})", needed, max_pixels)
+    return header
 
 
 def decode_any(data: bytes, channels: int, max_pixels: int) -> tuple[Array, Header]:
     """The pixels and the header of an image of any of the formats, by the convention of `decoding.py`."""
     # The header gets a file of its own, because counting the frames leaves the file elsewhere than at the first one.
-    header = read_header(io.BytesIO(data), max_pixels)
+    header = read_header(io.BytesIO(data), max_pixels, channels)
+    if header.format == "PNG":
+        damage.check_png(data)
+    found = tiff.directory(data) if header.format == "TIFF" else None
+    if found is not None:
+        data = _in_one_plane(data, found)
     with _open(io.BytesIO(data), max_pixels) as image:
-        image.load()
+        key = _Key.of(image, data, max_pixels)
+        _load(image)
         check_size(image.width, image.height, max_pixels)
-        return upright(_to_uint8(image, channels), _orientation_left(image)), header
+        _check_bands(image)
+        if found is not None:
+            damage.check_tiff(data, found, _as_stored(image, found))
+        return upright(_in_blocks(image, key, channels), _orientation_left(image)), header
 
 
 @contextmanager
 def _open(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
-    start = file.read(64)
+    start = file.read(foreign.START)
     file.seek(0)
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         check_size(*_webp_size(start), max_pixels)  # before Image.open, which allocates the canvas of a WebP at once
@@ -133,13 +119,72 @@ def _open(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
-            for offset, magic, name in _REFUSED:
-                if start[offset : offset + len(magic)] == magic:
-                    raise UnreadableImage(f"{name} is not one of the formats read ({', '.join(FORMATS)})") from None
-            raise UnreadableImage(f"not an image, or a damaged header (formats read: {', '.join(FORMATS)})") from None
+            raise UnreadableImage(foreign.called(start, FORMATS)) from None
         with image:
+            # Where EXIF has no orientation, Pillow takes that of XMP. It is not applied to JPEGs, nor by browsers.
+            for name in ("xmp", "XML:com.adobe.xmp"):
+                image.info.pop(name, None)
             check_size(image.width, image.height, max_pixels)
             yield image
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if image.format == "TIFF" and str(error).startswith("decoder error"):  # what libtiff said went to stderr
+            raise UnreadableImage("damaged TIFF: a strip or tile of it cannot be decoded") from None
+        raise
+
+
+def _bytes_needed(image: Image.Image, size: int, channels: int) -> int:
+    """How much memory the decoding of an image takes: the file, what Pillow and the codec keep, and the pixels."""
+    pixels = image.width * image.height
+    stored = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
+    turned = _orientation_left(image) > 1
+    codec = 0
+    if image.format == "WEBP":
+        codec = 12 * pixels  # two canvases, and the first as bytes
+    elif image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        turned = tags.get(tiff.ORIENTATION, 1) > 1
+        stored *= 1 + turned
+        codec = _part_bytes(image, tags)
+    return size + codec + (stored + channels * (1 + turned)) * pixels
+
+
+def _part_bytes(image: Image.Image, tags: Any) -> int:
+    """Of a strip or tile of a TIFF, which libtiff decodes as a whole; nothing where Pillow reads it without libtiff."""
+    if tags.get(tiff.COMPRESSION, 1) == 1:
+        return 0
+    rows = min(tags.get(tiff.TILE_HEIGHT, tags.get(tiff.ROWS_PER_STRIP, image.height)), image.height)
+    bits = tags.get(tiff.BITS, (8,))
+    sample = max(bits) if isinstance(bits, tuple) else bits
+    return int(rows * tags.get(tiff.TILE_WIDTH, image.width) * tags.get(tiff.SAMPLES, 1) * sample // 8)
+
+
+def _in_one_plane(data: bytes, found: tiff.Directory) -> bytes:
+    """A TIFF of a single band that says "in planes", which Pillow does not read, as one that says "pixel by pixel"."""
+    if found.get(tiff.PLANAR, 1) != 2 or found.get(tiff.SAMPLES, 1) != 1:
+        return data
+    at = found.places[tiff.PLANAR]
+    return data[:at] + struct.pack(found.order + "H", 1) + data[at + 2 :]
+
+
+def _as_stored(image: Image.Image, found: tiff.Directory) -> Array | None:
+    """The pixels of a TIFF as they were before they were compressed, where that is how Pillow keeps them."""
+    plain = {"L": (1, 1), "RGB": (2, 3), "RGBA": (2, 4), "CMYK": (5, 4)}  # mode: photometric interpretation, samples
+    layout = found.get(tiff.PHOTOMETRIC, -1), found.get(tiff.SAMPLES, 1)
+    whole = set(found.values.get(tiff.BITS, (1,))) == {8} and found.get(tiff.PLANAR, 1) == 1
+    if plain.get(image.mode) != layout or not whole or found.get(tiff.ORIENTATION, 1) != 1:
+        return None
+    return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def has_more_frames(file: BinaryIO, max_pixels: int) -> bool:
+    """Whether a file has frames behind its first one."""
+    with _open(file, max_pixels) as image:
+        return _has_more_frames(image)
 
 
 def _has_more_frames(image: Image.Image) -> bool:
@@ -171,18 +216,92 @@ def _webp_size(start: bytes) -> tuple[int, int]:
     return bits & 0x3FFF, bits >> 16 & 0x3FFF
 
 
-def _to_uint8(image: Image.Image, channels: int) -> Array:
-    """Applies the convention of `decoding.py`, according to Pillow's name for the layout of the pixels."""
+def _check_bands(image: Image.Image) -> None:
+    """Refuses a TIFF of which Pillow would leave out more than one band."""
+    if image.format != "TIFF":
+        return
+    stored, read = getattr(image, "tag_v2", {}).get(tiff.SAMPLES, 1), len(image.getbands())
+    if stored > read + 1:
+        raise UnreadableImage(f"{stored} bands, of which only {read} would be used: convert it to RGB or grey")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """The transparent colour of a PNG (its tRNS chunk), in the values of the file.
+
+    Pillow compares it with eight bits. For one, two and four bits it is scaled here as Pillow scales the pixels. Colour
+    of sixteen bits is decoded a second time, for its low bytes, as Pillow gives the high ones alone.
+    """
+
+    value: tuple[int, ...]
+    low: Image.Image | None
+    """The low bytes of colour of sixteen bits."""
+
+    @staticmethod
+    def of(image: Image.Image, data: bytes, max_pixels: int) -> "_Key | None":
+        """The key that Pillow cannot apply; None where there is none, or Pillow applies it."""
+        key = image.info.get("transparency")
+        if image.format != "PNG" or key is None or image.mode not in ("1", "L", "I;16", "RGB"):
+            return None
+        depth = data[24]
+        if image.mode in ("1", "L"):
+            image.info["transparency"] = key * 255 // (2**depth - 1)
+            return None
+        if depth != 16:
+            return None
+        del image.info["transparency"]
+        if image.mode == "I;16":
+            return _Key((key,), None)
+        with _open(io.BytesIO(data), max_pixels) as low:
+            assert isinstance(low, PngImagePlugin.PngImageFile)
+            low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
+            low.load()
+        return _Key(tuple(key), low)
+
+    def mask(self, block: Image.Image, rows: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which pixels of some rows, decoded as `block`, are transparent."""
+        values = np.asarray(block)
+        if self.low is None:
+            return values == self.value[0]
+        low = np.asarray(self.low.crop((0, rows[0], self.low.width, rows[1])))
+        key = np.array(self.value)
+        return ((values == key >> 8) & (low == key & 255)).all(axis=2)
+
+
+def _in_blocks(image: Image.Image, key: _Key | None, channels: int) -> Array:
+    """Converts some rows at a time, as every conversion takes several times the memory of what it converts."""
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    step = max(1, _BLOCK_PIXELS // image.width)
+    blocks = [(top, min(top + step, image.height)) for top in range(0, image.height, step)]
+
+    def block(rows: tuple[int, int]) -> Image.Image:
+        return image if len(blocks) == 1 else image.crop((0, rows[0], image.width, rows[1]))
+
+    limits = None
+    if image.mode in ("I", "F"):
+        limits = _limits(np.asarray(block(rows)) for rows in blocks)
+    for top, bottom in blocks:
+        part = block((top, bottom))
+        pixels[top:bottom] = _to_uint8(part, channels, limits)
+        if key is not None:
+            pixels[top:bottom][key.mask(part, (top, bottom))] = BACKGROUND
+    return pixels
+
+
+def _to_uint8(image: Image.Image, channels: int, limits: tuple[float, float] | None) -> Array:
+    """Applies the convention of `decoding.py`, according to Pillow's name for the layout of the pixels.
+
+    Args:
+        image: a whole image, or some of its rows.
+        channels: that it gets.
+        limits: the values of the whole image that become 0 and 255, where it is stretched.
+    """
     mode, goal = image.mode, "RGB" if channels == 3 else "L"
-    if image.format == "TIFF":
-        stored, read = getattr(image, "tag_v2", {}).get(277, 1), len(image.getbands())  # SamplesPerPixel
-        if stored > read + 1:
-            raise UnreadableImage(f"{stored} bands, of which only {read} would be used: convert it to RGB or grey")
     if mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.uint32)
         return _stack(((wide * 255 + 32_767) // 65_535).astype(np.uint8), channels)
-    if mode in ("I", "F"):
-        return _stack(_stretch(np.asarray(image)), channels)
+    if limits is not None:
+        return _stack(_stretch(np.asarray(image), *limits), channels)
     if mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         flat = Image.new("RGB", image.size, (BACKGROUND,) * 3)
@@ -201,14 +320,18 @@ def _to_uint8(image: Image.Image, channels: int) -> Array:
     return _stack(np.array(image.convert(goal)), channels)
 
 
-def _stretch(values: NDArray[Any]) -> Array:
-    """Maps the smallest finite value to 0 and the largest to 255."""
-    values = values.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+def _limits(blocks: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """The smallest and the largest finite value; 0 and 0 if there is none."""
+    finite = (values[np.isfinite(values)] for values in blocks)
+    ends = [(float(values.min()), float(values.max())) for values in finite if values.size]
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0.0, 0.0)
+
+
+def _stretch(values: NDArray[Any], low: float, high: float) -> Array:
+    """Maps `low`, the smallest finite value of the image, to 0 and `high`, the largest, to 255."""
     if high == low:
         return np.zeros(values.shape, np.uint8)
-    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    values = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     # Of halves, because high - low itself may be larger than the largest float.
     return np.rint((values / 2 - low / 2) / (high / 2 - low / 2) * 255).astype(np.uint8)
 
