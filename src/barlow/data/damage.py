@@ -15,9 +15,11 @@ WebP                          nothing but a missing end: no checksum
 ============================  =========================================================================================
 """
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -25,6 +27,8 @@ from numpy.typing import NDArray
 
 from barlow.data import tiff
 from barlow.data.decoded import UnreadableImage
+
+Pixels = Callable[[], NDArray[np.uint8] | None]
 
 _PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 """Chunks on which the pixels of a PNG's first frame depend."""
@@ -54,14 +58,25 @@ def check_png(data: bytes) -> None:
         at = end
 
 
-def check_tiff(data: bytes, found: tiff.Directory, pixels: NDArray[np.uint8] | None) -> None:
+def png_chunk(file: BinaryIO, kind: bytes) -> bytes | None:
+    """The content of the first chunk of a kind in a PNG, wherever it is; None if there is none."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] == kind:
+            return file.read(length)
+        file.seek(length + 4, io.SEEK_CUR)
+    return None
+
+
+def check_tiff(data: bytes, found: tiff.Directory, pixels: Pixels) -> None:
     """Refuses a TIFF with a strip or tile that is not what was written, where its compression can tell.
 
     Args:
         data: the file.
         found: its first directory.
-        pixels: the image, (height, width, samples) as it is stored, if it has eight bits a sample in one plane.
-            Computing the checksum of pixels that are there already takes a tenth of the time of inflating them again.
+        pixels: gives the image, (height, width, samples) as it is stored, if it has eight bits a sample in one plane,
+            or else None. The checksum of pixels that are there takes a tenth of the time of inflating them again.
 
     Raises:
         UnreadableImage: with the number of the strip or tile.
@@ -73,8 +88,9 @@ def check_tiff(data: bytes, found: tiff.Directory, pixels: NDArray[np.uint8] | N
         _check_jpeg(data, found)
 
 
-def _check_deflate(data: bytes, found: tiff.Directory, pixels: NDArray[np.uint8] | None) -> None:
-    sums = iter(()) if pixels is None else _checksums(found, pixels)
+def _check_deflate(data: bytes, found: tiff.Directory, pixels: Pixels) -> None:
+    image = pixels()
+    sums = iter(()) if image is None else _checksums(found, image)
     for number, (offset, length) in enumerate(found.parts):
         stored = data[offset : offset + length]
         if stored[-4:] == struct.pack(">I", next(sums, -1) & 0xFFFFFFFF):

@@ -82,31 +82,39 @@ _quiet = _Quiet()
 def read_header(file: BinaryIO, max_pixels: int, channels: int = 3) -> Header:
     """What the file says about its image, and whether that can be decoded into so many channels."""
     with _open(file, max_pixels) as image:
-        grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
-        sides = (image.height, image.width) if _orientation_left(image) < 5 else (image.width, image.height)
-        header = Header(str(image.format), *sides, grey, _has_more_frames(image))
-    needed = _bytes_needed(image, file.seek(0, io.SEEK_END), channels)
-    check_memory(f"a {image.format} of {image.width}×{image.height} pixels ({image.mode})", needed, max_pixels)
-    return header
+        multiframe = _has_more_frames(image)
+        orientation = _orientation_left(image, file)
+        _check_memory(image, file.seek(0, io.SEEK_END), channels, orientation, max_pixels)
+        return _header(image, orientation, multiframe)
 
 
 def decode_any(data: bytes, channels: int, max_pixels: int) -> tuple[Array, Header]:
     """The pixels and the header of an image of any of the formats, by the convention of `decoding.py`."""
-    # The header gets a file of its own, because counting the frames leaves the file elsewhere than at the first one.
-    header = read_header(io.BytesIO(data), max_pixels, channels)
-    if header.format == "PNG":
-        damage.check_png(data)
-    found = tiff.directory(data) if header.format == "TIFF" else None
+    # This gets a file of its own, because counting the frames leaves the file elsewhere than at the first one.
+    multiframe = has_more_frames(io.BytesIO(data), max_pixels)
+    found = tiff.directory(data)
     if found is not None:
         data = _in_one_plane(data, found)
     with _open(io.BytesIO(data), max_pixels) as image:
+        orientation = _orientation_left(image, io.BytesIO(data))
+        _check_memory(image, len(data), channels, orientation, max_pixels)
+        header = _header(image, orientation, multiframe)
+        if image.format == "PNG":
+            damage.check_png(data)
         key = _Key.of(image, data, max_pixels)
         _load(image)
         check_size(image.width, image.height, max_pixels)
         _check_bands(image)
+        pixels = _in_blocks(image, key, channels)
         if found is not None:
-            damage.check_tiff(data, found, _as_stored(image, found))
-        return upright(_in_blocks(image, key, channels), _orientation_left(image)), header
+            damage.check_tiff(data, found, lambda: _as_stored(image, found, pixels))
+        return upright(pixels, orientation), header
+
+
+def _header(image: Image.Image, orientation: int, multiframe: bool) -> Header:
+    grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
+    sides = (image.height, image.width) if orientation < 5 else (image.width, image.height)
+    return Header(str(image.format), *sides, grey, multiframe)
 
 
 @contextmanager
@@ -121,9 +129,7 @@ def _open(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         except UnidentifiedImageError:
             raise UnreadableImage(foreign.called(start, FORMATS)) from None
         with image:
-            # Where EXIF has no orientation, Pillow takes that of XMP. It is not applied to JPEGs, nor by browsers.
-            for name in ("xmp", "XML:com.adobe.xmp"):
-                image.info.pop(name, None)
+            _forget_xmp(image)
             check_size(image.width, image.height, max_pixels)
             yield image
 
@@ -137,20 +143,25 @@ def _load(image: Image.Image) -> None:
         raise
 
 
-def _bytes_needed(image: Image.Image, size: int, channels: int) -> int:
-    """How much memory the decoding of an image takes: the file, what Pillow and the codec keep, and the pixels."""
+def _forget_xmp(image: Image.Image) -> None:
+    """Where EXIF has no orientation, Pillow takes that of XMP. It is not applied to JPEGs here, nor by browsers."""
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(name, None)
+
+
+def _check_memory(image: Image.Image, size: int, channels: int, orientation: int, max_pixels: int) -> None:
+    """Refuses what would take too many bytes: the file, what Pillow and the codec keep, and the pixels."""
     pixels = image.width * image.height
     stored = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
-    turned = _orientation_left(image) > 1
     codec = 0
     if image.format == "WEBP":
-        codec = 12 * pixels  # two canvases, and the first as bytes
+        codec = 8 * pixels  # two canvases
     elif image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
-        turned = tags.get(tiff.ORIENTATION, 1) > 1
-        stored *= 1 + turned
+        stored *= 1 + (tags.get(tiff.ORIENTATION, 1) > 1)
         codec = _part_bytes(image, tags)
-    return size + codec + (stored + channels * (1 + turned)) * pixels
+    needed = size + codec + (stored + channels * (1 + (orientation > 1))) * pixels
+    check_memory(f"a {image.format} of {image.width}×{image.height} pixels ({image.mode})", needed, max_pixels)
 
 
 def _part_bytes(image: Image.Image, tags: Any) -> int:
@@ -171,13 +182,15 @@ def _in_one_plane(data: bytes, found: tiff.Directory) -> bytes:
     return data[:at] + struct.pack(found.order + "H", 1) + data[at + 2 :]
 
 
-def _as_stored(image: Image.Image, found: tiff.Directory) -> Array | None:
+def _as_stored(image: Image.Image, found: tiff.Directory, decoded: Array) -> Array | None:
     """The pixels of a TIFF as they were before they were compressed, where that is how Pillow keeps them."""
     plain = {"L": (1, 1), "RGB": (2, 3), "RGBA": (2, 4), "CMYK": (5, 4)}  # mode: photometric interpretation, samples
     layout = found.get(tiff.PHOTOMETRIC, -1), found.get(tiff.SAMPLES, 1)
     whole = set(found.values.get(tiff.BITS, (1,))) == {8} and found.get(tiff.PLANAR, 1) == 1
     if plain.get(image.mode) != layout or not whole or found.get(tiff.ORIENTATION, 1) != 1:
         return None
+    if len(image.getbands()) == decoded.shape[2]:
+        return decoded
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
@@ -192,12 +205,18 @@ def _has_more_frames(image: Image.Image) -> bool:
     return bool(getattr(image, "is_animated", False)) and image.n_frames > 1  # type: ignore[attr-defined]
 
 
-def _orientation_left(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be undone: none for TIFF, which Pillow turns upright itself."""
+def _orientation_left(image: Image.Image, file: BinaryIO) -> int:
+    """The EXIF orientation that is still to be undone: none for TIFF, which Pillow turns upright itself.
+
+    Of a PNG, Pillow would decode all of it to find an EXIF block behind the pixels. So that is looked for in `file`,
+    whose place changes.
+    """
     if image.format == "TIFF":
         return 1
+    if image.format == "PNG" and "exif" not in image.info and (late := damage.png_chunk(file, b"eXIf")):
+        image.info["exif"] = b"Exif\0\0" + late
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except Exception:  # a broken EXIF block loses the orientation, not the image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -229,8 +248,9 @@ def _check_bands(image: Image.Image) -> None:
 class _Key:
     """The transparent colour of a PNG (its tRNS chunk), in the values of the file.
 
-    Pillow compares it with eight bits. For one, two and four bits it is scaled here as Pillow scales the pixels. Colour
-    of sixteen bits is decoded a second time, for its low bytes, as Pillow gives the high ones alone.
+    Pillow compares it with eight bits. For two and four bits it is scaled here as Pillow scales the pixels. For one bit
+    and for sixteen it is compared here; colour of sixteen bits is decoded a second time for that, as Pillow gives its
+    high bytes alone.
     """
 
     value: tuple[int, ...]
@@ -244,13 +264,13 @@ class _Key:
         if image.format != "PNG" or key is None or image.mode not in ("1", "L", "I;16", "RGB"):
             return None
         depth = data[24]
-        if image.mode in ("1", "L"):
+        if image.mode == "L":
             image.info["transparency"] = key * 255 // (2**depth - 1)
             return None
-        if depth != 16:
+        if image.mode == "RGB" and depth == 8:
             return None
         del image.info["transparency"]
-        if image.mode == "I;16":
+        if image.mode != "RGB":
             return _Key((key,), None)
         with _open(io.BytesIO(data), max_pixels) as low:
             assert isinstance(low, PngImagePlugin.PngImageFile)
@@ -270,7 +290,6 @@ class _Key:
 
 def _in_blocks(image: Image.Image, key: _Key | None, channels: int) -> Array:
     """Converts some rows at a time, as every conversion takes several times the memory of what it converts."""
-    pixels = np.empty((image.height, image.width, channels), np.uint8)
     step = max(1, _BLOCK_PIXELS // image.width)
     blocks = [(top, min(top + step, image.height)) for top in range(0, image.height, step)]
 
@@ -280,11 +299,19 @@ def _in_blocks(image: Image.Image, key: _Key | None, channels: int) -> Array:
     limits = None
     if image.mode in ("I", "F"):
         limits = _limits(np.asarray(block(rows)) for rows in blocks)
-    for top, bottom in blocks:
-        part = block((top, bottom))
-        pixels[top:bottom] = _to_uint8(part, channels, limits)
+
+    def converted(rows: tuple[int, int]) -> Array:
+        part = block(rows)
+        pixels = _to_uint8(part, channels, limits)
         if key is not None:
-            pixels[top:bottom][key.mask(part, (top, bottom))] = BACKGROUND
+            pixels[key.mask(part, rows)] = BACKGROUND
+        return pixels
+
+    if len(blocks) == 1:
+        return converted(blocks[0])
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    for top, bottom in blocks:
+        pixels[top:bottom] = converted((top, bottom))
     return pixels
 
 

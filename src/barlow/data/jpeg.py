@@ -165,8 +165,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
         min_side = 0
     if header.process == _LOSSLESS and header.components == 3:
         colours = "RGB"  # libjpeg converts no colours of a lossless file
-    _check_scans(data, header, max_pixels)
-    _check_memory(data, header, channels, min_side, max_pixels)
+    _check_cost(data, header, channels, min_side, max_pixels)
     try:
         pixels = _strictly(data, colours, min_side)
     except ValueError as error:
@@ -194,23 +193,25 @@ def _sizes(header: JpegHeader, min_side: int) -> set[tuple[int, int]]:
     return {(-(-header.height * k // 8), -(-header.width * k // 8)) for k in eighths}
 
 
-def _check_scans(data: bytes, header: JpegHeader, max_pixels: int) -> None:
-    scans = data.count(b"\xff\xda")  # inside a scan no other byte but 0 and the number of a restart follows 0xFF
-    if scans > MOST_SCANS and scans * header.height * header.width > MOST_SCANS * max_pixels:
-        raise UnreadableImage(f"{scans} scans of {header.width}×{header.height} pixels would take too long to decode")
-
-
-def _check_memory(data: bytes, header: JpegHeader, channels: int, min_side: int, max_pixels: int) -> None:
-    """Refuses what would take too many bytes: the file, the pixels, and the coefficients if all of them are kept."""
+def _check_cost(data: bytes, header: JpegHeader, channels: int, min_side: int, max_pixels: int) -> None:
+    """Refuses what would take too long, or too many bytes: the file, the pixels, and coefficients that are kept."""
+    kept = 0
+    if header.process in _PROGRESSIVE or _components_of_first_scan(data) < header.components:
+        kept = COEFFICIENT_BYTES * header.coefficients
+        scans = data.count(b"\xff\xda")  # inside a scan only 0, or the number of a restart, follows a byte 0xFF
+        if scans > MOST_SCANS and scans * header.height * header.width > MOST_SCANS * max_pixels:
+            raise UnreadableImage(f"{scans} scans of {header.width}×{header.height} pixels would take too long")
     short = min(header.height, header.width)
     eighths = min(8, max(1, -(-8 * min_side // max(short, 1)))) if min_side > 0 else 8
     pixels = header.height * header.width * eighths * eighths // 64
+    channels += 4 if header.components == 4 else 0  # what Pillow keeps of it
     copies = 1 + (header.components == 1 and channels == 3) / 3 + (header.orientation > 1)
-    needed = len(data) + int(pixels * channels * copies)
-    first_scan = next((data[start + 2] for marker, start, _, _ in segments(data) if marker == _SCAN), 0)
-    if header.process in _PROGRESSIVE or first_scan < header.components:
-        needed += COEFFICIENT_BYTES * header.coefficients
+    needed = len(data) + kept + int(pixels * channels * copies)
     check_memory(f"a JPEG of {header.width}×{header.height} pixels", needed, max_pixels)
+
+
+def _components_of_first_scan(data: bytes) -> int:
+    return next((data[start + 2] for marker, start, _, _ in segments(data) if marker == _SCAN), 0)
 
 
 def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:
