@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from barlow.data import decoding
+from barlow.data import decoding, last_words
 from barlow.data.decoding import Array, Header, UnreadableImage
 
 READ_EXTENSIONS = frozenset(
@@ -126,6 +126,7 @@ class FolderSource:
 
     def _open(self, index: int) -> int:
         path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
+        last_words.decoding(path)
         # If a pipe has taken the place of the file, opening it without O_NONBLOCK would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

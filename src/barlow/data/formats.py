@@ -271,7 +271,7 @@ class _Key:
             return None
         del image.info["transparency"]
         if image.mode != "RGB":
-            return _Key((key,), None)
+            return _Key((bool(key) if image.mode == "1" else key,), None)
         with _open(io.BytesIO(data), max_pixels) as low:
             assert isinstance(low, PngImagePlugin.PngImageFile)
             low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
