@@ -8,7 +8,7 @@ import torch
 
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import without_library_noise
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.distributed import World, has_native_bf16
 from barlow.machine import available_cores, available_memory
@@ -63,7 +63,7 @@ class ImageFacts:
 
 def images(source: ImageSource) -> ImageFacts:
     """Looks at a few images of a source."""
-    with without_library_noise():
+    with kept_from_the_screen():
         return _looked_at(source)
 
 

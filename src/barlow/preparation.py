@@ -77,11 +77,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     else:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
-    measured: tuple[list[float], list[float]] | None
-    if expected is not None and (expected.channels, expected.value_range) == (channels, values.ends):
-        measured = list(expected.mean), list(expected.std)  # of the weights, which know no other images
-    else:
-        measured = _mean_and_std(data, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    same = expected is not None and (expected.channels, expected.value_range) == (channels, values.ends)
+    of_weights = expected if same else None  # they know no other images
+    measured = _mean_and_std(data, of_weights, held, source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
         chosen,
         machine,
@@ -201,9 +199,19 @@ def _values(
 
 
 def _mean_and_std(
-    data: DataSection, held: memory.Held | None, source: ImageSource, ids: np.ndarray, *, seed: int, workers: int
+    data: DataSection,
+    of_weights: Normalization | None,
+    held: memory.Held | None,
+    source: ImageSource,
+    ids: np.ndarray,
+    *,
+    seed: int,
+    workers: int,
 ) -> tuple[list[float], list[float]] | None:
-    """Of each channel, over the images in memory or over a sample of those in the source; None if both are given."""
+    """Of each channel: as given weights expect it, or over the images in memory, or over a sample of those in the
+    source; None if the recipe has both."""
+    if of_weights is not None:
+        return list(of_weights.mean), list(of_weights.std)
     if "auto" not in (data.mean, data.std):
         return None
     if held is not None:

@@ -22,6 +22,16 @@ NOT_AS_PILLOW = {
 """Where the list of what Pillow says is not what is right."""
 
 
+DAMAGED = {
+    "ok_still/go-fuzz__png__corpus__12c78abf392fdda9bfe61e9796fbfcc20dfe802d-1.png",
+    "ok_still/go-fuzz__png__corpus__41102d75135bd5b24412585bdcde9310ae5514b7-2.png",
+    "ok_still/go-fuzz__png__corpus__4930d001f211f78029c9deace8bb8671e27a5397-4.png",
+    "ok_still/go-fuzz__tiff__corpus__004b591a0d7156de5a9900269fc572bb62e1e75d-6.tif",
+    "ok_still/go-fuzz__tiff__corpus__18d79ab1a1fbd9e817a12f952eed94a5a66f40ef-6.tif",
+}
+"""Files that Pillow decodes to the end although parts of them are missing (PNG) or do not inflate (TIFF)."""
+
+
 def extract(shared_data: Path, name: str, to: Path) -> Path:
     archive = shared_data / f"{name}.tar"
     if not archive.exists():
@@ -40,7 +50,8 @@ def truth(hostile: Path) -> dict[str, tuple[str, str]]:
     """Relative path -> (folder, Pillow's format or "")."""
     lines = (hostile / "index.tsv").read_text(encoding="utf-8").splitlines()[1:]
     outcomes = {path: outcome.split("|") for path, _, outcome in (line.split("\t") for line in lines)}
-    return {p: (p.split("/")[0], o[1] if o[0] == "OK" else "") for p, o in outcomes.items()} | NOT_AS_PILLOW
+    found = {p: (p.split("/")[0], o[1] if o[0] == "OK" and p not in DAMAGED else "") for p, o in outcomes.items()}
+    return found | NOT_AS_PILLOW
 
 
 def test_every_file_is_in_or_out_as_it_should_be(hostile: Path) -> None:
@@ -52,7 +63,7 @@ def test_every_file_is_in_or_out_as_it_should_be(hostile: Path) -> None:
             pixels, header = decode_with_header((hostile / path).read_bytes())
         except UnreadableImage as refused:
             reason = refused.reason
-            foreign += kind.startswith("ok")
+            foreign += kind.startswith("ok") and path not in DAMAGED
         if bool(reason) == expected:
             wrong.append((path, kind, form, reason))
         if reason:

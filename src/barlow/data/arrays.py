@@ -10,7 +10,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from barlow.data.decoded import Header, UnreadableImage, check_bytes, check_size
+from barlow.data.decoded import Header, UnreadableImage, check_memory, check_size
 from barlow.data.stored import Stored
 
 MAGIC = b"\x93NUMPY"
@@ -23,17 +23,17 @@ def is_array(start: bytes) -> bool:
     return start.startswith((MAGIC, ZIP))
 
 
-def read_header(file: BinaryIO, max_pixels: int) -> Header:
-    """What the array's own header says."""
+def read_header(file: BinaryIO, max_pixels: int, channels: int) -> Header:
+    """What the array's own header says, and whether it can be decoded into so many channels."""
     with _member(file) as (stream, form):
-        (height, width, bands), dtype, _ = _described(stream, max_pixels)
+        (height, width, bands), dtype, _ = _described(stream, max_pixels, channels)
     return Header(form, height, width, bands == 1, False, bands, dtype.kind != "b" and dtype != np.uint8)
 
 
-def read(data: bytes, max_pixels: int) -> tuple[Stored, Header]:
+def read(data: bytes, max_pixels: int, channels: int) -> tuple[Stored, Header]:
     """The array, and its header."""
     with _member(io.BytesIO(data)) as (stream, form):
-        shape, dtype, fortran = _described(stream, max_pixels)
+        shape, dtype, fortran = _described(stream, max_pixels, channels)
         needed = int(np.prod(shape)) * dtype.itemsize
         body = stream.read(needed)
         if len(body) < needed:
@@ -63,19 +63,23 @@ class _member:
         try:
             archive = zipfile.ZipFile(self._file)
         except zipfile.BadZipFile as error:
-            raise UnreadableImage(f"damaged .npz: {error}") from None
+            raise UnreadableImage(f"not an image but a ZIP archive, and a damaged one: {error}") from None
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         if len(names) != 1:
             what = f"{len(names)} arrays ({', '.join(sorted(names)[:3])})" if names else "no array of NumPy's"
-            raise UnreadableImage(f"a zip archive with {what}: an .npz image has one array")
+            raise UnreadableImage(f"a ZIP archive with {what}: an .npz image has one array")
         return archive.open(names[0]), "NPZ"
 
     def __exit__(self, *_: object) -> None:
         pass
 
 
-def _described(stream: IO[bytes], max_pixels: int) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
-    """Height, width and bands, the type of the numbers, and whether columns are stored one after the other."""
+def _described(stream: IO[bytes], max_pixels: int, channels: int) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
+    """Height, width and bands, the type of the numbers, and whether columns are stored one after the other.
+
+    Raises:
+        UnreadableImage: it is no image, or too large to be decoded into so many channels.
+    """
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise UnreadableImage(f"an array in version {version[0]}.{version[1]} of NumPy's format, which is for records")
@@ -94,5 +98,7 @@ def _described(stream: IO[bytes], max_pixels: int) -> tuple[tuple[int, int, int]
     if not 1 <= bands <= MOST_BANDS:
         raise UnreadableImage(f"an array of shape {shape}: an image has 1 to {MOST_BANDS} bands, in its last axis")
     check_size(width, height, max_pixels)
-    check_bytes(height, width, bands, dtype.itemsize, max_pixels)
+    # The numbers are there twice, in the file and apart from it, and then as pixels.
+    needed = (2 * bands * dtype.itemsize + channels * (1 if dtype.itemsize == 1 else 2)) * height * width
+    check_memory(f"an array of {width}×{height} pixels ({bands} of {dtype})", needed, max_pixels)
     return (height, width, bands), dtype, fortran

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Int64, UInt
 
 from barlow.data.decoding import UnreadableImage
-from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.inventory import in_threads
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.levels import white
 from barlow.nets.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ def centre_views(
         batch_size: images in a batch; the last one may have fewer.
         workers: threads that decode.
     """
-    with without_library_noise():
+    with kept_from_the_screen():
         batch = []
         for centre in decoded_centres(source, ids, preprocessing, workers):
             if centre is not None:

@@ -1,5 +1,6 @@
 """What a file's bytes become: pixels and a header, or one line on why they cannot be read."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,12 @@ from PIL import Image
 
 Array = NDArray[np.unsignedinteger[Any]]
 """Pixels as they are held: (h, w, c), uint8 or uint16."""
+
+MEMORY = 288_000_000
+"""How many bytes the decoding of one image may take: the file, what the decoder keeps, and the pixels that come out."""
+
+BYTES_PER_PIXEL = 4.5
+"""A larger limit of pixels raises that of bytes with it: to so many for each."""
 
 
 class UnreadableImage(ValueError):
@@ -77,16 +84,19 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     if width <= 0 or height <= 0:
         raise UnreadableImage(f"no pixels ({width}×{height})")
     if width * height > max_pixels:
-        raise UnreadableImage(f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}")
-
-
-def check_bytes(height: int, width: int, bands: int, itemsize: int, max_pixels: int) -> None:
-    """Refuses an image whose numbers take more memory than 4 bytes for each of `max_pixels`."""
-    needed = height * width * bands * itemsize
-    if needed > 4 * max_pixels:
         raise UnreadableImage(
-            f"{width}×{height} with {bands} bands of {8 * itemsize} bits takes {needed:,} bytes, more than the limit "
-            f"of {4 * max_pixels:,} (4 for each of --data.max_pixels {max_pixels})"
+            f"{width}×{height} is {width * height:,} pixels, more than the limit of {max_pixels:,} (--data.max_pixels)"
+        )
+
+
+def check_memory(what: str, needed: int, max_pixels: int) -> None:
+    """Refuses an image whose decoding would take too many bytes, and says which limit of pixels would allow it."""
+    allowed = max(MEMORY, int(BYTES_PER_PIXEL * max_pixels))
+    if needed > allowed:
+        enough = math.ceil(needed / BYTES_PER_PIXEL / 1e6)
+        raise UnreadableImage(
+            f"{what} takes {needed / 1e6:,.0f} MB to decode, more than the limit of {allowed / 1e6:,.0f} MB; "
+            f"--data.max_pixels {enough}000000 allows it"
         )
 
 
@@ -98,7 +108,7 @@ def refusing() -> Iterator[None]:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too many pixels: {_one_line(error)}") from None
+        raise UnreadableImage(f"too many pixels for Pillow: {_one_line(error)}") from None
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:

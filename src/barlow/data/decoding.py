@@ -25,7 +25,7 @@ more than 8 bits, signs,   with the set's range of values, its ends become black
 fractions                  outside is clipped; `value_range.py` says how a set's range is found. Without one, in 8 bits:
                            integers of up to 16 bits by their depth, round(v · 255 / 65535); all others stretched, from
                            the image's smallest finite value to its largest. Not-a-number becomes black
-16-bit colour PNG          Pillow reads the high byte, so it counts as 8 bits
+16-bit colour PNG          without a range of values, its high bytes; grey with alpha always so, as Pillow has no more
 white is zero              inverted, at every depth
 further bands              all are read, where the set is read with as many channels; otherwise the file is refused
 =========================  ===========================================================================================
@@ -100,12 +100,13 @@ def decode_with_header(
         header = find_header(data)
         if header is not None:
             check_size(header.width, header.height, max_pixels)
+            header.check()
             if channels not in (1, 3):
                 raise OtherBands(1 if header.components == 1 else 3, channels)
-            pixels: Array | None = decode_jpeg(data, header, channels, min_side)
+            pixels: Array | None = decode_jpeg(data, header, channels, min_side, max_pixels)
             if pixels is not None:
                 pixels = pixels if value_range is None else widened(pixels)
-                multiframe = header.several and formats.read_header(io.BytesIO(data), max_pixels).multiframe
+                multiframe = header.several and formats.has_more_frames(io.BytesIO(data), max_pixels)
                 described = header.describe("MPO" if multiframe else "JPEG", multiframe)
                 return upright(pixels, header.orientation), described
         return formats.decode_any(data, channels, max_pixels, value_range)
@@ -121,7 +122,7 @@ def stored_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Stored | None
         return None if find_header(data) is not None else formats.stored_values(data, max_pixels)
 
 
-def read_header(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(file: BinaryIO, *, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Header:
     """What the file says about its image, after those checks of `decode` that need no pixels."""
     with refusing():
         start = file.read(65_536)  # nearly every JPEG has its frame header in here
@@ -130,6 +131,7 @@ def read_header(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Header:
         header = find_header(start)
         if header is not None and not header.several:
             check_size(header.width, header.height, max_pixels)
+            header.check()
             return header.describe("JPEG", False)
         file.seek(0)
-        return formats.read_header(file, max_pixels)
+        return formats.read_header(file, max_pixels, channels)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from barlow.data import decoding
+from barlow.data import decoding, last_words
 from barlow.data.decoding import Array, Header, Stored, UnreadableImage, ValueRange
 
 READ_EXTENSIONS = frozenset(
@@ -119,7 +119,7 @@ class FolderSource:
         """The header, without decoding the pixels."""
         try:
             with os.fdopen(self._open(index), "rb") as file:
-                return decoding.read_header(file, max_pixels=self.max_pixels)
+                return decoding.read_header(file, channels=self.channels, max_pixels=self.max_pixels)
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
 
@@ -143,6 +143,7 @@ class FolderSource:
 
     def _open(self, index: int) -> int:
         path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
+        last_words.decoding(path)
         # If a pipe has taken the place of the file, opening it without O_NONBLOCK would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

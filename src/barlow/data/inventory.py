@@ -1,9 +1,6 @@
 """Which images can be read, found out before training starts."""
 
-import contextlib
 import hashlib
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource, printable
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.views.keys import permutation
 
@@ -126,7 +124,7 @@ def scan(
     Raises:
         ValueError: from `Inventory.check`.
     """
-    with without_library_noise():
+    with kept_from_the_screen():
         inventory = _scan(source, sample, workers, seed)
     if max_bad is not None:
         inventory.check(max_bad)
@@ -220,23 +218,6 @@ class Taking:
             transparent=len(self.transparent - self.skipped.keys()) if getattr(source, "channels", 3) in (1, 3) else 0,
             deep=len(self.deep - self.skipped.keys()),
         )
-
-
-@contextlib.contextmanager
-def without_library_noise() -> Iterator[None]:
-    """Keeps libtiff's remarks on odd files off the user's screen. They go past Python, straight to file descriptor 2.
-
-    What is wrong with a file is reported by us, once. While this lasts, we cannot write to stderr either.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 T = TypeVar("T")

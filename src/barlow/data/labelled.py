@@ -12,7 +12,8 @@ from jaxtyping import Int64, UInt
 from barlow.data.centre import decoded_centres, normalized
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import printable
-from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.inventory import in_threads
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
@@ -173,7 +174,7 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
             held[index] = view
         return index, pixel_hash(view), ""
 
-    with without_library_noise():
+    with kept_from_the_screen():
         taken = list(in_threads(take, range(count), available_cores()))
     skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
     if len(skipped) > max_bad * count or len(skipped) == count:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import Inventory, Taking, in_threads, without_library_noise
+from barlow.data.inventory import Inventory, Taking, in_threads
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.resizing import resized
 from barlow.data.sources import ImageSource
 from barlow.size import HeightWidth, Size, height_width
@@ -65,7 +66,7 @@ def hold(
     Raises:
         ValueError: a larger share of the images than `max_bad` cannot be read, or none can.
     """
-    with without_library_noise():
+    with kept_from_the_screen():
         inventory, held = _hold(source, working_size, workers)
     inventory.check(1.0 if max_bad is None else max_bad)
     return inventory, held

@@ -33,6 +33,7 @@ class Stored:
         values: (h, w, bands), any integers or floats.
         full: the largest number that the file's bits allow, for unsigned integers of up to 16 bits; None otherwise.
         alpha: whether the last band says how opaque a pixel is. It is not among `bands`.
+        opaque: the number of alpha that is opaque; None where it has to be found.
         premultiplied: whether the other bands were multiplied by it already.
         nodata: a number that stands for "not measured". It becomes black, and does not count where a range is looked
             for.
@@ -41,6 +42,7 @@ class Stored:
     values: NDArray[Any]
     full: int | None
     alpha: bool = False
+    opaque: int | None = None
     premultiplied: bool = False
     nodata: float | None = None
 
@@ -80,7 +82,8 @@ def pixels_of(stored: Stored, channels: int, value_range: ValueRange | None) -> 
         stored = Stored(stored.values, stored.full, nodata=stored.nodata)  # what is tagged as alpha counts as a band
     if stored.bands != channels and not {stored.bands, channels} <= {1, 3}:
         raise OtherBands(stored.bands, channels)
-    pixels = _scaled(stored, value_range)
+    alone = stored.bands == 1 and not stored.alpha
+    pixels = _scaled(stored, value_range, channels if alone else stored.bands)
     if stored.alpha:
         pixels = _composited(pixels, stored)
     return with_channels(pixels, channels)
@@ -121,22 +124,24 @@ def looks_like_alpha(band: NDArray[Any]) -> bool:
     return bool(((band == 0) | (band == band.max())).mean() >= ALPHA_SHARE)
 
 
-def _scaled(stored: Stored, value_range: ValueRange | None) -> Array:
+def _scaled(stored: Stored, value_range: ValueRange | None, bands: int) -> Array:
+    """The numbers as pixels, some rows at a time; a single band can be written into several at once."""
     values = stored.measured()
     if not stored.deep:
-        return np.ascontiguousarray(values) if value_range is None else widened(values)
+        pixels = np.ascontiguousarray(values) if value_range is None else widened(values)
+        return with_channels(pixels, bands) if bands != values.shape[2] else pixels
+    out = np.empty((*values.shape[:2], bands), np.uint8 if value_range is None else np.uint16)
     if value_range is None and stored.full is not None:
-        out = np.empty(values.shape, np.uint8)
         for rows in _blocks(values):
             out[rows] = (values[rows].astype(np.uint32) * 255 + stored.full // 2) // stored.full
         return out
     low, high = value_range or _ends(values)
-    out = np.empty(values.shape, np.uint8 if value_range is None else np.uint16)
     largest = white(out)
-    if high == low:
-        return np.zeros_like(out)
     for rows in _blocks(values):
         part = values[rows]
+        if high == low:
+            out[rows] = 0
+            continue
         # Of halves, because high - low itself may be larger than the largest float.
         scaled = (part.astype(np.float64) / 2 - low / 2) / (high / 2 - low / 2) * largest
         black = np.isnan(scaled) if stored.nodata is None else np.isnan(scaled) | (part == stored.nodata)
@@ -146,16 +151,21 @@ def _scaled(stored: Stored, value_range: ValueRange | None) -> Array:
 
 
 def _ends(values: NDArray[Any]) -> ValueRange:
-    """The smallest and the largest finite number."""
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    """The smallest and the largest finite number; 0 and 0 if there is none."""
+    parts = (values[rows] for rows in _blocks(values))
+    finite = (part[np.isfinite(part)] if part.dtype.kind == "f" else part for part in parts)
+    ends = [(float(part.min()), float(part.max())) for part in finite if part.size]
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0.0, 0.0)
 
 
 def _composited(pixels: Array, stored: Stored) -> Array:
     """The colours over the background, by the alpha channel."""
     alpha = stored.values[:, :, -1:].astype(np.float64)
-    # Data of 12 bits in 16 has an alpha of 12 bits: the largest number of as many bits as occur is opaque.
-    opaque = 2 ** int(alpha.max()).bit_length() - 1 if stored.values.dtype.kind in "iu" else float(alpha.max())
+    opaque: float | None = stored.opaque
+    if opaque is None:
+        # Data of 12 bits in 16 has an alpha of 12 bits: the largest number of as many bits as occur is opaque.
+        whole = stored.values.dtype.kind in "iu"
+        opaque = 2 ** int(alpha.max()).bit_length() - 1 if whole else float(alpha.max())
     share = alpha / max(opaque, 1e-300)
     back = (1 - share) * (BACKGROUND / 255 * white(pixels))
     return (

@@ -21,7 +21,8 @@ from jaxtyping import Float64
 
 from barlow.data.decoding import Stored, UnreadableImage
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.inventory import in_threads
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.stored import ValueRange
 from barlow.views.keys import permutation
 
@@ -77,7 +78,7 @@ def find_range(source: FolderSource, *, seed: int = 0, workers: int = 2) -> Foun
 
     count = len(source)
     chosen = np.arange(count) if count <= IMAGES else np.sort(np.asarray(permutation(seed, 0, count))[:IMAGES])
-    with without_library_noise():
+    with kept_from_the_screen():
         samples = [s for s in in_threads(look, chosen.tolist(), workers) if s is not None]
     if not samples:
         return None
