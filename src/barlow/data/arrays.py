@@ -11,11 +11,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from barlow.data.decoded import Header, UnreadableImage, check_memory, check_size
-from barlow.data.stored import Stored
+from barlow.data.stored import MOST_BANDS, Stored
 
 MAGIC = b"\x93NUMPY"
 ZIP = b"PK\x03\x04"
-MOST_BANDS = 1_024
 
 
 def is_array(start: bytes) -> bool:

@@ -40,13 +40,13 @@ def decode_any(
     data: bytes, channels: int, max_pixels: int, value_range: ValueRange | None = None
 ) -> tuple[Array, Header]:
     """The pixels and the header of an image of any of the formats, by the convention of `decoding.py`."""
-    stored = _as_stored(data, channels, max_pixels)
+    found = tiff.directory(data)
+    stored = _as_stored(data, found, channels, max_pixels)
     if stored is not None:
         numbers, header, orientation = stored
         return upright(pixels_of(numbers, channels, value_range), orientation), header
     # This gets a file of its own, because counting the frames leaves the file elsewhere than at the first one.
     multiframe = has_more_frames(io.BytesIO(data), max_pixels)
-    found = tiff.directory(data)
     if found is not None:
         data = _in_one_plane(data, found)
     with opened(io.BytesIO(data), max_pixels) as image:
@@ -68,7 +68,7 @@ def decode_any(
 
 def stored_values(data: bytes, max_pixels: int) -> Stored | None:
     """The numbers of an image as its file stores them; None where they are 8 bits of grey, colour and alpha."""
-    stored = _as_stored(data, 3, max_pixels)
+    stored = _as_stored(data, tiff.directory(data), 3, max_pixels)
     if stored is not None:
         return stored[0]
     with opened(io.BytesIO(data), max_pixels) as image:
@@ -79,11 +79,13 @@ def stored_values(data: bytes, max_pixels: int) -> Stored | None:
         return _of_16_bits(image, low)
 
 
-def _as_stored(data: bytes, channels: int, max_pixels: int) -> tuple[Stored, Header, int] | None:
+def _as_stored(
+    data: bytes, found: tiff.Directory | None, channels: int, max_pixels: int
+) -> tuple[Stored, Header, int] | None:
     """What is read without Pillow: the numbers, the header, the EXIF orientation."""
     if arrays.is_array(data[:8]):
         return (*arrays.read(data, max_pixels, channels), 1)
-    layout = tiff_values.layout_of(tiff.directory(data))
+    layout = tiff_values.layout_of(found)
     return None if layout is None else layout.read(data, max_pixels, channels)
 
 

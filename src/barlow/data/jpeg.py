@@ -60,7 +60,7 @@ class JpegHeader:
     def describe(self, form: str, multiframe: bool) -> Header:
         """The same as the header that all formats have; `form` is "JPEG" or "MPO"."""
         sides = (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
-        return Header(form, *sides, self.components == 1, multiframe)
+        return Header(form, *sides, self.components == 1, multiframe, 1 if self.components == 1 else 3)
 
     def check(self) -> None:
         """Refuses what no decoder here reads, by its name, and what one would read wrongly.

@@ -21,6 +21,9 @@ ALPHA_SHARE = 0.5
 Masks are so nearly everywhere. A measured band, such as near infrared that was tagged as alpha, is so hardly anywhere.
 """
 
+MOST_BANDS = 1_024
+"""More than hyperspectral instruments have; a header that promises more is damaged, or is no image's."""
+
 BLOCK = 1 << 20
 """Numbers that are converted at a time, so that an image never exists as a whole in 64 bits."""
 

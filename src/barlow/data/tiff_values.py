@@ -24,7 +24,7 @@ from PIL import Image
 
 from barlow.data import tiff
 from barlow.data.decoded import Header, UnreadableImage, check_memory, check_size
-from barlow.data.stored import Stored, looks_like_alpha
+from barlow.data.stored import MOST_BANDS, Stored, looks_like_alpha
 
 _RAW, _DEFLATE = 1, (8, 32946)
 _BY_LIBTIFF = {5: "LZW", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
@@ -35,8 +35,6 @@ _COLOURS = {0: 1, 1: 1, 2: 3}
 have their colours in 8 bits, and are Pillow's."""
 
 _BITS = {"u": (8, 10, 12, 14, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}
-
-MOST_BANDS = 1_024
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from barlow.data.stored import checked_range
+from barlow.data.stored import MOST_BANDS, checked_range
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
 from barlow.recipe.messages import NUMBER, TABLE, check_keys
@@ -53,7 +53,7 @@ class DataSection(Section):
     """Of the views: the side of squares, or [height, width]."""
     centre_size: Size | Auto | None = None
     """Of the centre views that the finished encoder takes; null: that of the views."""
-    channels: Annotated[int, Field(ge=1, le=1024)] | Auto
+    channels: Annotated[int, Field(ge=1, le=MOST_BANDS)] | Auto
     executor: Literal["in_memory", "streaming", "auto"]
     working_size: Size | Auto
     """At which images are held in memory, as of the views."""
