@@ -1,6 +1,8 @@
 """Runs on images of any depth and any number of bands, from the files to the scores."""
 
+import json
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -12,7 +14,7 @@ import tiny
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv
 
 from barlow.data.decoding import stored_values
@@ -122,6 +124,20 @@ def test_a_run_on_many_bands_goes_on_to_the_bit(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "encoder")
     pretrain(None, tmp_path / "run", resume=True, progress=False)
     assert tiny.weights(tmp_path / "run") == whole
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_two_processes_train_on_many_bands_as_one_does(executor: str, tmp_path: Path) -> None:
+    train = measurements.scenes(tmp_path / "train", 48, bands=6)
+    changes = SMALL | {"data.executor": executor, "train.steps": 6}
+    words = [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
+    for devices in ("1", "2"):
+        command = [sys.executable, "-m", "barlow.cli", "pretrain", str(train), "-c", "small_barlow_twins"]
+        subprocess.run([*command, "--out", str(tmp_path / devices), "--devices", devices, *words], check=True)
+    one, two = (load_file(tmp_path / devices / "encoder" / "model.safetensors") for devices in ("1", "2"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3)
 
 
 def test_floats_of_a_folder_of_arrays_are_trained_on(tmp_path: Path) -> None:

@@ -321,5 +321,13 @@ def test_a_photo_with_alpha_can_be_read_with_four_channels() -> None:
 
 @pytest.mark.parametrize(("bands", "channels"), [(12, 3), (12, 13), (2, 1), (3, 12), (1, 12)])
 def test_another_number_of_bands_is_refused_by_number(bands: int, channels: int) -> None:
-    with pytest.raises(UnreadableImage, match=rf"has {bands} bands?, and images are read with {channels} \("):
+    with pytest.raises(UnreadableImage, match=rf"has {bands} bands?, and images are read with {channels}; "):
         decode(measurements.tiff(numbers("u2", bands)), channels=channels, value_range=(0, 65_535))
+
+
+def test_a_fifth_band_beside_cmyk_is_not_dropped() -> None:
+    data = bytearray(measurements.tiff(numbers("u1", 5), extra=(0,)))
+    at = data.rindex(struct.pack("<HHII", 262, 4, 1, 1))
+    data[at + 8] = 5  # CMYK
+    with pytest.raises(UnreadableImage):
+        decode(bytes(data))

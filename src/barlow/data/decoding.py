@@ -5,8 +5,8 @@ opened, and NumPy's arrays: most vulnerabilities of image libraries are in the o
 another program.
 
 A damaged file is refused, never completed with grey: `jpeg.py` decodes JPEGs with libjpeg-turbo, whose warnings are
-errors here. `formats.py` decodes with Pillow. What has more bands or more bits than Pillow knows is read by `tiff.py`
-and `arrays.py`.
+errors here. `formats.py` decodes with Pillow. What has more bands or more bits than Pillow knows is read by
+`tiff_values.py` and `arrays.py`.
 
 Convention: this is how every layout of pixels becomes 8-bit RGB or grey, or 16-bit pixels of any number of bands. It is
 the same in training, in evaluation and wherever features are computed.

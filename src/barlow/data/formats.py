@@ -60,6 +60,8 @@ def decode_any(
         low = _low_bytes(data, max_pixels) if wide and value_range is not None and image.mode != "I;16" else None
         _load(image)
         check_size(image.width, image.height, max_pixels)
+        if found is not None and (bands := found.get(tiff.SAMPLES, 1)) > len(image.getbands()):
+            raise OtherBands(bands, channels)  # a fifth band beside CMYK, for example, which Pillow drops
         pixels = _in_blocks(image, key, low, channels, value_range)
         if found is not None:
             damage.check_tiff(data, found, lambda: _as_compressed(image, found, pixels))

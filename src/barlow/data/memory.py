@@ -81,7 +81,8 @@ def _hold(source: ImageSource, working_size: Size, workers: int) -> tuple[Invent
     channels = getattr(source, "channels", 3) if first is None else first.shape[2]
     shape = _shape(working_size, met)
     # The rows of unreadable images are never written to, and memory that is not written to is not taken.
-    pixels = np.empty((count, channels, *shape), np.uint8 if first is None else first.dtype)
+    wide = getattr(source, "value_range", None) is not None if first is None else first.dtype == np.uint16
+    pixels = np.empty((count, channels, *shape), np.uint16 if wide else np.uint8)
     sizes = np.zeros((count, 2), np.int64)
 
     def take(index: int) -> tuple[int, Header | None, str]:
