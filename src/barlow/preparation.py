@@ -10,6 +10,7 @@ from torch import Tensor
 
 from barlow import choices, facts, objectives, reasons, trial
 from barlow.data import memory, statistics
+from barlow.data.counting import Counted, not_shown
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
@@ -41,15 +42,18 @@ class Prepared:
     source: ImageSource
     ids: np.ndarray
     """Of the usable images in the source."""
+    digests: np.ndarray
+    """Of the usable images, for images.json."""
 
 
-def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
+def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
     """Opens and inventories the images, resolves what is `auto`, and builds the loader of this process's rows.
 
     Args:
         chosen: the recipe.
         world: the processes that train together.
         objective: one that was given in Python; the recipe's if not given.
+        counted: told how many files have been listed, and images read.
 
     Raises:
         ValueError: no such data, too few images, too many unreadable, or a batch that the objective cannot use or the
@@ -57,7 +61,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    data, (source, channels, found) = chosen.data, _opened(chosen, expected)
+    data, (source, channels, found) = chosen.data, _opened(chosen, expected, counted)
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels)
@@ -67,11 +71,11 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
 
     held = None
     if executor == "in_memory":
-        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
+        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads, counted=counted)
         working = size_of(tuple(held.pixels.shape[2:]))
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
-        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
+        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     measured = None
     if expected is not None and expected.channels == channels:
@@ -115,6 +119,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
+        inventory.digests,
     )
 
 
@@ -152,12 +157,16 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
     return schema.check(override(chosen.as_dict(), changes)), origin.normalization
 
 
-def _opened(chosen: Recipe, expected: Normalization | None) -> tuple[ImageSource, int, facts.ImageFacts]:
+def _opened(
+    chosen: Recipe, expected: Normalization | None, counted: Counted
+) -> tuple[ImageSource, int, facts.ImageFacts]:
     """The source, with as many channels as it is trained with, and what a look at it shows."""
 
     def opened(channels: int) -> ImageSource:
         data = chosen.data
-        return open_source(data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels)
+        return open_source(
+            data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels, counted=counted
+        )
 
     given = chosen.data.channels
     first = 3 if given == "auto" else given

@@ -4,7 +4,8 @@ import math
 from collections import Counter
 
 from barlow import choices, facts
-from barlow.data.inventory import Inventory
+from barlow.data import oddities
+from barlow.data.inventory import Inventory, counts
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
@@ -21,7 +22,9 @@ def of(
 ) -> list[str]:
     """What was chosen and why, a line each."""
     recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
-    skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
+    skipped = (
+        f", {len(inventory.skipped)} skipped ({counts(inventory.reasons)}; data.json)" if inventory.skipped else ""
+    )
     height, width = inventory.median_size
     widths = "; ".join(
         f"{name} {'-'.join(map(str, head['widths']))}"
@@ -33,6 +36,7 @@ def of(
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
         f"median {height}x{width} (height x width), "
         f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
+        *oddities.lines(inventory, batch),
         *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{_network(recipe)}, stem {plan.stem}; {widths}",
