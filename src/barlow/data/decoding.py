@@ -4,7 +4,7 @@ The format is found from the content, never from the file's name. Only JPEG (wit
 opened: most vulnerabilities of image libraries are in the other formats, and EPS even starts another program.
 
 A damaged file is refused, never completed with grey: `jpeg.py` decodes JPEGs with libjpeg-turbo, whose warnings are
-errors here. `formats.py` decodes everything else with Pillow.
+errors here. `formats.py` decodes everything else with Pillow, and `damage.py` looks for the damage that Pillow passes.
 
 Convention: this is how every layout of pixels becomes 8-bit RGB or grey. It is the same in training, in evaluation and
 wherever features are computed.
@@ -36,7 +36,8 @@ from barlow.data.jpeg import decode_jpeg, find_header
 __all__ = ["MAX_PIXELS", "Array", "Header", "UnreadableImage", "decode", "decode_with_header", "read_header"]
 
 MAX_PIXELS = 64_000_000
-"""The default limit: a photo of 64 megapixels, which takes 192 MB as RGB, in each worker."""
+"""The default limit: a photo of 64 megapixels, which takes 192 MB as RGB, in each worker. What decoding takes in all is
+limited too (`decoded.check_memory`)."""
 
 
 def decode(data: bytes, *, channels: int = 3, max_pixels: int = MAX_PIXELS, min_side: int = 0) -> Array:
@@ -45,7 +46,8 @@ def decode(data: bytes, *, channels: int = 3, max_pixels: int = MAX_PIXELS, min_
     Args:
         data: the file's bytes.
         channels: 3 for RGB, 1 for grey.
-        max_pixels: an image with more pixels is refused, from its header. Pillow's own limit of 178,956,970 holds too.
+        max_pixels: an image with more pixels is refused, from its header, and one whose decoding would take more than
+            288 MB, or 4.5 bytes for each of so many pixels. Pillow's own limit of 178,956,970 pixels holds too.
         min_side: if positive, a JPEG may be decoded at one to seven eighths of its size, as long as its shorter side
             keeps this many pixels. That is much faster for photos that will be cropped and shrunk anyway.
 
