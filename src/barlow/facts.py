@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from barlow.data.decoded import colourless
 from barlow.data.decoding import UnreadableImage
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
@@ -69,7 +70,8 @@ def _looked_at(source: ImageSource) -> ImageFacts:
         except UnreadableImage:
             continue
         shapes.append(image.shape[:2])
-        grey = grey and bool((image[..., :1] == image[..., 1:]).all())
+        grey = grey and colourless(image)
+        del image  # before the next one is decoded
     # Too many bad files are no matter here: the inventory refuses them, with their reasons.
     if not shapes:
         return ImageFacts(len(source), None, grey=False)

@@ -149,7 +149,7 @@ def test_conversion_by_rows_is_that_of_the_whole(form: str, mode: str, monkeypat
     image = Image.fromarray(photograph(3)).convert("L" if mode in ("F", "LA") else "RGB").convert(mode)
     data = encode(image, form)
     whole = decode(data), decode(data, channels=1)
-    monkeypatch.setattr("barlow.data.formats._BLOCK_PIXELS", 160 * 7)
+    monkeypatch.setattr("barlow.data.decoded.BLOCK_PIXELS", 160 * 7)
     assert np.array_equal(decode(data), whole[0])
     assert np.array_equal(decode(data, channels=1), whole[1])
 

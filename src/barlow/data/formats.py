@@ -26,7 +26,7 @@ from PIL import (  # with its plugin, a format is made known to Image.open
 )
 
 from barlow.data import damage, foreign, tiff
-from barlow.data.decoded import Array, Header, UnreadableImage, check_memory, check_size, upright
+from barlow.data.decoded import Array, Header, UnreadableImage, check_memory, check_size, row_blocks, upright
 
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -38,9 +38,6 @@ _PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 """The formats that are opened, by Pillow's names. "JPEG" includes MPO: a JPEG with further ones behind it."""
-
-_BLOCK_PIXELS = 1 << 20
-"""Pixels that are converted at once."""
 
 BACKGROUND = 128
 """The grey that transparent pixels are composited over; `decoding.py` says why."""
@@ -154,7 +151,9 @@ def _check_memory(image: Image.Image, size: int, channels: int, orientation: int
     pixels = image.width * image.height
     stored = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
     codec = 0
-    if image.format == "WEBP":
+    if image.format == "PNG" and image.mode == "RGB" and "transparency" in image.info:
+        codec = 4 * pixels  # colour of sixteen bits is decoded twice
+    elif image.format == "WEBP":
         codec = 8 * pixels  # two canvases
     elif image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
@@ -290,8 +289,7 @@ class _Key:
 
 def _in_blocks(image: Image.Image, key: _Key | None, channels: int) -> Array:
     """Converts some rows at a time, as every conversion takes several times the memory of what it converts."""
-    step = max(1, _BLOCK_PIXELS // image.width)
-    blocks = [(top, min(top + step, image.height)) for top in range(0, image.height, step)]
+    blocks = list(row_blocks(image.height, image.width))
 
     def block(rows: tuple[int, int]) -> Image.Image:
         return image if len(blocks) == 1 else image.crop((0, rows[0], image.width, rows[1]))

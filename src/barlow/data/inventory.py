@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from barlow.data import identity
 from barlow.data.counting import Counted, not_shown, over
+from barlow.data.decoded import colourless
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource, printable
 from barlow.data.last_words import kept_from_the_screen
@@ -180,15 +181,20 @@ def _scan(source: ImageSource, sample: int | None, workers: int, seed: int, coun
     chosen = np.arange(count) if sample is None or sample >= count else np.sort(permutation(seed, 0, count)[:sample])
     seen = set(take.skipped)
     decoded = [int(index) for index in chosen if int(index) not in seen]
-    images = in_threads(_attempt(source.read), decoded, workers)
-    for index, image, reason in over(images, "images read", len(decoded), counted):
-        if image is None:
+
+    def look(index: int) -> bool:  # in the thread that has the image, so that no images wait for another thread
+        image = source.read(index)
+        if not isinstance(source, FolderSource):
+            take.sizes[index] = image.shape[:2]
+            take.digests[index] = identity.of_pixels(image)
+        return colourless(image)
+
+    looks = in_threads(_attempt(look), decoded, workers)
+    for index, grey, reason in over(looks, "images read", len(decoded), counted):
+        if grey is None:
             take.bad(index, reason)
         else:
-            take.image(image)
-            if not isinstance(source, FolderSource):
-                take.sizes[index] = image.shape[:2]
-                take.digests[index] = identity.of_pixels(image)
+            take.grey = take.grey and grey
     # All headers have been read, but only a sample of the pixels: the share of bad ones in it stands for the rest.
     fraction = min(1.0, bad_headers / count + (len(take.skipped) - bad_headers) / max(len(decoded), 1))
     return take.inventory(len(decoded) + (bad_headers if len(decoded) + bad_headers == count else 0), fraction)
@@ -214,8 +220,7 @@ class Taking:
             self.multiframe.add(index)
 
     def image(self, image: Array) -> None:
-        if self.grey and image.shape[2] == 3:
-            self.grey = bool((image[:, :, :1] == image[:, :, 1:]).all())
+        self.grey = self.grey and colourless(image)
 
     def inventory(self, decoded: int, bad_fraction: float) -> Inventory:
         source, count = self.source, len(self.source)

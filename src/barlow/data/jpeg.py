@@ -226,7 +226,8 @@ def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array
     try:
         return simplejpeg.decode_jpeg(data, colours, min_height=min_side, min_width=min_side)
     except ValueError as error:
-        mended = _without_strays(data, str(error)) or _without_padding(data, str(error))
+        mends_of = (_without_strays, _without_padding, _of_known_revision)
+        mended = next((found for mend in mends_of if (found := mend(data, str(error))) is not None), None)
         if mended is None or mended == data or not mends:
             raise
         try:
@@ -269,6 +270,14 @@ def _without_padding(data: bytes, warning: str) -> bytes | None:
         return None
     filled = _filled(data)
     return data[: end - filled] + data[end:] if filled >= int(found[1]) else None
+
+
+def _of_known_revision(data: bytes, warning: str) -> bytes | None:
+    """The file with 1 for the revision of JFIF, of which there is no other; it says nothing of the pixels."""
+    if "unknown JFIF revision" not in warning:
+        return None
+    at = next((s + 7 for marker, s, _, _ in segments(data) if marker == 0xE0 and data[s + 2 : s + 6] == b"JFIF"), 0)
+    return data[:at] + b"\1" + data[at + 1 :] if at else None
 
 
 def _filled(data: bytes) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from barlow.data import identity
 from barlow.data.counting import Counted, not_shown, over
+from barlow.data.decoded import BLOCK_PIXELS
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, Taking, in_threads
@@ -143,6 +144,10 @@ def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None,
 def _squash(image: Array, shape: HeightWidth) -> Array:
     if image.shape[:2] == shape:
         return image
-    small = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
-    resized = np.asarray(small.resize(shape[::-1], Image.Resampling.BILINEAR))
-    return resized.reshape(*shape, image.shape[2])
+    channels = image.shape[2]
+    if channels == 3 and image.shape[0] * image.shape[1] <= BLOCK_PIXELS:
+        return np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR))
+    # Of a large image by channel: the same values, and Pillow needs no four bytes of each pixel for a copy.
+    planes = (Image.fromarray(np.ascontiguousarray(image[:, :, k])) for k in range(channels))
+    resized = [np.asarray(plane.resize(shape[::-1], Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, axis=2)
