@@ -196,6 +196,15 @@ def test_a_tiff_in_planes_is_checked_by_plane() -> None:
     assert "strip 2" in refusal(overwritten(data, offset + length // 2, offset + length // 2 + 64))
 
 
+def test_strips_of_jpeg_may_leave_out_their_end_marker() -> None:
+    data = encode(photograph(5), "TIFF", compression="jpeg")
+    ((offset, length),) = tiff_strips(data)
+    assert data[offset + length - 2 : offset + length] == b"\xff\xd9"
+    cut = data.replace(np.array([length], "<u4").tobytes(), np.array([length - 2], "<u4").tobytes(), 1)
+    assert cut != data
+    assert np.array_equal(decode(cut), decode(data))
+
+
 def test_the_check_of_a_tiff_leaves_a_missing_checksum_alone() -> None:
     data = planar_tiff(photograph(7))
     _, length = tiff_strips(data)[0]

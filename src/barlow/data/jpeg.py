@@ -19,7 +19,7 @@ _ARITHMETIC = {0xC9, 0xCA}
 _LOSSLESS = 0xC3
 _SCAN = 0xDA
 
-_DAMAGED = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+DAMAGED = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 """How libjpeg's warnings about missing or damaged data begin."""
 
 FILLED = 8
@@ -167,10 +167,10 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
         colours = "RGB"  # libjpeg converts no colours of a lossless file
     _check_cost(data, header, channels, min_side, max_pixels)
     try:
-        pixels = _strictly(data, colours, min_side)
+        pixels = strictly(data, colours, min_side)
     except ValueError as error:
         reason = str(error)
-        if not reason.startswith(_DAMAGED):
+        if not reason.startswith(DAMAGED):
             return None
         raise UnreadableImage(f"damaged JPEG: {reason.removeprefix('Corrupt JPEG data: ')}") from None
     if header.process in _PROGRESSIVE and _filled(data) >= FILLED and not _has_all_scans(data):
@@ -214,7 +214,7 @@ def _components_of_first_scan(data: bytes) -> int:
     return next((data[start + 2] for marker, start, _, _ in segments(data) if marker == _SCAN), 0)
 
 
-def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:
+def strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:
     """Decodes a JPEG with warnings as errors, but for those about bytes that are of no consequence for its pixels.
 
     Such bytes are taken out, and what is left is decoded as strictly. So a first warning, at which libjpeg stops, does
@@ -231,9 +231,9 @@ def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array
         if mended is None or mended == data or not mends:
             raise
         try:
-            return _strictly(mended, colours, min_side, mends - 1)
+            return strictly(mended, colours, min_side, mends - 1)
         except ValueError as later:
-            raise (later if str(later).startswith(_DAMAGED) else error) from None
+            raise (later if str(later).startswith(DAMAGED) else error) from None
 
 
 def _without_strays(data: bytes, warning: str) -> bytes | None:
