@@ -28,7 +28,7 @@ nightly: .venv/ready
 	$(BIN)/python experiments/exactness.py
 
 # What is promised in docs/performance.md: fifteen minutes on two quiet cores, and the page's tables from the lines.
-BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs
+BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs damage
 
 bench: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \

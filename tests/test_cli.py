@@ -198,6 +198,7 @@ def test_a_run_says_what_it_chose_and_where_the_results_are(
     assert f"encoder  {run / 'encoder'}" in out
     assert f"barlow evaluate {run} --train" in out
     assert sorted(entry.name for entry in run.iterdir() if entry.name != ".lock") == [
-        "checkpoints", "data.json", "encoder", "environment.json", "metrics.jsonl", "recipe.yaml", "views.png",
+        "checkpoints", "data.json", "encoder", "environment.json", "images.json", "metrics.jsonl", "recipe.yaml",
+        "views.png",
     ]  # fmt: skip
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["step-000002"]

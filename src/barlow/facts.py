@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from barlow.data.decoded import colourless
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.last_words import kept_from_the_screen
@@ -103,5 +104,5 @@ def _look(source: ImageSource, index: int) -> _Look:
     stored = source.stored(index) if isinstance(source, FolderSource) else None
     image = source.read(index, 0) if stored is None else stored.measured()
     height, width, bands = image.shape
-    grey = bands in (1, 3) and bool((image[..., :1] == image[..., 1:]).all())
+    grey = bands in (1, 3) and colourless(image)
     return _Look(height, width, bands, grey, stored is not None and stored.deep)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from barlow import choices, facts, objectives, reasons, trial
 from barlow.data import memory, statistics
+from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import ValueRange
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, scan
@@ -45,15 +46,18 @@ class Prepared:
     source: ImageSource
     ids: np.ndarray
     """Of the usable images in the source."""
+    digests: np.ndarray
+    """Of the usable images, for images.json."""
 
 
-def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
+def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
     """Opens and inventories the images, resolves what is `auto`, and builds the loader of this process's rows.
 
     Args:
         chosen: the recipe.
         world: the processes that train together.
         objective: one that was given in Python; the recipe's if not given.
+        counted: told how many files have been listed, and images read.
 
     Raises:
         ValueError: no such data, too few images, too many unreadable, or a batch that the objective cannot use or the
@@ -61,7 +65,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    data, (source, channels, found, values) = chosen.data, _opened(chosen, expected, machine)
+    data, (source, channels, found, values) = chosen.data, _opened(chosen, expected, machine, counted)
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
@@ -71,15 +75,14 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
 
     held = None
     if executor == "in_memory":
-        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
+        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads, counted=counted)
         working = size_of(tuple(held.pixels.shape[2:]))
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
-        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
+        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
-    same = expected is not None and (expected.channels, expected.value_range) == (channels, values.ends)
-    of_weights = expected if same else None  # they know no other images
-    measured = _mean_and_std(data, of_weights, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
+    measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
         chosen,
         machine,
@@ -125,6 +128,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
+        inventory.digests,
     )
 
 
@@ -163,14 +167,19 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
 
 
 def _opened(
-    chosen: Recipe, expected: Normalization | None, machine: facts.Machine
+    chosen: Recipe, expected: Normalization | None, machine: facts.Machine, counted: Counted
 ) -> tuple[ImageSource, int, facts.ImageFacts, reasons.Values]:
     """The source, with as many channels and the range of values as it is trained with, and what a look at it shows."""
 
     def opened(channels: int, value_range: ValueRange | None) -> ImageSource:
         data = chosen.data
         return open_source(
-            data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels, value_range=value_range
+            data.sources,
+            split=data.split,
+            channels=channels,
+            max_pixels=data.max_pixels,
+            value_range=value_range,
+            counted=counted,
         )
 
     given = chosen.data.channels
@@ -208,8 +217,17 @@ def _mean_and_std(
     seed: int,
     workers: int,
 ) -> tuple[list[float], list[float]] | None:
-    """Of each channel: as given weights expect it, or over the images in memory, or over a sample of those in the
-    source; None if the recipe has both."""
+    """Of each channel; None if the recipe has both.
+
+    Args:
+        data: the recipe's section.
+        of_weights: what given weights expect, which know no other images.
+        held: the images in memory, if they are there; else a sample of those in the source is measured.
+        source: of the images.
+        ids: of the usable ones.
+        seed: chooses the sample.
+        workers: threads that decode.
+    """
     if of_weights is not None:
         return list(of_weights.mean), list(of_weights.std)
     if "auto" not in (data.mean, data.std):

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from torch import nn
 from barlow import preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, Say, build_learner, seconds_per_step
+from barlow.data import identity
 from barlow.data.centre import centre_views
+from barlow.data.counting import Counted, not_shown
 from barlow.data.folder import printable
+from barlow.data.inventory import TooManyUnreadable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import World, joined
 from barlow.machine import available_cores, environment
@@ -32,7 +35,7 @@ from barlow.run import Run, load_recipe_text
 from barlow.stopping import memory_explained, stoppable
 from barlow.train import train
 from barlow.views.keys import permutation
-from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.watchers import Checkpointer, Counter, LiveLine, MetricsLog, ReplacedImages, Watcher
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,9 @@ class _Pretraining:
                 storage.remove_leftovers(folder)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        prepared = prepared_alike(chosen, world, self.given.objective)
+        counted = _counter() if progress else not_shown
+        with self._bad_images_listed():
+            prepared = prepared_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
             say(line)
         loader = prepared.loader
@@ -166,7 +171,7 @@ class _Pretraining:
             run.save_checkpoint(step, tensors, {"total": total, **rest})
 
         log = MetricsLog(run, plan.recipe.train.log_steps, say)
-        watchers = self._watchers(plan, log, save, progress)
+        watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
         with stoppable(run, save, world) as stop_if_asked, _memory_explained(plan):
             train(
                 learner,
@@ -228,6 +233,7 @@ class _Pretraining:
             )
             header = f"# barlow pretrain -c recipe.yaml --out ANOTHER_FOLDER repeats this run. {what}\n"
             storage.write_json(run.path / "data.json", prepared.report)
+            storage.write_json(run.path / "images.json", identity.as_json(prepared.digests))
             storage.write_png(run.path / "views.png", prepared.sheet())
             if first is not None:
                 _write_encoder(run.path / "start", first, plan)
@@ -236,8 +242,27 @@ class _Pretraining:
         storage.write_json(run.path / "environment.json", environment(str(self.world.device), self.world.size))
         run.rewind_metrics(start)
 
-    def _watchers(self, plan: Plan, log: MetricsLog, save: Callable[[int], None], progress: bool) -> list[Watcher]:
-        watchers: list[Watcher] = [ReplacedImages(self.tell)]
+    @contextlib.contextmanager
+    def _bad_images_listed(self) -> Iterator[None]:
+        """Where too many images cannot be read, leaves the list of them in data.json before it stops."""
+        try:
+            yield
+        except TooManyUnreadable as error:
+            path = self.run.path / "data.json"
+            if not self.world.main or self.resume:
+                raise
+            storage.write_json(path, error.report)
+            raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None
+
+    def _watchers(
+        self,
+        plan: Plan,
+        log: MetricsLog,
+        save: Callable[[int], None],
+        progress: bool,
+        locate: Callable[[int], str],
+    ) -> list[Watcher]:
+        watchers: list[Watcher] = [ReplacedImages(self.tell, locate)]
         if self.world.main:
             train = plan.recipe.train
             watchers += [log, Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps)]
@@ -248,10 +273,18 @@ class _Pretraining:
         return watchers
 
 
-def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> preparation.Prepared:
+def _counter() -> Counter:
+    from rich.console import Console
+
+    return Counter(Console(stderr=True))
+
+
+def prepared_alike(
+    chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown
+) -> preparation.Prepared:
     """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
     if world.main:
-        prepared = preparation.prepare(chosen, world, objective)
+        prepared = preparation.prepare(chosen, world, objective, counted)
         world.share(json.dumps(prepared.plan.recipe.as_dict()))
         return prepared
     return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)

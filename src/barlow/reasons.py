@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import choices, facts
+from barlow.data import oddities
 from barlow.data.decoding import ValueRange
-from barlow.data.inventory import Inventory
+from barlow.data.inventory import Inventory, counts
 from barlow.data.value_range import FoundRange
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
@@ -25,7 +26,9 @@ def of(
 ) -> list[str]:
     """What was chosen and why, a line each."""
     recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
-    skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
+    skipped = (
+        f", {len(inventory.skipped)} skipped ({counts(inventory.reasons)}; data.json)" if inventory.skipped else ""
+    )
     height, width = inventory.median_size
     widths = "; ".join(
         f"{name} {'-'.join(map(str, head['widths']))}"
@@ -37,6 +40,7 @@ def of(
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
         f"median {height}x{width} (height x width), "
         f"{_channels(plan.channels)}, {where}",
+        *oddities.lines(inventory, batch),
         *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{_network(recipe)}, stem {plan.stem}; {widths}",

@@ -3,6 +3,7 @@
 recipe.yaml        the resolved recipe; `barlow pretrain -c recipe.yaml` repeats the run
 environment.json   versions, processor, command
 data.json          what was found, what was skipped and why
+images.json        a digest of each image, by which test images are found among them
 metrics.jsonl      one line per logged step
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept
@@ -31,6 +32,7 @@ _MEMBERS = (
     "recipe.yaml",
     "environment.json",
     "data.json",
+    "images.json",
     "metrics.jsonl",
     "views.png",
     "checkpoints",
@@ -72,6 +74,8 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"--out {path} is a file; name a folder")
         contents = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock") if path.is_dir() else []
+        if contents == ["data.json"] and (path / ".lock").exists():
+            contents = []  # the list of a run that stopped at its images, before it began
         if contents and not overwrite:
             raise RunFolderError(
                 f"--out {path} is not empty; use --resume to go on with the run in it, --overwrite to replace it, "

@@ -196,6 +196,15 @@ def test_a_tiff_in_planes_is_checked_by_plane() -> None:
     assert "strip 2" in refusal(overwritten(data, offset + length // 2, offset + length // 2 + 64))
 
 
+def test_strips_of_jpeg_may_leave_out_their_end_marker() -> None:
+    data = encode(photograph(5), "TIFF", compression="jpeg")
+    ((offset, length),) = tiff_strips(data)
+    assert data[offset + length - 2 : offset + length] == b"\xff\xd9"
+    cut = data.replace(np.array([length], "<u4").tobytes(), np.array([length - 2], "<u4").tobytes(), 1)
+    assert cut != data
+    assert np.array_equal(decode(cut), decode(data))
+
+
 def test_the_check_of_a_tiff_leaves_a_missing_checksum_alone() -> None:
     data = planar_tiff(photograph(7))
     _, length = tiff_strips(data)[0]
@@ -228,3 +237,40 @@ def test_of_two_hundred_files_those_are_refused_that_are_damaged(files: list[Mad
         else:
             assert min_side or pixels.shape == (header.height, header.width, 3)
     assert wrong == []
+
+
+@pytest.mark.parametrize("process", [0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCA, 0xCB, 0xCF])
+def test_a_frame_header_that_lies_about_its_process_or_size_ends_no_process(process: int) -> None:
+    program = textwrap.dedent(f"""
+        import numpy as np
+        from damaged import encode, lossless_jpeg, photograph
+        from barlow.data.decoding import UnreadableImage, decode
+        files = [encode(photograph(1), "JPEG", progressive=k == 1) for k in range(2)]
+        files += [lossless_jpeg(120, 160, components, 8) for components in (1, 3)]
+        draws = np.random.default_rng({process})
+        for data in files:
+            at = max(data.find(bytes([0xFF, marker])) for marker in (0xC0, 0xC2, 0xC3))
+            for trial in range(60):
+                changed = bytearray(data)
+                changed[at + 1] = {process}
+                for k in range(trial % 4):  # bits, sides, components and their sampling
+                    changed[at + 4 + int(draws.integers(0, 15))] = int(draws.integers(0, 40))
+                for min_side in (0, 16):
+                    try:
+                        decode(bytes(changed), min_side=min_side, max_pixels=4_000_000)
+                    except UnreadableImage:
+                        pass
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_an_unknown_revision_of_jfif_excuses_no_damage() -> None:
+    data = encode(photograph(1), "JPEG", quality=85, restart_marker_rows=1)
+    at = data.find(b"JFIF\0") + 5
+    odd = overwritten(data, at, at + 1, 9)
+    assert np.array_equal(decode(odd), decode(data))
+    middle = (scan_start(odd) + len(odd)) // 2
+    assert "damaged JPEG" in refusal(overwritten(odd, middle, middle + 64))

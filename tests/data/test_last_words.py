@@ -78,3 +78,20 @@ def test_without_a_second_process_remarks_are_still_not_seen(
         os.write(2, b"remark")
     os.write(2, b"afterwards")
     assert capfd.readouterr().err == "afterwards"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closing a descriptor before a program starts is POSIX's")
+def test_a_closed_screen_is_no_file_of_ours(tmp_path: Path) -> None:
+    program = """
+        import os, sys
+        from barlow.data.last_words import kept_from_the_screen
+        with kept_from_the_screen():
+            os.write(2, b"remark")
+        with open(sys.argv[1], "wb") as file:
+            os.write(2, b"remark")
+            file.write(b"ours")
+    """
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    words = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "file")]
+    assert subprocess.run(words, check=False, env=paths, preexec_fn=lambda: os.close(2)).returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"ours"

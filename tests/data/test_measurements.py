@@ -271,7 +271,7 @@ def png(values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("block", [1 << 20, 100])
 @pytest.mark.parametrize("bands", [1, 3, 4])
 def test_a_png_of_16_bits_keeps_them_all(bands: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("barlow.data.formats._BLOCK_PIXELS", block)
+    monkeypatch.setattr("barlow.data.decoded.BLOCK_PIXELS", block)
     made = numbers("u2", bands)
     data, ends = png(made), (0.0, 65_535.0)
     assert np.array_equal(read(data), made)

@@ -148,7 +148,7 @@ def test_conversion_by_rows_is_that_of_the_whole(form: str, mode: str, monkeypat
     image = Image.fromarray(photograph(3)).convert("L" if mode in ("F", "LA") else "RGB").convert(mode)
     data = encode(image, form)
     whole = decode(data), decode(data, channels=1)
-    monkeypatch.setattr("barlow.data.formats._BLOCK_PIXELS", 160 * 7)
+    monkeypatch.setattr("barlow.data.decoded.BLOCK_PIXELS", 160 * 7)
     assert np.array_equal(decode(data), whole[0])
     assert np.array_equal(decode(data, channels=1), whole[1])
 
@@ -162,5 +162,5 @@ def test_numbers_are_scaled_by_rows_as_the_whole_is(
     data = encode(Image.fromarray(draws), "TIFF")
     whole = decode(data, value_range=ends)
     assert (whole.min(), whole[20, 1, 0]) == (0, 255 if ends is None else 65_535)
-    monkeypatch.setattr("barlow.data.stored.BLOCK", 30 * 10)
+    monkeypatch.setattr("barlow.data.decoded.BLOCK_PIXELS", 30 * 10)
     assert np.array_equal(decode(data, value_range=ends), whole)

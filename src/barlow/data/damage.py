@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
-from barlow.data import tiff
+from barlow.data import jpeg, tiff
 from barlow.data.decoded import UnreadableImage
 
 Pixels = Callable[[], NDArray[np.uint8] | None]
@@ -134,12 +133,12 @@ def _check_jpeg(data: bytes, found: tiff.Directory) -> None:
     tables = bytes(found.values.get(tiff.JPEG_TABLES, ()))
     for number, (offset, length) in enumerate(found.parts):
         stored = data[offset : offset + length]
-        whole = tables[:-2] + stored[2:] if tables else stored
+        whole = (tables[:-2] + stored[2:] if tables else stored) + b"\xff\xd9"  # an end marker is often left out
         try:
-            # An eighth of the size: all of the scan is read, and little of it computed.
-            simplejpeg.decode_jpeg(whole, "GRAY", min_height=1, min_width=1)
+            # A side of one pixel stands for an eighth of the size: all of the scan is read, and little of it computed.
+            jpeg.strictly(whole, "GRAY", 1)
         except ValueError as error:
-            if str(error).startswith(("Corrupt JPEG data", "Premature end")):
+            if str(error).startswith(jpeg.DAMAGED):
                 reason = str(error).removeprefix("Corrupt JPEG data: ")
                 raise UnreadableImage(f"damaged TIFF: {_part(found)} {number}: {reason}") from None
 

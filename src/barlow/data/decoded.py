@@ -70,6 +70,23 @@ class Header:
     alpha: bool = False
 
 
+BLOCK_PIXELS = 1 << 20
+"""Pixels of which something is computed at once: many times their own memory is taken for some moments."""
+
+
+def row_blocks(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """First row and last row + 1 of each block of about `BLOCK_PIXELS`."""
+    step = max(1, BLOCK_PIXELS // max(width, 1))
+    for top in range(0, height, step):
+        yield top, min(top + step, height)
+
+
+def colourless(image: Array) -> bool:
+    """Whether all channels of an image are the same."""
+    blocks = (image[top:bottom] for top, bottom in row_blocks(*image.shape[:2]))
+    return all(bool((block[:, :, :1] == block[:, :, 1:]).all()) for block in blocks)
+
+
 def upright(pixels: Array, orientation: int) -> Array:
     """Undoes an EXIF orientation, 1 to 8 (Exif 2.32, 4.6.4). From 5 on, height and width change places."""
     if orientation >= 5:

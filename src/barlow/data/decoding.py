@@ -5,8 +5,8 @@ opened, and NumPy's arrays: most vulnerabilities of image libraries are in the o
 another program.
 
 A damaged file is refused, never completed with grey: `jpeg.py` decodes JPEGs with libjpeg-turbo, whose warnings are
-errors here. `formats.py` decodes with Pillow. What has more bands or more bits than Pillow knows is read by
-`tiff_values.py` and `arrays.py`.
+errors here. `formats.py` decodes with Pillow, and `damage.py` looks for the damage that Pillow passes. What has more
+bands or more bits than Pillow knows is read by `tiff_values.py` and `arrays.py`.
 
 Convention: this is how every layout of pixels becomes 8-bit RGB or grey, or 16-bit pixels of any number of bands. It is
 the same in training, in evaluation and wherever features are computed.
@@ -54,7 +54,8 @@ __all__ = [
 ]
 
 MAX_PIXELS = 64_000_000
-"""The default limit: a photo of 64 megapixels, which takes 192 MB as RGB, in each worker."""
+"""The default limit: a photo of 64 megapixels, which takes 192 MB as RGB, in each worker. What decoding takes in all is
+limited too (`decoded.check_memory`)."""
 
 
 def decode(
@@ -70,7 +71,8 @@ def decode(
     Args:
         data: the file's bytes.
         channels: 3 for RGB, 1 for grey; any other number of bands has to be in the file.
-        max_pixels: an image with more pixels is refused, from its header. Pillow's own limit of 178,956,970 holds too.
+        max_pixels: an image with more pixels is refused, from its header, and one whose decoding would take more than
+            288 MB, or 4.5 bytes for each of so many pixels. Pillow's own limit of 178,956,970 pixels holds too.
         min_side: if positive, a JPEG may be decoded at one to seven eighths of its size, as long as its shorter side
             keeps this many pixels. That is much faster for photos that will be cropped and shrunk anyway.
         value_range: the numbers that become black and white. The pixels then have 16 bits (uint16), else 8.

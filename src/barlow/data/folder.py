@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from barlow.data import decoding, last_words
+from barlow.data import decoding, identity, last_words
+from barlow.data.counting import Counted, not_shown
+from barlow.data.decoded import check_memory
 from barlow.data.decoding import Array, Header, Stored, UnreadableImage, ValueRange
 
 READ_EXTENSIONS = frozenset(
@@ -27,7 +29,10 @@ IMAGE_EXTENSIONS = READ_EXTENSIONS | _FOREIGN_EXTENSIONS
 ARRAY_EXTENSIONS = frozenset({"npy", "npz"})
 """NumPy's arrays are images where the folders hold no other images. Beside photos they are labels or features."""
 
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_TRAINING = frozenset({"train", "training"})
+_SPLITS = _TRAINING | {"val", "valid", "validation", "test", "testing"}
+SPLITS, EMPTY = "sub-folders that look like splits", "sub-folders without images"
+"""Names of notes."""
 _NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
 
 
@@ -36,8 +41,8 @@ class FolderSource:
 
     The id of an image is its position in the listing, which has the folders in the order given, and within each the
     relative paths sorted as bytes. Hidden files and folders are ignored. Links are followed, but no file or folder is
-    listed twice (they are told apart by device and inode), and real ones come before linked ones. Only regular files
-    are ever opened.
+    listed twice (they are told apart by device and inode), and real ones come before linked ones. Of several hard links
+    to a file the first that is met is listed. Only regular files are ever opened.
 
     The label of an image is the name of the sub-folder, directly below the folder given, that it lies in. There are
     labels only if every image is in such a sub-folder, there are at least two of them, and they do not look like splits
@@ -51,6 +56,7 @@ class FolderSource:
         channels: int = 3,
         max_pixels: int = decoding.MAX_PIXELS,
         value_range: ValueRange | None = None,
+        counted: Counted = not_shown,
     ) -> None:
         if not folders:
             raise ValueError("no folder given: give at least one folder of images")
@@ -62,7 +68,7 @@ class FolderSource:
         self._roots = [os.fsencode(folder) for folder in folders]
         for root in self._roots:
             _check_folder(root)
-        listing = _Listing(self._roots)
+        listing = _Listing(self._roots, counted)
         if not listing.files:
             raise ValueError(_nothing_found(self._roots, listing))
         # All paths in one byte string, with offsets: a list of a million paths takes ten times the memory, per worker.
@@ -70,7 +76,10 @@ class FolderSource:
         self._ends = np.cumsum([len(path) for _, path, _ in listing.files])
         self._root_of = np.array([root for root, _, _ in listing.files], np.int32)
         self._bytes = np.array([size for _, _, size in listing.files], np.int64)
+        self.digests = np.zeros(len(listing.files), np.uint64)
+        """Of each file that has been read here, its digest (`barlow.data.identity`); 0 of the others."""
         self.labels, self.classes = self._read_labels()
+        self._note_sub_folders(listing.sub_folders)
         for note, count in listing.notes.items():
             self.notes[note] = count
         if listing.others:
@@ -119,6 +128,8 @@ class FolderSource:
         """The header, without decoding the pixels."""
         try:
             with os.fdopen(self._open(index), "rb") as file:
+                self.digests[index] = identity.of_file(file, os.fstat(file.fileno()).st_size)
+                file.seek(0)
                 return decoding.read_header(file, channels=self.channels, max_pixels=self.max_pixels)
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
@@ -137,9 +148,12 @@ class FolderSource:
                 # The largest pixel has 16 bytes (float RGBA, uncompressed): a larger file is over the pixel limit.
                 if size > 16 * self.max_pixels + 2**20:
                     raise UnreadableImage(f"a file of {size:,} bytes for at most {self.max_pixels:,} pixels")
-                return file.read()
+                check_memory(f"a file of {size:,} bytes", size, self.max_pixels)  # before it is read
+                data = file.read()
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
+        self.digests[index] = identity.of_bytes(data)
+        return data
 
     def _open(self, index: int) -> int:
         path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
@@ -150,6 +164,15 @@ class FolderSource:
             os.close(descriptor)
             raise UnreadableImage("no longer a regular file")
         return descriptor
+
+    def _note_sub_folders(self, sub_folders: Iterable[bytes]) -> None:
+        """Notes splits that are taken together, and folders of classes that have no image."""
+        found = sorted(map(os.fsdecode, sub_folders))
+        splits = [name for name in found if name.lower() in _SPLITS]
+        if len(splits) > 1 and any(name.lower() in _TRAINING for name in splits):
+            self.notes[SPLITS] = splits
+        if self.classes is not None and (empty := [name for name in found if name not in self.classes]):
+            self.notes[EMPTY] = empty
 
     def _read_labels(self) -> tuple[np.ndarray | None, list[str] | None]:
         firsts = []
@@ -177,7 +200,10 @@ def printable(path: str | bytes | os.PathLike[str]) -> str:
 class _Listing:
     """All regular files below the roots. Images are listed as (root, relative path, bytes); the others are counted."""
 
-    def __init__(self, roots: Iterable[bytes]) -> None:
+    def __init__(self, roots: Iterable[bytes], counted: Counted) -> None:
+        self.sub_folders: set[bytes] = set()
+        """Names of the folders directly below the roots, with images or without."""
+        self._counted = counted
         self.files: list[tuple[int, bytes, int]] = []
         self.others: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
@@ -225,6 +251,8 @@ class _Listing:
             if folder and {b"recipe.yaml", b"data.json"} <= {entry.name for entry in entries}:
                 self.notes["run folders of barlow"] += 1  # their views.png is not an image of the user's
                 continue
+            self._counted("files listed", len(self._inodes) + sum(self.others.values()), None)
+            inner = []
             for entry in entries:
                 if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
                     self.notes["hidden files and folders"] += 1
@@ -239,15 +267,20 @@ class _Listing:
                     if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
                         links.append((relative, status))
                 elif stat.S_ISDIR(status.st_mode):
-                    pending.append(relative)
+                    inner.append(relative)
                 elif stat.S_ISREG(status.st_mode):
                     self._add(relative, status, found)
                 if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
                     self.notes["pipes, sockets and devices"] += 1
+                elif stat.S_ISDIR(status.st_mode) and not folder:
+                    self.sub_folders.add(relative)
+            pending.extend(reversed(inner))  # so that the first is looked into first
 
     def _add(self, relative: bytes, status: os.stat_result, found: list[tuple[bytes, int]]) -> None:
         extension = _extension(relative)
-        if extension in IMAGE_EXTENSIONS | ARRAY_EXTENSIONS:
+        if status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._inodes:
+            self.notes["hard links to files already listed"] += 1
+        elif extension in IMAGE_EXTENSIONS | ARRAY_EXTENSIONS:
             self._images = self._images or extension in IMAGE_EXTENSIONS
             self._inodes.add((status.st_dev, status.st_ino))
             found.append((relative, status.st_size))

@@ -70,7 +70,7 @@ def called(start: bytes, read: Sequence[str]) -> str:
     if text.startswith(b"version https://git-lfs"):
         return "not an image but a Git LFS pointer to it: run `git lfs pull`"
     if re.match(rb"<!doctype html|<html|<head|<body", text, re.IGNORECASE):
-        return "not an image but an HTML page, as servers send in place of a file: download it again"
+        return "not an image but an HTML page: download it again, servers send such in place of a file"
     if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!--", b"<!DOCTYPE svg")) and b"<svg" in text):
         return f"SVG is not one of the formats read ({', '.join(read)})"
     if start[4:8] == b"ftyp":

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from barlow.data import arrays, damage, tiff, tiff_values
-from barlow.data.decoded import Array, Header, OtherBands, UnreadableImage, check_memory, check_size, upright
+from barlow.data.decoded import (
+    Array,
+    Header,
+    OtherBands,
+    UnreadableImage,
+    check_memory,
+    check_size,
+    row_blocks,
+    upright,
+)
 from barlow.data.opening import opened
 from barlow.data.stored import BACKGROUND, Stored, ValueRange, looks_like_alpha, pixels_of, widened, with_channels
-
-_BLOCK_PIXELS = 1 << 20
-"""Pixels that are converted at once."""
 
 
 def read_header(file: BinaryIO, max_pixels: int, channels: int = 3) -> Header:
@@ -144,7 +150,9 @@ def _check_memory(
     pixels = image.width * image.height
     stored = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
     codec = 0
-    if image.format == "WEBP":
+    if image.format == "PNG" and image.mode in ("RGB", "RGBA") and (wide or "transparency" in image.info):
+        codec = 4 * pixels  # colour of sixteen bits is decoded twice
+    elif image.format == "WEBP":
         codec = 8 * pixels  # two canvases
     elif image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
@@ -266,8 +274,7 @@ def _in_blocks(
         channels: that it gets.
         value_range: see `pixels_of`.
     """
-    step = max(1, _BLOCK_PIXELS // image.width)
-    blocks = [(top, min(top + step, image.height)) for top in range(0, image.height, step)]
+    blocks = list(row_blocks(image.height, image.width))
     tagged = image.format == "TIFF" and image.mode == "RGBA" and channels != 4
     if tagged and not looks_like_alpha(np.asarray(image.getchannel("A"))):
         raise OtherBands(4, channels)  # of JPEG's compression, which only Pillow undoes

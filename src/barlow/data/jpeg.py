@@ -19,7 +19,7 @@ _ARITHMETIC = {0xC9, 0xCA}
 _LOSSLESS = 0xC3
 _SCAN = 0xDA
 
-_DAMAGED = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+DAMAGED = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 """How libjpeg's warnings about missing or damaged data begin."""
 
 FILLED = 8
@@ -167,10 +167,10 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
         colours = "RGB"  # libjpeg converts no colours of a lossless file
     _check_cost(data, header, channels, min_side, max_pixels)
     try:
-        pixels = _strictly(data, colours, min_side)
+        pixels = strictly(data, colours, min_side)
     except ValueError as error:
         reason = str(error)
-        if not reason.startswith(_DAMAGED):
+        if not reason.startswith(DAMAGED):
             return None
         raise UnreadableImage(f"damaged JPEG: {reason.removeprefix('Corrupt JPEG data: ')}") from None
     if header.process in _PROGRESSIVE and _filled(data) >= FILLED and not _has_all_scans(data):
@@ -214,7 +214,7 @@ def _components_of_first_scan(data: bytes) -> int:
     return next((data[start + 2] for marker, start, _, _ in segments(data) if marker == _SCAN), 0)
 
 
-def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:
+def strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:
     """Decodes a JPEG with warnings as errors, but for those about bytes that are of no consequence for its pixels.
 
     Such bytes are taken out, and what is left is decoded as strictly. So a first warning, at which libjpeg stops, does
@@ -226,13 +226,14 @@ def _strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array
     try:
         return simplejpeg.decode_jpeg(data, colours, min_height=min_side, min_width=min_side)
     except ValueError as error:
-        mended = _without_strays(data, str(error)) or _without_padding(data, str(error))
+        mends_of = (_without_strays, _without_padding, _of_known_revision)
+        mended = next((found for mend in mends_of if (found := mend(data, str(error))) is not None), None)
         if mended is None or mended == data or not mends:
             raise
         try:
-            return _strictly(mended, colours, min_side, mends - 1)
+            return strictly(mended, colours, min_side, mends - 1)
         except ValueError as later:
-            raise (later if str(later).startswith(_DAMAGED) else error) from None
+            raise (later if str(later).startswith(DAMAGED) else error) from None
 
 
 def _without_strays(data: bytes, warning: str) -> bytes | None:
@@ -269,6 +270,14 @@ def _without_padding(data: bytes, warning: str) -> bytes | None:
         return None
     filled = _filled(data)
     return data[: end - filled] + data[end:] if filled >= int(found[1]) else None
+
+
+def _of_known_revision(data: bytes, warning: str) -> bytes | None:
+    """The file with 1 for the revision of JFIF, of which there is no other; it says nothing of the pixels."""
+    if "unknown JFIF revision" not in warning:
+        return None
+    at = next((s + 7 for marker, s, _, _ in segments(data) if marker == 0xE0 and data[s + 2 : s + 6] == b"JFIF"), 0)
+    return data[:at] + b"\1" + data[at + 1 :] if at else None
 
 
 def _filled(data: bytes) -> int:

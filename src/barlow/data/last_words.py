@@ -51,8 +51,16 @@ def kept_from_the_screen() -> Iterator[None]:
     """While this lasts, what libraries write to file descriptor 2 is not seen, and `sys.stderr` still is."""
     global _images
     with contextlib.ExitStack() as stack:
-        sys.stderr.flush()
-        screen = os.dup(2)
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        try:
+            screen = os.dup(2)
+        except OSError:  # closed, as by `2>&-`: the next file to be opened must not get this number, and the remarks
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != 2:
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            screen = os.dup(2)
         stack.callback(os.close, screen)
         before, images = _images, None
         if os.name == "posix":  # elsewhere a second process cannot be given an open file

@@ -10,6 +10,8 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from barlow.data import identity
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, Taking, in_threads
@@ -48,7 +50,12 @@ def bytes_needed(source: ImageSource, working_size: Size, channels: int = 3, *, 
 
 
 def hold(
-    source: ImageSource, working_size: Size, *, max_bad: float | None = None, workers: int = 2
+    source: ImageSource,
+    working_size: Size,
+    *,
+    max_bad: float | None = None,
+    workers: int = 2,
+    counted: Counted = not_shown,
 ) -> tuple[Inventory, Held]:
     """Decodes a whole source into images of one size, of 8 bits, or of 16 where the source has a range of values.
 
@@ -62,17 +69,18 @@ def hold(
         working_size: the largest size to hold, in pixels: the side of squares, or (height, width).
         max_bad: the share of images that may be unreadable; any, if not given.
         workers: threads that decode.
+        counted: told how many images have been read.
 
     Raises:
-        ValueError: a larger share of the images than `max_bad` cannot be read, or none can.
+        TooManyUnreadable: a larger share of the images than `max_bad` cannot be read, or none can.
     """
     with kept_from_the_screen():
-        inventory, held = _hold(source, working_size, workers)
+        inventory, held = _hold(source, working_size, workers, counted)
     inventory.check(1.0 if max_bad is None else max_bad)
     return inventory, held
 
 
-def _hold(source: ImageSource, working_size: Size, workers: int) -> tuple[Inventory, Held]:
+def _hold(source: ImageSource, working_size: Size, workers: int, counted: Counted) -> tuple[Inventory, Held]:
     count = len(source)
     most = max(height_width(working_size))
     probes = [_read(source, int(i), most) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
@@ -84,16 +92,18 @@ def _hold(source: ImageSource, working_size: Size, workers: int) -> tuple[Invent
     wide = getattr(source, "value_range", None) is not None if first is None else first.dtype == np.uint16
     pixels = np.empty((count, channels, *shape), np.uint16 if wide else np.uint8)
     sizes = np.zeros((count, 2), np.int64)
+    taking = Taking(source)
 
     def take(index: int) -> tuple[int, Header | None, str]:
         image, size, header, reason = _read(source, index, max(shape))
         if image is not None:
             sizes[index] = size
             pixels[index] = _squash(image, shape).transpose(2, 0, 1)
+            if header is None:  # of a set without files
+                taking.digests[index] = identity.of_pixels(image)
         return index, header, reason
 
-    taking = Taking(source)
-    for index, header, reason in in_threads(take, range(count), workers):
+    for index, header, reason in over(in_threads(take, range(count), workers), "images read", count, counted):
         if reason:
             taking.bad(index, reason)
             continue

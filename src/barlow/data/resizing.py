@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from barlow.data.decoded import Array
+from barlow.data.decoded import BLOCK_PIXELS, Array
 from barlow.levels import white
 from barlow.size import HeightWidth
 
@@ -20,7 +20,9 @@ def resized(image: Array, size: HeightWidth, resample: Image.Resampling, box: Bo
         box: left, top, right and bottom of the part, in pixels; may be fractions. All of the image if not given.
     """
     shape = (size[1], size[0])
-    if image.dtype == np.uint8 and image.shape[2] == 3 and image.flags.c_contiguous:
+    small = image.shape[0] * image.shape[1] <= BLOCK_PIXELS
+    # Of a large image by channel: the same values, and Pillow needs no four bytes of each pixel for a copy.
+    if image.dtype == np.uint8 and image.shape[2] == 3 and image.flags.c_contiguous and small:
         return np.asarray(Image.fromarray(image).resize(shape, resample, box))
     return np.stack([_plane(image[:, :, c], shape, resample, box) for c in range(image.shape[2])], axis=2)
 

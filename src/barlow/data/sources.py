@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import MAX_PIXELS, Array, ValueRange
 from barlow.data.folder import FolderSource, printable
 from barlow.data.names import NAMED, SPLITS
@@ -70,6 +71,7 @@ def open_source(
     max_pixels: int = MAX_PIXELS,
     value_range: ValueRange | None = None,
     root: str | os.PathLike[str] | None = None,
+    counted: Counted = not_shown,
 ) -> ImageSource:
     """Opens the images that a user asked for.
 
@@ -82,6 +84,7 @@ def open_source(
         max_pixels: an image with more pixels than this is refused, from its header.
         value_range: the numbers that become black and white in 16-bit pixels; None for pixels of 8 bits.
         root: where downloaded sets are kept; `CACHE` by default.
+        counted: told how many files of folders have been listed.
 
     Raises:
         ValueError: there is no set and no folder of that name, or the folder has no images.
@@ -111,7 +114,7 @@ def open_source(
         return images
     if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
         raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
-    return FolderSource(images, channels=channels, max_pixels=max_pixels, value_range=value_range)
+    return FolderSource(images, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)
 
 
 class ArraySource:

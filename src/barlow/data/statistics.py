@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from barlow.data.decoded import row_blocks
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.inventory import in_threads
 from barlow.data.sources import ImageSource
@@ -60,8 +61,13 @@ def measure_source(
             image: Array = source.read(index, min_side)
         except UnreadableImage:  # the inventory and the loader report these, and decide what happens
             return None
-        values = image.reshape(-1, image.shape[2]).astype(np.int64)
-        return values.sum(0) / len(values), np.square(values).sum(0) / len(values), white(image)
+        total, squares = np.zeros((2, image.shape[2]), np.int64)
+        for top, bottom in row_blocks(*image.shape[:2]):
+            values = image[top:bottom].reshape(-1, image.shape[2]).astype(np.int64)
+            total += values.sum(0)
+            squares += np.square(values).sum(0)
+        count = image.shape[0] * image.shape[1]
+        return total / count, squares / count, white(image)
 
     chosen = [int(ids[k]) for k in _choose(len(ids), limit, seed)]
     measured = [m for m in in_threads(moments, chosen, workers) if m is not None]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barlow.data.decoded import Array, OtherBands
+from barlow.data.decoded import Array, OtherBands, row_blocks
 from barlow.levels import white
 
 ValueRange = tuple[float, float]
@@ -23,9 +23,6 @@ Masks are so nearly everywhere. A measured band, such as near infrared that was 
 
 MOST_BANDS = 1_024
 """More than hyperspectral instruments have; a header that promises more is damaged, or is no image's."""
-
-BLOCK = 1 << 20
-"""Numbers that are converted at a time, so that an image never exists as a whole in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -177,5 +174,6 @@ def _composited(pixels: Array, stored: Stored) -> Array:
 
 
 def _blocks(values: NDArray[Any]) -> Iterator[slice]:
-    step = max(1, BLOCK // max(1, values.shape[1] * values.shape[2]))
-    return (slice(start, start + step) for start in range(0, values.shape[0], step))
+    """Rows that are converted together, so that an image never exists as a whole in 64 bits."""
+    height, width, bands = values.shape
+    return (slice(top, bottom) for top, bottom in row_blocks(height, width * bands))

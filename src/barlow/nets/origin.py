@@ -45,6 +45,10 @@ class Normalization:
     def channels(self) -> int:
         return len(self.mean)
 
+    def fits(self, channels: int, value_range: tuple[float, float] | None) -> bool:
+        """Whether it is of such images."""
+        return (self.channels, self.value_range) == (channels, value_range)
+
 
 @dataclass(frozen=True)
 class Origin:
