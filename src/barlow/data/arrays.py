@@ -22,17 +22,17 @@ def is_array(start: bytes) -> bool:
     return start.startswith((MAGIC, ZIP))
 
 
-def read_header(file: BinaryIO, max_pixels: int, channels: int) -> Header:
+def read_header(file: BinaryIO, max_pixels: int, channels: int, *, wide: bool) -> Header:
     """What the array's own header says, and whether it can be decoded into so many channels."""
     with _member(file) as (stream, form):
-        (height, width, bands), dtype, _ = _described(stream, max_pixels, channels)
+        (height, width, bands), dtype, _ = _described(stream, max_pixels, channels, wide)
     return Header(form, height, width, bands == 1, False, bands, dtype.kind != "b" and dtype != np.uint8)
 
 
-def read(data: bytes, max_pixels: int, channels: int) -> tuple[Stored, Header]:
+def read(data: bytes, max_pixels: int, channels: int, *, wide: bool) -> tuple[Stored, Header]:
     """The array, and its header."""
     with _member(io.BytesIO(data)) as (stream, form):
-        shape, dtype, fortran = _described(stream, max_pixels, channels)
+        shape, dtype, fortran = _described(stream, max_pixels, channels, wide)
         needed = int(np.prod(shape)) * dtype.itemsize
         body = stream.read(needed)
         if len(body) < needed:
@@ -73,7 +73,9 @@ class _member:
         pass
 
 
-def _described(stream: IO[bytes], max_pixels: int, channels: int) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
+def _described(
+    stream: IO[bytes], max_pixels: int, channels: int, wide: bool
+) -> tuple[tuple[int, int, int], np.dtype[Any], bool]:
     """Height, width and bands, the type of the numbers, and whether columns are stored one after the other.
 
     Raises:
@@ -98,6 +100,6 @@ def _described(stream: IO[bytes], max_pixels: int, channels: int) -> tuple[tuple
         raise UnreadableImage(f"an array of shape {shape}: an image has 1 to {MOST_BANDS} bands, in its last axis")
     check_size(width, height, max_pixels)
     # The numbers are there twice, in the file and apart from it, and then as pixels.
-    needed = (2 * bands * dtype.itemsize + channels * (1 if dtype.itemsize == 1 else 2)) * height * width
+    needed = (2 * bands * dtype.itemsize + channels * (2 if wide else 1)) * height * width
     check_memory(f"an array of {width}×{height} pixels ({bands} of {dtype})", needed, max_pixels)
     return (height, width, bands), dtype, fortran

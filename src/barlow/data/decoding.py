@@ -124,7 +124,7 @@ def stored_values(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Stored | None
         return None if find_header(data) is not None else formats.stored_values(data, max_pixels)
 
 
-def read_header(file: BinaryIO, *, channels: int = 3, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(file: BinaryIO, *, channels: int = 3, max_pixels: int = MAX_PIXELS, wide: bool = False) -> Header:
     """What the file says about its image, after those checks of `decode` that need no pixels."""
     with refusing():
         start = file.read(65_536)  # nearly every JPEG has its frame header in here
@@ -136,4 +136,4 @@ def read_header(file: BinaryIO, *, channels: int = 3, max_pixels: int = MAX_PIXE
             header.check()
             return header.describe("JPEG", False)
         file.seek(0)
-        return formats.read_header(file, max_pixels, channels)
+        return formats.read_header(file, max_pixels, channels, wide=wide)

@@ -130,7 +130,9 @@ class FolderSource:
             with os.fdopen(self._open(index), "rb") as file:
                 self.digests[index] = identity.of_file(file, os.fstat(file.fileno()).st_size)
                 file.seek(0)
-                return decoding.read_header(file, channels=self.channels, max_pixels=self.max_pixels)
+                return decoding.read_header(
+                    file, channels=self.channels, max_pixels=self.max_pixels, wide=self.value_range is not None
+                )
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
 

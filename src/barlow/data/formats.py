@@ -24,22 +24,22 @@ from barlow.data.opening import opened
 from barlow.data.stored import BACKGROUND, Stored, ValueRange, looks_like_alpha, pixels_of, widened, with_channels
 
 
-def read_header(file: BinaryIO, max_pixels: int, channels: int = 3) -> Header:
+def read_header(file: BinaryIO, max_pixels: int, channels: int = 3, *, wide: bool = False) -> Header:
     """What the file says about its image, and whether that can be decoded into so many channels."""
     start = file.read(8)
     file.seek(0)
     if arrays.is_array(start):
-        return arrays.read_header(file, max_pixels, channels)
+        return arrays.read_header(file, max_pixels, channels, wide=wide)
     layout = tiff_values.layout_of(tiff.read_directory(file))
     if layout is not None:
-        return layout.checked_header(file.seek(0, io.SEEK_END), max_pixels, channels)
+        return layout.checked_header(file.seek(0, io.SEEK_END), max_pixels, channels, wide=wide)
     file.seek(0)
     with opened(file, max_pixels) as image:
         multiframe = _has_more_frames(image)
         orientation = _orientation_left(image, file)
-        wide = _depth_of_png(image, file) == 16
-        _check_memory(image, file.seek(0, io.SEEK_END), channels, orientation, max_pixels)
-        return _header(image, orientation, multiframe, wide)
+        deep = _depth_of_png(image, file) == 16
+        _check_memory(image, file.seek(0, io.SEEK_END), channels, orientation, max_pixels, wide=wide)
+        return _header(image, orientation, multiframe, deep)
 
 
 def decode_any(
@@ -47,7 +47,8 @@ def decode_any(
 ) -> tuple[Array, Header]:
     """The pixels and the header of an image of any of the formats, by the convention of `decoding.py`."""
     found = tiff.directory(data)
-    stored = _as_stored(data, found, channels, max_pixels)
+    wide = value_range is not None
+    stored = _as_stored(data, found, channels, max_pixels, wide=wide)
     if stored is not None:
         numbers, header, orientation = stored
         return upright(pixels_of(numbers, channels, value_range), orientation), header
@@ -57,13 +58,13 @@ def decode_any(
         data = _in_one_plane(data, found)
     with opened(io.BytesIO(data), max_pixels) as image:
         orientation = _orientation_left(image, io.BytesIO(data))
-        _check_memory(image, len(data), channels, orientation, max_pixels, wide=value_range is not None)
-        wide = _depth_of_png(image, io.BytesIO(data)) == 16
-        header = _header(image, orientation, multiframe, wide)
+        _check_memory(image, len(data), channels, orientation, max_pixels, wide=wide)
+        deep = _depth_of_png(image, io.BytesIO(data)) == 16
+        header = _header(image, orientation, multiframe, deep)
         if image.format == "PNG":
             damage.check_png(data)
         key = _Key.of(image, data, max_pixels)
-        low = _low_bytes(data, max_pixels) if wide and value_range is not None and image.mode != "I;16" else None
+        low = _low_bytes(data, max_pixels) if deep and wide and image.mode != "I;16" else None
         _load(image)
         check_size(image.width, image.height, max_pixels)
         if found is not None and (bands := found.get(tiff.SAMPLES, 1)) > len(image.getbands()):
@@ -76,7 +77,7 @@ def decode_any(
 
 def stored_values(data: bytes, max_pixels: int) -> Stored | None:
     """The numbers of an image as its file stores them; None where they are 8 bits of grey, colour and alpha."""
-    stored = _as_stored(data, tiff.directory(data), 3, max_pixels)
+    stored = _as_stored(data, tiff.directory(data), 0, max_pixels, wide=True)
     if stored is not None:
         return stored[0]
     with opened(io.BytesIO(data), max_pixels) as image:
@@ -88,13 +89,13 @@ def stored_values(data: bytes, max_pixels: int) -> Stored | None:
 
 
 def _as_stored(
-    data: bytes, found: tiff.Directory | None, channels: int, max_pixels: int
+    data: bytes, found: tiff.Directory | None, channels: int, max_pixels: int, *, wide: bool
 ) -> tuple[Stored, Header, int] | None:
     """What is read without Pillow: the numbers, the header, the EXIF orientation."""
     if arrays.is_array(data[:8]):
-        return (*arrays.read(data, max_pixels, channels), 1)
+        return (*arrays.read(data, max_pixels, channels, wide=wide), 1)
     layout = tiff_values.layout_of(found)
-    return None if layout is None else layout.read(data, max_pixels, channels)
+    return None if layout is None else layout.read(data, max_pixels, channels, wide=wide)
 
 
 def _depth_of_png(image: Image.Image, file: BinaryIO) -> int:
@@ -127,11 +128,11 @@ def _of_16_bits(image: Image.Image, low: Image.Image | None) -> Stored | None:
     )
 
 
-def _header(image: Image.Image, orientation: int, multiframe: bool, wide: bool) -> Header:
+def _header(image: Image.Image, orientation: int, multiframe: bool, deep: bool) -> Header:
     grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
     sides = (image.height, image.width) if orientation < 5 else (image.width, image.height)
     alpha = image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info
-    return Header(str(image.format), *sides, grey, multiframe, 1 if grey else 3, wide and image.mode != "LA", alpha)
+    return Header(str(image.format), *sides, grey, multiframe, 1 if grey else 3, deep and image.mode != "LA", alpha)
 
 
 def _load(image: Image.Image) -> None:

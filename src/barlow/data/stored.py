@@ -113,10 +113,12 @@ def with_channels(pixels: Array, channels: int) -> Array:
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     # In 16-bit fixed point: for 8-bit pixels the same bytes as Pillow's convert("L").
-    luma = pixels.astype(np.uint64 if pixels.dtype.itemsize > 1 else np.uint32) @ np.array(
-        [19_595, 38_470, 7_471], np.uint64 if pixels.dtype.itemsize > 1 else np.uint32
-    )
-    return ((luma + 32_768) >> 16).astype(pixels.dtype)[:, :, None]
+    kind: type[np.unsignedinteger[Any]] = np.uint32 if pixels.dtype.itemsize == 1 else np.uint64
+    weights = np.array([19_595, 38_470, 7_471], kind)
+    grey = np.empty((*pixels.shape[:2], 1), pixels.dtype)
+    for rows in _blocks(pixels):
+        grey[rows, :, 0] = ((pixels[rows].astype(kind) @ weights) + 32_768) >> 16
+    return grey
 
 
 def looks_like_alpha(band: NDArray[Any]) -> bool:
@@ -159,18 +161,18 @@ def _ends(values: NDArray[Any]) -> ValueRange:
 
 
 def _composited(pixels: Array, stored: Stored) -> Array:
-    """The colours over the background, by the alpha channel."""
-    alpha = stored.values[:, :, -1:].astype(np.float64)
+    """The colours over the background, by the alpha channel; in place."""
+    alpha = stored.values[:, :, -1:]
     opaque: float | None = stored.opaque
     if opaque is None:
         # Data of 12 bits in 16 has an alpha of 12 bits: the largest number of as many bits as occur is opaque.
-        whole = stored.values.dtype.kind in "iu"
-        opaque = 2 ** int(alpha.max()).bit_length() - 1 if whole else float(alpha.max())
-    share = alpha / max(opaque, 1e-300)
-    back = (1 - share) * (BACKGROUND / 255 * white(pixels))
-    return (
-        np.rint((pixels if stored.premultiplied else pixels * share) + back).clip(0, white(pixels)).astype(pixels.dtype)
-    )
+        opaque = 2 ** int(alpha.max()).bit_length() - 1 if alpha.dtype.kind in "iu" else float(alpha.max())
+    largest = white(pixels)
+    for rows in _blocks(pixels):
+        share = alpha[rows].astype(np.float64) / max(opaque, 1e-300)
+        colours = pixels[rows] if stored.premultiplied else pixels[rows] * share
+        pixels[rows] = np.rint(colours + (1 - share) * (BACKGROUND / 255 * largest)).clip(0, largest)
+    return pixels
 
 
 def _blocks(values: NDArray[Any]) -> Iterator[slice]:

@@ -88,13 +88,14 @@ class Layout:
             return extra == 0 or (extra == 1 and bool(self.tagged_alpha) and compressed)
         return False
 
-    def checked_header(self, size: int, max_pixels: int, channels: int) -> Header:
+    def checked_header(self, size: int, max_pixels: int, channels: int, *, wide: bool) -> Header:
         """What the file says about its image, which has to be one that is read.
 
         Args:
             size: of the file in bytes.
             max_pixels: the limit of pixels, from which that of bytes follows.
-            channels: that the image is read with.
+            channels: that the image is read with; 0 where its numbers alone are wanted.
+            wide: whether its pixels have 16 bits.
 
         Raises:
             UnreadableImage: it is of a kind that is not read, or too large; found out before memory is taken.
@@ -103,8 +104,8 @@ class Layout:
         check_size(width, height, max_pixels)
         self._check_kind()
         numbers = self.bands * ((self.bits + 7) // 8)
-        out = 2 * channels * (1 + (self.orientation > 1))
-        needed = size + (numbers + (out if self.is_deep() else out // 2)) * height * width
+        out = channels * (1 + (self.orientation > 1)) * (2 if wide else 1)
+        needed = size + (numbers + out) * height * width
         if self.compression != _RAW:
             needed += math.prod(self.found.part_shape) * numbers
         check_memory(f"a TIFF of {width}×{height} pixels ({self._named()})", needed, max_pixels)
@@ -136,13 +137,13 @@ class Layout:
         if self.found.get(tiff.FILL_ORDER, 1) != 1 or self.found.get(tiff.PREDICTOR, 1) not in (1, 2, 3):
             raise UnreadableImage(f"{what}, in an order of bits or by a predictor that is not read: save it without")
 
-    def read(self, data: bytes, max_pixels: int, channels: int) -> tuple[Stored, Header, int] | None:
+    def read(self, data: bytes, max_pixels: int, channels: int, *, wide: bool) -> tuple[Stored, Header, int] | None:
         """The numbers, the header and the orientation; None for colours of 8 bits with alpha, which are Pillow's.
 
         Raises:
             UnreadableImage: as from `checked_header`, or the file is damaged.
         """
-        header = self.checked_header(len(data), max_pixels, channels)
+        header = self.checked_header(len(data), max_pixels, channels, wide=wide)
         values = _values(data, self)
         alpha = bool(self.tagged_alpha) and looks_like_alpha(values[:, :, -1])
         if alpha and not self.is_deep():
