@@ -164,3 +164,37 @@ def test_numbers_are_scaled_by_rows_as_the_whole_is(
     assert (whole.min(), whole[20, 1, 0]) == (0, 255 if ends is None else 65_535)
     monkeypatch.setattr("barlow.data.decoded.BLOCK_PIXELS", 30 * 10)
     assert np.array_equal(decode(data, value_range=ends), whole)
+
+
+INVENTORY = textwrap.dedent("""
+    import resource, sys
+    from damaged import encode, photograph
+    from barlow import facts
+    from barlow.data import memory, statistics
+    from barlow.data.decoding import decode
+    from barlow.data.folder import FolderSource
+    from barlow.data.inventory import scan
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    source = FolderSource([sys.argv[1]])
+    decode(encode(photograph(0), "JPEG"))
+    before = peak()
+    facts.images(source)
+    assert len(scan(source, sample=None, workers=1).ids) == len(source)
+    statistics.measure_source(source, range(len(source)), workers=1)
+    memory.hold(source, 64, workers=1)
+    print(peak() - before)
+""")
+
+
+@pytest.mark.nightly
+def test_an_inventory_takes_no_more_than_its_largest_image(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(spread(8_000, "JPEG"))
+        (tmp_path / f"{number}.png").write_bytes(spread(6_300, "PNG", compress_level=1))
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    words = [sys.executable, "-c", INVENTORY, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=paths)
+    assert int(done.stdout) <= MOST

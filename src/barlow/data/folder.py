@@ -154,7 +154,8 @@ class FolderSource:
                 data = file.read()
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
-        self.digests[index] = identity.of_bytes(data)
+        if self.digests[index] == identity.UNKNOWN:  # in each epoch of training it is known
+            self.digests[index] = identity.of_bytes(data)
         return data
 
     def _open(self, index: int) -> int:
