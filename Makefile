@@ -21,14 +21,14 @@ nightly: .venv/ready
 	rm -f results/nightly.partial
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
 	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/faults/test_process_faults.py \
-	  tests/learning
+	  tests/learning tests/data
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial $(BIN)/python -m pytest -n 2 -m "not learning" tests/mutations
 	$(BIN)/python -m pytest -m learning
 	mv results/nightly.partial results/nightly.jsonl
 	$(BIN)/python experiments/exactness.py
 
 # What is promised in docs/performance.md: fifteen minutes on two quiet cores, and the page's tables from the lines.
-BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs
+BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs damage
 
 bench: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \

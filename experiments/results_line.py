@@ -131,4 +131,9 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
     that say where it comes from."""
     content = {key: value for key, value in recipe.items() if key not in ("seed", "source")}
     content["data"] = {**content["data"], "sources": []}
+    if content["data"].get("value_range") in (
+        None,
+        "auto",
+    ):  # images of 8 bits have none, and all that were measured are
+        content["data"].pop("value_range", None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -198,6 +198,6 @@ def test_a_run_says_what_it_chose_and_where_the_results_are(
     assert f"encoder  {run / 'encoder'}" in out
     assert f"barlow evaluate {run} --train" in out
     assert sorted(entry.name for entry in run.iterdir() if entry.name != ".lock") == [
-        "checkpoints", "data.json", "encoder", "metrics.jsonl", "recipe.yaml", "run.json", "views.png",
+        "checkpoints", "data.json", "encoder", "images.json", "metrics.jsonl", "recipe.yaml", "run.json", "views.png",
     ]  # fmt: skip
     assert sorted(entry.name for entry in (run / "checkpoints").iterdir()) == ["step-000000", "step-000002"]

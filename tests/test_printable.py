@@ -56,7 +56,7 @@ def test_the_command_line_prints_by_two_functions_and_both_make_it_printable() -
             if ast.unparse(call.func) == "print":
                 printing[function.name] = ast.unparse(call)
     assert set(printing) <= {"_tell", "_print", "main"}
-    assert "printable(" in printing["_tell"]
+    assert "printable(" in printing["_print_error"]
     assert "printable_lines(" in printing["_print"]
     assert printing.get("main", "print(f'barlow {__version__}')") == "print(f'barlow {__version__}')"
 

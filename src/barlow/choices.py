@@ -4,8 +4,8 @@ Each takes what the recipe says, which may be `auto`, and gives what the run doe
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from barlow.facts import ImageFacts, Machine
 from barlow.nets.origin import Normalization
@@ -63,10 +63,13 @@ BATCHES_AN_EPOCH = 4
 
 
 def channels(given: int | Auto, images: ImageFacts, weights: Normalization | None = None) -> int:
-    """One for images without colour; where a run starts from given weights, those of their images."""
+    """As many as the images have bands; one for images without colour, else three, and of these two, where a run starts
+    from given weights, those of their images."""
     if given != "auto":
         return given
-    if weights is not None:
+    if images.bands is not None:
+        return images.bands
+    if weights is not None and weights.channels in (1, 3):
         return weights.channels
     return 1 if images.grey else 3
 
@@ -172,6 +175,37 @@ def mean_and_std(
     for given, found in zip((mean, std), measured or ((), ()), strict=True):
         chosen.append([round(value, 6) for value in found] if isinstance(given, str) else list(given))
     return chosen[0], chosen[1]
+
+
+def of_channels(views: Sequence[Sequence[Mapping[str, Any]]], channels: int) -> dict[str, dict[str, Any]]:
+    """The ops of colour that mean nothing for so many channels, by their keys, and what stands in their places.
+
+    Saturation, hue and grey are defined for three channels. For two, or for four and more, `color_jitter` becomes
+    `channel_jitter`: brightness and contrast as before, and in place of saturation each channel's own brightness.
+    `grayscale`, which takes two of three dimensions of colour away, becomes `channel_dropout`, which takes half of the
+    channels away. For one channel nothing is replaced: there the ops of colour change brightness and contrast alone.
+    """
+    if channels in (1, 3):
+        return {}
+    replaced = {}
+    for v, view in enumerate(views):
+        for o, op in enumerate(view):
+            if op["kind"] == "color_jitter":
+                kept = {name: op[name] for name in ("p", "brightness", "contrast")}
+                replaced[f"views.{v}.{o}"] = {
+                    "kind": "channel_jitter",
+                    "channels": channels,
+                    **kept,
+                    "each": op["saturation"],
+                }
+            elif op["kind"] == "grayscale":
+                replaced[f"views.{v}.{o}"] = {
+                    "kind": "channel_dropout",
+                    "channels": channels,
+                    "p": op["p"],
+                    "share": 0.5,
+                }
+    return replaced
 
 
 def batch_size(given: int | Auto, usable: int, least: int = SMALLEST_BATCH) -> int:

@@ -7,11 +7,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from barlow import checkpoints, storage
 from barlow.advice import Ran, after_evaluation
 from barlow.checkpoints import split_step
+from barlow.data import image_digests, oddities
+from barlow.data.counting import Counted, NowAndThen
+from barlow.data.folder import EMPTY
+from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
@@ -161,8 +166,8 @@ def _evaluate(
     train, test = _default_sets(folder, *sets_given)
     home = prepare_home(out or folder.path / "evaluation")
     say("reading the labelled images")
-    learn, measured = _read_both(train, test, network, max_bad)
-    warnings = list(_warnings(learn, measured))
+    learn, measured = _read_both(train, test, network, max_bad, folder, NowAndThen(say))
+    warnings = list(_warnings(learn, measured, folder))
     for line in warnings:
         say(line)
 
@@ -237,20 +242,40 @@ def _default_sets(
 
 
 def _read_both(
-    train: FoldersOrName, test: FoldersOrName, network: nn.Module, max_bad: float
+    train: FoldersOrName, test: FoldersOrName, network: nn.Module, max_bad: float, run: Run, counted: Counted
 ) -> tuple[LabelledSet, LabelledSet]:
     """The training and the test images as the network wants them, with the class numbers of the training images."""
     expected: Any = network.preprocessing
-    learn = read_labelled(train, "train", expected, max_bad)
-    measured = read_labelled(test, "test", expected, max_bad)
+    try:
+        learn = read_labelled(train, "train", expected, max_bad, counted)
+        measured = read_labelled(test, "test", expected, max_bad, counted)
+    except TooManyUnreadable as error:
+        path = run.path / "evaluation" / "skipped.json"
+        storage.write_json(path, error.report)
+        raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None
     return learn, measured.numbered_like(learn)
 
 
-def _warnings(train: LabelledSet, test: LabelledSet) -> Iterator[str]:
+def _pretraining_digests(run: Run) -> image_digests.Digests:
+    """Of the images that a run was trained on; none where it kept none, or its list is damaged."""
+    try:
+        return image_digests.from_json(storage.read_json(run.path / "images.json"))
+    except (OSError, ValueError):
+        return np.zeros(0, np.uint64)
+
+
+def _warnings(train: LabelledSet, test: LabelledSet, run: Run) -> Iterator[str]:
     """What makes the numbers say less than they seem to: a line for each thing that is odd about the images."""
     for note in (train.skipped_note, test.skipped_note, leaks.overlap(train.hashes, test.hashes).warning):
         if note:
             yield note
+    if seen := leaks.seen_in_pretraining(test.digests, _pretraining_digests(run)):
+        yield seen
+    for images, name in ((train, "train"), (test, "test")):
+        if empty := getattr(images.source, "notes", {}).get(EMPTY):
+            yield f"--{name} {images.source.name} has no images in {oddities.names(empty)}"
+    if missing := leaks.missing_classes(test.labels, train.classes):
+        yield missing
     if unseen := leaks.unseen_classes(train.labels, test.labels):
         yield f"{len(unseen)} classes of the test images have no training image; those count as errors"
 

@@ -1,12 +1,15 @@
 """What a run's choices depend on: facts of the machine, and of the images, read before anything is decoded."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from barlow.data.decoded import colourless
 from barlow.data.decoding import UnreadableImage
-from barlow.data.inventory import without_library_noise
+from barlow.data.folder import FolderSource
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.distributed import World, has_native_bf16
 from barlow.machine import available_cores, available_memory
@@ -53,26 +56,53 @@ class ImageFacts:
     """Whether no colour was met."""
     aspect: float = 1.0
     """Median of width / height; 1 if none of the probed images could be read."""
+    bands: int | None = None
+    """How many bands most images have, where that is neither one (grey) nor three (colour)."""
+    deep: bool = False
+    """Whether an image with more than 8 bits, signs or fractions was met."""
 
 
 def images(source: ImageSource) -> ImageFacts:
-    """Looks at a few images of a source that is opened in colour."""
-    with without_library_noise():
+    """Looks at a few images of a source."""
+    with kept_from_the_screen():
         return _looked_at(source)
 
 
+@dataclass(frozen=True)
+class _Look:
+    height: int
+    width: int
+    bands: int
+    grey: bool
+    deep: bool
+
+
 def _looked_at(source: ImageSource) -> ImageFacts:
-    shapes, grey = [], True
+    looks = []
     for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)):
         try:
-            image = source.read(int(index), 0)
+            looks.append(_look(source, int(index)))
         except UnreadableImage:
             continue
-        shapes.append(image.shape[:2])
-        grey = grey and bool((image[..., :1] == image[..., 1:]).all())
     # Too many bad files are no matter here: the inventory refuses them, with their reasons.
-    if not shapes:
+    if not looks:
         return ImageFacts(len(source), None, grey=False)
-    heights, widths = np.array(shapes).T
+    heights, widths = np.array([(look.height, look.width) for look in looks]).T
     short_side = int(np.median(np.minimum(heights, widths)))
-    return ImageFacts(len(source), short_side, grey, aspect=float(np.median(widths / heights)))
+    bands, _ = Counter(None if look.bands in (1, 3) else look.bands for look in looks).most_common(1)[0]
+    return ImageFacts(
+        len(source),
+        short_side,
+        grey=bands is None and all(look.grey for look in looks if look.bands in (1, 3)),
+        aspect=float(np.median(widths / heights)),
+        bands=bands,
+        deep=any(look.deep for look in looks),
+    )
+
+
+def _look(source: ImageSource, index: int) -> _Look:
+    stored = source.stored(index) if isinstance(source, FolderSource) else None
+    image = source.read(index, 0) if stored is None else stored.measured()
+    height, width, bands = image.shape
+    grey = bands in (1, 3) and colourless(image)
+    return _Look(height, width, bands, grey, stored is not None and stored.deep)

@@ -14,10 +14,10 @@ from barlow import storage
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
 FILES = re.compile(
-    r"recipe\.yaml|run\.json|environment\.json|data\.json|views\.png|metrics\.jsonl(\.bad)?|\.lock|\.write-test"
+    r"recipe\.yaml|run\.json|environment\.json|data\.json|images\.json|views\.png|metrics\.jsonl(\.bad)?|\.lock|\.write-test"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
-    r"|evaluation/(results[\w.-]*\.json|history\.jsonl)"
+    r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"
     r"|evaluation/features/[0-9a-f]{32}\.safetensors"
 )
 """What a run writes. `environment.json` is of runs of the first release."""

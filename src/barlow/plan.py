@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from barlow import choices, facts, objectives
+from barlow.data.decoding import ValueRange
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import takes_small_stem
 from barlow.recipe import schema
@@ -32,6 +33,7 @@ class Plan:
     workers: int
     mean: list[float]
     std: list[float]
+    value_range: ValueRange | None
     batch_size: int
     precision: str
     stem: str
@@ -55,6 +57,7 @@ class Plan:
             mean=tuple(self.mean),
             std=tuple(self.std),
             channels=self.channels,
+            value_range=self.value_range,
         )
 
     def widths(self) -> list[tuple[int, ...]]:
@@ -106,6 +109,7 @@ def resolved(
     usable: int,
     mean_and_std: tuple[list[float], list[float]],
     image_size: Size,
+    value_range: ValueRange | None = None,
     **values: Any,
 ) -> Plan:
     """The recipe with every `auto` replaced, and the values beside it."""
@@ -123,6 +127,7 @@ def resolved(
         "data.workers": values["workers"],
         "data.mean": mean,
         "data.std": std,
+        "data.value_range": value_range,
         "train.batch_size": batch,
         "train.device": choices.device(machine),
         "train.precision": precision,
@@ -134,12 +139,14 @@ def resolved(
         for o, op in enumerate(view):
             if op.get("size") == "auto":
                 changes[f"views.{v}.{o}.size"] = image_size
+    changes |= choices.of_channels(chosen.views, values["channels"])
     resolved = schema.check(override(chosen.as_dict(), changes))
     return Plan(
         resolved,
         image_size=image_size,
         mean=mean,
         std=std,
+        value_range=value_range,
         batch_size=batch,
         precision=precision,
         stem=stem,

@@ -11,10 +11,14 @@ from torch import Tensor
 
 from barlow import choices, facts, objectives, reasons, trial
 from barlow.data import memory, statistics
+from barlow.data.counting import Counted, not_shown
+from barlow.data.decoding import ValueRange
+from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, scan
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
+from barlow.data.value_range import find_range
 from barlow.distributed import World
 from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
@@ -24,6 +28,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import Recipe
+from barlow.recipe.sections import DataSection
 from barlow.size import Size, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
@@ -43,15 +48,18 @@ class Prepared:
     source: ImageSource
     ids: np.ndarray
     """Of the usable images in the source."""
+    digests: np.ndarray
+    """Of the usable images, for images.json."""
 
 
-def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
+def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
     """Opens and inventories the images, resolves what is `auto`, and builds the loader of this process's rows.
 
     Args:
         chosen: the recipe.
         world: the processes that train together.
         objective: one that was given in Python; the recipe's if not given.
+        counted: told how many files have been listed, and images read.
 
     Raises:
         ValueError: no such data, too few images, too many unreadable, or a batch that the objective cannot use or the
@@ -59,10 +67,10 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    data, (source, channels, found) = chosen.data, _opened(chosen, expected)
+    data, (source, channels, found, values) = chosen.data, _opened(chosen, expected, machine, counted)
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
-    needed = memory.bytes_needed(source, working, channels)
+    needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
     threads = max(1, min(workers, machine.cores))
@@ -72,17 +80,14 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
     held = None
     if executor == "in_memory":
         _check_fits(source, working, needed, machine)
-        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads)
+        inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads, counted=counted)
         working = size_of(tuple(held.pixels.shape[2:]))
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
-        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed)
+        inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
         where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
-    measured = None
-    if expected is not None and expected.channels == channels:
-        measured = list(expected.mean), list(expected.std)  # of the weights, which know no other images
-    elif "auto" in (data.mean, data.std):
-        measured = _mean_and_std(held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
+    measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
         chosen,
         machine,
@@ -94,6 +99,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         working_size=working,
         executor=executor,
         workers=workers,
+        value_range=values.ends,
         mean_and_std=choices.mean_and_std(data.mean, data.std, measured),
     )
     own = world.block(plan.batch_size)
@@ -114,14 +120,22 @@ def prepare(chosen: Recipe, world: World, objective: Any = None) -> Prepared:
         trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
+    sizing = [*reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
     return Prepared(
         plan,
-        reasons.of(chosen, plan, inventory, where, reasons.of_size(plan, why_size, found), loader.steps_per_epoch, own),
+        reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
         loader,
-        {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working},
+        {
+            "sources": data.sources,
+            **inventory.as_dict(),
+            "executor": executor,
+            "working_size": working,
+            **values.as_dict(),
+        },
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
+        inventory.digests,
     )
 
 
@@ -169,25 +183,72 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
     return schema.check(override(chosen.as_dict(), changes)), origin.normalization
 
 
-def _opened(chosen: Recipe, expected: Normalization | None) -> tuple[ImageSource, int, facts.ImageFacts]:
-    """The source, with as many channels as it is trained with, and what a look at it shows."""
+def _opened(
+    chosen: Recipe, expected: Normalization | None, machine: facts.Machine, counted: Counted
+) -> tuple[ImageSource, int, facts.ImageFacts, reasons.Values]:
+    """The source, with as many channels and the range of values as it is trained with, and what a look at it shows."""
 
-    def opened(channels: int) -> ImageSource:
+    def opened(channels: int, value_range: ValueRange | None) -> ImageSource:
         data = chosen.data
-        return open_source(data.sources, split=data.split, channels=channels, max_pixels=data.max_pixels)
+        return open_source(
+            data.sources,
+            split=data.split,
+            channels=channels,
+            max_pixels=data.max_pixels,
+            value_range=value_range,
+            counted=counted,
+        )
 
     given = chosen.data.channels
     first = 3 if given == "auto" else given
-    source = opened(first)
+    source = opened(first, None)
     found = facts.images(source)
     channels = choices.channels(given, found, expected)
-    return (source if channels == first else opened(channels)), channels, found
+    values = _values(chosen, source, found, expected, machine)
+    same = channels == first and values.ends is None
+    return (source if same else opened(channels, values.ends)), channels, found, values
+
+
+def _values(
+    chosen: Recipe, source: ImageSource, found: facts.ImageFacts, expected: Normalization | None, machine: facts.Machine
+) -> reasons.Values:
+    """The range of values: as given, that of given weights, or as found in the images."""
+    given = chosen.data.value_range
+    if given != "auto":
+        return reasons.Values(given)
+    if not found.deep or not isinstance(source, FolderSource):
+        return reasons.Values(None)
+    if expected is not None and expected.value_range is not None:
+        return reasons.Values(expected.value_range, of_weights=True)
+    looked = find_range(source, seed=chosen.seed, workers=machine.cores)
+    return reasons.Values(None if looked is None else looked.ends, looked)
 
 
 def _mean_and_std(
-    held: memory.Held | None, source: ImageSource, ids: np.ndarray, *, seed: int, workers: int
-) -> tuple[list[float], list[float]]:
-    """Of each channel, over the images in memory or over a sample of those in the source."""
+    data: DataSection,
+    of_weights: Normalization | None,
+    held: memory.Held | None,
+    source: ImageSource,
+    ids: np.ndarray,
+    *,
+    seed: int,
+    workers: int,
+) -> tuple[list[float], list[float]] | None:
+    """Of each channel; None if the recipe has both.
+
+    Args:
+        data: the recipe's section.
+        of_weights: what given weights expect, which know no other images.
+        held: the images in memory, if they are there; else a sample of those in the source is measured.
+        source: of the images.
+        ids: of the usable ones.
+        seed: chooses the sample.
+        workers: threads that decode.
+    """
+    if of_weights is not None:
+        return list(of_weights.mean), list(of_weights.std)
+    if "auto" not in (data.mean, data.std):
+        return None
     if held is not None:
         return statistics.measure(held.pixels, seed=seed)
     return statistics.measure_source(source, ids, seed=seed, workers=workers)

@@ -16,6 +16,9 @@ from barlow import beginning, checkpoints, fetching, preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
+from barlow.data import image_digests
+from barlow.data.counting import Counted, not_shown
+from barlow.data.inventory import TooManyUnreadable
 from barlow.data.sources import FoldersOrName
 from barlow.distributed import Deserted, World, joined
 from barlow.exits import Diverged
@@ -34,7 +37,7 @@ from barlow.run import Run
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, listening, memory_explained
 from barlow.telling import Say, silent, unfailing
 from barlow.train import Course, train
-from barlow.watchers import Checkpointer, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.watchers import Checkpointer, Counter, LiveLine, MetricsLog, ReplacedImages, Watcher
 from barlow.wording import in_arguments
 
 
@@ -161,7 +164,9 @@ class _Pretraining:
             run.remove_leftovers()
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        prepared = prepared_alike(chosen, world, self.given.objective)
+        counted = _counter() if progress else not_shown
+        with self._bad_images_listed():
+            prepared = prepared_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
             say(line)
         loader = prepared.loader
@@ -191,8 +196,9 @@ class _Pretraining:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         log = MetricsLog(run, plan.recipe.train.log_steps, say)
         stop = StopIfAsked(self.requests, world, save, run, start, total)
+        watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
         with _explained(plan, run, stop):
-            self._train(learner, loader, course, [*self._watchers(plan, log, save, progress), stop])
+            self._train(learner, loader, course, [*watchers, stop])
         self.where = AFTER.format(run.path)
         trained = finishing.finished(learner.method.encoder, world)
         if world.main:
@@ -291,6 +297,7 @@ class _Pretraining:
         if not self.begun.resumed:
             run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
             storage.write_sealed(run.path / "data.json", prepared.report)
+            storage.write_json(run.path / "images.json", image_digests.as_json(prepared.digests))
             storage.write_png(run.path / "views.png", prepared.sheet())
             if write_start is not None:
                 write_start()
@@ -303,8 +310,27 @@ class _Pretraining:
         except storage.StorageError as error:  # a log is worth less than a run
             self.say(f"{error}; training goes on without a log of its own")
 
-    def _watchers(self, plan: Plan, log: MetricsLog, save: Callable[[int], None], progress: bool) -> list[Watcher]:
-        watchers: list[Watcher] = [ReplacedImages(self.tell)]
+    @contextlib.contextmanager
+    def _bad_images_listed(self) -> Iterator[None]:
+        """Where too many images cannot be read, leaves the list of them in data.json before it stops."""
+        try:
+            yield
+        except TooManyUnreadable as error:
+            path = self.run.path / "data.json"
+            if not self.world.main or self.begun.resumed:
+                raise
+            storage.write_sealed(path, error.report)
+            raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None
+
+    def _watchers(
+        self,
+        plan: Plan,
+        log: MetricsLog,
+        save: Callable[[int], None],
+        progress: bool,
+        locate: Callable[[int], str],
+    ) -> list[Watcher]:
+        watchers: list[Watcher] = [ReplacedImages(self.tell, locate)]
         if self.world.main:
             train = plan.recipe.train
             watchers += [log, Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say)]
@@ -315,10 +341,18 @@ class _Pretraining:
         return watchers
 
 
-def prepared_alike(chosen: Recipe, world: World, objective: Any = None) -> preparation.Prepared:
+def _counter() -> Counter:
+    from rich.console import Console
+
+    return Counter(Console(stderr=True))
+
+
+def prepared_alike(
+    chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown
+) -> preparation.Prepared:
     """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
     if world.main:
-        prepared = preparation.prepare(chosen, world, objective)
+        prepared = preparation.prepare(chosen, world, objective, counted)
         world.share(json.dumps(prepared.plan.recipe.as_dict()))
         return prepared
     return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)

@@ -2,9 +2,14 @@
 
 import math
 from collections import Counter
+from dataclasses import dataclass
+from typing import Any
 
 from barlow import choices, facts
-from barlow.data.inventory import Inventory
+from barlow.data import oddities
+from barlow.data.decoding import ValueRange
+from barlow.data.inventory import Inventory, counts
+from barlow.data.value_range import FoundRange
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
@@ -21,7 +26,9 @@ def of(
 ) -> list[str]:
     """What was chosen and why, a line each."""
     recipe, batch, optim = plan.recipe, plan.batch_size, plan.recipe.optim
-    skipped = f", {len(inventory.skipped)} skipped (see data.json)" if inventory.skipped else ""
+    skipped = (
+        f", {len(inventory.skipped)} skipped ({counts(inventory.reasons)}; data.json)" if inventory.skipped else ""
+    )
     height, width = inventory.median_size
     widths = "; ".join(
         f"{name} {'-'.join(map(str, head['widths']))}"
@@ -32,7 +39,8 @@ def of(
     lines = [
         f"images   {len(inventory.ids)} usable of {inventory.candidates}{skipped}; "
         f"median {height}x{width} (height x width), "
-        f"{'grey' if plan.channels == 1 else 'colour'}, {where}",
+        f"{_channels(plan.channels)}, {where}",
+        *oddities.lines(inventory, batch),
         *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
         f"{_network(recipe)}, stem {plan.stem}; {widths}",
@@ -48,6 +56,58 @@ def of(
     if why := chosen.optim.why_rate(batch):
         lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
     return lines
+
+
+@dataclass(frozen=True)
+class Values:
+    """The range of values of a set, and where it comes from."""
+
+    ends: ValueRange | None
+    found: FoundRange | None = None
+    """By which images, where it was looked for."""
+    of_weights: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For data.json."""
+        if self.found is None:
+            return {}
+        found = {"images": self.found.images, "types": list(self.found.kinds), "clipped_share": self.found.clipped}
+        return {"value_range": {"ends": list(self.found.ends), **found}}
+
+
+def of_values(plan: Plan, values: Values, inventory: Inventory) -> list[str]:
+    """What becomes of images with more than 8 bits, of transparent ones, and of the ops of colour."""
+    lines = []
+    if values.ends is not None:
+        low, high = values.ends
+        why = ""
+        if values.found is not None:
+            why = (
+                f" ({', '.join(values.found.kinds)}; found over {values.found.images} images; "
+                f"{100 * values.found.clipped:.2g} % of their values lie outside, and are clipped)"
+            )
+        elif values.of_weights:
+            why = " (of the weights that the run starts from)"
+        lines.append(f"values   {low:g} is black and {high:g} is white, in 16 bits{why}")
+        if narrow := len(inventory.ids) - inventory.deep:
+            lines.append(f"values   {narrow} images have 8 bits: of these 255 is white")
+    elif inventory.deep:
+        lines.append(
+            f"values   {inventory.deep} images have more than 8 bits and are read with 8, scaled by the bits of their "
+            "files; --data.value_range '[LOW, HIGH]' says what is black and white"
+        )
+    if inventory.transparent:
+        lines.append(f"alpha    {inventory.transparent} images have transparency: they are put on mid-grey")
+    if any(op["kind"] in ("channel_jitter", "channel_dropout") for view in plan.recipe.views for op in view):
+        lines.append(
+            f"views    of {plan.channels} channels: each channel is changed by itself, in place of hue, saturation and "
+            "grey (see recipe.yaml)"
+        )
+    return lines
+
+
+def _channels(count: int) -> str:
+    return {1: "grey", 3: "colour"}.get(count, f"{count} bands")
 
 
 def of_size(plan: Plan, why: str | None, found: facts.ImageFacts) -> list[str]:

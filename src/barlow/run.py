@@ -3,6 +3,7 @@
 recipe.yaml        the resolved recipe; `barlow pretrain -c recipe.yaml` repeats the run
 run.json           who the run is: its id, what was asked for, its recipe again, and each start (versions, processor)
 data.json          what was found, what was skipped and why
+images.json        a digest of each image, by which test images are found among them
 metrics.jsonl      one line per logged step
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept; the first, of step 0, before anything is trained

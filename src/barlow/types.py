@@ -5,7 +5,8 @@ Shapes are annotations, checked only in tests.
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int64, UInt8
+import torch
+from jaxtyping import Float, Int64, UInt
 from torch import Tensor
 
 Images = Float[Tensor, "n c h w"]
@@ -17,14 +18,19 @@ Features = Float[Tensor, "n f"]
 Embedding = Float[Tensor, "n d"]
 """Projector outputs: what objectives read."""
 
-Pixels = UInt8[Tensor, "n c h w"]
-"""Decoded images as they are stored and cross process boundaries."""
+Pixels = UInt[Tensor, "n c h w"]
+"""Decoded images as they are held and cross process boundaries: uint8, or uint16 where 8 bits would lose levels."""
 
 Ids = Int64[Tensor, "n"]
 """Sample ids: positions in the sorted listing of the data, stable when a file is quarantined."""
 
 Terms = dict[str, Float[Tensor, ""]]
 """Named, weighted scalar terms of an objective; their sum is the loss."""
+
+
+def taken(pixels: Pixels, rows: Int64[Tensor, "k"]) -> Pixels:
+    """Some of the images, in this order. (On a GPU torch does not index uint16, so its bits are indexed.)"""
+    return pixels[rows] if pixels.dtype == torch.uint8 else pixels.view(torch.int16)[rows].view(pixels.dtype)
 
 
 @dataclass(frozen=True)

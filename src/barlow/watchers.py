@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from barlow import storage
+from barlow.data.counting import words
+from barlow.data.folder import printable
 from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
 from barlow.run import Run
 from barlow.telling import unfailing
@@ -83,10 +85,13 @@ class ReplacedImages:
     """Tells of every image that could not be read any more and was replaced; each process of its own."""
 
     warn: Callable[[str], None]
+    locate: Callable[[int], str]
+    """Where a person finds an image, from its id."""
 
     def __call__(self, moment: Moment) -> None:
         for bad, instead, reason in moment.batch.replaced:
-            self.warn(f"image {bad} could not be read ({reason}); image {instead} took its place")
+            where, other = printable(self.locate(bad)), printable(self.locate(instead))
+            self.warn(f"{where} could not be read ({reason}); {other} took its place")
 
 
 def _judged(outputs: "Outputs") -> "dict[str, Tensor]":
@@ -219,17 +224,61 @@ class LiveLine:
             f"wait {100 * wait:.0f}%",
             f"eta {_clock(left)}",
         ]
-        line = " ".join(parts)
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            line = "\r" + line[:width].ljust(width) + ("\n" if last else "")
-        else:
-            line += "\n"
-        unfailing(self._write)(line)
+        _show(self.console, " ".join(parts), ended=last)
 
-    def _write(self, text: str) -> None:
-        self.console.file.write(text)
-        self.console.file.flush()
+
+@dataclass
+class Counter:
+    """Shows how far a long reading is: a line that is rewritten on a terminal, and printed now and then elsewhere.
+
+    Nothing is shown of what takes less than a pause. It is called for every image, so it looks at the clock and mostly
+    does no more.
+    """
+
+    console: "Console"
+    _shown_at: float = field(default_factory=lambda: time.monotonic())
+    _open: bool = False
+
+    REFRESH_SECONDS = 0.5
+    PLAIN_SECONDS = 10.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        pause = self.REFRESH_SECONDS if self.console.is_terminal else self.PLAIN_SECONDS
+        if now - self._shown_at < pause:
+            if self._open and done == total:
+                self.close()
+            return
+        self._shown_at = now
+        _show(self.console, words(what, done, total), ended=False)
+        self._open = self.console.is_terminal
+        if done == total:
+            self.close()
+
+    def close(self) -> None:
+        """Leaves the terminal an empty line for what comes next."""
+        if self._open:
+            _write(self.console, "\r\x1b[K")
+            self._open = False
+
+
+def _show(console: "Console", line: str, *, ended: bool) -> None:
+    """Writes a line, on a terminal over the one before unless that had ended."""
+    if console.is_terminal:
+        width = console.width - 1
+        _write(console, "\r" + line[:width].ljust(width) + ("\n" if ended else ""))
+    else:
+        _write(console, line + "\n")
+
+
+def _write(console: "Console", text: str) -> None:
+    """Puts text on a screen, if that can be done: what is only shown may fail."""
+
+    def put(text: str) -> None:
+        console.file.write(text)
+        console.file.flush()
+
+    unfailing(put)(text)
 
 
 def _clock(seconds: float) -> str:

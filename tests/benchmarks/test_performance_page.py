@@ -90,7 +90,7 @@ def test_make_bench_has_every_program_with_rows_and_those_with_a_side_of_ours_ar
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if "measure.main(__file__" in path.read_text("utf-8")
     }
     assert set(listed[1].split()) == with_rows - {"gpu", "measure"}
-    assert {*compare.PROGRAMS, "costs"} == set(listed[1].split())
+    assert {*compare.PROGRAMS, "costs", "damage"} == set(listed[1].split())
 
 
 def test_rows_of_steps_and_costs_have_names_of_their_own_and_start_nothing_yet() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from barlow.data.decoding import UnreadableImage, decode, decode_with_header, read_header
-from barlow.data.formats import BACKGROUND
+from barlow.data.stored import BACKGROUND
 
 
 def photo(height: int = 60, width: int = 80) -> np.ndarray:
@@ -69,9 +69,12 @@ def test_early_stopping_keeps_the_shorter_side_and_the_original_size(min_side: i
         assert pixels.shape[0] < 120
 
 
-def test_channels_other_than_one_and_three_are_the_callers_error() -> None:
-    with pytest.raises(ValueError, match="channels=4"):
-        decode(encode(photo(), "PNG"), channels=4)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_other_numbers_of_channels_have_to_be_in_the_file(form: str) -> None:
+    with pytest.raises(UnreadableImage, match=r"has 3 bands, and images are read with 4; --data.channels 3 reads"):
+        decode(encode(photo(), form), channels=4)
+    with pytest.raises(ValueError, match="channels=0"):
+        decode(encode(photo(), form), channels=0)
 
 
 # --- Orientation ----------------------------------------------------------------------------------------------------
@@ -384,7 +387,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_from_their_header(name: str) -> None:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    with pytest.raises(UnreadableImage, match=r"pixels|broken PNG|not an image"):
+    with pytest.raises(UnreadableImage, match=r"pixels|damaged PNG|not an image"):
         decode(BOMBS[name])
     with pytest.raises(UnreadableImage):
         read_header(io.BytesIO(BOMBS[name]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from barlow.data import memory
 from barlow.data.folder import FolderSource
 from barlow.data.memory import bytes_needed, hold
 from barlow.data.sources import ArraySource, open_source
@@ -117,3 +118,11 @@ def test_the_memory_needed_is_known_before() -> None:
     assert bytes_needed(source, 64) == 10 * 3 * 64 * 64
     assert bytes_needed(source, 64, channels=1) == 10 * 64 * 64
     assert bytes_needed(source, (32, 128)) == 10 * 3 * 32 * 128
+
+
+def test_a_large_image_is_resized_by_channel_to_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    whole = memory._squash(image, (17, 23))
+    monkeypatch.setattr("barlow.data.resizing.BLOCK_PIXELS", 100)
+    assert np.array_equal(memory._squash(image, (17, 23)), whole)
+    assert memory._squash(image[:, :, :1], (17, 23)).shape == (17, 23, 1)

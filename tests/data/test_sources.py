@@ -44,9 +44,11 @@ def test_images_come_with_the_channels_asked_for(folder: Path, channels: int) ->
         assert image.dtype == np.uint8
 
 
-def test_two_channels_are_refused(folder: Path) -> None:
+def test_two_channels_are_refused_of_a_named_set(folder: Path) -> None:
     with pytest.raises(ValueError, match="channels=2"):
-        open_source(folder, channels=2)
+        open_source("digits", channels=2)
+    with pytest.raises(ValueError, match="channels=0"):
+        open_source(folder, channels=0)
 
 
 def test_the_pixel_limit_reaches_the_decoder(folder: Path) -> None:

@@ -377,6 +377,7 @@ def test_a_finished_run_can_be_resumed_and_stays_what_it_is(
 
 FREE = {"data.workers", "train.device", "train.log_steps", "train.checkpoint_minutes", "train.checkpoint_steps"}
 OTHER = {
+    "data.value_range": [0.0, 4095.0],
     "data.channels": 1, "data.executor": "streaming", "data.split": "test", "encoder.name": "resnet34",
     "encoder.stem": "as_is", "encoder.options": {}, "encoder.init": "timm:resnet18.a1_in1k", "method.kind": None,
     "method.batch_norm_sees": "all_views", "objective.kind": "barlow_twins", "optim.kind": "sgd", "schedule.kind": None,

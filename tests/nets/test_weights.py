@@ -218,8 +218,8 @@ def test_a_saved_encoder_comes_back_with_the_same_features_and_preprocessing(tmp
 
 def test_an_encoder_from_a_newer_barlow_or_a_broken_one_is_refused(tmp_path: Path) -> None:
     encoder = small_encoder("small")
-    with pytest.raises(ValueError, match=r"written by barlow 9.9 in format 3.*upgrade"):
-        load_encoder(write(tmp_path / "newer", encoder, format=3, barlow="9.9"))
+    with pytest.raises(ValueError, match=r"written by barlow 9.9 in format 4.*upgrade"):
+        load_encoder(write(tmp_path / "newer", encoder, format=4, barlow="9.9"))
     with pytest.raises(ValueError, match="no format number"):
         load_encoder(write(tmp_path / "other", encoder, format=None))
     with pytest.raises(ValueError, match="incomplete or damaged"):

@@ -4,19 +4,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt
 
 from barlow.data.decoding import UnreadableImage
-from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.inventory import in_threads
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
+from barlow.levels import white
 from barlow.nets.preprocessing import Preprocessing
 from barlow.types import Images
 
 
 def decoded_centres(
     source: ImageSource, ids: Sequence[int] | Int64[np.ndarray, "n"], preprocessing: Preprocessing, workers: int
-) -> Iterator[UInt8[np.ndarray, "h w c"] | None]:
-    """The centre of each image in 8 bits, in the order of `ids`; None for one that cannot be read.
+) -> Iterator[UInt[np.ndarray, "h w c"] | None]:
+    """The centre of each image in 8 or 16 bits, in the order of `ids`; None for one that cannot be read.
 
     The threads do not stop between two of them: they decode what comes next while the caller is busy.
     """
@@ -30,11 +32,11 @@ def decoded_centres(
     return in_threads(centre, ids, workers)
 
 
-def normalized(pixels: UInt8[np.ndarray, "n h w c"], preprocessing: Preprocessing) -> Images:
+def normalized(pixels: UInt[np.ndarray, "n h w c"], preprocessing: Preprocessing) -> Images:
     """Centres as an encoder takes them: floats, less the mean, over the standard deviation."""
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     # In place, so that the order of the bytes stays (n, h, w, c): the network wants its input `channels_last`.
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(white(pixels)).sub_(mean).div_(std)
 
 
 def centre_views(
@@ -49,7 +51,7 @@ def centre_views(
         batch_size: images in a batch; the last one may have fewer.
         workers: threads that decode.
     """
-    with without_library_noise():
+    with kept_from_the_screen():
         batch = []
         for centre in decoded_centres(source, ids, preprocessing, workers):
             if centre is not None:

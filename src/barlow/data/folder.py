@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from barlow.data import decoding
-from barlow.data.decoding import Array, Header, UnreadableImage
+from barlow.data import decoding, image_digests, last_words
+from barlow.data.counting import Counted, not_shown
+from barlow.data.decoded import check_memory
+from barlow.data.decoding import Array, Header, Stored, UnreadableImage, ValueRange
 from barlow.exits import NoInput
 from barlow.printable import printable
-from barlow.views.keys import permutation
-
-SAMPLED = 1_000
-"""Files whose contents are compared when a run is gone on with."""
 
 READ_EXTENSIONS = frozenset(
     {"jpg", "jpeg", "jpe", "jfif", "jif", "mpo", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff"}
@@ -30,7 +28,13 @@ _FOREIGN_EXTENSIONS = frozenset(
 IMAGE_EXTENSIONS = READ_EXTENSIONS | _FOREIGN_EXTENSIONS
 """Files whose names end so, in upper or lower case, are taken for images. All others are only counted."""
 
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+ARRAY_EXTENSIONS = frozenset({"npy", "npz"})
+"""NumPy's arrays are images where the folders hold no other images. Beside photos they are labels or features."""
+
+_TRAINING = frozenset({"train", "training"})
+_SPLITS = _TRAINING | {"val", "valid", "validation", "test", "testing"}
+SPLITS, EMPTY = "sub-folders that look like splits", "sub-folders without images"
+"""Names of notes."""
 _NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
 
 
@@ -39,8 +43,8 @@ class FolderSource:
 
     The id of an image is its position in the listing, which has the folders in the order given, and within each the
     relative paths sorted as bytes. Hidden files and folders are ignored. Links are followed, but no file or folder is
-    listed twice (they are told apart by device and inode), and real ones come before linked ones. Only regular files
-    are ever opened.
+    listed twice (they are told apart by device and inode), and real ones come before linked ones. Of several hard links
+    to a file the first that is met is listed. Only regular files are ever opened.
 
     The label of an image is the name of the sub-folder, directly below the folder given, that it lies in. There are
     labels only if every image is in such a sub-folder, there are at least two of them, and they do not look like splits
@@ -48,18 +52,25 @@ class FolderSource:
     """
 
     def __init__(
-        self, folders: Sequence[str | os.PathLike[str]], *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS
+        self,
+        folders: Sequence[str | os.PathLike[str]],
+        *,
+        channels: int = 3,
+        max_pixels: int = decoding.MAX_PIXELS,
+        value_range: ValueRange | None = None,
+        counted: Counted = not_shown,
     ) -> None:
         if not folders:
             raise ValueError("no folder given: give at least one folder of images")
         self.name = ", ".join(printable(folder) for folder in folders)
         self.channels = channels
         self.max_pixels = max_pixels
+        self.value_range = value_range
         self.notes: dict[str, object] = {}
         self._roots = [os.fsencode(folder) for folder in folders]
         for root in self._roots:
             _check_folder(root)
-        listing = _Listing(self._roots)
+        listing = _Listing(self._roots, counted)
         if not listing.files:
             raise NoInput(_nothing_found(self._roots, listing))
         # All paths in one byte string, with offsets: a list of a million paths takes ten times the memory, per worker.
@@ -67,7 +78,10 @@ class FolderSource:
         self._ends = np.cumsum([len(path) for _, path, _ in listing.files])
         self._root_of = np.array([root for root, _, _ in listing.files], np.int32)
         self._bytes = np.array([size for _, _, size in listing.files], np.int64)
+        self.digests = np.zeros(len(listing.files), np.uint64)
+        """Of each file that has been read here, its digest (`barlow.data.image_digests`); 0 of the others."""
         self.labels, self.classes = self._read_labels()
+        self._note_sub_folders(listing.sub_folders)
         for note, count in listing.notes.items():
             self.notes[note] = count
         if listing.others:
@@ -101,14 +115,26 @@ class FolderSource:
     def read_with_header(self, index: int, min_side: int = 0) -> tuple[Array, Header]:
         """The pixels and the header."""
         return decoding.decode_with_header(
-            self._read_bytes(index), channels=self.channels, max_pixels=self.max_pixels, min_side=min_side
+            self._read_bytes(index),
+            channels=self.channels,
+            max_pixels=self.max_pixels,
+            min_side=min_side,
+            value_range=self.value_range,
         )
+
+    def stored(self, index: int) -> Stored | None:
+        """The numbers of an image as its file stores them; None where they are 8 bits of grey or colour."""
+        return decoding.stored_values(self._read_bytes(index), max_pixels=self.max_pixels)
 
     def header(self, index: int) -> Header:
         """The header, without decoding the pixels."""
         try:
             with os.fdopen(self._open(index), "rb") as file:
-                return decoding.read_header(file, max_pixels=self.max_pixels)
+                self.digests[index] = image_digests.of_file(file, os.fstat(file.fileno()).st_size)
+                file.seek(0)
+                return decoding.read_header(
+                    file, channels=self.channels, max_pixels=self.max_pixels, wide=self.value_range is not None
+                )
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
 
@@ -119,21 +145,6 @@ class FolderSource:
             digest.update(b"%d\0%s\0%d\n" % (self._root_of[index], self.relative_path(index), self._bytes[index]))
         return digest.hexdigest()
 
-    def contents(self) -> str:
-        """SHA-256 of the contents of some of the files, which are the same ones in every call: of all, up to `SAMPLED`.
-
-        A file may be replaced by another of the same name and size, which the fingerprint cannot tell. That a file was
-        only touched changes nothing here.
-        """
-        digest = hashlib.sha256()
-        for index in np.sort(permutation(0, 0, len(self))[:SAMPLED]).tolist():
-            try:
-                content = self._read_bytes(index)
-            except UnreadableImage as error:
-                content = error.reason.encode()
-            digest.update(b"%d\0%s\n" % (index, hashlib.sha256(content).digest()))
-        return digest.hexdigest()
-
     def _read_bytes(self, index: int) -> bytes:
         try:
             with os.fdopen(self._open(index), "rb") as file:
@@ -141,18 +152,32 @@ class FolderSource:
                 # The largest pixel has 16 bytes (float RGBA, uncompressed): a larger file is over the pixel limit.
                 if size > 16 * self.max_pixels + 2**20:
                     raise UnreadableImage(f"a file of {size:,} bytes for at most {self.max_pixels:,} pixels")
-                return file.read()
+                check_memory(f"a file of {size:,} bytes", size, self.max_pixels)  # before it is read
+                data = file.read()
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
+        if self.digests[index] == image_digests.UNKNOWN:  # in each epoch of training it is known
+            self.digests[index] = image_digests.of_bytes(data)
+        return data
 
     def _open(self, index: int) -> int:
         path = os.path.join(self._roots[self._root_of[index]], self.relative_path(index))
+        last_words.decoding(path)
         # If a pipe has taken the place of the file, opening it without O_NONBLOCK would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise UnreadableImage("no longer a regular file")
         return descriptor
+
+    def _note_sub_folders(self, sub_folders: Iterable[bytes]) -> None:
+        """Notes splits that are taken together, and folders of classes that have no image."""
+        found = sorted(map(os.fsdecode, sub_folders))
+        splits = [name for name in found if name.lower() in _SPLITS]
+        if len(splits) > 1 and any(name.lower() in _TRAINING for name in splits):
+            self.notes[SPLITS] = splits
+        if self.classes is not None and (empty := [name for name in found if name not in self.classes]):
+            self.notes[EMPTY] = empty
 
     def _read_labels(self) -> tuple[np.ndarray | None, list[str] | None]:
         firsts = []
@@ -174,12 +199,16 @@ class FolderSource:
 class _Listing:
     """All regular files below the roots. Images are listed as (root, relative path, bytes); the others are counted."""
 
-    def __init__(self, roots: Iterable[bytes]) -> None:
+    def __init__(self, roots: Iterable[bytes], counted: Counted) -> None:
+        self.sub_folders: set[bytes] = set()
+        """Names of the folders directly below the roots, with images or without."""
+        self._counted = counted
         self.files: list[tuple[int, bytes, int]] = []
         self.others: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self._folders: set[tuple[int, int]] = set()
         self._inodes: set[tuple[int, int]] = set()
+        self._images = False
         for number, root in enumerate(roots):
             found: list[tuple[bytes, int]] = []
             # Real folders and files first, so that no image is known by the name of a link to it.
@@ -195,6 +224,11 @@ class _Listing:
                 else:
                     self._add(relative, status, found)
             self.files.extend((number, path, size) for path, size in sorted(found))
+        if self._images:
+            arrays = [_extension(path) for _, path, _ in self.files if _extension(path) in ARRAY_EXTENSIONS]
+            self.others.update(arrays)
+            if arrays:
+                self.files = [file for file in self.files if _extension(file[1]) not in ARRAY_EXTENSIONS]
 
     def _walk(
         self, root: bytes, start: bytes, found: list[tuple[bytes, int]], links: list[tuple[bytes, os.stat_result]]
@@ -216,6 +250,8 @@ class _Listing:
             if folder and {b"recipe.yaml", b"data.json"} <= {entry.name for entry in entries}:
                 self.notes["run folders of barlow"] += 1  # their views.png is not an image of the user's
                 continue
+            self._counted("files listed", len(self._inodes) + sum(self.others.values()), None)
+            inner = []
             for entry in entries:
                 if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
                     self.notes["hidden files and folders"] += 1
@@ -230,15 +266,21 @@ class _Listing:
                     if stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
                         links.append((relative, status))
                 elif stat.S_ISDIR(status.st_mode):
-                    pending.append(relative)
+                    inner.append(relative)
                 elif stat.S_ISREG(status.st_mode):
                     self._add(relative, status, found)
                 if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
                     self.notes["pipes, sockets and devices"] += 1
+                elif stat.S_ISDIR(status.st_mode) and not folder:
+                    self.sub_folders.add(relative)
+            pending.extend(reversed(inner))  # so that the first is looked into first
 
     def _add(self, relative: bytes, status: os.stat_result, found: list[tuple[bytes, int]]) -> None:
         extension = _extension(relative)
-        if extension in IMAGE_EXTENSIONS:
+        if status.st_nlink > 1 and (status.st_dev, status.st_ino) in self._inodes:
+            self.notes["hard links to files already listed"] += 1
+        elif extension in IMAGE_EXTENSIONS | ARRAY_EXTENSIONS:
+            self._images = self._images or extension in IMAGE_EXTENSIONS
             self._inodes.add((status.st_dev, status.st_ino))
             found.append((relative, status.st_size))
         else:
@@ -280,4 +322,5 @@ def _nothing_found(roots: list[bytes], listing: _Listing) -> str:
         above = []
     if any(_extension(entry.name) in IMAGE_EXTENSIONS for entry in above):
         hint += "; there are images one level up"
-    return f"no images in {shown} (looked for .jpg .jpeg .png .webp .bmp .gif .tif .tiff, sub-folders included){hint}"
+    looked_for = ".jpg .jpeg .png .webp .bmp .gif .tif .tiff .npy .npz"
+    return f"no images in {shown} (looked for {looked_for}, sub-folders included){hint}"

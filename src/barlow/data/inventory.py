@@ -1,11 +1,9 @@
 """Which images can be read, found out before training starts."""
 
-import contextlib
 import hashlib
-import os
-import sys
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,16 +12,40 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow.data import image_digests
+from barlow.data.counting import Counted, not_shown, over
+from barlow.data.decoded import colourless
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
-from barlow.exits import UnusableData
 from barlow.printable import printable
+from barlow.seals import sha256
 from barlow.views.keys import permutation
 
 SAMPLE = 1_000
 """How many images of a large set are decoded in full. If one image in 330 is bad, such a sample has at least one of the
 bad ones with a probability of 95 %."""
+
+
+class TooManyUnreadable(UnusableData):
+    """More images cannot be read than a user allows; `report` has the list of them, for a file."""
+
+    def __init__(self, message: str, report: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.report = dict(report)
+
+
+def kind_of(reason: str) -> str:
+    """What reasons of one kind have in common: no numbers, and nothing that comes behind the first words."""
+    return re.sub(r"\d[\d,.]*", "…", re.split(r"[:;(]", reason)[0]).strip()
+
+
+def counts(reasons: Mapping[str, int]) -> str:
+    """The most frequent kinds of reasons in a few words."""
+    few = [f"{count} {kind}" for kind, count in list(reasons.items())[:3]]
+    left = len(reasons) - len(few)
+    return ", ".join(few) + (f", {left} other kinds" if left else "")
 
 
 @dataclass(frozen=True)
@@ -41,10 +63,13 @@ class Inventory:
         multiframe: how many images have several frames, of which only the first is used.
         grey: whether no image that was decoded has any colour.
         fingerprint: changes when their names or sizes do.
-        contents: changes when the contents of some of the files do (`FolderSource.contents`).
+        digests: of the readable images (`barlow.data.image_digests`); 0 of one that was not read, as of a set without
+            files of which only a sample was.
         extensions: number of files by the ending of their names.
         classes: number of readable images by the name of their class.
         notes: anything else that is odd about the source.
+        transparent: how many images have an alpha channel or a transparent colour, and are composited.
+        deep: how many images have more than 8 bits, signs or fractions.
     """
 
     name: str
@@ -57,10 +82,12 @@ class Inventory:
     multiframe: int
     grey: bool
     fingerprint: str
-    contents: str
+    digests: image_digests.Digests = field(default_factory=lambda: np.zeros(0, np.uint64))
     extensions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
+    transparent: int = 0
+    deep: int = 0
 
     @property
     def median_size(self) -> tuple[int, int]:
@@ -68,22 +95,29 @@ class Inventory:
         height, width = np.median(self.sizes, axis=0) if len(self.sizes) else (0, 0)
         return int(height), int(width)
 
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many images cannot be read by the kind of reason, the most frequent first."""
+        return dict(Counter(kind_of(reason) for _, _, reason in self.skipped).most_common())
+
     def check(self, max_bad: float) -> None:
         """Stops a run that would train on fewer images than the user thinks.
 
         Raises:
-            ValueError: a larger share than `max_bad` cannot be read, or no image can.
+            TooManyUnreadable: a larger share than `max_bad` cannot be read, or no image can.
         """
         if len(self.ids) and self.bad_fraction <= max_bad:
             return
         examples = "; ".join(f"{printable(where)}: {reason}" for _, where, reason in self.skipped[:1])
         found = f"{len(self.skipped)} of {self.candidates} images of {self.name} cannot be read"
         if not len(self.ids):
-            raise UnusableData(f"{found} ({examples}): give a folder with readable images")
+            raise TooManyUnreadable(f"{found} ({examples}): give a folder with readable images", self.as_dict())
         estimate = "" if self.decoded >= self.candidates else f", estimated from {self.decoded} decoded in full"
-        raise UnusableData(
-            f"{found} ({100 * self.bad_fraction:.2g} %{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %), "
-            f"such as {examples}; remove them, or skip them with --max-bad {_above(self.bad_fraction):g}"
+        raise TooManyUnreadable(
+            f"{found} ({100 * self.bad_fraction:.2g} %{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %): "
+            f"{counts(self.reasons)}, such as {examples}; remove them, or skip them with --max-bad "
+            f"{_above(self.bad_fraction):g}",
+            self.as_dict(),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,10 +126,13 @@ class Inventory:
             "name": self.name,
             "candidates": self.candidates,
             "usable": len(self.ids),
+            "skipped_by_reason": self.reasons,
             "skipped": [
                 {"id": i, "where": printable(where), "reason": printable(reason)} for i, where, reason in self.skipped
             ],
             "first_frame_only": self.multiframe,
+            "transparent": self.transparent,
+            "more_than_8_bits": self.deep,
             "decoded_before_training": self.decoded,
             "grey": self.grey,
             "median_height": self.median_size[0],
@@ -103,13 +140,19 @@ class Inventory:
             "extensions": self.extensions,
             "classes": {printable(name): count for name, count in self.classes.items()},
             "fingerprint": self.fingerprint,
-            "contents": self.contents,
+            "contents": sha256(np.ascontiguousarray(self.digests).tobytes()),
             "notes": self.notes,
         }
 
 
 def scan(
-    source: ImageSource, *, sample: int | None = SAMPLE, max_bad: float | None = None, workers: int = 2, seed: int = 0
+    source: ImageSource,
+    *,
+    sample: int | None = SAMPLE,
+    max_bad: float | None = None,
+    workers: int = 2,
+    seed: int = 0,
+    counted: Counted = not_shown,
 ) -> Inventory:
     """Takes the inventory of a set that is streamed: reads the header of every file, and decodes a sample in full.
 
@@ -121,22 +164,24 @@ def scan(
         max_bad: if given, `Inventory.check` is called with it.
         workers: threads that decode.
         seed: chooses the sample.
+        counted: told how many headers, and then images, have been read.
 
     Raises:
-        ValueError: from `Inventory.check`.
+        TooManyUnreadable: from `Inventory.check`.
     """
-    with without_library_noise():
-        inventory = _scan(source, sample, workers, seed)
+    with kept_from_the_screen():
+        inventory = _scan(source, sample, workers, seed, counted)
     if max_bad is not None:
         inventory.check(max_bad)
     return inventory
 
 
-def _scan(source: ImageSource, sample: int | None, workers: int, seed: int) -> Inventory:
+def _scan(source: ImageSource, sample: int | None, workers: int, seed: int, counted: Counted) -> Inventory:
     take = Taking(source)
     count = len(source)
     if isinstance(source, FolderSource):
-        for index, header, reason in in_threads(_attempt(source.header), range(count), workers):
+        headers = in_threads(_attempt(source.header), range(count), workers)
+        for index, header, reason in over(headers, "headers read", count, counted):
             if header is None:
                 take.bad(index, reason)
             else:
@@ -145,13 +190,20 @@ def _scan(source: ImageSource, sample: int | None, workers: int, seed: int) -> I
     chosen = np.arange(count) if sample is None or sample >= count else np.sort(permutation(seed, 0, count)[:sample])
     seen = set(take.skipped)
     decoded = [int(index) for index in chosen if int(index) not in seen]
-    for index, image, reason in in_threads(_attempt(source.read), decoded, workers):
-        if image is None:
+
+    def look(index: int) -> bool:  # in the thread that has the image, so that no images wait for another thread
+        image = source.read(index)
+        if not isinstance(source, FolderSource):
+            take.sizes[index] = image.shape[:2]
+            take.digests[index] = image_digests.of_pixels(image)
+        return colourless(image)
+
+    looks = in_threads(_attempt(look), decoded, workers)
+    for index, grey, reason in over(looks, "images read", len(decoded), counted):
+        if grey is None:
             take.bad(index, reason)
         else:
-            take.image(image)
-            if not isinstance(source, FolderSource):
-                take.sizes[index] = image.shape[:2]
+            take.grey = take.grey and grey
     # All headers have been read, but only a sample of the pixels: the share of bad ones in it stands for the rest.
     fraction = min(1.0, bad_headers / count + (len(take.skipped) - bad_headers) / max(len(decoded), 1))
     return take.inventory(len(decoded) + (bad_headers if len(decoded) + bad_headers == count else 0), fraction)
@@ -164,7 +216,10 @@ class Taking:
         self.source = source
         self.skipped: dict[int, str] = {}
         self.sizes = np.zeros((len(source), 2), np.int64)
+        self.digests = source.digests if isinstance(source, FolderSource) else np.zeros(len(source), np.uint64)
         self.multiframe: set[int] = set()
+        self.transparent: set[int] = set()
+        self.deep: set[int] = set()
         self.grey = True
 
     def bad(self, index: int, reason: str) -> None:
@@ -174,10 +229,13 @@ class Taking:
         self.sizes[index] = header.height, header.width
         if header.multiframe:
             self.multiframe.add(index)
+        if header.alpha:
+            self.transparent.add(index)
+        if header.deep:
+            self.deep.add(index)
 
     def image(self, image: Array) -> None:
-        if self.grey and image.shape[2] == 3:
-            self.grey = bool((image[:, :, :1] == image[:, :, 1:]).all())
+        self.grey = self.grey and colourless(image)
 
     def inventory(self, decoded: int, bad_fraction: float) -> Inventory:
         source, count = self.source, len(self.source)
@@ -188,9 +246,8 @@ class Taking:
         if isinstance(source, FolderSource):
             extensions.update(source.extension(index) for index in range(count))
             notes = dict(source.notes)
-            fingerprint, contents = source.fingerprint(), source.contents()
+            fingerprint = source.fingerprint()
         else:
-            contents = ""
             fingerprint = hashlib.sha256(f"{source.name}\n{count}".encode("utf-8", "backslashreplace")).hexdigest()
         classes: dict[str, int] = {}
         if source.labels is not None and source.classes is not None:
@@ -208,28 +265,13 @@ class Taking:
             multiframe=len(self.multiframe - self.skipped.keys()),
             grey=self.grey,
             fingerprint=fingerprint,
-            contents=contents,
+            digests=self.digests[usable],
             extensions=dict(extensions.most_common()),
             classes=classes,
             notes=notes,
+            transparent=len(self.transparent - self.skipped.keys()) if getattr(source, "channels", 3) in (1, 3) else 0,
+            deep=len(self.deep - self.skipped.keys()),
         )
-
-
-@contextlib.contextmanager
-def without_library_noise() -> Iterator[None]:
-    """Keeps libtiff's remarks on odd files off the user's screen. They go past Python, straight to file descriptor 2.
-
-    What is wrong with a file is reported by us, once. While this lasts, we cannot write to stderr either.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 T = TypeVar("T")

@@ -2,16 +2,21 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt
 
+from barlow.data import image_digests
 from barlow.data.centre import decoded_centres, normalized
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import UnreadableImage
-from barlow.data.inventory import in_threads, without_library_noise
+from barlow.data.folder import FolderSource
+from barlow.data.inventory import TooManyUnreadable, counts, in_threads, kind_of
+from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.exits import UnusableData
 from barlow.machine import available_cores, available_memory
@@ -43,6 +48,7 @@ class LabelledSet:
         classes: the names of the classes that the labels number.
         sizes: height and width of each original.
         hashes: `pixel_hash` of each centre view.
+        digests: of each image (`barlow.data.image_digests`).
         skipped: where the images are that cannot be read, and why they cannot.
         held: the centre views in memory; None if they are decoded whenever they are asked for.
     """
@@ -54,8 +60,9 @@ class LabelledSet:
     classes: list[str]
     sizes: Int64[np.ndarray, "n 2"]
     hashes: list[str]
+    digests: image_digests.Digests
     skipped: list[tuple[str, str]]
-    held: UInt8[np.ndarray, "n h w c"] | None
+    held: UInt[np.ndarray, "n h w c"] | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -137,7 +144,13 @@ def _readable(images: LabelledSet, ids: np.ndarray, centres: Iterator[np.ndarray
         yield centre
 
 
-def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessing, max_bad: float) -> LabelledSet:
+def read_labelled(
+    images: FoldersOrName,
+    split: str,
+    preprocessing: Preprocessing,
+    max_bad: float,
+    counted: Counted = not_shown,
+) -> LabelledSet:
     """Reads every image once: which can be read, how large it is, its hash, and its centre view where memory allows.
 
     Args:
@@ -145,21 +158,26 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
         split: "train" or "test", for a named set; messages call the images by it too (`--train`).
         preprocessing: what the networks expect of an image.
         max_bad: the share of images that may be unreadable.
+        counted: told how many files have been listed, and images read.
 
     Raises:
-        ValueError: the images have no labels, or too many of them cannot be read.
+        ValueError: the images have no labels.
+        TooManyUnreadable: too many of them cannot be read.
     """
-    source = open_source(images, split=split, channels=preprocessing.channels)
+    value_range = preprocessing.value_range
+    source = open_source(images, split=split, channels=preprocessing.channels, value_range=value_range, counted=counted)
     if source.labels is None or source.classes is None:
         raise UnusableData(
             f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
             f"({source.name}/CLASS/image.jpg)"
         )
     shape = (len(source), *height_width(preprocessing.size), preprocessing.channels)
-    count, needed = len(source), math.prod(shape)
+    kind = np.dtype(np.uint8 if value_range is None else np.uint16)
+    count, needed = len(source), math.prod(shape) * kind.itemsize
     fits = needed <= SHARE_OF_MEMORY * available_memory()
-    held = np.empty(shape, np.uint8) if fits else None
+    held = np.empty(shape, kind) if fits else None
     sizes = np.zeros((count, 2), np.int64)
+    digests = source.digests if isinstance(source, FolderSource) else np.zeros(count, np.uint64)
 
     def take(index: int) -> tuple[int, str, str]:
         try:
@@ -167,19 +185,23 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
         except UnreadableImage as error:
             return index, "", error.reason
         sizes[index] = image.shape[:2]
+        if not isinstance(source, FolderSource):
+            digests[index] = image_digests.of_pixels(image)
         view = preprocessing.centre(image)
         if held is not None:
             held[index] = view
         return index, pixel_hash(view), ""
 
-    with without_library_noise():
-        taken = list(in_threads(take, range(count), available_cores()))
+    with kept_from_the_screen():
+        taken = list(over(in_threads(take, range(count), available_cores()), f"--{split} images read", count, counted))
     skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
     if len(skipped) > max_bad * count or len(skipped) == count:
         allow = min(1.0, np.ceil(100 * len(skipped) / count) / 100)
-        raise UnusableData(
-            f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read "
-            f"({skipped[0][0]}: {skipped[0][1]}); remove them, or allow them with --max-bad {allow:g}"
+        kinds = counts(dict(Counter(kind_of(reason) for _, reason in skipped).most_common()))
+        raise TooManyUnreadable(
+            f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read: {kinds}, such as "
+            f"{printable(skipped[0][0])}: {skipped[0][1]}; remove them, or allow them with --max-bad {allow:g}",
+            {"source": source.name, "skipped": [{"where": printable(where), "reason": why} for where, why in skipped]},
         )
     ids = np.array([index for index, digest, _ in taken if digest], np.int64)
     return LabelledSet(
@@ -190,6 +212,7 @@ def read_labelled(images: FoldersOrName, split: str, preprocessing: Preprocessin
         classes=list(source.classes),
         sizes=sizes[ids],
         hashes=[digest for _, digest, _ in taken if digest],
+        digests=digests[ids],
         skipped=skipped,
         held=held[ids] if held is not None and skipped else held,
     )

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.sources import ImageSource
 from barlow.printable import printable
-from barlow.types import Ids, Images, Pixels, Rows
+from barlow.types import Ids, Images, Pixels, Rows, taken
 from barlow.views.keys import hashed, permutation
 
 ATTEMPTS = 100
@@ -140,7 +140,7 @@ class MemoryLoader:
         for step in range(start, stop):
             rows = torch.from_numpy(self._order.rows(step))
             epoch, ids = self._order.epoch(step), self.ids[rows]
-            images = self.pixels[rows.to(self.device)]
+            images = taken(self.pixels, rows.to(self.device))
             views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
             known = _known(ids, self.labels, self.pipeline.told(ids, self.seed, epoch))
             yield self._order.batch(step, Rows(views, known))
@@ -149,7 +149,7 @@ class MemoryLoader:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
         for block in self._order.all():
             rows = torch.from_numpy(block)
-            view = self.pipeline.centre_from_memory(self.pixels[rows.to(self.device)], self.sizes[rows])
+            view = self.pipeline.centre_from_memory(taken(self.pixels, rows.to(self.device)), self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
 
 
@@ -363,10 +363,11 @@ def _stacked(crops: Sequence[Array]) -> Pixels:
     c, h, w = crops[0].shape
     shape = (len(crops), h, w, c)
     if get_worker_info() is None:
-        out = torch.from_numpy(np.empty(shape, np.uint8))  # NumPy's pages are large, and cleared faster
+        out = torch.from_numpy(np.empty(shape, crops[0].dtype))  # NumPy's pages are large, and cleared faster
     else:  # where the main process can read it: what is sent elsewhere is copied there first
-        storage = torch.UntypedStorage._new_shared(math.prod(shape))
-        out = torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
+        kind = torch.uint8 if crops[0].dtype == np.uint8 else torch.uint16
+        storage = torch.UntypedStorage._new_shared(math.prod(shape) * kind.itemsize)
+        out = torch.empty(0, dtype=kind).set_(storage, 0, shape)  # type: ignore[call-overload]
     np.stack([crop.transpose(1, 2, 0) for crop in crops], out=out.numpy())
     return out.permute(0, 3, 1, 2)
 

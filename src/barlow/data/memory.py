@@ -10,9 +10,13 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
+from barlow.data import image_digests
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import Inventory, Taking, in_threads, without_library_noise
+from barlow.data.inventory import Inventory, Taking, in_threads
+from barlow.data.last_words import kept_from_the_screen
+from barlow.data.resizing import resized
 from barlow.data.sources import ImageSource
 from barlow.size import HeightWidth, Size, height_width
 from barlow.types import Ids, Pixels
@@ -40,15 +44,20 @@ class Held:
     ids: Ids
 
 
-def bytes_needed(source: ImageSource, working_size: Size, channels: int = 3) -> int:
-    """How many bytes `hold` would keep in memory, at most."""
-    return len(source) * channels * math.prod(height_width(working_size))
+def bytes_needed(source: ImageSource, working_size: Size, channels: int = 3, *, wide: bool = False) -> int:
+    """How many bytes `hold` would keep in memory, at most; `wide` for pixels of 16 bits."""
+    return len(source) * channels * math.prod(height_width(working_size)) * (2 if wide else 1)
 
 
 def hold(
-    source: ImageSource, working_size: Size, *, max_bad: float | None = None, workers: int = 2
+    source: ImageSource,
+    working_size: Size,
+    *,
+    max_bad: float | None = None,
+    workers: int = 2,
+    counted: Counted = not_shown,
 ) -> tuple[Inventory, Held]:
-    """Decodes a whole source into uint8 images of one size.
+    """Decodes a whole source into images of one size, of 8 bits, or of 16 where the source has a range of values.
 
     It is `working_size`. If the images are smaller, the side of the square is the longest side among a few of them, so
     that small images are not enlarged; of a height and a width, each is at most the longest that was met. Images that
@@ -60,36 +69,41 @@ def hold(
         working_size: the largest size to hold, in pixels: the side of squares, or (height, width).
         max_bad: the share of images that may be unreadable; any, if not given.
         workers: threads that decode.
+        counted: told how many images have been read.
 
     Raises:
-        ValueError: a larger share of the images than `max_bad` cannot be read, or none can.
+        TooManyUnreadable: a larger share of the images than `max_bad` cannot be read, or none can.
     """
-    with without_library_noise():
-        inventory, held = _hold(source, working_size, workers)
+    with kept_from_the_screen():
+        inventory, held = _hold(source, working_size, workers, counted)
     inventory.check(1.0 if max_bad is None else max_bad)
     return inventory, held
 
 
-def _hold(source: ImageSource, working_size: Size, workers: int) -> tuple[Inventory, Held]:
+def _hold(source: ImageSource, working_size: Size, workers: int, counted: Counted) -> tuple[Inventory, Held]:
     count = len(source)
     most = max(height_width(working_size))
     probes = [_read(source, int(i), most) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
     met = [size for image, size, _, _ in probes if image is not None]
-    channels = next((image.shape[2] for image, _, _, _ in probes if image is not None), getattr(source, "channels", 3))
+    first = next((image for image, _, _, _ in probes if image is not None), None)
+    channels = getattr(source, "channels", 3) if first is None else first.shape[2]
     shape = _shape(working_size, met)
     # The rows of unreadable images are never written to, and memory that is not written to is not taken.
-    pixels = np.empty((count, channels, *shape), np.uint8)
+    wide = getattr(source, "value_range", None) is not None if first is None else first.dtype == np.uint16
+    pixels = np.empty((count, channels, *shape), np.uint16 if wide else np.uint8)
     sizes = np.zeros((count, 2), np.int64)
+    taking = Taking(source)
 
     def take(index: int) -> tuple[int, Header | None, str]:
         image, size, header, reason = _read(source, index, max(shape))
         if image is not None:
             sizes[index] = size
             pixels[index] = _squash(image, shape).transpose(2, 0, 1)
+            if header is None:  # of a set without files
+                taking.digests[index] = image_digests.of_pixels(image)
         return index, header, reason
 
-    taking = Taking(source)
-    for index, header, reason in in_threads(take, range(count), workers):
+    for index, header, reason in over(in_threads(take, range(count), workers), "images read", count, counted):
         if reason:
             taking.bad(index, reason)
             continue
@@ -132,6 +146,4 @@ def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None,
 def _squash(image: Array, shape: HeightWidth) -> Array:
     if image.shape[:2] == shape:
         return image
-    small = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
-    resized = np.asarray(small.resize(shape[::-1], Image.Resampling.BILINEAR))
-    return resized.reshape(*shape, image.shape[2])
+    return resized(image, shape, Image.Resampling.BILINEAR)

@@ -11,9 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from barlow.data.decoding import MAX_PIXELS, Array
+from barlow.data.counting import Counted, not_shown
+from barlow.data.decoding import MAX_PIXELS, Array, ValueRange
 from barlow.data.folder import FolderSource
 from barlow.data.names import DOWNLOADED, NAMED, SPLITS
+from barlow.data.stored import widened, with_channels
 from barlow.exits import NoInput
 from barlow.network import check_reachable
 from barlow.printable import printable
@@ -40,7 +42,7 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int, min_side: int = 0) -> Array:
-        """The pixels of one image, (h, w, c) uint8.
+        """The pixels of one image, (h, w, c) uint8; uint16 of a set that has a range of values.
 
         Args:
             index: which image.
@@ -70,7 +72,9 @@ def open_source(
     split: str = "train",
     channels: int = 3,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     root: str | os.PathLike[str] | None = None,
+    counted: Counted = not_shown,
 ) -> ImageSource:
     """Opens the images that a user asked for.
 
@@ -79,15 +83,17 @@ def open_source(
             a split, whatever `split` says. A folder that has the name of a set is written ./NAME. A source is returned
             as it is.
         split: the split of a named set. Folders have no splits.
-        channels: 3 for RGB, 1 for grey.
+        channels: 3 for RGB, 1 for grey; any other number of bands has to be in the files.
         max_pixels: an image with more pixels than this is refused, from its header.
+        value_range: the numbers that become black and white in 16-bit pixels; None for pixels of 8 bits.
         root: where downloaded sets are kept; `CACHE` by default.
+        counted: told how many files of folders have been listed.
 
     Raises:
         ValueError: there is no set and no folder of that name, or the folder has no images.
     """
-    if channels not in (1, 3):
-        raise ValueError(f"channels={channels}: images are read with 3 channels (RGB) or 1 (grey)")
+    if channels < 1:
+        raise ValueError(f"channels={channels}: give 3 (RGB), 1 (grey), or the number of bands that the files have")
     if isinstance(images, list | tuple) and len(images) == 1:
         images = images[0]
     if isinstance(images, str) and (name := named_set(images)):
@@ -95,7 +101,11 @@ def open_source(
         split = chosen if colon else split
         if split not in SPLITS:
             raise ValueError(f"split {split!r} of {name}: the splits are {' and '.join(SPLITS)}")
-        return _open_named(name, split, channels, Path(root if root is not None else CACHE).expanduser())
+        if channels not in (1, 3):
+            raise ValueError(f"channels={channels}: {name} has 3 channels (RGB) or 1 (grey)")
+        return _open_named(
+            name, split, channels, value_range is not None, Path(root if root is not None else CACHE).expanduser()
+        )
     if isinstance(images, str | os.PathLike):
         path = os.fspath(images)
         if not os.path.exists(path) and os.sep not in path:
@@ -107,7 +117,7 @@ def open_source(
         return images
     if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
         raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
-    return FolderSource(images, channels=channels, max_pixels=max_pixels)
+    return FolderSource(images, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)
 
 
 class ArraySource:
@@ -138,11 +148,11 @@ class ArraySource:
 
 
 class WithChannels:
-    """The images of another source, with one channel (grey) or three (RGB)."""
+    """The images of another source, with one channel (grey) or three (RGB), and in 16 bits if `wide`."""
 
-    def __init__(self, source: ImageSource, channels: int) -> None:
+    def __init__(self, source: ImageSource, channels: int, wide: bool = False) -> None:
         self.source = source
-        self.channels = channels
+        self.channels, self.wide = channels, wide
         self.name, self.classes = source.name, source.classes
 
     @property
@@ -153,20 +163,14 @@ class WithChannels:
         return len(self.source)
 
     def read(self, index: int, min_side: int = 0) -> Array:
-        image = self.source.read(index, min_side)
-        if image.shape[2] == self.channels:
-            return image
-        if self.channels == 3:
-            return np.repeat(image, 3, axis=2)
-        # ITU-R 601 luma in 16-bit fixed point: the same bytes as Pillow's convert("L").
-        luma = image.astype(np.uint32) @ np.array([19_595, 38_470, 7_471], np.uint32)
-        return ((luma + 32_768) >> 16).astype(np.uint8)[:, :, None]
+        image = with_channels(self.source.read(index, min_side), self.channels)
+        return widened(image) if self.wide else image
 
     def locate(self, index: int) -> str:
         return self.source.locate(index)
 
 
-def _open_named(name: str, split: str, channels: int, root: Path) -> ImageSource:
+def _open_named(name: str, split: str, channels: int, wide: bool, root: Path) -> ImageSource:
     source: ImageSource
     if name in ("shapes", "shapes_multi"):
         source = importlib.import_module("barlow.data.shapes").ShapesSource(split, multi_object=name == "shapes_multi")
@@ -174,7 +178,7 @@ def _open_named(name: str, split: str, channels: int, root: Path) -> ImageSource
         source = _digits(split)
     else:
         source = _cifar(name, split, root)
-    return WithChannels(source, channels)
+    return WithChannels(source, channels, wide)
 
 
 def _digits(split: str) -> ImageSource:

@@ -35,14 +35,22 @@ class Network:
 
 @dataclass(frozen=True)
 class Normalization:
-    """What weights expect of an image: its channels, and their mean and standard deviation, for pixels in [0, 1]."""
+    """What weights expect of an image: its channels, and their mean and standard deviation, for pixels in [0, 1].
+
+    Of images of more than 8 bits, [0, 1] is the range of values.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None
 
     @property
     def channels(self) -> int:
         return len(self.mean)
+
+    def fits(self, channels: int, value_range: tuple[float, float] | None) -> bool:
+        """Whether it is of such images."""
+        return (self.channels, self.value_range) == (channels, value_range)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,10 @@ def _stored(source: str) -> Origin:
         config = described(file.parent)
         try:
             seen = config["preprocessing"]
-            normalization = Normalization(tuple(seen["mean"]), tuple(seen["std"]))
+            ends = seen.get("value_range")
+            normalization = Normalization(
+                tuple(seen["mean"]), tuple(seen["std"]), None if ends is None else tuple(ends)
+            )
             if config["kind"] == "timm":
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:

@@ -21,8 +21,9 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.seals import Damaged, sha256
 
-FORMAT = 2
-"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`."""
+FORMAT = 3
+"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
+with the preprocessing's `value_range`."""
 
 OF_A_STEM = 1_000_000
 """Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
@@ -86,8 +87,7 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
 
     - The source may have a classifier.
     - The encoder may have been built with another stem, which it then keeps.
-    - The weights may be for images of three channels, and the encoder for another number. The first convolution is then
-      summed or repeated, in timm's way.
+    - The weights may be for images of one or three channels, and the encoder for another number; see `adapted`.
     - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
       `module.`, `module.encoder.`, `module.backbone.`, `method/encoder.` or `network.`. What has other names is left
       out.
@@ -102,10 +102,10 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
     """
     text = os.fspath(source)
     origin = origin_of(text)
-    found, notes = _with_channels_of(encoder, origin.read(encoder))
-    own = encoder.state_dict()
-    counts = [sum(prefix + name in found for name in own) for prefix in _PREFIXES]
+    read, own = origin.read(encoder), encoder.state_dict()
+    counts = [sum(prefix + name in read for name in own) for prefix in _PREFIXES]
     prefix = _PREFIXES[counts.index(max(counts))]
+    found, notes = _with_channels_of(encoder, read, prefix)
     stem_replaced = getattr(getattr(encoder, "built_as", None), "stem", "as_is") != "as_is"
     taken: dict[str, Tensor] = {}
     kept, wrong, unused = [], [], [name for name in found if not name.startswith(prefix)]
@@ -143,20 +143,44 @@ def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> Initialisa
     return InitialisationReport(text, len(taken), tuple(kept), tuple(unused), prefix, notes)
 
 
-def _with_channels_of(encoder: nn.Module, found: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Weights for RGB images, made to fit an encoder of other images, and what was adapted."""
-    from timm.models import adapt_input_conv
-
+def _with_channels_of(
+    encoder: nn.Module, found: dict[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights for grey or RGB images, made to fit an encoder of other images, and what was adapted."""
     first = (getattr(encoder, "pretrained_cfg", None) or {}).get("first_conv") or ()
-    own, adapted, notes = encoder.state_dict(), dict(found), []
+    own, fitting, notes = encoder.state_dict(), dict(found), []
     for layer in (first,) if isinstance(first, str) else first:
         name = f"{layer}.weight"
-        weight, here = found.get(name), own.get(name)
-        if weight is None or here is None or weight.ndim != 4 or weight.shape[1] != 3 or here.shape[1] == 3:
+        weight, here = found.get(prefix + name), own.get(name)
+        if weight is None or here is None or weight.ndim != 4 or here.ndim != 4:
             continue
-        adapted[name] = adapt_input_conv(here.shape[1], weight)
-        notes.append(f"{name} adapted from 3 to {here.shape[1]} channels")
-    return adapted, tuple(notes)
+        there, wanted = weight.shape[1], here.shape[1]
+        if there == wanted or there not in (1, 3) or weight.shape[2:] != here.shape[2:]:
+            continue
+        fitting[prefix + name] = adapted(weight, wanted)
+        notes.append(f"{name} adapted from {there} to {wanted} channels")
+    return fitting, tuple(notes)
+
+
+def adapted(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution for images of another number of channels.
+
+    For one channel its kernels are summed: a grey image then gives what it gave as three equal channels. For any other
+    number they are repeated in their order (red, green, blue, red, …) and scaled by the old number over the new one, so
+    that the sum over channels stays about as large as it was. (It stays the same for equal channels, if their number is
+    a multiple of the old one.) Nobody knows which band is which, so this is a start and no more.
+
+    Source: timm's `adapt_input_conv`, which does the same for three channels.
+
+    Args:
+        weight: (outputs, c, height, width).
+        channels: the new number.
+    """
+    there = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, -(-channels // there), 1, 1)[:, :channels]
+    return repeated * (there / channels)
 
 
 def _classifier(encoder: nn.Module) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
 """Whether the test images can be trusted: none is a training image too, and none has a class of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from barlow.data.folder import printable
+from barlow.data.image_digests import Digests, shared
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,32 @@ def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
         test=len(test),
         repeated_train=len(train) - len(known),
         repeated_test=len(test) - len(set(test)),
+    )
+
+
+def seen_in_pretraining(test: Digests, pretraining: Digests) -> str | None:
+    """One line on test images that the encoder was trained on, from digests of files (`barlow.data.image_digests`).
+
+    An encoder has seen no labels of them, but it has seen them: what the numbers say of new images is less.
+    """
+    if not (seen := shared(test, pretraining)):
+        return None
+    return (
+        f"{seen} of {len(test)} test images ({seen / len(test):.1%}) were among the images that the encoder was "
+        "pretrained on, byte for byte: new images may be harder; keep test images out of `barlow pretrain`"
+    )
+
+
+def missing_classes(test_labels: np.ndarray, classes: Sequence[str]) -> str | None:
+    """One line on classes of which no test image is; None if there are none, or images have several labels."""
+    if test_labels.ndim == 2:
+        return None
+    missing = [name for k, name in enumerate(classes) if k not in set(test_labels.tolist())]
+    if not missing:
+        return None
+    return (
+        f"the test images are of {len(classes) - len(missing)} of the {len(classes)} classes: the numbers say nothing "
+        f"of {', '.join(map(printable, missing[:3]))}{' and others' if len(missing) > 3 else ''}"
     )
 
 

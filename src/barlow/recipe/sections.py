@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from barlow.data.stored import MOST_BANDS, checked_range
 from barlow.limits import TEXT_BYTES
 from barlow.optim import schedules
 from barlow.optim.groups import GroupRule
@@ -56,7 +57,7 @@ class DataSection(Section):
     """Of the views: the side of squares, or [height, width]."""
     centre_size: Size | Auto | None = None
     """Of the centre views that the finished encoder takes; null: that of the views."""
-    channels: Annotated[int, Field(ge=1, le=16)] | Auto
+    channels: Annotated[int, Field(ge=1, le=MOST_BANDS)] | Auto
     executor: Literal["in_memory", "streaming", "auto"]
     working_size: Size | Auto
     """At which images are held in memory, as of the views."""
@@ -65,6 +66,8 @@ class DataSection(Section):
     max_bad: Annotated[float, Field(ge=0, le=1)]
     max_pixels: Annotated[int, Field(ge=1)]
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] | Auto
+    value_range: tuple[float, float] | Auto | None = None
+    """The numbers that are black and white in images of more than 8 bits, which are then held in 16; null: 8 bits."""
 
     @field_validator("sources")
     @classmethod
@@ -74,6 +77,18 @@ class DataSection(Section):
                 f"data.sources names {len(sources):,} folders: give a folder that holds them all (links in it will do)"
             )
         return sources
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _a_range(cls, given: Any) -> Any:
+        if given is None or given == "auto":
+            return given
+        if not isinstance(given, list | tuple) or not all(isinstance(end, int | float) for end in given):
+            raise ValueError(f"data.value_range is {given!r}: give [low, high], auto, or null for images of 8 bits")
+        try:
+            return checked_range(given)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
 
     @field_validator(*LARGEST, mode="before")
     @classmethod

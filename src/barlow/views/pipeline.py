@@ -1,7 +1,7 @@
 """Makes the views of a batch: all at once from images in memory, or the crops in workers and the rest batched.
 
 Both ways draw from the same table of keys, so they make the same views. Their pixels differ by rounding, because a
-worker rounds its crops to 8 bits to send them to the main process.
+worker rounds its crops to the bits that they are held in, 8 or 16, to send them to the main process.
 """
 
 import threading
@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt
 from torch import Tensor
 
 from barlow.size import Size, height_width, words
@@ -76,7 +76,7 @@ class ViewPipeline:
         """Makes all views of images that are held in memory at one size, on the device that they are on.
 
         Args:
-            pixels: the images, uint8.
+            pixels: the images, uint8 or uint16.
             sizes: (n, 2) original height and width of each; None if the images were not resized.
             ids: (n,) sample ids.
             seed: of the run.
@@ -103,8 +103,8 @@ class ViewPipeline:
         return Cropper([ops[: at + 1] for ops, at in zip(self.views, self._crops, strict=True)], ids, seed, epoch)
 
     def crop_one(
-        self, image: UInt8[np.ndarray, "c h w"], id: int, seed: int, epoch: int
-    ) -> list[UInt8[np.ndarray, "c high wide"]]:
+        self, image: UInt[np.ndarray, "c h w"], id: int, seed: int, epoch: int
+    ) -> list[UInt[np.ndarray, "c high wide"]]:
         """The same as ``cropper``, for the one image that has this id."""
         return self.cropper(np.array([id]), seed, epoch)(image, 0)
 
@@ -124,7 +124,7 @@ class ViewPipeline:
         ids = _on_host(ids)
         views = []
         for view, (ops, pixels) in enumerate(zip(self.views, crops, strict=True)):
-            _check_uint8("crops", pixels.dtype, torch.uint8)
+            _check_held("crops", pixels.dtype, torch.uint8, torch.uint16)
             if ids.shape != (len(pixels),):
                 raise ValueError(
                     f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
@@ -159,7 +159,7 @@ class ViewPipeline:
         the largest central box that has the view's aspect ratio, resampled as RandomResizedCrop resamples its box.
 
         Args:
-            pixels: the images in memory, uint8, on the device to work on.
+            pixels: the images in memory, uint8 or uint16, on the device to work on.
             sizes: (n, 2) original height and width of each; None if the images were not resized.
         """
         original, crop = _original_sizes(pixels, sizes), self._crop(0)
@@ -170,20 +170,20 @@ class ViewPipeline:
 
         return self._normalized(pixels, (*pixels.shape[:2], *height_width(crop.size)), cropped)
 
-    def centre_crop(self, image: UInt8[np.ndarray, "c h w"]) -> UInt8[np.ndarray, "c high wide"]:
+    def centre_crop(self, image: UInt[np.ndarray, "c h w"]) -> UInt[np.ndarray, "c high wide"]:
         """The same view as from ``centre_from_memory``, of an image of any size and before normalisation: for a worker.
 
         Args:
-            image: uint8; its layout in memory may be that of (h, w, c).
+            image: uint8 or uint16; its layout in memory may be that of (h, w, c).
         """
-        _check_uint8("image", image.dtype, np.dtype(np.uint8))
+        _check_held("image", image.dtype, np.dtype(np.uint8), np.dtype(np.uint16))
         height, width = image.shape[1:]
         crop = self._crop(0)
         return crop.resample_one(image, central_boxes(np.array([height]), np.array([width]), crop.size)[0])
 
     def finish_centre(self, crops: Pixels) -> Images:
         """Normalises the results of ``centre_crop``, stacked; on the device that they are on."""
-        _check_uint8("crops", crops.dtype, torch.uint8)
+        _check_held("crops", crops.dtype, torch.uint8, torch.uint16)
         return self._normalized(crops, crops.shape, lambda x, rows: x)
 
     def _normalized(self, pixels: Pixels, shape: Sequence[int], change: Callable[[Images, slice], Images]) -> Images:
@@ -298,14 +298,14 @@ class Cropper:
         shapes = (crop.shapes(draws[-1][0]) for crop, draws in zip(self._crops, self._draws, strict=True))
         self._shapes = [(shares.tolist(), ratios.tolist()) for shares, ratios in shapes]
 
-    def __call__(self, image: UInt8[np.ndarray, "c h w"], row: int) -> list[UInt8[np.ndarray, "c high wide"]]:
+    def __call__(self, image: UInt[np.ndarray, "c h w"], row: int) -> list[UInt[np.ndarray, "c high wide"]]:
         """The crops of the image that has the id at this row, one for each view.
 
         Args:
-            image: uint8 of any size; its layout in memory may be that of (h, w, c).
+            image: uint8 or uint16 of any size; its layout in memory may be that of (h, w, c).
             row: of the ids.
         """
-        _check_uint8("image", image.dtype, np.dtype(np.uint8))
+        _check_held("image", image.dtype, np.dtype(np.uint8), np.dtype(np.uint16))
         _, height, width = image.shape
         out = []
         for (*before, _), draws, crop, shapes in zip(self._views, self._draws, self._crops, self._shapes, strict=True):
@@ -314,16 +314,17 @@ class Cropper:
             if not before:
                 out.append(crop.resample_one(image, box))
                 continue
-            x = as_images(torch.from_numpy(np.array(image))[None])
+            pixels = torch.from_numpy(np.array(image))[None]
+            x = as_images(pixels)
             for op, drawn in zip(before, draws[:-1], strict=True):
                 x = op.apply(x, *(values[row : row + 1] for values in drawn))
-            out.append(as_pixels(crop.resample(x, np.array([box])))[0].numpy())
+            out.append(as_pixels(crop.resample(x, np.array([box])), pixels.dtype)[0].numpy())
         return out
 
 
-def as_pixels(x: Images) -> Pixels:
-    """Images in [0, 1] rounded to 8 bits."""
-    return x.mul(255.0).round_().to(torch.uint8)
+def as_pixels(x: Images, kind: torch.dtype = torch.uint8) -> Pixels:
+    """Images in [0, 1] rounded to 8 bits, or to 16."""
+    return x.mul(255.0 if kind == torch.uint8 else 65_535.0).round_().to(kind)
 
 
 class _Outputs:
@@ -359,7 +360,7 @@ class _Outputs:
 
 def _original_sizes(pixels: Pixels, sizes: np.ndarray | Tensor | None) -> np.ndarray:
     """Checks images in memory; returns (n, 2), the height and width that each had before it was resized."""
-    _check_uint8("pixels", pixels.dtype, torch.uint8)
+    _check_held("pixels", pixels.dtype, torch.uint8, torch.uint16)
     original = np.tile([pixels.shape[2:]], (len(pixels), 1)) if sizes is None else _on_host(sizes)
     if original.shape != (len(pixels), 2):
         raise ValueError(f"got {len(pixels)} images and sizes {original.shape}; give sizes (n, 2), one row per image.")
@@ -370,6 +371,6 @@ def _on_host(values: np.ndarray | Tensor) -> np.ndarray:
     return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _check_uint8(name: str, given: object, allowed: object) -> None:
-    if given != allowed:
-        raise ValueError(f"{name}: got {given}; give uint8, as images are stored.")
+def _check_held(name: str, given: object, *allowed: object) -> None:
+    if given not in allowed:
+        raise ValueError(f"{name}: got {given}; give uint8 or uint16, as images are held.")

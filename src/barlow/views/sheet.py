@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,9 +28,9 @@ def cell_of(view: Size) -> HeightWidth:
     return resized(height_width(view), CELL**2)
 
 
-def _cell(image: UInt8[np.ndarray, "h w c"], cell: HeightWidth) -> UInt8[np.ndarray, "high wide 3"]:
+def _cell(image: UInt[np.ndarray, "h w c"], cell: HeightWidth) -> UInt8[np.ndarray, "high wide 3"]:
     """The image fitted into a cell, its aspect ratio kept. A small image is enlarged so that its pixels show."""
-    image = np.ascontiguousarray(_visible(image))
+    image = np.ascontiguousarray(_visible(image if image.dtype == np.uint8 else (image // 257).astype(np.uint8)))
     (h, w), (high, wide) = image.shape[:2], cell
     fit_h, fit_w = (max(1, round(side)) for side in largest_inside(cell, (h, w)))
     x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
@@ -45,14 +45,14 @@ def _cell(image: UInt8[np.ndarray, "h w c"], cell: HeightWidth) -> UInt8[np.ndar
 
 
 def view_sheet(
-    originals: Sequence[UInt8[np.ndarray, "h w c"]],
+    originals: Sequence[UInt[np.ndarray, "h w c"]],
     views: Sequence[Sequence[Float[Tensor, "n c _ _"] | UInt8[Tensor, "n c _ _"]]],
     cell: Size = CELL,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draws one row for each image: the original, then several draws of each view.
 
     Args:
-        originals: n images of any size.
+        originals: n images of any size, of 8 or 16 bits.
         views: one group of columns for each view. A group is one or more batches of the n images, each another draw;
             groups may differ in size, and all are shown in cells of one size. Floats are in [0, 1], not normalised.
         cell: size of a cell in pixels.

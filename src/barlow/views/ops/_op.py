@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from barlow.levels import white
 from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
 from barlow.views.ops._opencv import interleaved
@@ -114,5 +115,5 @@ def changed(x: Images, chosen: Bool[np.ndarray, "n"], change: Callable[..., Imag
 def as_images(pixels: Pixels) -> Images:
     """Stored pixels as floats in [0, 1], in the memory layout in which the ops are fastest."""
     if interleaved(pixels):
-        return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
-    return pixels.contiguous().to(torch.float32).div_(255.0)
+        return pixels.to(torch.float32, memory_format=torch.channels_last).div_(white(pixels))
+    return pixels.contiguous().to(torch.float32).div_(white(pixels))

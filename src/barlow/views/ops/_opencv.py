@@ -42,7 +42,7 @@ def interleaved(x: Images | Pixels) -> bool:
         # The strides of each image. The distance between images must not count: alone, an image would else be judged
         # differently than in its batch.
         and x.stride()[1:] == (1, 3 * w, 3)
-        and x.dtype in (torch.float32, torch.uint8)
+        and x.dtype in (torch.float32, torch.uint8, torch.uint16)
         and x.is_cpu
         and not x.requires_grad
         and opencv() is not None

@@ -74,14 +74,20 @@ def _shift_hue(
     return torch.clamp(x, low, high, out=x)
 
 
-def _mean_grey(x: Images) -> Float[Tensor, "n 1 1 1"]:
-    """The mean of each image's grey image; for images without three channels, the mean over all channels."""
-    if _opencv.interleaved(x):
-        means = x.permute(0, 2, 3, 1).flatten(2).sum(1).view(-1, 3).mean(0).div_(x.shape[2])
-        return means.mul_(_luma(x.device)).sum().view(1, 1, 1, 1)
+def channel_means(x: Images) -> Float[Tensor, "n c"]:
+    """The mean of each channel of each image."""
+    if _opencv.interleaved(x):  # one image
+        return x.permute(0, 2, 3, 1).flatten(2).sum(1).view(-1, 3).mean(0).div_(x.shape[2])[None]
     # One axis at a time. Torch splits a sum over both among threads when the batch is one image, and does not when it
     # is two: the last bits of an image's mean would depend on its batch.
-    means = x.sum(-1).sum(-1).div_(x.shape[2] * x.shape[3])
+    return x.sum(-1).sum(-1).div_(x.shape[2] * x.shape[3])
+
+
+def _mean_grey(x: Images) -> Float[Tensor, "n 1 1 1"]:
+    """The mean of each image's grey image; for images without three channels, the mean over all channels."""
+    means = channel_means(x)
+    if _opencv.interleaved(x):
+        return means.mul_(_luma(x.device)).sum().view(1, 1, 1, 1)
     return (means.mul_(_luma(x.device)) if x.shape[1] == 3 else means.div_(x.shape[1])).sum(1).view(-1, 1, 1, 1)
 
 

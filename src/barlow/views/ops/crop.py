@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt
 from torch import Tensor
 from torch.nn import functional as F
 
+from barlow.levels import white
 from barlow.size import Size, aspect, height_width, size_of
 from barlow.types import Images
 from barlow.views.keys import Keys
@@ -218,12 +219,22 @@ class RandomResizedCrop(Op):
             out[:, channel] = torch.bmm(down, rows[:, channel])
         return out.clamp_(0.0, 1.0)
 
-    def resample_one(self, image: UInt8[np.ndarray, "c h w"], box: Iterable[int]) -> UInt8[np.ndarray, "c high wide"]:
-        """Resizes the box of one image of any size, in whole pixels and with torch's uint8 kernel: for a worker.
+    def resample_one(self, image: UInt[np.ndarray, "c h w"], box: Iterable[int]) -> UInt[np.ndarray, "c high wide"]:
+        """Resizes the box of one image of any size, in whole pixels and with torch's kernels: for a worker.
 
-        The result lies in memory as (high, wide, c). In this order the kernel is fastest.
+        The result has the image's bits, 8 or 16, and lies in memory as (high, wide, c). In this order the kernel for 8
+        bits is fastest.
         """
         top, left, height, width = (int(edge) for edge in box)
         part = np.array(image[:, top : top + height, left : left + width].transpose(1, 2, 0), order="C")
         pixels = torch.from_numpy(part)[None].permute(0, 3, 1, 2)
-        return F.interpolate(pixels, height_width(self.size), mode="bicubic", antialias=True)[0].numpy()
+        high, wide = height_width(self.size)
+        if pixels.dtype == torch.uint8:
+            return F.interpolate(pixels, (high, wide), mode="bicubic", antialias=True)[0].numpy()
+        # Torch has no kernel for 16 bits. In floats, one axis after the other, and clipped after each, as those for 8
+        # bits and `resample` do.
+        x, largest = pixels.to(torch.float32), white(pixels)
+        for shape in ((height, wide), (high, wide)):
+            x = F.interpolate(x, shape, mode="bicubic", antialias=True).clamp_(0, largest)
+        rounded = x.round_().to(pixels.dtype)
+        return rounded.contiguous(memory_format=torch.channels_last)[0].numpy()

@@ -1,0 +1,115 @@
+"""What decoders say goes past the user's screen, and is shown if the process dies of what they do.
+
+libtiff and others write their remarks on odd files straight to file descriptor 2. What is wrong with a file is reported
+by us, once, so those remarks are kept from the screen. But a decoder may also end the whole process, and then its last
+remark is all there is to go by. A second process keeps it: a bare interpreter that reads the remarks, forgets all but
+the last of them, and prints these if the first process goes without a farewell, with the images that it was at.
+"""
+
+import contextlib
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import TextIO
+
+_FAREWELL = b"\0all images are read\0"
+_SLOTS, _SLOT = 64, 512
+"""Threads whose images are remembered, and bytes of a path that are."""
+
+_SECOND_PROCESS = f"""
+import sys
+tail = b""
+while chunk := sys.stdin.buffer.read1(65536):
+    tail = (tail + chunk)[-2000:]
+if not tail.endswith({_FAREWELL!r}):
+    lines = ["barlow: the process died while it decoded images"]
+    if len(sys.argv) > 1:
+        with open(int(sys.argv[1]), "rb") as file:
+            slots = file.read()
+        paths = [slots[k : k + {_SLOT}].rstrip(b"\\0") for k in range(0, len(slots), {_SLOT})]
+        lines += ["at one of these: " + ", ".join(ascii(path)[2:-1] for path in paths if path)] * any(paths)
+    lines += ["last words of the decoders: " + ascii(line)[2:-1] for line in tail.splitlines()[-3:] if line.strip()]
+    sys.stderr.write("\\n".join(lines) + "\\n")
+"""
+
+_images: mmap.mmap | None = None
+
+
+def decoding(path: bytes) -> None:
+    """Notes the file that this thread is about to decode. It costs a microsecond."""
+    if (images := _images) is not None:
+        at = threading.get_ident() // 64 % _SLOTS * _SLOT
+        images[at : at + _SLOT] = path[-_SLOT:].ljust(_SLOT, b"\0")
+
+
+@contextlib.contextmanager
+def kept_from_the_screen() -> Iterator[None]:
+    """While this lasts, what libraries write to file descriptor 2 is not seen, and `sys.stderr` still is."""
+    global _images
+    with contextlib.ExitStack() as stack:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        try:
+            screen = os.dup(2)
+        except OSError:  # closed, as by `2>&-`: the next file to be opened must not get this number, and the remarks
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != 2:
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            screen = os.dup(2)
+        stack.callback(os.close, screen)
+        before, images = _images, None
+        if os.name == "posix":  # elsewhere a second process cannot be given an open file
+            file = stack.enter_context(tempfile.TemporaryFile())
+            file.truncate(_SLOTS * _SLOT)
+            images = stack.enter_context(mmap.mmap(file.fileno(), _SLOTS * _SLOT))
+        second = _second_process(screen, None if images is None else file.fileno())
+        if second is None or second.stdin is None:
+            sink = stack.enter_context(open(os.devnull, "wb"))
+            os.dup2(sink.fileno(), 2)
+        else:
+            os.dup2(second.stdin.fileno(), 2)
+        ours = _on_screen(screen, stack)
+        _images = images
+        try:
+            yield
+        finally:
+            _images = before
+            if ours is not None:
+                sys.stderr = ours
+            os.dup2(screen, 2)
+            if second is not None:
+                second.communicate(_FAREWELL)
+
+
+def _second_process(screen: int, file: int | None) -> "subprocess.Popen[bytes] | None":
+    """One that waits for this one's end; None where no process can be started."""
+    words = [sys.executable, "-I", "-S", "-c", _SECOND_PROCESS] + ([] if file is None else [str(file)])
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=screen,
+            pass_fds=() if file is None else (file,),
+            start_new_session=True,  # Ctrl-C is for the first process
+        )
+    except OSError:
+        return None
+
+
+def _on_screen(screen: int, stack: contextlib.ExitStack) -> TextIO | None:
+    """Makes `sys.stderr` write to the screen, if it wrote to descriptor 2, and gives back what it was then."""
+    before = sys.stderr
+    try:
+        if before.fileno() != 2:
+            return None
+    except (OSError, ValueError, AttributeError):  # a test's or a notebook's
+        return None
+    writer = open(screen, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = stack.enter_context(writer)
+    return before

@@ -1,0 +1,35 @@
+"""What is odd about a set of images, a line each: nothing of it is an error, and all of it is worth knowing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from barlow.data import image_digests
+from barlow.data.folder import EMPTY, SPLITS, printable
+from barlow.data.inventory import Inventory
+
+FEW_ROWS = 16
+"""A batch of fewer images is called small: correlations and spreads over it are mostly chance."""
+
+NAMED = 3
+"""So many names are given in a line."""
+
+
+def lines(inventory: Inventory, batch_size: int) -> Iterator[str]:
+    """What a run says of its images and its batch before the first step."""
+    if splits := inventory.notes.get(SPLITS):
+        yield (
+            f"splits   {inventory.name} holds {names(splits)}, and all are trained on: give one of them to keep the "
+            "others for evaluation"
+        )
+    if empty := inventory.notes.get(EMPTY):
+        yield f"empty    no images in {names(empty)}"
+    if repeated := image_digests.copies(inventory.digests):
+        yield f"copies   {repeated} of {len(inventory.ids)} images are copies of others, byte for byte"
+    if batch_size < FEW_ROWS:
+        yield f"batch    {batch_size} images are few to take correlations or spreads of: 64 and more are usual"
+
+
+def names(found: Any) -> str:
+    """A few names of many."""
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(map(printable, found[:NAMED])) + more

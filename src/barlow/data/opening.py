@@ -1,0 +1,105 @@
+"""Pillow opens a file, if it is of one of the formats that are read, and says nothing on the screen about it."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from PIL import (  # with its plugin, a format is made known to Image.open
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from barlow.data import foreign
+from barlow.data.decoded import UnreadableImage, check_size
+
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+"""The formats that Pillow opens, by its names. "JPEG" includes MPO: a JPEG with further ones behind it."""
+
+_READ = (*FORMATS, "NPY", "NPZ")
+
+# Without a handler, Python prints Pillow's remarks on odd files to the user's terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class _Quiet:
+    """Silences Pillow's warnings as long as any thread decodes. What they are about is refused or handled here anyway.
+
+    `warnings.catch_warnings` alone is not safe when threads overlap: one may restore the filters that another has set.
+    So the first thread to enter sets the filters, and the last one to leave restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """The image of a file, whose pixels are not decoded yet."""
+    start = file.read(foreign.START)
+    file.seek(0)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        check_size(*_webp_size(start), max_pixels)  # before Image.open, which allocates the canvas of a WebP at once
+    with _quiet:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise UnreadableImage(foreign.called(start, _READ)) from None
+        with image:
+            _forget_xmp(image)
+            check_size(image.width, image.height, max_pixels)
+            yield image
+
+
+def _forget_xmp(image: Image.Image) -> None:
+    """Where EXIF has no orientation, Pillow takes that of XMP. It is not applied to JPEGs here, nor by browsers."""
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(name, None)
+
+
+def _webp_size(start: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk of a WebP file (RFC 9649)."""
+    kind, body = start[12:16], start[20:]
+    if len(start) < 30:
+        raise UnreadableImage("damaged WebP: the file ends in its header")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    bits = int.from_bytes(body[1:5], "little") if kind == b"VP8L" else int.from_bytes(body[6:10], "little")
+    if kind == b"VP8L":
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return bits & 0x3FFF, bits >> 16 & 0x3FFF
