@@ -41,7 +41,7 @@ from barlow.plan import resolved as plan_of
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
-from barlow.train import train
+from barlow.train import Course, train
 from barlow.types import Rows
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
@@ -139,7 +139,7 @@ def ours(parts: Built, device: torch.device, warm: int, steps: int) -> float:
             ends.append(time.perf_counter())
 
     stream = parts.loader.stream(0, warm + steps)
-    train(parts.learner, stream, lambda step, of: 1e-4, warm + steps, [watch])
+    train(parts.learner, stream, Course(warm + steps, 1e-4, lambda step, total: 1.0), [watch])
     return (ends[1] - ends[0]) / steps
 
 

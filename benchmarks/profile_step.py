@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from barlow import storage
 from barlow.distributed import World, choose_device
 from barlow.machine import environment
-from barlow.train import train
+from barlow.train import Course, train
 from barlow.watchers import Moment
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -40,7 +40,7 @@ def profiled(case: step.Case, folder: Path) -> str:
     def run(count: int) -> None:
         moments.clear()
         updates.clear()
-        train(learner, loader.stream(0, count), lambda at, of: 1e-4, count, [moments.append])
+        train(learner, loader.stream(0, count), Course(count, 1e-4, lambda step, total: 1.0), [moments.append])
 
     def before(*_: object) -> None:
         updates.append(-time.perf_counter())

@@ -126,14 +126,19 @@ def is_as_shipped(line: Mapping[str, Any]) -> bool:
     return bool(line["recipe_sha256"] == recipe_hash(shipped.as_dict()))
 
 
+LATER: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("data", "value_range"): (None, "auto"),
+    ("schedule", "steps"): (None,),
+}
+"""Keys that recipes got after lines had been written, and the values by which they mean what was meant without them."""
+
+
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """What tells one recipe from another: all but its seed, which the line has, the folder of its images, and the words
     that say where it comes from."""
     content = {key: value for key, value in recipe.items() if key not in ("seed", "source")}
     content["data"] = {**content["data"], "sources": []}
-    if content["data"].get("value_range") in (
-        None,
-        "auto",
-    ):  # images of 8 bits have none, and all that were measured are
-        content["data"].pop("value_range", None)
+    for (section, key), neutral in LATER.items():
+        if content[section].get(key) in neutral:
+            content[section] = {name: value for name, value in content[section].items() if name != key}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

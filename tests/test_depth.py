@@ -20,8 +20,9 @@ from timm.models import adapt_input_conv
 from barlow.data.decoding import stored_values
 from barlow.data.labelled import read_labelled
 from barlow.evaluation import evaluate
+from barlow.finishing import load_encoder
 from barlow.nets.building import build_encoder
-from barlow.nets.weights import adapted, initialise, load_encoder
+from barlow.nets.weights import adapted, initialise
 from barlow.pretraining import pretrain
 from barlow.recipe.messages import RecipeError
 

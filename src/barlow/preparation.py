@@ -111,13 +111,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
             "set both, or the crops' size to auto"
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
-    plan, labels, tried = _with_labels(plan, objective, source)
-    known = _known(plan, pipeline, labels, min(plan.batch_size, len(inventory.ids)))
-    trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), chosen.seed, 0)))
-    if objective is None:
-        usable = len(inventory.ids)
-        known_of = partial(_known, plan, pipeline, labels)
-        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
+    plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
     sizing = [*reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
@@ -137,6 +131,19 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory.ids,
         inventory.digests,
     )
+
+
+def _tried(
+    plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSource, usable: int
+) -> tuple[Plan, Tensor | None]:
+    """The plan and the labels that its objective asks for, once a batch of it has been tried."""
+    plan, labels, tried = _with_labels(plan, objective, source)
+    known = _known(plan, pipeline, labels, min(plan.batch_size, usable))
+    trial.check_asked(plan.recipe, tried, known, told=list(pipeline.told(torch.arange(1), plan.recipe.seed, 0)))
+    if objective is None:
+        known_of = partial(_known, plan, pipeline, labels)
+        trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
+    return plan, labels
 
 
 def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.Machine) -> None:

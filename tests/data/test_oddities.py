@@ -166,7 +166,7 @@ def test_the_list_of_bad_labelled_images_is_written_before_an_evaluation_stops(t
     told(run, train)
     test = tiny.images(tmp_path / "test", 12, classes=2, seed=1)
     broken(test / "class0")
-    with pytest.raises(ValueError, match=r"6 of 32 images of --test .*3 empty file.*skipped\.json"):
+    with pytest.raises(ValueError, match=r"6 of 32 images of test .*3 empty file.*skipped\.json"):
         evaluate(run, train, test, device="cpu")
     assert len(json.loads((run / "evaluation" / "skipped.json").read_text())["skipped"]) == 6
 

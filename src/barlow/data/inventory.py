@@ -19,6 +19,7 @@ from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
+from barlow.exits import UnusableData
 from barlow.printable import printable
 from barlow.seals import sha256
 from barlow.views.keys import permutation
