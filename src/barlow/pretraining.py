@@ -20,6 +20,7 @@ from barlow.data import image_digests
 from barlow.data.counting import Counted, not_shown
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.sources import FoldersOrName
+from barlow.data.workers import WorkersLost
 from barlow.distributed import Deserted, World, joined
 from barlow.exits import Diverged
 from barlow.finishing import Finishing
@@ -222,6 +223,9 @@ class _Pretraining:
         except Asked:
             learner.settle()
             stop.stop()
+        except WorkersLost as lost:
+            learner.settle()
+            stop.stop(f"{lost}. ")
 
     def _course(self, plan: Plan, loader: Loader) -> Course:
         total, scheduled = plan.recipe.train.steps, plan.recipe.schedule.steps

@@ -132,8 +132,11 @@ class StopIfAsked:
             moment.settle()
             self.stop()
 
-    def stop(self) -> None:
+    def stop(self, why: str = "") -> None:
         """Saves, and ends training.
+
+        Args:
+            why: what is said first, if it was not asked for.
 
         Raises:
             Interrupted: always.
@@ -141,7 +144,7 @@ class StopIfAsked:
         if self.world.main:
             self.save(self.step)
         raise Interrupted(
-            f"stopped at step {self.step} of {self.total}, saved. "
+            f"{why}stopped at step {self.step} of {self.total}, saved. "
             f"To go on: barlow pretrain --resume --out {self.run.path}"
         )
 

@@ -89,6 +89,8 @@ class ReplacedImages:
     """Where a person finds an image, from its id."""
 
     def __call__(self, moment: Moment) -> None:
+        for note in moment.batch.notes:
+            self.warn(note)
         for bad, instead, reason in moment.batch.replaced:
             where, other = printable(self.locate(bad)), printable(self.locate(instead))
             self.warn(f"{where} could not be read ({reason}); {other} took its place")

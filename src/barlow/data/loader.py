@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from barlow.data import workers
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.sources import ImageSource
+from barlow.data.workers import served
 from barlow.printable import printable
 from barlow.types import Ids, Images, Pixels, Rows, taken
 from barlow.views.keys import hashed, permutation
@@ -62,6 +64,8 @@ class Batch:
     replaced: list[tuple[int, int, str]] = field(default_factory=list)
     """(id that could not be read, id taken instead, reason)."""
     begins_epoch: bool = False
+    notes: list[str] = field(default_factory=list)
+    """What else happened while it was read, a line each."""
 
 
 class _Order:
@@ -232,14 +236,21 @@ class StreamingLoader:
         """
         recent: deque[bool] = deque(maxlen=WINDOW)  # of this stream: measuring the time of a step leaves no trace
         cropping = _CropDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
-        requests = _Requests(self._order, self.ids, start, stop)
-        for step, crops in enumerate(self._loaded(cropping, requests), start):
+        notes: list[str] = []
+
+        def left(done: int) -> "DataLoader[_Sample]":
+            return self._loader(cropping, _Requests(self._order, self.ids, start + done, stop))
+
+        for step, crops in enumerate(served(left, stop - start, notes.append), start):
             self._watch(crops, recent)
             epoch = self._order.epoch(step)
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
             known = _known(crops.ids, self.labels, self.pipeline.told(crops.ids, self.seed, epoch))
-            yield self._order.batch(step, Rows(views, known), crops.replaced)
+            batch = self._order.batch(step, Rows(views, known), crops.replaced)
+            batch.notes.extend(notes)
+            notes.clear()
+            yield batch
 
     def all_rows(self) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
@@ -248,23 +259,22 @@ class StreamingLoader:
         """
         blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
         cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
-        for crops in self._loaded(cropping, blocks):
+        for crops in served(lambda done: self._loader(cropping, blocks[done:]), len(blocks), lambda line: None):
             self._watch(crops, deque(maxlen=WINDOW))
             view = self.pipeline.finish_centre(crops.views[0].to(self.device, non_blocking=True))
             yield Rows([view], {"ids": crops.ids})
 
-    def _loaded(self, cropping: "_CropDataset", requests: Any) -> Iterator["_Crops"]:
-        return iter(
-            DataLoader(
-                cropping,
-                batch_sampler=requests,
-                num_workers=self.workers,
-                collate_fn=_collate,
-                worker_init_fn=_start_worker,
-                pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
-                # Without it, DataLoader would take a number from torch's global generator.
-                generator=torch.Generator().manual_seed(0),
-            )
+    def _loader(self, cropping: "_CropDataset", requests: Any) -> "DataLoader[_Sample]":
+        return DataLoader(
+            cropping,
+            batch_sampler=requests,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            timeout=workers.LIMIT_SECONDS if self.workers else 0.0,
+            pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
+            # Without it, DataLoader would take a number from torch's global generator.
+            generator=torch.Generator().manual_seed(0),
         )
 
     def _watch(self, crops: _Crops, recent: deque[bool]) -> None:

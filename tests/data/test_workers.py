@@ -1,0 +1,169 @@
+"""Processes that read ahead may die or hang: the batches are the same, and a request to stop is heard all the same."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from barlow import exits
+from barlow.data import workers
+from barlow.pretraining import pretrain
+from barlow.run import Run
+from barlow.stopping import Interrupted
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends processes by signals that Windows has not")
+
+COUNT = 12
+
+
+class Numbers(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def loader(done: int, timeout: float = 60.0) -> "DataLoader[int]":
+    return DataLoader(Numbers(), sampler=range(done, COUNT), batch_size=None, num_workers=2, timeout=timeout)
+
+
+def signalled(number: int, at: tuple[int, ...], **options: Any) -> Iterator[tuple[int, list[str]]]:
+    """The numbers, with a signal to the reading processes after some of them."""
+    told: list[str] = []
+    for value in workers.served(lambda done: loader(done, **options), COUNT, told.append):
+        if int(value) in at:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, number)
+        yield int(value), told
+
+
+@pytest.mark.parametrize("at", [(0,), (5,), (2, 9)])
+def test_processes_that_are_killed_are_replaced_and_nothing_is_missed_or_repeated(at: tuple[int, ...]) -> None:
+    *_, (_, told) = served = list(signalled(signal.SIGKILL, at))
+    assert [value for value, _ in served] == list(range(COUNT))
+    assert 1 <= len(told) <= len(at)
+    assert all("died and were replaced" in line for line in told)
+
+
+def test_processes_that_hang_are_replaced() -> None:
+    *_, (_, told) = served = list(signalled(signal.SIGSTOP, (3,), timeout=1.0))
+    assert [value for value, _ in served] == list(range(COUNT))
+    assert len(told) == 1
+    assert "did not answer and were replaced" in told[0]
+
+
+def test_after_the_third_time_it_is_no_accident_any_more() -> None:
+    with pytest.raises(workers.WorkersLost, match="3 times in one run: is there enough memory"):
+        list(signalled(signal.SIGKILL, tuple(range(COUNT))))
+
+
+def test_an_error_inside_of_a_process_is_that_error() -> None:
+    class Broken(Numbers):
+        def __getitem__(self, index: int) -> int:
+            raise RuntimeError("DataLoader worker: broken on purpose")
+
+    def broken(done: int) -> "DataLoader[int]":
+        return DataLoader(Broken(), sampler=range(COUNT), batch_size=None, num_workers=1)
+
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        list(workers.served(broken, COUNT, lambda line: None))
+
+
+def test_a_dead_child_of_somebody_elses_ends_no_step() -> None:
+    """torch's own handler of dead children would raise wherever the program is."""
+    before = signal.getsignal(signal.SIGCHLD)
+    stream = signalled(signal.SIGKILL, ())
+    next(stream)
+    assert signal.getsignal(signal.SIGCHLD) == before
+    stream.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 48)
+
+
+STREAMED = tiny.SMALL | {"data.executor": "streaming", "data.workers": 1, "train.steps": 9}
+
+
+def test_a_run_whose_processes_die_equals_one_whose_do_not(photos: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Deadly:
+        """VICReg's distance, and now and then a shot at who reads the images."""
+
+        calls = 0
+
+        def __call__(self, za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+            Deadly.calls += 1
+            if Deadly.calls == 4 and self is deadly_one:
+                for process in multiprocessing.active_children():
+                    os.kill(process.pid or 0, signal.SIGKILL)
+            return {"distance": (za - zb).square().mean()}
+
+    deadly_one, harmless = Deadly(), Deadly()
+    weights = []
+    for name, objective in (("harmless", harmless), ("deadly", deadly_one)):
+        Deadly.calls = 0
+        run = pretrain(
+            photos, tmp_path / name, overrides=STREAMED, objective=objective, progress=False, tell=said.append
+        ).run_folder
+        weights.append(tiny.weights(run))
+    assert weights[0] == weights[1]
+    assert [line for line in said if "died and were replaced" in line]
+
+
+def test_a_run_whose_processes_die_for_good_is_saved(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "MOST_FAILURES", 1)
+
+    class Deadly:
+        def __call__(self, za: torch.Tensor, zb: torch.Tensor) -> dict[str, torch.Tensor]:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGKILL)
+            return {"distance": (za - zb).square().mean()}
+
+    with pytest.raises(Interrupted, match=r"1 times in one run.*stopped at step \d+ of 9, saved") as caught:
+        pretrain(photos, tmp_path / "run", overrides=STREAMED, objective=Deadly(), progress=False)
+    assert exits.code_of(caught.value) == exits.STOPPED
+
+
+HANGING = """
+import multiprocessing, os, signal, sys
+from barlow import cli
+from barlow.watchers import ReplacedImages
+told = ReplacedImages.__call__
+def stopping(self, moment):
+    told(self, moment)
+    if moment.step == 2:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGSTOP)
+ReplacedImages.__call__ = stopping
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="starts processes as Linux does")
+def test_a_signal_is_heard_while_images_are_waited_for_in_vain(photos: Path, tmp_path: Path) -> None:
+    words = tiny.words(data__executor="streaming", data__workers=1, train__steps=100_000)
+    command = [sys.executable, "-c", HANGING, "pretrain", str(photos), "--out", str(tmp_path / "run"), *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(Run(tmp_path / "run").metrics()) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.0)  # the batches that had been read by then are used up
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == exits.STOPPED, err
+    assert "saved. To go on" in err
