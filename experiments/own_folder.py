@@ -230,9 +230,8 @@ Found = tuple[dict[str, Any], dict[str, Any]]
 
 
 def with_barlow(case: Case, train: Path, test: Path, out: Path) -> Found:
-    """A run of barlow; one that is finished already is only evaluated."""
-    if not (out / "encoder" / "config.json").exists():
-        barlow.pretrain(str(train), out, overwrite=out.exists(), progress=False, **case.asked)
+    """A run of barlow; one that was interrupted is gone on with, and one that is finished is only evaluated."""
+    barlow.pretrain(str(train), out, resume=True, progress=False, **case.asked)
     barlow.evaluate(out, train=str(train), test=str(test), probes=PROBES, baselines=case.final)
     found = results_line.finished(out)
     resolved = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
