@@ -90,9 +90,14 @@ def hub_cache() -> Path:
 
 
 def source_commit() -> str | None:
-    """The commit of barlow's own checkout, with `+changes` when it has any; None outside a checkout."""
+    """The commit of barlow's own checkout, with `+changes` when it has any; None outside of one.
+
+    A package that is installed in a virtual environment may lie in somebody else's repository, whose commit says nothing.
+    """
     here = Path(__file__).resolve().parent
     try:
+        if Path(_git(here, "rev-parse", "--show-toplevel").strip()).resolve() != here.parents[1]:
+            return None
         commit = _git(here, "rev-parse", "HEAD").strip()
         changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".").strip()
     except (OSError, subprocess.SubprocessError):
