@@ -92,7 +92,7 @@ def hub_cache() -> Path:
 def source_commit() -> str | None:
     """The commit of barlow's own checkout, with `+changes` when it has any; None outside of one.
 
-    A package that is installed in a virtual environment may lie in somebody else's repository, whose commit says nothing.
+    A package in a virtual environment may lie in somebody else's repository, whose commit says nothing about it.
     """
     here = Path(__file__).resolve().parent
     try:
