@@ -107,10 +107,8 @@ def _new_encoder(plan: Plan, given: Given, say: Say) -> tuple[nn.Module, int]:
             section.name,
             in_channels=plan.channels,
             image_size=plan.image_size,
-            stem=plan.stem,
-            zero_init_last=section.zero_init_last,
             seed=plan.recipe.seed,
-            options=section.options,
+            **section.built,
         )
     if section.init is not None:
         say(f"start    {weights.initialise(encoder, given.start or section.init)}")

@@ -43,6 +43,11 @@ def folders(run: Path) -> dict[int, Path]:
     return {int(number): found[number] for number in sorted(filter(str.isdigit, found), key=int)}
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def damage_in(folder: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if it is whole. See `storage.damage_in`."""
     return storage.damage_in(folder, (TENSORS, STATE))

@@ -5,7 +5,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from barlow import exits, telling
@@ -167,7 +167,7 @@ def _pretrain(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if arguments.objective is None and "objective.kind" in changes:
         arguments.objective = changes.pop("objective.kind")
     if arguments.print_recipe:
-        return _print_recipe(arguments, changes)
+        return _until_read(_print_recipe, arguments, changes)
     if arguments.devices is not None:
         return _launch(arguments, changes)
     from pathlib import Path
@@ -341,9 +341,7 @@ def _run(argv: Sequence[str] | None) -> int:
             return _pretrain(arguments, changes)
         if changes:
             raise ValueError(f"--{next(iter(changes))} is a recipe's key; only `barlow pretrain` takes those")
-        return _evaluate(arguments) if arguments.verb == "evaluate" else _list(arguments)
-    except BrokenPipeError:  # of a list or a recipe, whose reader has seen enough; nothing else is printed so
-        return exits.OK
+        return _evaluate(arguments) if arguments.verb == "evaluate" else _until_read(_list, arguments)
     except KeyboardInterrupt:
         _tell("barlow: stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one")
         return exits.AT_ONCE
@@ -354,17 +352,26 @@ def _run(argv: Sequence[str] | None) -> int:
         return _failed(error)
 
 
+def _until_read(command: Callable[..., int], *given: Any) -> int:
+    """What only prints is through when its reader has seen enough (`| head`)."""
+    try:
+        code = command(*given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return exits.OK
+
+
 def _failed(error: Exception) -> int:
-    """Says in one line what ended a command, and returns its exit code."""
+    """Says in one line what ended a command, unless somebody else does, and returns its exit code."""
     code = exits.code_of(error)
+    if getattr(error, "told", False) or (code == exits.STOPPED and not _first_process()):
+        return code
     if "RANK" in os.environ and (not _first_process() or _deserted(error)):
-        if code == exits.STOPPED or getattr(error, "asked", False):  # the first process or the launcher says so
-            return code
         time.sleep(GRACE_SECONDS)
-    if type(error).__name__ != "Stopped":  # of a launcher, whose processes have said so
-        text = " ".join(str(error).split()) or type(error).__name__
-        foreseen = isinstance(error, ValueError | OSError | RuntimeError)
-        _tell(f"barlow: {text}" + ("" if foreseen else f" [{type(error).__name__}; --debug shows where]"))
+    text = " ".join(str(error).split()) or type(error).__name__
+    foreseen = isinstance(error, ValueError | OSError | RuntimeError)
+    _tell(f"barlow: {text}" + ("" if foreseen else f" [{type(error).__name__}; --debug shows where]"))
     return code
 
 

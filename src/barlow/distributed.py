@@ -232,14 +232,16 @@ def _end_with_the_launcher() -> None:
 class Deserted(RuntimeError):
     """Another process has ended: what went wrong is for that one to tell."""
 
-    asked = False
-    """Whether this process has been asked to stop as well, by a launcher that has noticed."""
+    told = False
+    """Whether somebody else says it: a launcher that has noticed, and has asked this process to stop as well."""
 
 
 class Stopped(RuntimeError):
     """The processes of a launch were asked to stop, and did."""
 
     exit_code = exits.STOPPED
+    told = True
+    """The processes have said so themselves."""
 
 
 def check_processes(processes: int, wanted: str, cores: int, batch_size: int | None) -> None:

@@ -21,6 +21,7 @@ from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
 from barlow.finishing import load_encoder
+from barlow.nets.weights import encoder_folder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
 from barlow.probes.baselines import compared, whitened_pixels
 from barlow.probes.embedding import Embedder
@@ -159,14 +160,14 @@ def _evaluate(
         raise ValueError(f"--batch-size {batch_size}: at least 1")
     path, step = split_step(os.fspath(name))
     folder = Run.open(path)
-    network = load_encoder(os.fspath(name), module)
-    if step is None and not (folder.path / "encoder" / "config.json").is_file():
-        step = max(checkpoints.folders(folder.path))
+    if step is None and encoder_folder(path) is None and (newest := checkpoints.whole(path)) is not None:
+        step = checkpoints.step_of(newest)
         say(f"the run is not finished: its encoder at step {step} is measured")
+    network = load_encoder(path if step is None else f"{path}@{step}", module)
     train, test = _default_sets(folder, *sets_given)
     home = prepare_home(out or folder.path / "evaluation")
     say("reading the labelled images")
-    learn, measured = _read_both(train, test, network, max_bad, folder, NowAndThen(say))
+    learn, measured = _read_both(train, test, network, max_bad, home, NowAndThen(say))
     warnings = list(_warnings(learn, measured, folder))
     for line in warnings:
         say(line)
@@ -242,7 +243,7 @@ def _default_sets(
 
 
 def _read_both(
-    train: FoldersOrName, test: FoldersOrName, network: nn.Module, max_bad: float, run: Run, counted: Counted
+    train: FoldersOrName, test: FoldersOrName, network: nn.Module, max_bad: float, home: Path, counted: Counted
 ) -> tuple[LabelledSet, LabelledSet]:
     """The training and the test images as the network wants them, with the class numbers of the training images."""
     expected: Any = network.preprocessing
@@ -250,7 +251,7 @@ def _read_both(
         learn = read_labelled(train, "train", expected, max_bad, counted)
         measured = read_labelled(test, "test", expected, max_bad, counted)
     except TooManyUnreadable as error:
-        path = run.path / "evaluation" / "skipped.json"
+        path = home / "skipped.json"
         storage.write_json(path, error.report)
         raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None
     return learn, measured.numbered_like(learn)
@@ -259,7 +260,7 @@ def _read_both(
 def _pretraining_digests(run: Run) -> image_digests.Digests:
     """Of the images that a run was trained on; none where it kept none, or its list is damaged."""
     try:
-        return image_digests.from_json(storage.read_json(run.path / "images.json"))
+        return image_digests.from_json(storage.read_sealed(run.path / "images.json"))
     except (OSError, ValueError):
         return np.zeros(0, np.uint64)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from barlow import checkpoints, storage
 from barlow.data.centre import centre_views
-from barlow.data.sources import ImageSource, open_source
+from barlow.data.sources import ImageSource, missing_set, open_source
 from barlow.distributed import World
 from barlow.exits import Diverged, NoInput
 from barlow.identity import identity_of
@@ -22,9 +22,10 @@ from barlow.nets import weights
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.nets.preprocessing import Preprocessing
+from barlow.plan import preprocessing_of
 from barlow.recipe import schema
 from barlow.recipe.schema import Recipe
-from barlow.run import Run
+from barlow.run import Run, load_recipe_text
 from barlow.seals import sha256
 from barlow.views.keys import permutation
 from barlow.wording import in_arguments
@@ -57,9 +58,7 @@ class Finishing:
         return weights.packed(
             encoder,
             name=section.name,
-            stem=section.stem,
-            zero_init_last=section.zero_init_last,
-            options=section.options,
+            **section.built,
             seed=self.recipe.seed,
             preprocessing=self.preprocessing,
             stages=section.stages,
@@ -115,7 +114,8 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
 
 def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Module:
     checkpoint = checkpoints.read(folder)
-    recipe = schema.check(checkpoint.state["recipe"])
+    stored = checkpoint.state.get("recipe")  # those of the first release have none
+    recipe = schema.check(load_recipe_text(run / "recipe.yaml") if stored is None else stored)
     if (identity := identity_of(Run(run))) is not None:
         recipe = identity.located(recipe)
     finishing = _of_recipe(recipe, run)
@@ -129,10 +129,8 @@ def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Modu
         section.name,
         in_channels=finishing.preprocessing.channels,
         image_size=recipe.data.image_size,  # type: ignore[arg-type]  # resolved
-        stem=section.stem,
-        zero_init_last=section.zero_init_last,
         seed=recipe.seed,
-        options=section.options,
+        **section.built,
     )
     prefix = "method/encoder."
     found = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
@@ -143,11 +141,19 @@ def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Modu
 
 def _of_recipe(recipe: Recipe, run: Path) -> Finishing:
     """What finishing takes, from a run's own files."""
-    data = recipe.data
+    data, preprocessing = recipe.data, preprocessing_of(recipe)
+    for missing in filter(None, map(missing_set, data.sources)):
+        raise NoInput(
+            f"{run} is not finished, and finishing its encoder takes images of {missing}, which is not here and would "
+            f"be downloaded: go on with the run by naming it yourself (barlow pretrain {missing} --resume --out {run})"
+        )
     report = storage.read_sealed(run / "data.json")
     skipped = [entry["id"] for entry in report["skipped"]]
-    source = open_source(data.sources, split=data.split, channels=int(data.channels), max_pixels=data.max_pixels)
-    size: Any = data.image_size if data.centre_size is None else data.centre_size
-    mean, std = tuple(map(float, data.mean)), tuple(map(float, data.std))
-    preprocessing = Preprocessing(size, 1.0, "bicubic", mean, std, int(data.channels))
+    source = open_source(
+        data.sources,
+        split=data.split,
+        channels=preprocessing.channels,
+        max_pixels=data.max_pixels,
+        value_range=preprocessing.value_range,
+    )
     return Finishing(recipe, preprocessing, source, np.setdiff1d(np.arange(report["candidates"]), skipped))

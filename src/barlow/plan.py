@@ -50,15 +50,7 @@ class Plan:
     @property
     def preprocessing(self) -> Preprocessing:
         """How the encoder wants its images."""
-        return Preprocessing(
-            size=self.centre_size,
-            crop_ratio=1.0,
-            interpolation="bicubic",
-            mean=tuple(self.mean),
-            std=tuple(self.std),
-            channels=self.channels,
-            value_range=self.value_range,
-        )
+        return preprocessing_of(self.recipe)
 
     def widths(self) -> list[tuple[int, ...]]:
         """Widths of the tensors of each group that the objective compares.
@@ -100,6 +92,20 @@ class Plan:
         return objectives.built(
             section, width=self.widths()[0][0], images=self.candidates, classes=self.classes, seed=self.recipe.seed
         )
+
+
+def preprocessing_of(recipe: Recipe) -> Preprocessing:
+    """How the encoder of a resolved recipe wants its images."""
+    data: Any = recipe.data  # in which nothing is `auto`
+    return Preprocessing(
+        size=data.image_size if data.centre_size is None else data.centre_size,
+        crop_ratio=1.0,
+        interpolation="bicubic",
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        channels=data.channels,
+        value_range=data.value_range,
+    )
 
 
 def resolved(

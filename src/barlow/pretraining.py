@@ -111,7 +111,7 @@ def pretrain(
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
     )
     pretraining: _Pretraining | None = None
-    with listening() as requests, _asked_too(requests), contextlib.ExitStack() as held:
+    with listening() as requests, _told_by_the_launcher(requests), contextlib.ExitStack() as held:
         try:
             world = held.enter_context(joined(chosen.train.device))
             run = Run.create(out, overwrite=overwrite) if world.main and not begun.resumed else Run(Path(out))
@@ -130,12 +130,12 @@ def pretrain(
 
 
 @contextlib.contextmanager
-def _asked_too(requests: Requests) -> Iterator[None]:
-    """Where another process has gone, says whether this one was asked to stop as well: then nothing is to be told."""
+def _told_by_the_launcher(requests: Requests) -> Iterator[None]:
+    """Where another process has gone and this one was asked to stop as well, the launcher has noticed, and says it."""
     try:
         yield
     except Deserted as error:
-        error.asked = requests.asked
+        error.told = requests.asked
         raise
 
 
@@ -199,7 +199,7 @@ class _Pretraining:
         stop = StopIfAsked(self.requests, world, save, run, start, total)
         watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
         with _explained(plan, run, stop):
-            self._train(learner, loader, course, [*watchers, stop])
+            self._train(learner, loader, course, watchers, stop)
         self.where = AFTER.format(run.path)
         trained = finishing.finished(learner.method.encoder, world)
         if world.main:
@@ -210,16 +210,16 @@ class _Pretraining:
         advice = after_training(ran, run.metrics()) if world.main else []
         return Result(encoder=trained, run_folder=run.path, metrics=metrics, advice=advice)
 
-    def _train(self, learner: Learner, loader: Loader, course: Course, watchers: list[Watcher]) -> None:
+    def _train(
+        self, learner: Learner, loader: Loader, course: Course, watchers: list[Watcher], stop: StopIfAsked
+    ) -> None:
         """All steps that are left. A request to stop that comes while images are waited for is answered at once."""
-        stop = watchers[-1]
-        assert isinstance(stop, StopIfAsked)
         stream: Iterator[Any] = loader.stream(stop.step, course.total)
         try:
             with self.requests.finished_first():
                 # Several processes can only stop at the end of a step, together.
                 between = stream if self.world.size > 1 else self.requests.between(stream)
-                train(learner, between, course, watchers)
+                train(learner, between, course, [*watchers, stop])
         except Asked:
             learner.settle()
             stop.stop()
@@ -301,7 +301,7 @@ class _Pretraining:
         if not self.begun.resumed:
             run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
             storage.write_sealed(run.path / "data.json", prepared.report)
-            storage.write_json(run.path / "images.json", image_digests.as_json(prepared.digests))
+            storage.write_sealed(run.path / "images.json", image_digests.as_json(prepared.digests))
             storage.write_png(run.path / "views.png", prepared.sheet())
             if write_start is not None:
                 write_start()
@@ -321,7 +321,7 @@ class _Pretraining:
             yield
         except TooManyUnreadable as error:
             path = self.run.path / "data.json"
-            if not self.world.main or self.begun.resumed:
+            if not self.world.main or self.run.exists():  # the list of a run that is there is that run's
                 raise
             storage.write_sealed(path, error.report)
             raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None

@@ -12,27 +12,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
-from barlow import checkpoints, cli, evaluate, exits, identity, load_encoder, pretraining, results, storage
+from barlow import (
+    checkpoints,
+    cli,
+    evaluate,
+    exits,
+    identity,
+    load_encoder,
+    ownership,
+    pretraining,
+    results,
+    storage,
+    wording,
+)
 from barlow.beginning import ChangedImages
 from barlow.learner import NonFinite
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.messages import RecipeError
 from barlow.run import BrokenRun, Run
 from barlow.seals import Damaged
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40)
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.images(tmp_path_factory.mktemp("data") / "labelled", 24, classes=3)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +93,62 @@ def test_a_callable_that_fails_does_not_end_training(photos: Path, tmp_path: Pat
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_list_is_through_when_its_reader_is_and_says_so_when_the_disk_is_full() -> None:
     for stdout, code, said in ((closed_pipe(), exits.OK, 0), (os.open("/dev/full", os.O_WRONLY), exits.IO, 1)):
-        process = command("list", "objectives", stdout=stdout, stderr=subprocess.PIPE)
+        process = command("list", "methods", stdout=stdout, stderr=subprocess.PIPE)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, len(err.splitlines())) == (code, said), err
         os.close(stdout)
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "evaluate"])
+def test_a_broken_pipe_inside_of_the_work_is_no_success(
+    verb: str, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Processes talk to each other by pipes, too."""
+    from barlow import evaluation
+
+    @wording.in_arguments
+    def broken(*given: Any, **more: Any) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(pretraining, "pretrain", broken)
+    monkeypatch.setattr(evaluation, "evaluate", broken)
+    words = ["pretrain", "shapes"] if verb == "pretrain" else ["evaluate", str(finished)]
+    assert cli.main(words) == exits.IO
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+# --- What is ours (R2) ------------------------------------------------------------------------------------------------
+
+
+def test_all_that_a_run_writes_is_known_to_be_its_own(
+    photos: Path, labelled: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are about to be written count, too: a crash leaves them."""
+    written: set[Path] = set()
+    write = storage._write_synced
+
+    def recorded(path: Path, data: bytes) -> None:
+        written.add(path)
+        write(path, data)
+
+    monkeypatch.setattr(storage, "_write_synced", recorded)
+    run = quick(photos, tmp_path / "run", init=str(finished)).run_folder
+    evaluate(run, labelled, labelled, probes=["knn"])
+    inside = [path for path in written if path.is_relative_to(run)]
+    assert len({path.parent for path in inside}) >= 6
+    assert [path for path in inside if not ownership.is_ours(path.relative_to(run).as_posix(), path)] == []
+    assert ownership.foreign(run) == []
+
+
+def test_a_failed_overwriting_leaves_the_run_as_it_was(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    bad = tmp_path / "bad"
+    for i in range(20):
+        storage.write_bytes(bad / f"{i}.png", b"no image")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    with pytest.raises(exits.UnusableData, match="cannot be read"):
+        quick(bad, run, overwrite=True)
+    assert before == {path: path.read_bytes() for path in before}
 
 
 # --- Damage, or an error of reading (R3) ------------------------------------------------------------------------------
@@ -232,8 +288,6 @@ def test_a_run_whose_checkpoints_were_removed_is_never_begun_again(left: str, fi
 
 
 def test_images_replaced_by_others_of_the_same_name_and_size_are_noticed(tmp_path: Path) -> None:
-    from PIL import Image
-
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(20):
@@ -572,6 +626,54 @@ def test_a_run_that_was_stopped_can_be_used(photos: Path, labelled: Path, finish
     assert evaluate(f"{run}@2", labelled, labelled, probes=["knn"], baselines=False).report["asked"]["step"] == 2
     started = quick(photos, tmp_path / "next", init=f"{run}@2", overrides={"train.steps": 1})
     assert load_encoder(started.run_folder / "start")(x).equal(earlier)
+
+
+def test_the_step_that_is_told_is_the_one_that_is_measured(finished: Path, labelled: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "encoder")
+    earlier = load_encoder(f"{run}@2")(torch.ones(1, 3, 16, 16))
+    (checkpoints.folders(run)[4] / "tensors.safetensors").write_bytes(b"damaged")
+    found = evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    assert found.report["asked"]["step"] == 2
+    assert load_encoder(run)(torch.ones(1, 3, 16, 16)).equal(earlier)
+
+
+def test_a_stopped_run_of_16_bits_reads_images_as_a_finished_one_does(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 4096, (24, 24)).astype(np.uint16)).save(photos / f"{i:02}.png")
+    handed_out = {"encoder.stages": "all", "encoder.whiten": 0.1}
+    run = quick(photos, tmp_path / "run", overrides=handed_out | {"train.steps": 2}).run_folder
+    whole = load_encoder(run)
+    assert whole.preprocessing.value_range is not None
+    shutil.rmtree(run / "encoder")
+    again = load_encoder(run)
+    assert again.preprocessing == whole.preprocessing
+    x = whole.preprocess(photos / "00.png")
+    torch.testing.assert_close(again(x), whole(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_strangers_stopped_run_fetches_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "encoder")
+    monkeypatch.setattr("barlow.finishing.missing_set", lambda source: "cifar10")
+    with pytest.raises(exits.NoInput, match="cifar10, which is not here and would be downloaded"):
+        load_encoder(run)
+
+
+def test_a_list_of_skipped_images_goes_where_the_results_go(finished: Path, labelled: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    bad = shutil.copytree(labelled, tmp_path / "bad")
+    for path in sorted(bad.rglob("*.png"))[:8]:
+        path.write_bytes(b"no image")
+    with pytest.raises(exits.UnusableData, match="are listed in"):
+        evaluate(run, labelled, bad, probes=["knn"], out=tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "skipped.json").exists()
+    assert not (run / "evaluation").exists()
 
 
 def test_the_features_of_a_stopped_run_are_whitened_as_those_of_a_finished_one(photos: Path, tmp_path: Path) -> None:

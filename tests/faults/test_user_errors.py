@@ -17,16 +17,6 @@ Failing = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.images(tmp_path_factory.mktemp("data") / "photos", 40)
-
-
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.images(tmp_path_factory.mktemp("data") / "labelled", 24, classes=3)
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     run = tmp_path_factory.mktemp("runs") / "finished"
     assert cli.main(["pretrain", str(photos), "--out", str(run), *tiny.words(train__steps=1)]) == 0

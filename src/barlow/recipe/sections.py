@@ -116,6 +116,11 @@ class EncoderSection(Section):
     whiten: Annotated[float, Field(ge=0, le=1)] | None = None
     """Shrinkage of a last layer that whitens the features after training (`barlow.nets.handed_out`); null: none."""
 
+    @property
+    def built(self) -> dict[str, Any]:
+        """What `build_encoder` takes of it, beside the name."""
+        return {"stem": self.stem, "zero_init_last": self.zero_init_last, "options": self.options}
+
     @model_validator(mode="after")
     def _kept_of_given_weights(self) -> "EncoderSection":
         kept = "frozen_stages" if self.frozen_stages else "fixed_norms" if self.fixed_norms else None
