@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow.exits import UnusableData
+from barlow.printable import one_line
 
 TEXT_BYTES = 2**16
 """Of a recipe, or of an encoder's description: ten times as long as any that ships. YAML of this length is read in less
@@ -83,7 +84,7 @@ def read_yaml(path: Path) -> Any:
     except RecursionError as error:
         raise TooLarge(f"{path} is nested too deeply for a recipe") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())}); it may be damaged") from error
+        raise ValueError(f"{path} is not valid YAML ({one_line(error)}); it may be damaged") from error
     if _expanded(content) > NODES:
         raise TooLarge(f"{path} has aliases that expand to more than {NODES:,} values: a recipe needs none")
     return content
@@ -151,8 +152,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
     except TooLarge:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path} is not a valid safetensors file ({reason}); it may be damaged") from error
+        raise ValueError(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
     return found
 
 

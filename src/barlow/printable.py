@@ -23,3 +23,10 @@ def printable(path: str | bytes | os.PathLike[str]) -> str:
 def printable_lines(text: str) -> str:
     """A text of several lines, each of them `printable`."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """Another library's error as a part of our one-line message, at most so many characters; its type, if it says
+    nothing."""
+    text = printable(" ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from barlow.printable import one_line
+
 Array = NDArray[np.unsignedinteger[Any]]
 """Pixels as they are held: (h, w, c), uint8 or uint16."""
 
@@ -127,14 +129,13 @@ def refusing() -> Iterator[None]:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too many pixels for Pillow: {_one_line(error)}") from None
+        raise UnreadableImage(f"too many pixels for Pillow: {_reason(error)}") from None
     except MemoryError:
         raise UnreadableImage("not enough memory to decode it") from None
     except Exception as error:
-        raise UnreadableImage(_one_line(error)) from None
+        raise UnreadableImage(_reason(error)) from None
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:200]
+def _reason(error: Exception) -> str:
+    text = one_line(error)
     return text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"

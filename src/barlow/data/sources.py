@@ -18,7 +18,7 @@ from barlow.data.names import DOWNLOADED, NAMED, SPLITS
 from barlow.data.stored import widened, with_channels
 from barlow.exits import NoInput
 from barlow.network import check_reachable
-from barlow.printable import printable
+from barlow.printable import one_line, printable
 
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""
@@ -229,9 +229,8 @@ def _cifar(name: str, split: str, root: Path) -> ImageSource:
             with contextlib.redirect_stdout(sys.stderr):
                 data = kind(str(root), train=split == "train", download=True)
     except Exception as error:  # a download can fail with nearly any type of error
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(
-            f"{name} is not in {printable(root)} and cannot be downloaded ({reason}): "
+            f"{name} is not in {printable(root)} and cannot be downloaded ({one_line(error)}): "
             f"put {kind.filename} there, or give a folder of images"
         ) from None
     return ArraySource(f"{name}:{split}", np.asarray(data.data), np.array(data.targets, np.int64), list(data.classes))

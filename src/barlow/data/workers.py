@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
+from barlow.printable import one_line
+
 LIMIT_SECONDS = 300.0
 """How long a batch may be waited for. Then the processes that read it hang: a disk that does not answer, say."""
 
@@ -50,7 +52,7 @@ def served(loader: Callable[[int], "DataLoader[Any]"], count: int, tell: Callabl
                     f"processes that read images {what}, {failures} times in one run: is there enough memory for all "
                     "--data.workers? Fewer, or 0, need less"
                 ) from error
-            tell(f"processes that read images {what} and were replaced ({' '.join(str(error).split())})")
+            tell(f"processes that read images {what} and were replaced ({one_line(error)})")
         finally:
             _ended(loaded)
 

@@ -14,6 +14,7 @@ from barlow.machine import available_memory
 from barlow.nets.bounded import bounded
 from barlow.nets.seeding import seeded
 from barlow.nets.stems import STEMS, replace_stem
+from barlow.printable import one_line
 from barlow.size import Size, height_width, size_of, words
 
 _OWN_ARGUMENTS = {
@@ -236,9 +237,3 @@ def feature_width(encoder: nn.Module, in_channels: int, image_size: Size) -> int
             "pool over space, and flatten"
         )
     return features.shape[1]
-
-
-def one_line(error: Exception, limit: int = 160) -> str:
-    """Another library's error as a part of our one-line message."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from barlow import checkpoints, limits, storage
 from barlow.machine import hub, hub_cache
 from barlow.nets.bounded import items_of
-from barlow.nets.building import BuiltAs, one_line, timm_arguments
+from barlow.nets.building import BuiltAs, timm_arguments
 from barlow.nets.seeding import seeded
 from barlow.network import check_reachable
+from barlow.printable import one_line
 
 Tensors = dict[str, Tensor]
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from barlow import __version__, limits, storage
 from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
-from barlow.nets.building import build_encoder, feature_width, one_line
+from barlow.nets.building import build_encoder, feature_width
 from barlow.nets.handed_out import Stages, handed_out
 from barlow.nets.origin import described, origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
+from barlow.printable import one_line
 from barlow.seals import Damaged, sha256
 
 FORMAT = 3
