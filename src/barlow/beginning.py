@@ -68,12 +68,13 @@ def of(run: Run, name: str | None, changes: Mapping[str, Any], *, resume: bool) 
             )
         return Begun(chosen, Identity.new(chosen), resumed=False)
     identity = identity_of(run)
+    asked = None if identity is None else identity.asked
     if identity is None:  # of the first release, or its run.json was removed
         recipe = load_recipe_text(run.path / "recipe.yaml")
         identity = Identity(asked=recipe, recipe=schema.check(recipe).as_dict())
         if (known := _id_in_checkpoints(run)) is not None:
             identity = replace(identity, run=known)
-    resumed = resumed_recipe(identity.asked, identity.recipe, name, changes)
+    resumed = resumed_recipe(asked, identity.recipe, name, changes)
     return Begun(identity.located(resumed.recipe), identity, resumed=True, budget=resumed.budget)
 
 

@@ -334,6 +334,20 @@ def test_without_its_identity_a_run_is_still_told_from_its_recipe_by_its_checkpo
         pretrain(out=run, resume=True, progress=False)
 
 
+def test_a_run_of_the_first_release_is_gone_on_with_by_the_command_that_began_it(photos: Path, tmp_path: Path) -> None:
+    """It has no run.json, so what was `auto` for it is not known."""
+    asked: dict[str, Any] = {"recipe": "small_vicreg", "overrides": tiny.SMALL | {"data.image_size": "auto"}}
+    pretrain(photos, tmp_path / "run", **asked, progress=False)
+    whole = tiny.weights(tmp_path / "run")
+    (tmp_path / "run" / identity.FILE).unlink()
+    shutil.rmtree(tmp_path / "run" / "encoder")
+    pretrain(photos, tmp_path / "run", **asked, resume=True, progress=False)
+    assert tiny.weights(tmp_path / "run") == whole
+    (tmp_path / "run" / identity.FILE).unlink()
+    with pytest.raises(RecipeError, match=r"data\.image_size is \d+; you gave 48"):
+        pretrain(photos, tmp_path / "run", recipe="small_vicreg", resume=True, image_size=48, progress=False)
+
+
 def test_another_runs_checkpoints_are_refused(photos: Path, finished: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     other = quick(photos, tmp_path / "other").run_folder

@@ -199,12 +199,13 @@ class Resumed:
 
 
 def resumed_recipe(
-    asked: Mapping[str, Any], resolved: Mapping[str, Any], name: str | None, changes: Mapping[str, Any]
+    asked: Mapping[str, Any] | None, resolved: Mapping[str, Any], name: str | None, changes: Mapping[str, Any]
 ) -> Resumed:
     """The recipe of a run that is gone on with. The command that began it may simply be repeated.
 
     Args:
-        asked: the recipe that the run was begun with, as it was asked for.
+        asked: the recipe that the run was begun with, as it was asked for. None: that is not known, as of runs of the
+            first release; then `auto` may have become any value.
         resolved: the one that it has: what was `auto` is a value.
         name: a recipe that was named together with --resume, if one was.
         changes: what else was asked for.
@@ -212,11 +213,14 @@ def resumed_recipe(
     Raises:
         RecipeError: a change that would make it another run.
     """
+    known, asked = asked is not None, resolved if asked is None else asked
     wanted = new_recipe(name, changes) if name is not None else check(override(asked, changes))
     before, now, values = flat(check(asked).as_dict()), flat(check(resolved).as_dict()), flat(wanted.as_dict())
     # What was asked for first, then what follows from it, and of that the kinds before their parameters.
     for key in sorted(values, key=lambda key: (key not in changes, not key.endswith("kind"))):
         if key.startswith("source."):  # the words that say where a recipe comes from
+            continue
+        if not known and _may_become(values[key], now.get(key)):
             continue
         if key not in (*FREE_ON_RESUME, *LENGTH) and values[key] not in (before.get(key), now.get(key)):
             raise RecipeError(
@@ -228,6 +232,17 @@ def resumed_recipe(
         free.pop("data.sources", None)
     budget = {key: values[key] for key in LENGTH if values.get(key) is not None and values[key] != before.get(key)}
     return Resumed(check(override(resolved, free)), budget)
+
+
+def _may_become(asked: Any, resolved: Any) -> bool:
+    """Whether a value of a recipe can have become this one when what is `auto` was resolved."""
+    if isinstance(asked, list) and isinstance(resolved, list):
+        return len(asked) == len(resolved) and all(map(_may_become, asked, resolved))
+    if isinstance(asked, Mapping):
+        if not isinstance(resolved, Mapping):  # rates by the size of the batch become the rate of one
+            return isinstance(resolved, float)
+        return asked.keys() == resolved.keys() and all(_may_become(asked[key], resolved[key]) for key in asked)
+    return bool(asked == "auto" or asked == resolved)
 
 
 def key_called(word: str) -> str | None:
