@@ -1,6 +1,7 @@
 """Every house rule is written in docs/architecture.md, and enforced by a test that quotes it."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def test_a_broken_rule_is_quoted_with_where_it_is_written_and_where_it_is_broken
 def test_a_rule_that_is_not_written_is_said() -> None:
     with pytest.raises(AssertionError, match=r"docs/architecture\.md has no rule \*\*Tidiness\*\*"):
         rule("Tidiness")
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest, and our helpers beside the tests, import files by their names alone: the second of two cannot be read."""
+    files = sorted(Path(__file__).parents[1].rglob("test_*.py"))
+    names = Counter(path.name for path in files)
+    assert [str(path) for path in files if names[path.name] > 1] == []
