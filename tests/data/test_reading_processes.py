@@ -77,6 +77,44 @@ def test_an_error_inside_of_a_process_is_that_error() -> None:
         list(workers.served(broken, COUNT, lambda line: None))
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "Connection reset by peer"), EOFError(), FileNotFoundError(2, "No such file")]
+)
+def test_a_batch_that_cannot_be_fetched_from_a_dead_process_is_read_again(error: Exception) -> None:
+    """A process may be gone between its word that a batch is ready and the batch: that is a broken connection."""
+
+    class Breaking:
+        """A loader's iterator whose process is dead at the second batch."""
+
+        def __init__(self, first: int, dead: bool) -> None:
+            self.left, self.dead = iter(range(first, 5)), dead
+            self._workers = [multiprocessing.get_context("fork").Process(target=int)]
+            self._workers[0].start()
+            self._workers[0].join()
+
+        def __iter__(self) -> "Breaking":
+            return self
+
+        def __next__(self) -> int:
+            number = next(self.left)
+            if number == 2 and self.dead:
+                raise error
+            return number
+
+    loaders = []
+
+    def loader(done: int) -> Breaking:
+        loaders.append(Breaking(done, dead=not loaders))
+        return loaders[-1]
+
+    said: list[str] = []
+    assert list(workers.served(loader, 5, said.append)) == [0, 1, 2, 3, 4]  # type: ignore[arg-type]
+    assert len(said) == 1
+    assert said[0].startswith("processes that read images died and were replaced (")
+    caught = FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.")
+    assert not workers._is_of_a_dead_one(caught, loaders[0])
+
+
 def test_a_dead_child_of_somebody_elses_ends_no_step() -> None:
     """torch's own handler of dead children would raise wherever the program is."""
     before = signal.getsignal(signal.SIGCHLD)

@@ -16,6 +16,8 @@ LIMIT_SECONDS = 300.0
 MOST_FAILURES = 3
 """After so many, something is wrong that new processes will not mend: too little memory, a file that crashes them."""
 
+MOMENT_SECONDS = 0.2
+
 Item = TypeVar("Item")
 
 
@@ -42,8 +44,8 @@ def served(loader: Callable[[int], "DataLoader[Any]"], count: int, tell: Callabl
                 done += 1
                 yield batch
             return
-        except RuntimeError as error:
-            if not _is_about_workers(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if not (_is_about_workers(error) or _is_of_a_dead_one(error, loaded)):
                 raise
             failures += 1
             what = "did not answer" if "timed out" in str(error) else "died"
@@ -71,9 +73,23 @@ def _begun(loader: "DataLoader[Any]") -> Iterator[Any]:
     return loaded
 
 
-def _is_about_workers(error: RuntimeError) -> bool:
+def _is_about_workers(error: Exception) -> bool:
     """Whether it is torch's own word on a process that is gone or late, and not an error inside of one."""
     return str(error).startswith(("DataLoader worker (pid", "DataLoader timed out after"))
+
+
+def _is_of_a_dead_one(error: Exception, loaded: Iterator[Any]) -> bool:
+    """Whether a batch could not be fetched from the process that had announced it, because that is gone.
+
+    The error is then whatever a broken connection fails with. One that was raised inside of a process begins with
+    "Caught" (torch's `ExceptionWrapper`).
+    """
+    if not isinstance(error, ConnectionError | FileNotFoundError | EOFError) or str(error).startswith("Caught "):
+        return False
+    processes = getattr(loaded, "_workers", [])
+    for process in processes:
+        process.join(MOMENT_SECONDS)  # its connections are closed a moment before it counts as dead
+    return any(not process.is_alive() for process in processes)
 
 
 def _ended(loaded: Iterator[Any]) -> None:
