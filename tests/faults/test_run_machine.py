@@ -47,9 +47,9 @@ class Undisturbed:
         for steps in range(FIRST, LONGEST + 1):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(checkpoints, "KEPT", LONGEST + 1)
-                given = photos if steps == FIRST else None
-                changes = tiny.SMALL | {"train.checkpoint_steps": 1} if given else {}
-                pretrain(given, home / "run", resume=True, steps=steps, overrides=changes, progress=False)
+                begins = tiny.SMALL | {"train.checkpoint_steps": 1} if steps == FIRST else {}
+                changes = begins | {"train.steps": steps}
+                pretrain(photos, home / "run", resume=True, overrides=changes, progress=False)
             self.encoders[steps] = tiny.weights(home / "run")
         for step, folder in checkpoints.folders(home / "run").items():
             self.tensors[step] = _digest(folder / checkpoints.TENSORS)
@@ -249,7 +249,7 @@ def machine(undisturbed: Undisturbed, warm: Warm, home: Path) -> type[RuleBasedS
             lost = self.whole - there
             newest = sorted(there)[-checkpoints.KEPT :]
             assert all(len(newest) == checkpoints.KEPT and step < newest[0] for step in lost), (self.whole, there)
-            self.whole = there
+            self.whole = there if self.begun() else set()  # before that, step 0 is nothing to lose
 
         @invariant()
         def a_checkpoint_is_that_of_the_undisturbed_run(self) -> None:
