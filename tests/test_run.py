@@ -1,5 +1,6 @@
 """A run folder is one process's at a time, never overwritten unasked, and resumed from its newest whole state."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -17,7 +18,7 @@ from test_storage import Killed, failing
 
 from barlow import checkpoints, storage
 from barlow import run as runs
-from barlow.run import Run, RunFolderError
+from barlow.run import BrokenRun, Run, RunFolderError
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
@@ -134,6 +135,46 @@ def test_a_run_that_ended_before_its_recipe_was_written_is_begun_anew(tmp_path: 
     assert {entry.name for entry in run.path.iterdir()} == {".lock"}
 
 
+@pytest.mark.parametrize("left", ["..write-test.tmp-0123abcd", ".write-test", ".lock"])
+def test_a_folder_in_which_a_command_was_killed_before_it_began_is_as_good_as_empty(tmp_path: Path, left: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / left).write_bytes(b"")
+    run = Run.create(tmp_path / "run")
+    run.remove_leftovers()
+    assert not [entry for entry in run.path.iterdir() if "tmp" in entry.name]
+
+
+def test_a_run_that_has_lost_its_recipe_is_not_begun_anew_over_its_checkpoints(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4, 8)
+    with run.locked():
+        (run.path / "recipe.yaml").unlink()
+    for resume in (True, False):
+        with pytest.raises(BrokenRun, match=r"checkpoints up to step 8 and no recipe\.yaml.*--overwrite"):
+            Run.create(run.path, resume=resume)
+    assert list(checkpoints.folders(run.path)) == [4, 8]
+    Run.create(run.path, overwrite=True).clear()
+    assert {entry.name for entry in run.path.iterdir()} == {".lock"}
+
+
+def test_a_run_that_is_half_removed_is_no_run(tmp_path: Path) -> None:
+    """The recipe, which makes it one, is written last and removed first."""
+    run = a_run(tmp_path / "run", 4)
+    storage.write_bytes(run.path / "encoder" / "config.json", b"")
+    with failing(1, Killed(), removing=True), pytest.raises(Killed):
+        run.clear()
+    assert run.exists()
+    with failing(2, Killed(), removing=True), pytest.raises(Killed):
+        run.clear()
+    assert not run.exists()
+    assert (run.path / "encoder" / "config.json").exists()
+
+
+def test_a_run_that_somebody_else_has_begun_meanwhile_is_left_to_him(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4)
+    with pytest.raises(RunFolderError, match="another process has just begun the run; give the command again"):
+        Run.create(run.path, resume=True)
+
+
 def test_overwriting_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_bytes(b"")
@@ -213,6 +254,27 @@ def test_the_lock_ends_with_its_process_even_if_a_data_worker_lives_on(tmp_path:
         os.close(write)
 
 
+def test_a_lock_says_at_every_moment_whose_the_folder_is(tmp_path: Path) -> None:
+    """A run that was killed before its recipe was written is known by it, and so is one that was killed once more."""
+    run = Run.create(tmp_path / "run")
+    with run.locked():
+        storage.write_json(run.path / "data.json", {})
+    for at in itertools.count(1):
+        with failing(at, Killed(), removing=True) as done, contextlib.suppress(Killed), run.locked():
+            pass
+        Run.create(run.path)  # is not refused
+        if len(done) < at:
+            break
+    assert at > 1
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    (run.path / ".lock").mkdir()
+    with pytest.raises(storage.CannotCreate, match=rf"cannot write {run.path}/\.lock: "), run.locked():
+        pass
+
+
 # --- Checkpoints --------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +294,13 @@ def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
 def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = a_run(tmp_path / "run", 4, 8, 12, 16)
     assert there(run) == {"step-000012", "step-000016"}
+
+
+def test_a_checkpoint_too_many_that_a_kill_has_left_is_let_go_of(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 4, 8)
+    shutil.copytree(run.path / "checkpoints" / "step-000004", run.path / "checkpoints" / "step-000002")
+    checkpoints.rotate(run.path)
+    assert there(run) == {"step-000004", "step-000008"}
 
 
 def test_the_newest_is_told_by_its_step_not_by_the_clock(tmp_path: Path) -> None:

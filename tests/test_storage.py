@@ -19,6 +19,7 @@ from PIL import Image
 
 from barlow import storage
 from barlow.seals import Damaged
+from barlow.views.sheet import png
 
 OLD, NEW = b"old " * 100, b"new " * 120
 FILES = {"tensors.safetensors": bytes(range(256)) * 4, "state.json": b'{"step": 7}\n'}
@@ -29,8 +30,11 @@ class Killed(BaseException):
 
 
 @contextmanager
-def failing(at: int | None, failure: BaseException) -> Iterator[list[str]]:
-    """Counts the calls that change a disk, and fails at one of them; a write fails when half of it is done."""
+def failing(at: int | None, failure: BaseException, *, removing: bool = False) -> Iterator[list[str]]:
+    """Counts the calls that change a disk, and fails at one of them; a write fails when half of it is done.
+
+    Those that remove something are counted only if asked for: while an error is handled they clean up.
+    """
     done: list[str] = []
 
     def reached(name: str) -> bool:
@@ -46,7 +50,7 @@ def failing(at: int | None, failure: BaseException) -> Iterator[list[str]]:
         return call
 
     def opened(path: Any, mode: str = "r", *arguments: Any, **keywords: Any) -> Any:
-        if "w" not in mode:
+        if not set(mode) & set("wa+"):
             return builtins_open(path, mode, *arguments, **keywords)
         if reached("open"):
             raise failure
@@ -74,7 +78,7 @@ def failing(at: int | None, failure: BaseException) -> Iterator[list[str]]:
     builtins_open = builtins.open
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "open", opened, raising=False)
-        for name in ("replace", "rename", "fsync", "mkdir"):
+        for name in ("replace", "rename", "fsync", "mkdir", *(("unlink", "rmdir") if removing else ())):
             patch.setattr(os, name, counted(name, getattr(os, name)))
         yield done
 
@@ -374,7 +378,7 @@ def test_lines_are_appended_and_a_last_line_cut_short_is_left_out(tmp_path: Path
 
 def test_a_picture_comes_back(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    storage.write_png(tmp_path / "views.png", picture)
+    storage.write_bytes(tmp_path / "views.png", png(picture))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "views.png")), picture)
 
 
@@ -388,6 +392,26 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     storage.remove_leftovers(tmp_path)
     storage.remove_leftovers(tmp_path / "missing")
     assert {entry.name for entry in tmp_path.iterdir()} == kept
+
+
+def test_a_line_after_one_that_was_cut_short_is_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    storage.append_line(path, {"step": 1})
+    with failing(2, OSError(errno.ENOSPC, "No space left")), pytest.raises(storage.StorageError, match="disk is full"):
+        storage.append_line(path, {"step": 2})
+    assert not path.read_bytes().endswith(b"\n")
+    storage.append_line(path, {"step": 3})
+    assert storage.read_lines(path) == [{"step": 1}, {"step": 3}]
+
+
+@pytest.mark.parametrize("at", [None, 1, 2, 3])
+def test_a_folder_is_tried_before_the_work_and_nothing_is_left_of_the_trial(tmp_path: Path, at: int | None) -> None:
+    if at is None:
+        storage.check_writable(tmp_path)
+    else:
+        with failing(at, OSError(errno.ENOSPC, "No space left")), pytest.raises(storage.CannotCreate, match="is full"):
+            storage.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- Seals ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from barlow.recipe import files, schema
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import new_recipe, resumed_recipe
 from barlow.recipe.schema import Recipe
-from barlow.run import BrokenRun, NoRun, Run, load_recipe_text
+from barlow.run import BrokenRun, NoRun, Run, RunFolderError, load_recipe_text
 from barlow.telling import Say
 
 
@@ -76,6 +76,18 @@ def of(run: Run, name: str | None, changes: Mapping[str, Any], *, resume: bool) 
             identity = replace(identity, run=known)
     resumed = resumed_recipe(asked, identity.recipe, name, changes)
     return Begun(identity.located(resumed.recipe), identity, resumed=True, budget=resumed.budget)
+
+
+def check_unchanged(begun: Begun, run: Run, *, overwrite: bool, resume: bool) -> None:
+    """Looks again, now that no other process can change the run: another one may have done so since `of` looked.
+
+    Raises:
+        RunFolderError: it has.
+    """
+    if not begun.resumed:
+        run.check_replaceable(overwrite=overwrite, resume=resume)
+    elif not run.exists() or identity_of(run) not in (None, begun.identity):
+        raise RunFolderError(f"--out {run.path}: another process has just changed the run; give the command again")
 
 
 def _id_in_checkpoints(run: Run) -> str | None:
@@ -169,7 +181,8 @@ def extended(recipe: Recipe, steps: int | None, budget: Mapping[str, Any]) -> tu
     before, scheduled = recipe.train.steps, budget.get("schedule.steps")
     assert before is not None
     if steps is None or steps == before:
-        if scheduled is not None:
+        # The command that has stretched the schedule may be repeated: a schedule is no longer than its run.
+        if scheduled is not None and min(scheduled, before) != (recipe.schedule.steps or before):
             raise RecipeError(f"schedule.steps {scheduled} goes with a larger budget, such as --steps {2 * before}")
         return {}, []
     if steps < before:

@@ -66,9 +66,14 @@ def save(run: Path, step: int, tensors: "Mapping[str, Tensor]", state: Mapping[s
         storage.remove_folder(folder)
     content = {TENSORS: storage.tensors_bytes(tensors), STATE: storage.json_bytes({"step": step, **state})}
     storage.commit_folder(folder, content)
+    rotate(run)
+    return folder
+
+
+def rotate(run: Path) -> None:
+    """Lets go of all but the newest few. A run that was killed between a commit and this has one too many."""
     for old in list(folders(run).values())[:-KEPT]:
         storage.remove_folder(old)
-    return folder
 
 
 def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -102,7 +102,7 @@ def _check_recipe_file(run: Run, identity: Identity) -> None:
     path = run.path / "recipe.yaml"
     for key, before, now in _differences(identity.recipe, load_recipe_text(path)):
         raise BrokenRun(
-            f"{path} was changed after the run began: {key} is {now!r} there, and the run has {before!r}. Undo that to "
+            f"{path} was changed after the run began: {key} is {now} there, and the run has {before}. Undo that to "
             f"go on, or start another run with it: barlow pretrain -c {path} --out ANOTHER_FOLDER"
         )
 
@@ -122,17 +122,34 @@ def check_belongs(run: Run, identity: Identity | None, checkpoint: Checkpoint) -
     recipe = load_recipe_text(run.path / "recipe.yaml") if identity is None else identity.recipe
     for key, before, now in _differences(state.get("recipe") or recipe, recipe):
         raise BrokenRun(
-            f"the checkpoint in {place} was made with {key} {before!r}, and the run's recipe has {now!r}: put that "
+            f"the checkpoint in {place} was made with {key} {before}, and the run's recipe has {now}: put that "
             "back, or start another run"
         )
 
 
-def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Keys of which a run has one value for ever, where two recipes have different ones."""
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Keys of which a run has one value for ever, where two recipes have different ones, with both as text."""
     first, second = flat(one), flat(other)
     for key in {**first, **second}:
         if key not in NOT_FIXED and first.get(key) != second.get(key):
-            yield key, first.get(key), second.get(key)
+            yield key, *_shown(first.get(key), second.get(key))
+
+
+SHOWN = 80
+"""Characters of a value that are shown where two of them differ."""
+
+
+def _shown(one: Any, other: Any) -> tuple[str, str]:
+    """Two values that differ, as text; of long ones the part where they do."""
+    texts = repr(one), repr(other)
+    if max(map(len, texts)) <= SHOWN:
+        return texts
+    alike = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    start = max(0, alike - SHOWN // 2)
+    first, second = (
+        "…" * (start > 0) + text[start : start + SHOWN] + "…" * (start + SHOWN < len(text)) for text in texts
+    )
+    return first, second
 
 
 TOLD = ("versions", "device", "processes", "hardware")

@@ -43,14 +43,23 @@ def is_ours(name: str, path: Path) -> bool:
     return (FOLDERS if path.is_dir() else FILES).fullmatch(plain) is not None
 
 
+def is_preparation(name: str) -> bool:
+    """Whether a command makes this in a folder before it has begun a run there: the folder is as good as empty."""
+    return _undecorated(name) in (".lock", ".write-test")
+
+
 def foreign(run: Path) -> list[str]:
     """What is in a folder and not ours, by its name from the folder on."""
     return [name for name, path in contents(run) if not is_ours(name, path)]
 
 
 def clear(run: Path) -> None:
-    """Removes all that is ours, but for the lock, which its holder needs, and folders that are not empty then."""
-    for name, path in contents(run):
+    """Removes all that is ours, but for the lock, which its holder needs, and folders that are not empty then.
+
+    The recipe, which makes the folder a run, is written last and removed first: so nobody can take a run that is half
+    removed for one.
+    """
+    for name, path in sorted(contents(run), key=lambda each: each[0] != "recipe.yaml"):
         if name != ".lock" and is_ours(name, path):
             storage.remove_own(path)
 

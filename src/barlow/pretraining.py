@@ -38,6 +38,7 @@ from barlow.run import Run
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, listening, memory_explained
 from barlow.telling import Say, silent, unfailing
 from barlow.train import Course, train
+from barlow.views.sheet import png
 from barlow.watchers import Checkpointer, Counter, LiveLine, MetricsLog, ReplacedImages, Watcher
 from barlow.wording import in_arguments
 
@@ -114,11 +115,14 @@ def pretrain(
     with listening() as requests, _told_by_the_launcher(requests), contextlib.ExitStack() as held:
         try:
             world = held.enter_context(joined(chosen.train.device))
-            run = Run.create(out, overwrite=overwrite) if world.main and not begun.resumed else Run(Path(out))
+            run = Run(Path(out))
+            if world.main and not begun.resumed:
+                run = Run.create(out, overwrite=overwrite, resume=resume)
             if begun.resumed and (run.path / "start").is_dir():
                 given = replace(given, start=run.path / "start")
             if world.main:
                 held.enter_context(run.locked())
+                beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
             tell = unfailing(tell)
             say = tell if world.main else silent
             pretraining = _Pretraining(run, given, world, say, begun, tell, requests)
@@ -185,6 +189,7 @@ class _Pretraining:
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
             start = checkpoint.step
+        log = MetricsLog(run, plan.recipe.train.log_steps, say, since=start)
         finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids))
         first = None
         if plan.recipe.encoder.init is not None and not self.begun.resumed:
@@ -193,9 +198,9 @@ class _Pretraining:
         if world.main:
             write_start = None if first is None else lambda: finishing.write(run.path / "start", first)
             self._begin(plan, prepared, start, write_start, save)
+            log.rewind()
         if start == total:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
-        log = MetricsLog(run, plan.recipe.train.log_steps, say)
         stop = StopIfAsked(self.requests, world, save, run, start, total)
         watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
         with _explained(plan, run, stop):
@@ -302,17 +307,14 @@ class _Pretraining:
             run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
             storage.write_sealed(run.path / "data.json", prepared.report)
             storage.write_sealed(run.path / "images.json", image_digests.as_json(prepared.digests))
-            storage.write_png(run.path / "views.png", prepared.sheet())
+            storage.write_bytes(run.path / "views.png", png(prepared.sheet()))
             if write_start is not None:
                 write_start()
             save(0)
             beginning.check_space(run)
         self.begun.identity.write(run)
         beginning.write_recipe(run, plan.recipe)  # last: it is what makes the folder a run
-        try:
-            run.rewind_metrics(start)
-        except storage.StorageError as error:  # a log is worth less than a run
-            self.say(f"{error}; training goes on without a log of its own")
+        checkpoints.rotate(run.path)
 
     @contextlib.contextmanager
     def _bad_images_listed(self) -> Iterator[None]:

@@ -19,13 +19,11 @@ def prepare_home(home: Path) -> Path:
     Raises:
         CannotCreate: nothing can be written there.
     """
-    probe = home / ".write-test"
     try:
         for folder in (home, home / "features"):
             storage.make_folder(folder)
             storage.remove_leftovers(folder, LEFT_OVER_SECONDS)
-        storage.write_bytes(probe, b"")
-        storage.remove_own(probe)
+        storage.check_writable(home)
     except storage.StorageError as error:
         raise storage.CannotCreate(f"{error}. The results can go elsewhere: --out FOLDER") from error
     return home

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from barlow import exits, limits, ownership, storage
+from barlow import checkpoints, exits, limits, ownership, storage
 
 
 class RunFolderError(ValueError):
@@ -49,13 +49,13 @@ class Run:
     path: Path
 
     @staticmethod
-    def create(out: str | os.PathLike[str], *, overwrite: bool = False) -> "Run":
+    def create(out: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False) -> "Run":
         """A folder for a new run. Nothing in it is removed yet: `clear` does that.
 
         A run that ended before its recipe was written has lost nothing, so a new one takes its place unasked.
 
         Raises:
-            RunFolderError: the folder holds a run (and `overwrite` is off), or something that is not barlow's.
+            RunFolderError: see `check_replaceable`.
             StorageError: it cannot be written.
         """
         path = Path(out)
@@ -63,22 +63,29 @@ class Run:
             raise RunFolderError(f"--out {path} is a file; name a folder")
         run = Run(path)
         if path.is_dir():
-            run._check_replaceable(overwrite)
+            run.check_replaceable(overwrite=overwrite, resume=resume)
         storage.make_folder(path)
-        probe = path / ".write-test"
-        try:
-            storage.write_bytes(probe, b"")
-        except storage.StorageError as error:
-            raise storage.CannotCreate(*error.args) from error
-        storage.remove_own(probe)
+        storage.check_writable(path)
         return run
 
-    def _check_replaceable(self, overwrite: bool) -> None:
-        contents = sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock")
-        if not contents:
+    def check_replaceable(self, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Refuses a folder that a new run cannot have.
+
+        Args:
+            overwrite: whether it may replace a run.
+            resume: whether the run would have been gone on with, had it been there when the command looked.
+
+        Raises:
+            RunFolderError: the folder holds a run (and `overwrite` is off), or something that is not barlow's.
+            BrokenRun: it holds what a run has computed, and no recipe.
+        """
+        if all(ownership.is_preparation(entry.name) for entry in self.path.iterdir()):
             return
+        if resume and self.exists():
+            raise RunFolderError(f"--out {self.path}: another process has just begun the run; give the command again")
         ours, foreign = self._is_ours(), ownership.foreign(self.path)
         if ours and not foreign and not self.exists():
+            self._check_nothing_to_lose(overwrite)
             return
         if not overwrite:
             raise RunFolderError(
@@ -90,6 +97,15 @@ class Run:
             raise RunFolderError(
                 f"--out {self.path} is not a run of barlow alone ({what}), so --overwrite does not touch it; "
                 "use another folder"
+            )
+
+    def _check_nothing_to_lose(self, overwrite: bool) -> None:
+        """Before its recipe is written a run has no more than the checkpoint of step 0."""
+        steps = [step for step in checkpoints.folders(self.path) if step > 0]
+        if steps and not overwrite:
+            raise BrokenRun(
+                f"{self.path} has checkpoints up to step {steps[-1]} and no recipe.yaml, so it cannot be gone on with: "
+                "put the file back, or start anew with --overwrite"
             )
 
     def _is_ours(self) -> bool:
@@ -132,14 +148,12 @@ class Run:
     def locked(self) -> Iterator[None]:
         """One process at a time trains into a folder; the lock goes with the process that holds it."""
         path = self.path / ".lock"
-        with open(path, "a+", encoding="utf-8") as file:
+        with storage.open_in_place(path) as file:
             if not _lock(file):
                 raise RunFolderError(
                     f"--out {self.path} is in use by {_owner(path)}; wait for it, or use another folder"
                 )
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}")
-            file.flush()
+            storage.write_over(file, f"process {os.getpid()} on {platform.node()}".encode())
             # A data worker is a fork: while it held the file, the lock would outlive a killed run by some seconds.
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=file.close)

@@ -8,9 +8,9 @@ What means something carries its own SHA-256 (`seals.py`). What
 cannot be read is not called damaged. Only bytes that are there, and are not those that were written, are.
 """
 
+import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -19,13 +19,12 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from barlow import exits
 from barlow.seals import SEAL, Damaged, finite, sealed, sha256, unsealed, unsealed_tensors
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
@@ -95,14 +94,54 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Puts `data` at `path` atomically and durably."""
     path = Path(path)
     make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    beside = _beside(path)
     try:
         _write_synced(beside, data)
         os.replace(beside, path)
         _sync_folder(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise _explained(error, path) from error
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it gets its name; `is_unfinished` knows it."""
+    return path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+
+
+def check_writable(folder: Path) -> None:
+    """Tries whether files can be written in a folder: known before hours of work, and not after.
+
+    Raises:
+        CannotCreate: they cannot.
+    """
+    trial = _beside(folder / ".write-test")
+    try:
+        _write_synced(trial, b"barlow")  # not empty, so that a full disk is noticed
+        trial.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            trial.unlink(missing_ok=True)
+        raise CannotCreate(*_explained(error, folder).args) from error
+
+
+def open_in_place(path: Path) -> BinaryIO:
+    """Opens a file for reading and writing, as it is; makes it if there is none. An error is `CannotCreate`."""
+    try:
+        return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+    except OSError as error:
+        raise CannotCreate(*_explained(error, path).args) from error
+
+
+def write_over(file: BinaryIO, data: bytes) -> None:
+    """Replaces the content of a file that `open_in_place` has opened. At no moment is it empty if it was not before."""
+    try:
+        file.seek(0)
+        file.write(data)
+        file.truncate()
+    except OSError as error:
+        raise _explained(error, Path(file.name)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -199,20 +238,15 @@ def read_sealed_tensors(path: Path) -> "dict[str, Tensor]":
     return unsealed_tensors(read_tensors(path), path)
 
 
-def write_png(path: Path, picture: "np.ndarray") -> None:
-    """Writes an (h, w, 3) uint8 picture."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
-
-
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Appends one JSON line. Not synced: a log line is worth less than a step."""
+    """Appends one JSON line. Not synced: a log line is worth less than a step.
+
+    Where the last line was cut short, by a full disk say, the new one begins on a line of its own.
+    """
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(content)) + "\n")
+        with open(path, "a+b") as file:
+            cut = file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * cut + json.dumps(finite(content)).encode() + b"\n")
     except OSError as error:
         raise _explained(error, path) from error
 

@@ -115,6 +115,8 @@ class MetricsLog:
     run: Run
     every: int
     warn: Callable[[str], None]
+    since: int | None = None
+    """The step that the log is still to be rewound to, before its next line."""
     started: float = field(default_factory=time.monotonic)
     latest: dict[str, Any] = field(default_factory=dict)
     _speed: Throughput = field(default_factory=Throughput)
@@ -144,6 +146,7 @@ class MetricsLog:
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
         try:
+            self._rewind()
             storage.append_line(self.run.path / "metrics.jsonl", self.latest)
         except storage.StorageError as error:  # a log is worth less than a step
             self._warn_once("log", f"{error}; training goes on without these lines")
@@ -152,6 +155,18 @@ class MetricsLog:
                 for concern in concerns(states[name], *z.shape):
                     kind = f"{name} {concern.partition(':')[0]}"  # what follows has the step's own numbers in it
                     self._warn_once(kind, f"step {moment.step}, {name}: {concern}")
+
+    def rewind(self) -> None:
+        """Forgets the lines of steps that are about to be run again. Where that fails, the next line tries it again."""
+        try:
+            self._rewind()
+        except storage.StorageError as error:
+            self._warn_once("log", f"{error}; training goes on without these lines")
+
+    def _rewind(self) -> None:
+        if self.since is not None:
+            self.run.rewind_metrics(self.since)
+            self.since = None
 
     def _warn_once(self, kind: str, line: str) -> None:
         if kind not in self._warned:

@@ -1,5 +1,6 @@
 """What happens to runs on clusters and on desks: nothing that was computed is lost, and nothing foreign is touched."""
 
+import contextlib
 import errno
 import os
 import re
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from barlow.beginning import ChangedImages
 from barlow.learner import NonFinite
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.messages import RecipeError
-from barlow.run import BrokenRun, Run
+from barlow.run import BrokenRun, Run, RunFolderError
 from barlow.seals import Damaged
 
 
@@ -322,6 +323,16 @@ def test_a_recipe_that_was_edited_by_hand_is_refused_with_the_key(
         pretrain(out=run, resume=True, progress=False)
 
 
+def test_of_a_long_value_that_was_edited_the_part_that_differs_is_shown(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    assert len(re.search(r"\n  differs:(.*?)\n\w", text, re.DOTALL)[1]) > 300
+    (run / "recipe.yaml").write_text(text.replace("in place of ResNet-18", "in place of ResNet-19", 1))
+    with pytest.raises(BrokenRun, match=r"source\.differs is .*ResNet-19.* the run has .*ResNet-18") as caught:
+        pretrain(out=run, resume=True, progress=False)
+    assert len(str(caught.value)) < 500 + len(str(run)) * 3
+
+
 def test_without_its_identity_a_run_is_still_told_from_its_recipe_by_its_checkpoints(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -487,7 +498,8 @@ def test_one_command_begins_goes_on_and_is_through_whatever_is_there(
     assert "finished at step 4 already; a larger --steps, --epochs or --minutes goes on" in capsys.readouterr().err
     for name in ("recipe.yaml", "data.json", "views.png"):  # as after a kill before the recipe was written
         (out / name).unlink()
-    shutil.rmtree(out / "encoder")
+    for name in ("encoder", "checkpoints/step-000002", "checkpoints/step-000004"):
+        shutil.rmtree(out / name)
     assert cli.main(words) == exits.OK
     assert tiny.weights(out) == whole
 
@@ -523,6 +535,71 @@ def test_a_longer_run_may_be_stretched_and_none_may_be_cut(photos: Path, tmp_pat
     assert any("its schedule is stretched over all 8" in line for line in said)
     with pytest.raises(RecipeError, match="the run has 8 steps and 5 are asked for; resume=True can make a run longer"):
         pretrain(out=run, resume=True, progress=False, steps=5)
+
+
+@pytest.mark.parametrize("schedule", [6, 8, 10])
+def test_the_command_that_makes_a_run_longer_may_be_repeated(schedule: int, photos: Path, tmp_path: Path) -> None:
+    run = quick(photos, tmp_path / "run").run_folder
+    for _ in range(2):
+        pretrain(out=run, resume=True, progress=False, steps=8, overrides={"schedule.steps": schedule})
+    with pytest.raises(RecipeError, match="goes with a larger budget"):
+        pretrain(out=run, resume=True, progress=False, overrides={"schedule.steps": 5})
+
+
+def test_a_run_that_another_process_has_changed_meanwhile_is_looked_at_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look at a run and its lock the processes find each other, and that may take a while."""
+    run, joined = shutil.copytree(finished, tmp_path / "run"), pretraining.joined
+
+    @contextlib.contextmanager
+    def slowly(device: str) -> Iterator[Any]:
+        monkeypatch.setattr(pretraining, "joined", joined)
+        pretrain(out=run, resume=True, progress=False, steps=6)
+        with joined(device) as world:
+            yield world
+
+    monkeypatch.setattr(pretraining, "joined", slowly)
+    with pytest.raises(RunFolderError, match="another process has just changed the run; give the command again"):
+        pretrain(out=run, resume=True, progress=False, steps=5)
+    assert storage.read_sealed(run / "run.json")["recipe"]["train"]["steps"] == 6
+    pretrain(out=run, resume=True, progress=False, steps=7)
+    assert list(checkpoints.folders(run)) == [6, 7]
+
+
+def test_a_log_that_could_not_be_rewound_is_rewound_before_its_next_line(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    write, said, full = storage.write_lines, list[str](), [OSError(errno.ENOSPC, "No space left")]
+
+    def once(path: Path, rows: Any) -> None:
+        if full:
+            raise storage._explained(full.pop(), path)
+        write(path, rows)
+
+    monkeypatch.setattr(storage, "write_lines", once)
+    pretrain(out=run, resume=True, progress=False, tell=said.append)
+    assert [line for line in said if "the disk is full" in line and "training goes on" in line]
+    assert [row["step"] for row in Run(run).metrics()] == [1, 2, 3, 4]
+
+
+def test_an_encoder_that_is_half_replaced_is_not_taken_for_one(finished: Path, tmp_path: Path) -> None:
+    """Of a run that is made longer: its newest checkpoint is taken until the new encoder is whole."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    write, seen = storage.write_sealed, list[torch.Tensor]()
+    x = torch.ones(1, 3, 16, 16)
+
+    def looked_at(path: Path, content: Any) -> None:
+        if path.parent.name == "encoder":
+            seen.append(load_encoder(run)(x))
+        write(path, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write_sealed", looked_at)
+        pretrain(out=run, resume=True, progress=False, steps=6)
+    assert seen[0].equal(load_encoder(run)(x))
 
 
 def test_a_run_is_gone_on_with_from_another_folder(

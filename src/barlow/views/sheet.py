@@ -1,10 +1,12 @@
 """The sheet of views: what the augmentations make of the user's own images, for a person to look at."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +18,13 @@ MARGIN = 4
 GAP = 20
 """Between the original and each group of views, wider than the margin, so that one sees what belongs together."""
 PAPER = 255
+
+
+def png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _visible(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
