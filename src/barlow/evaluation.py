@@ -21,6 +21,7 @@ from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
 from barlow.finishing import load_encoder
+from barlow.nets import stored_size
 from barlow.nets.weights import encoder_folder
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
 from barlow.probes.baselines import compared, whitened_pixels
@@ -160,7 +161,8 @@ def _evaluate(
         raise ValueError(f"--batch-size {batch_size}: at least 1")
     path, step = split_step(os.fspath(name))
     folder = Run.open(path)
-    if step is None and encoder_folder(path) is None and (newest := checkpoints.whole(path)) is not None:
+    unfinished = step is None and encoder_folder(path) is None
+    if unfinished and (newest := checkpoints.whole(path, look=stored_size.look(module))) is not None:
         step = checkpoints.step_of(newest)
         say(f"the run is not finished: its encoder at step {step} is measured")
     network = load_encoder(path if step is None else f"{path}@{step}", module)

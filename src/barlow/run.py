@@ -95,7 +95,7 @@ class Run:
     def _is_ours(self) -> bool:
         """Whether a run was begun here, by what the files say and not by their names alone."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if _OWNER.match((self.path / ".lock").read_text(encoding="utf-8")):
+            if _OWNER.match(_first_characters(self.path / ".lock")):
                 return True
         try:
             return {"data", "objective", "train"} <= load_recipe_text(self.path / "recipe.yaml").keys()
@@ -165,9 +165,15 @@ _OWNER = re.compile(r"process \d+ on ")
 """What `Run.locked` writes into its lock."""
 
 
+def _first_characters(path: Path) -> str:
+    """Of a file that may be another's, as many as `Run.locked` writes at most."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(400)
+
+
 def _owner(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        text = _first_characters(path).strip()
     except OSError:  # Windows lets nobody read a file that is locked
         text = ""
     return text if _OWNER.match(text) else "another process"

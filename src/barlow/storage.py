@@ -17,11 +17,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barlow import exits
+from barlow import exits, limits
 from barlow.seals import SEAL, Damaged, finite, sealed, sha256, unsealed, unsealed_tensors
 
 if TYPE_CHECKING:
@@ -135,10 +135,21 @@ def read_bytes(path: Path) -> bytes:
         raise _unread(error, path) from error
 
 
+def _read_text(path: Path) -> bytes:
+    """The content of a file of JSON, unless it is far too long to be one (`limits.TooLarge`)."""
+    try:
+        limits.check_length(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unread(error, path) from error
+    return read_bytes(path)
+
+
 def read_json(path: Path) -> Any:
     """Reads JSON; a broken file is an error that names it."""
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(_read_text(path))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"{path} is not valid JSON ({error}); it may be damaged") from error
 
@@ -224,7 +235,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _lines(path: Path) -> list[bytes]:
     try:
-        return read_bytes(path).split(b"\n")
+        return _read_text(path).split(b"\n")
     except FileNotFoundError:
         return []
 
@@ -276,12 +287,18 @@ def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise error if isinstance(error, StorageError) else _explained(error, path) from error
 
 
-def damage_in(path: Path, names: Iterable[str]) -> str | None:
+LARGE_BYTES = 2**25
+"""Of a file in a committed folder that is looked at before all of it is read."""
+
+
+def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | None] | None = None) -> str | None:
     """What is wrong with a committed folder, in a few words; None if every byte is as it was written.
 
     Args:
         path: the folder.
         names: the files that it must have.
+        look: called with each file that is longer than `LARGE_BYTES`, when all smaller ones are known to be whole; says
+            what is wrong with it, or raises, before its bytes are read.
 
     Raises:
         StorageError: a file is there and cannot be read, which says nothing about its bytes.
@@ -298,15 +315,19 @@ def damage_in(path: Path, names: Iterable[str]) -> str | None:
             return "its manifest has no seal"
         if missing := sorted(set(names) - files.keys()):
             return f"the manifest does not name {missing[0]}"
-        for name, expected in files.items():
+        for name, expected in sorted(files.items(), key=lambda item: int(item[1]["bytes"])):
             if not name or os.sep in name or name.startswith("."):
                 return f"the manifest names {name!r}, which is outside the folder"
-            data = read_bytes(path / name)
-            if len(data) != expected["bytes"] or sha256(data) != expected["sha256"]:
-                return f"{name} differs from its manifest"
+            differs = f"{name} differs from its manifest"
+            if (path / name).stat().st_size != expected["bytes"]:
+                return differs
+            if look is not None and expected["bytes"] > LARGE_BYTES and (wrong := look(path / name)):
+                return wrong
+            if sha256(read_bytes(path / name)) != expected["sha256"]:
+                return differs
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except Newer:
+    except (Newer, limits.TooLarge):
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read ({error})"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from barlow import checkpoints, limits, storage
 from barlow.machine import hub, hub_cache
+from barlow.nets import stored_size
 from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, timm_arguments
 from barlow.nets.seeding import seeded
@@ -96,7 +97,7 @@ def origin_of(source: str) -> Origin:
 def _stored(source: str) -> Origin:
     run, step = checkpoints.split_step(source)
     unfinished = step is not None or not (run / "encoder" / "model.safetensors").is_file()
-    if unfinished and (folder := checkpoints.whole(run, step)) is not None:
+    if unfinished and (folder := checkpoints.whole(run, step, stored_size.look())) is not None:
         return _checkpointed(source, folder)
     file = _weights_file(source)
     network = normalization = None
