@@ -310,7 +310,9 @@ class _Pretraining:
         self.begun.identity.write(run)
         beginning.write_recipe(run, plan.recipe)  # last: it is what makes the folder a run
         try:
-            run.rewind_metrics(start)
+            if bad := run.rewind_metrics(start):
+                lines = "a line that is" if bad == 1 else f"{bad} lines that are"
+                self.say(f"{run.path / 'metrics.jsonl'} had {lines} damaged or cut short, now in metrics.jsonl.bad")
         except storage.StorageError as error:  # a log is worth less than a run
             self.say(f"{error}; training goes on without a log of its own")
 

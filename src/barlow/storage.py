@@ -229,7 +229,8 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines. What is no table of JSON is left out: a line cut short by a crash, a damaged one."""
+    """Reads JSON lines, without their seals. What is no table of JSON, or not what was sealed, is left out: a line cut
+    short by a crash, a damaged one."""
     return [row for row in map(_row, _lines(path)) if row is not None]
 
 
@@ -242,10 +243,9 @@ def _lines(path: Path) -> list[bytes]:
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        return unsealed(json.loads(line), "a line")
+    except (ValueError, RecursionError):  # `Damaged` is a ValueError
         return None
-    return row if isinstance(row, dict) else None
 
 
 def bad_lines(path: Path) -> list[bytes]:

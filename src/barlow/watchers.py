@@ -10,6 +10,7 @@ from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
 from barlow.run import Run
+from barlow.seals import sealed
 from barlow.telling import unfailing
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class MetricsLog:
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
         try:
-            storage.append_line(self.run.path / "metrics.jsonl", self.latest)
+            storage.append_line(self.run.path / "metrics.jsonl", sealed(self.latest))
         except storage.StorageError as error:  # a log is worth less than a step
             self._warn_once("log", f"{error}; training goes on without these lines")
         if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start

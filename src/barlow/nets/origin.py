@@ -21,6 +21,7 @@ from barlow.nets.building import BuiltAs, timm_arguments
 from barlow.nets.seeding import seeded
 from barlow.network import check_reachable
 from barlow.printable import one_line
+from barlow.seals import Damaged, sha256
 
 Tensors = dict[str, Tensor]
 
@@ -100,10 +101,11 @@ def _stored(source: str) -> Origin:
     if unfinished and (folder := checkpoints.whole(run, step, stored_size.look())) is not None:
         return _checkpointed(source, folder)
     file = _weights_file(source)
-    network = normalization = None
+    network = normalization = digest = None
     if file.with_name("config.json").is_file() and file.name == "model.safetensors":
         config = described(file.parent)
         try:
+            digest = config.get("model_sha256")
             seen = config["preprocessing"]
             ends = seen.get("value_range")
             normalization = Normalization(
@@ -113,7 +115,7 @@ def _stored(source: str) -> Origin:
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{file.with_name('config.json')} is incomplete or damaged: {one_line(error)}") from error
-    return Origin(source, lambda encoder: _tensors_for(encoder, file), network, normalization)
+    return Origin(source, lambda encoder: _tensors_for(encoder, file, digest), network, normalization)
 
 
 def described(folder: Path) -> Any:
@@ -126,9 +128,21 @@ def described(folder: Path) -> Any:
     return storage.read_sealed(folder / "config.json")
 
 
-def _tensors_for(encoder: nn.Module, file: Path) -> Tensors:
+def _tensors_for(encoder: nn.Module, file: Path, digest: str | None = None) -> Tensors:
     limits.check_tensors(file, items_of(encoder), f"this {type(encoder).__name__}")
-    return storage.read_tensors(file)
+    return weights_in(file, digest)
+
+
+def weights_in(file: Path, digest: str | None) -> Tensors:
+    """The tensors of a file of weights, if it has the digest that its description names. Older ones name none.
+
+    Raises:
+        Damaged: it has another.
+    """
+    data = storage.read_bytes(file)
+    if digest is not None and sha256(data) != digest:
+        raise Damaged(f"{file} is not the file that was written with its config.json: it is damaged, or of another run")
+    return storage.tensors_of(data, file)
 
 
 def _checkpointed(source: str, folder: Path) -> Origin:
