@@ -302,7 +302,7 @@ def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | Non
 
     Raises:
         StorageError: a file is there and cannot be read, which says nothing about its bytes.
-        Newer: a newer barlow wrote the folder.
+        UnusableData: a newer barlow wrote the folder (`Newer`); or what `look` raises.
     """
     try:
         content = read_json(path / MANIFEST)
@@ -327,9 +327,9 @@ def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | Non
                 return differs
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (Newer, limits.TooLarge):
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, exits.UnusableData) and not isinstance(error, Damaged):
+            raise  # it is whole, and newer, too large, or of something that is not known here
         return f"its manifest cannot be read ({error})"
     return None
 

@@ -38,24 +38,26 @@ def look(module: nn.Module | None = None) -> Callable[[Path], str | None]:
         recipe = storage.read_json(file.with_name(checkpoints.STATE)).get("recipe")
         if recipe is None:  # of the first release
             recipe = limits.read_yaml(file.parents[2] / "recipe.yaml")
-        known = _known(recipe, file) if module is None else items_of(module)
+        try:
+            known, has_state = _known(recipe) if module is None else items_of(module), _has_state(recipe)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise UnusableData(
+                f"{file.parent} is large, and names no network or objective that is known here ({one_line(error)})"
+            ) from error
         if known is not None:
-            own = {name: entry for name, entry in there.items() if not (_of_objective(name) and _has_state(recipe))}
+            own = {name: entry for name, entry in there.items() if not (has_state and _of_objective(name))}
             limits.check_items(file, own, known, "the network that its recipe names")
         return None
 
     return looked
 
 
-def _known(recipe: Any, file: Path) -> int | None:
+def _known(recipe: Any) -> int | None:
     """How many numbers the encoder of a recipe has; None where nobody knows."""
-    try:
-        section, data = recipe["encoder"], recipe["data"]
-        if section["name"].startswith(CUSTOM):
-            return None
-        return parameters_of(section["name"], len(data["mean"]), data["image_size"], section["options"])
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UnusableData(f"{file.parent} does not say which network it is of ({one_line(error)})") from error
+    section, data = recipe["encoder"], recipe["data"]
+    if section["name"].startswith(CUSTOM):
+        return None
+    return parameters_of(section["name"], len(data["mean"]), data["image_size"], section["options"])
 
 
 def _of_objective(name: str) -> bool:
