@@ -152,7 +152,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
     """The names and shapes of the tensors of a safetensors file. Only its header is read.
 
     Raises:
-        ValueError: it is no safetensors file, or its length is not what its header says.
+        UnusableData: it is no safetensors file, or its length is not what its header says.
         TooLarge: its header is too long.
     """
     try:
@@ -178,7 +178,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
     except TooLarge:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
+        raise UnusableData(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
     return found
 
 
@@ -194,7 +194,7 @@ def check_tensors(path: Path, items: int, what: str) -> Mapping[str, Entry]:
 
     Raises:
         TooLarge: it holds more than `CHECKPOINT_TIMES` as many, and more than `CHECKPOINT_ITEMS` besides.
-        ValueError: it is no safetensors file.
+        UnusableData: it is no safetensors file.
     """
     found = tensors_in(path)
     check_items(path, found, items, what)

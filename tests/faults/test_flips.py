@@ -196,17 +196,22 @@ def wrong_with(stored: Stored, run: Path, name: str, before: bytes, after: bytes
             return f"{reader}: silently other lines"
         if outcome.code and len([line for line in outcome.said.splitlines() if line.startswith("barlow: ")]) > 1:
             return f"{reader}: more than one line, {outcome.said[-300:]}"
-    healed = (run / name).exists() and (run / name).read_bytes() == before
-    if not any(outcome.code or outcome.noticed for _, outcome in met) and not healed:
+    if not any(outcome.code or outcome.noticed for _, outcome in met) and not healed(stored, run, name):
         return None if means_the_same(name, before, after) else "not noticed"
     return None
 
 
+def healed(stored: Stored, run: Path, name: str) -> bool:
+    """Whether a file is by now what it is after the same was done to the run as it was: it was written anew."""
+    sound = stored.run.with_name(f"sound {readers_of(name)[0]}")
+    return (run / name).exists() and (run / name).read_bytes() == (sound / name).read_bytes()
+
+
 def flips(stored: Stored, count: int, seed: int, tmp_path: Path) -> list[str]:
     """Flips so many bits, one at a time, and returns what was wrong."""
-    draws, names, wrong = np.random.default_rng(seed), files_of(stored.run), []
+    names, wrong = files_of(stored.run), []
     for k in range(count):
-        name = names[k % len(names)]
+        name, draws = names[k % len(names)], np.random.default_rng((seed, k))
         run = Path(shutil.copytree(stored.run, tmp_path / f"run{k}"))
         before = (run / name).read_bytes()
         at, bit = int(draws.integers(len(before))), int(draws.integers(8))
@@ -230,7 +235,7 @@ def test_a_flipped_bit_of_whatever_is_stored_is_noticed_or_means_nothing(stored:
     count = 60
     wrong = flips(stored, count, 0, tmp_path)
     record("single bits flipped in what a run stores", count, len(wrong))
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.nightly
@@ -239,4 +244,4 @@ def test_three_hundred_flipped_bits_are_noticed_or_mean_nothing(stored: Stored, 
     count = 300
     wrong = flips(stored, count, 1, tmp_path)
     record("single bits flipped in what a run stores", count, len(wrong))
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)

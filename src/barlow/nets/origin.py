@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow import checkpoints, limits, storage
+from barlow.exits import UnusableData
 from barlow.machine import hub, hub_cache
 from barlow.nets import stored_size
 from barlow.nets.bounded import items_of
@@ -114,7 +115,8 @@ def _stored(source: str) -> Origin:
             if config["kind"] == "timm":
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{file.with_name('config.json')} is incomplete or damaged: {one_line(error)}") from error
+            name = file.with_name("config.json")
+            raise UnusableData(f"{name} is incomplete or damaged: {one_line(error)}") from error
     return Origin(source, lambda encoder: _tensors_for(encoder, file, digest), network, normalization)
 
 
