@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-learning nightly bench bench-smoke bench-compare check clean
+.PHONY: demo test test-learning nightly reliability bench bench-smoke bench-compare check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_w_mse --steps 1000 --out runs/demo --overwrite \
@@ -25,6 +25,10 @@ nightly: .venv/ready
 	$(BIN)/python -m pytest -m learning
 	mv results/nightly.partial results/nightly.jsonl
 	$(BIN)/python experiments/exactness.py
+
+# Faults are injected, what became of them is kept, and docs/reliability.md shows it.
+reliability: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/reliability.py run
 
 # What is promised in docs/performance.md: fifteen minutes on two quiet cores, and the page's tables from the lines.
 BENCHMARKS = views_from_jpeg views_in_memory objectives knn logistic embedding startup step costs damage

@@ -1,6 +1,11 @@
 """What guards and monitors cost: their own processor seconds over those of a step of `barlow pretrain`.
 
-A guard or a monitor that comes later is an entry in COSTS. Its functions are named where the loop looks them up.
+A guard or a monitor that comes later is an entry in COSTS. Its functions are named where the loop looks them up. What
+keeps a run from storing or using something wrong is an entry in PER_STEP or PER_CHECKPOINT, and they are measured
+together, too.
+
+Looking for damage in images that are read during training has no part here: it happens in other processes, and
+`damage.py` measures it. The time of a checkpoint's checks is spread over the minutes from one to the next.
 """
 
 import atexit
@@ -44,6 +49,20 @@ COSTS = [
         50,
     ),
 ]
+PER_STEP = (
+    "torch.nn.utils:get_total_norm",
+    "barlow.learner:guard",
+    "barlow.stopping:StopIfAsked.__call__",
+    "barlow.watchers:sealed",
+)
+"""Of every step: the gradient's norm and whether it and the loss are finite; whether somebody asked to stop; the digest
+of a line of the log. A watchdog will stand here."""
+PER_CHECKPOINT = {"barlow.pretraining:not_finite": 1, "barlow.storage:damage_in": 2}
+"""Whether all weights are finite; and reading back what was written, whose digest is taken twice."""
+GUARDS_AT_MOST = 0.01
+CHECKPOINT_SECONDS = 300
+"""From one checkpoint to the next, as the recipes have it."""
+
 TERMINAL = {"FORCE_COLOR": "1"}
 """By this rich takes standard error for a terminal, where the line is rewritten twice a second."""
 
@@ -72,7 +91,31 @@ def rows(smoke: bool) -> Sequence[measure.Part]:
             restart=sides.close,
         )
 
-    return [row(one) for one in watched]
+    return [row(one) for one in watched] + ([] if smoke else list(map(together, step.OF_GUARDS)))
+
+
+def together(case: step.Case) -> measure.Part:
+    """All guards of a recipe's steps."""
+    sides = step.Sides(case, parts=[*PER_STEP, *PER_CHECKPOINT])
+    atexit.register(sides.close)
+
+    def piece() -> tuple[Cost, Cost]:
+        told = sides.child("--command").ask(steps=case.steps)
+        per_checkpoint = case.steps * sum(told["parts"][part] * times for part, times in PER_CHECKPOINT.items())
+        steps_between = CHECKPOINT_SECONDS / told["wall"]
+        own = sum(told["parts"][part] for part in PER_STEP) + per_checkpoint / steps_between
+        return Cost(own, own), Cost(told["wall"], told["processor"])
+
+    return measure.Part(
+        name=f"cost_{case.name}",
+        what=f"all guards of a step, and of a checkpoint every {CHECKPOINT_SECONDS / 60:g} minutes; {case.what}",
+        piece=piece,
+        whole_name="the whole step",
+        at_most=GUARDS_AT_MOST,
+        warmups=0,
+        seconds=120,
+        restart=sides.close,
+    )
 
 
 if __name__ == "__main__":

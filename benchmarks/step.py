@@ -123,10 +123,11 @@ class Case:
     bare: Callable[[Built], Callable[[], None]] = siamese
 
     def words(self, folder: Path, out: Path) -> list[str]:
-        """The command. It writes no checkpoint while it is held: that would fall into one piece of many."""
+        """The command. Unless a case asks for checkpoints, it writes none: one would fall into one piece of many."""
         words = ["pretrain", str(folder), "-c", self.recipe, "--steps", str(ENDLESS), "--batch-size", str(self.batch)]
-        words += ["--train.checkpoint_minutes", str(ENDLESS), "--out", str(out)]
-        return words + [word for key, value in self.overrides.items() for word in (f"--{key}", json.dumps(value))]
+        words += ["--out", str(out)]
+        changes = {"train.checkpoint_minutes": ENDLESS, **self.overrides}
+        return words + [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
 
 
 SMALL = Case("small", "the default recipe, 32 px, batch 128", "small_w_mse", 128, (32, 32), 4096, 5, None)
@@ -161,6 +162,22 @@ CASES = [
     ),
     SMALL,
 ]
+
+
+CHECKPOINTS = 50
+"""Steps from one checkpoint to the next, where checkpoints are a part of what is measured."""
+OF_GUARDS = [
+    replace(
+        SMALL,
+        name=f"guards_{recipe}",
+        what=f"{recipe}, 32 px, batch 128",
+        recipe=recipe,
+        steps=CHECKPOINTS,
+        overrides={"train.checkpoint_minutes": None, "train.checkpoint_steps": CHECKPOINTS},
+    )
+    for recipe in ("small_w_mse", "small_barlow_twins")
+]
+"""On these costs.py measures what guards cost together."""
 
 
 class Sides:
@@ -274,7 +291,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--part", action="append", default=[])
     asked, rest = parser.parse_known_args()
-    cases = {case.name: case for case in CASES}
+    cases = {case.name: case for case in [*CASES, *OF_GUARDS]}
     if asked.command:
         return command(cases[asked.command], asked.folder, asked.part)
     if asked.bare:

@@ -5,8 +5,6 @@ import os
 
 import nightly_log
 
-from barlow.machine import environment
-
 
 def record(what: str, injections: int, failures: int) -> None:
     """Appends a line of JSON to the file that BARLOW_RELIABILITY_LOG names; does nothing where that is not set.
@@ -20,8 +18,6 @@ def record(what: str, injections: int, failures: int) -> None:
     """
     nightly_log.record(kind="faults", what=what, injections=injections, failures=failures)
     if path := os.environ.get("BARLOW_RELIABILITY_LOG"):
-        found = environment("cpu")
-        machine = {"processor": found["hardware"]["processor"], "cores": found["hardware"]["cores"]}
-        counts = {"what": what, "injections": injections, "failures": failures}
+        line = {"what": what, "injections": injections, "failures": failures, **nightly_log.here()}
         with open(path, "a", encoding="utf-8") as log:
-            log.write(json.dumps({**counts, "commit": found["commit"], "machine": machine}) + "\n")
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")

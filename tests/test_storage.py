@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from barlow import storage
-from barlow.seals import Damaged
+from barlow.seals import Damaged, sealed
 from barlow.views.sheet import png
 
 OLD, NEW = b"old " * 100, b"new " * 120
@@ -374,6 +374,17 @@ def test_lines_are_appended_and_a_last_line_cut_short_is_left_out(tmp_path: Path
     assert rows == [{"step": step, "loss": None} for step in range(3)]
     storage.write_lines(path, rows[:2])
     assert storage.read_lines(path) == rows[:2]
+
+
+def test_a_line_that_was_changed_is_left_out_and_one_without_a_seal_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    storage.append_line(path, {"step": 1})
+    for step in (2, 3):
+        storage.append_line(path, sealed({"step": step, "loss": 0.25}))
+    assert storage.read_lines(path) == [{"step": 1}, {"step": 2, "loss": 0.25}, {"step": 3, "loss": 0.25}]
+    path.write_bytes(path.read_bytes().replace(b'"step": 2, "loss": 0.25', b'"step": 2, "loss": 0.35'))
+    assert [row["step"] for row in storage.read_lines(path)] == [1, 3]
+    assert [json.loads(line)["loss"] for line in storage.bad_lines(path)] == [0.35]
 
 
 def test_a_picture_comes_back(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Messages name flags to who types a command, and arguments to who calls a function."""
 
+import dataclasses
 import doctest
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from barlow import cli, wording
 from barlow.evaluation import evaluate
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.flags import FLAGS
+from barlow.storage import StorageError
 from barlow.wording import as_arguments
 
 
@@ -40,11 +43,13 @@ def test_the_example_runs() -> None:
         ("no folder photos--old/--x", "no folder photos--old/--x"),
         ("add --encoder NAME", "add encoder NAME"),
         ("1 - 2 -- 3", "1 - 2 -- 3"),
+        ("-c small_w_mse in place of yours", "recipe='small_w_mse' in place of yours"),
+        ("barlow pretrain -c runs/a/recipe.yaml", "barlow pretrain -c runs/a/recipe.yaml"),
     ],
 )
 def test_flags_become_arguments(flags: str, arguments: str) -> None:
     assert as_arguments(flags) == arguments
-    assert as_arguments(arguments) == arguments or "--" in arguments
+    assert as_arguments(arguments) == arguments or "--" in arguments or "-c" in arguments
 
 
 def test_every_flag_is_an_argument_of_its_name() -> None:
@@ -74,6 +79,42 @@ def test_the_same_mistake_is_told_in_the_words_of_the_caller(
         pretrain(photos, steps=3, minutes=1)
     with pytest.raises(ValueError, match=r"probes names only knn"):
         evaluate("run", augment=True, probes=["knn"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    advice: list[str]
+
+
+@wording.in_arguments
+def speaking(tell: Callable[[str], None] | None = None, fail: bool = False) -> Said:
+    if tell is not None:
+        tell("a larger --steps goes on from \x1b[2J there")
+    if fail:
+        raise StorageError("cannot write runs: the disk is full; choose another --out")
+    return Said(["another rate: --optim.lr_per_256 0.004, or -c small_vicreg"])
+
+
+def test_what_is_told_and_advised_is_in_the_words_of_the_caller_too() -> None:
+    said: list[str] = []
+    result = speaking(tell=said.append)
+    assert said == ["a larger steps goes on from \\x1b[2J there"]
+    assert result.advice == ["another rate: overrides={'optim.lr_per_256': 0.004}, or recipe='small_vicreg'"]
+    assert speaking().advice == result.advice
+    with pytest.raises(StorageError, match=r"choose another out$"):
+        speaking(fail=True)
+    said.clear()
+    assert wording.in_flags(speaking)(tell=said.append).advice[0].endswith("-c small_vicreg")
+    assert said == ["a larger --steps goes on from \x1b[2J there"], "the command line has its own way to a terminal"
+
+
+def test_a_run_that_is_through_names_arguments_to_who_calls_it_again(tmp_path: Path) -> None:
+    photos, said = tiny.images(tmp_path / "photos", 20), []
+    changes = tiny.SMALL | {"train.steps": 1}
+    pretrain(photos, tmp_path / "run", overrides=changes, progress=False)
+    again = pretrain(photos, tmp_path / "run", resume=True, progress=False, tell=said.append)
+    assert "finished at step 1 already; a larger steps, epochs or minutes goes on from there" in said
+    assert not [line for line in [*said, *again.advice] if "--" in line]
 
 
 def test_a_result_is_shown_without_its_network(tmp_path: Path) -> None:

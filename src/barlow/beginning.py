@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+
 from barlow import checkpoints, exits, storage
 from barlow.checkpoints import Checkpoint
 from barlow.data.folder import printable
 from barlow.distributed import World
 from barlow.identity import Identity, check_belongs, differences, identity_of
+from barlow.nets import stored_size
 from barlow.recipe import files, schema
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import new_recipe, resumed_recipe
@@ -92,12 +95,21 @@ def check_unchanged(begun: Begun, run: Run, *, overwrite: bool, resume: bool) ->
 
 def _id_in_checkpoints(run: Run) -> str | None:
     """The id that the newest checkpoint carries, if there is one and it does."""
-    newest = checkpoints.whole(run.path)
+    newest = checkpoints.whole(run.path, look=stored_size.look())
     return None if newest is None else storage.read_json(newest / checkpoints.STATE).get("run")
 
 
-def checkpoint_of(begun: Begun, run: Run, world: World, report: Mapping[str, Any], say: Say) -> Checkpoint | None:
+def checkpoint_of(
+    begun: Begun, run: Run, world: World, report: Mapping[str, Any], say: Say, given: nn.Module | None = None
+) -> Checkpoint | None:
     """The state that a run is gone on from; None for a new one.
+
+    Args:
+        begun: what the command is about.
+        run, world: where.
+        report: what was found of the images this time.
+        say: told what is damaged, and where the run goes on.
+        given: the encoder, if it was given in Python.
 
     Raises:
         ChangedImages: the images are others.
@@ -105,11 +117,11 @@ def checkpoint_of(begun: Begun, run: Run, world: World, report: Mapping[str, Any
     """
     if not begun.resumed:
         return None
-    checkpoint = None
+    checkpoint, look = None, stored_size.look(given)
     if world.main:
         _check_same_data(run, report)
         # Damaged ones are set aside meanwhile, so the other processes look after the main one.
-        checkpoint, notes = checkpoints.newest(run.path)
+        checkpoint, notes = checkpoints.newest(run.path, look)
         for note in notes:
             say(note)
         if checkpoint is None:
@@ -117,7 +129,7 @@ def checkpoint_of(begun: Begun, run: Run, world: World, report: Mapping[str, Any
         else:
             check_belongs(run, begun.identity, checkpoint)
     if world.share(str(checkpoint.step) if checkpoint else "none") != "none" and not world.main:
-        checkpoint, _ = checkpoints.newest(run.path)
+        checkpoint, _ = checkpoints.newest(run.path, look)
     say(f"resumed at step {checkpoint.step}" if checkpoint else "no checkpoint yet; starting from step 0")
     return checkpoint
 

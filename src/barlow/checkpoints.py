@@ -1,6 +1,6 @@
 """The checkpoints of a run: folders `step-000123`, each committed whole, the newest few kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ KEPT = 2
 """The newest, and one more to fall back on should the newest be damaged."""
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
+
+Look = Callable[[Path], str | None]
+"""What is asked of a large file before it is read; see `storage.damage_in` and `barlow.nets.stored_size`."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def damage_in(folder: Path) -> str | None:
+def damage_in(folder: Path, look: Look | None = None) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if it is whole. See `storage.damage_in`."""
-    return storage.damage_in(folder, (TENSORS, STATE))
+    return storage.damage_in(folder, (TENSORS, STATE), look)
 
 
 def save(run: Path, step: int, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any]) -> Path:
@@ -76,19 +79,20 @@ def rotate(run: Path) -> None:
         storage.remove_folder(old)
 
 
-def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
+def newest(run: Path, look: Look | None = None) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a line for each newer one that is not, which is renamed to .bad.
 
     Raises:
         AllDamaged: there are checkpoints and none is whole: never a silent fresh start.
         StorageError: one cannot be read, which does not mean that it is damaged: nothing is renamed.
         Newer: a newer barlow wrote one.
+        TooLarge: one is far larger than what it is for.
     """
     home = run / "checkpoints"
     storage.remove_leftovers(home)
     notes: list[str] = []
     for folder in reversed(folders(run).values()):
-        damage = damage_in(folder)
+        damage = damage_in(folder, look)
         if damage is None:
             return read(folder), notes
         aside = folder.with_name(folder.name + ".bad")
@@ -102,20 +106,21 @@ def newest(run: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, notes
 
 
-def whole(run: Path, step: int | None = None) -> Path | None:
+def whole(run: Path, step: int | None = None, look: Look | None = None) -> Path | None:
     """The folder of a step's checkpoint, or of the newest that is whole; None if there is no whole one.
 
     Raises:
         NoCheckpoint: there is none of that step.
         Damaged: the one of that step is damaged.
+        TooLarge: it is far larger than what it is for.
     """
     there = folders(run)
     if step is None:
-        return next((folder for folder in reversed(there.values()) if damage_in(folder) is None), None)
+        return next((folder for folder in reversed(there.values()) if damage_in(folder, look) is None), None)
     if step not in there:
         known = ", ".join(map(str, there)) or "none"
         raise NoCheckpoint(f"{run} has no checkpoint of step {step}; there are: {known}")
-    if damage := damage_in(there[step]):
+    if damage := damage_in(there[step], look):
         raise Damaged(f"checkpoint {there[step]} is damaged ({damage}); take another")
     return there[step]
 

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from barlow import checkpoints, storage
@@ -21,7 +20,10 @@ from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
 from barlow.finishing import load_encoder
+from barlow.identity import identity_of
+from barlow.nets import stored_size
 from barlow.nets.weights import encoder_folder
+from barlow.printable import one_line
 from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
 from barlow.probes.baselines import compared, whitened_pixels
 from barlow.probes.embedding import Embedder
@@ -160,7 +162,8 @@ def _evaluate(
         raise ValueError(f"--batch-size {batch_size}: at least 1")
     path, step = split_step(os.fspath(name))
     folder = Run.open(path)
-    if step is None and encoder_folder(path) is None and (newest := checkpoints.whole(path)) is not None:
+    unfinished = step is None and encoder_folder(path) is None
+    if unfinished and (newest := checkpoints.whole(path, look=stored_size.look(module))) is not None:
         step = checkpoints.step_of(newest)
         say(f"the run is not finished: its encoder at step {step} is measured")
     network = load_encoder(path if step is None else f"{path}@{step}", module)
@@ -194,7 +197,7 @@ def _evaluate(
     evaluation = Evaluation(results, report, home / "results.json", after_evaluation(_what_ran(folder.path), results))
     asked = {"step": step, "probes": list(chosen), "augment": augment, "baselines": baselines}
     try:
-        return replace(evaluation, report=keep(home, report, asked))
+        return replace(evaluation, report=keep(home, report, asked, say))
     except storage.StorageError as error:
         raise NotKept(f"{error}. The numbers are above, and nowhere else", evaluation) from error
 
@@ -208,8 +211,10 @@ class NotKept(storage.StorageError):
 
 
 def _what_ran(run: Path) -> Ran | None:
-    """What a run's folder says of it; None where that is not what this version writes: numbers need no advice."""
+    """What a run's folder says of it; None where that is not what this version writes, or was changed: numbers need no
+    advice."""
     try:
+        identity_of(Run(run))  # which compares recipe.yaml with what the run began with
         return Ran.of(load_recipe_text(run / "recipe.yaml"), storage.read_sealed(run / "data.json"))
     except (OSError, LookupError, TypeError, ValueError):
         return None
@@ -257,12 +262,16 @@ def _read_both(
     return learn, measured.numbered_like(learn)
 
 
-def _pretraining_digests(run: Run) -> image_digests.Digests:
-    """Of the images that a run was trained on; none where it kept none, or its list is damaged."""
+def _seen_in_pretraining(test: LabelledSet, run: Run) -> str | None:
+    """A line if test images are among those that a run was trained on, or if nobody can tell; a run of the first
+    release kept no list of them."""
     try:
-        return image_digests.from_json(storage.read_sealed(run.path / "images.json"))
-    except (OSError, ValueError):
-        return np.zeros(0, np.uint64)
+        digests = image_digests.from_json(storage.read_sealed(run.path / "images.json"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{one_line(error)}: whether test images were pretrained on is not known"
+    return leaks.seen_in_pretraining(test.digests, digests)
 
 
 def _warnings(train: LabelledSet, test: LabelledSet, run: Run) -> Iterator[str]:
@@ -270,7 +279,7 @@ def _warnings(train: LabelledSet, test: LabelledSet, run: Run) -> Iterator[str]:
     for note in (train.skipped_note, test.skipped_note, leaks.overlap(train.hashes, test.hashes).warning):
         if note:
             yield note
-    if seen := leaks.seen_in_pretraining(test.digests, _pretraining_digests(run)):
+    if seen := _seen_in_pretraining(test, run):
         yield seen
     for images, name in ((train, "train"), (test, "test")):
         if empty := getattr(images.source, "notes", {}).get(EMPTY):

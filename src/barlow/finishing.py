@@ -18,7 +18,7 @@ from barlow.exits import Diverged, NoInput
 from barlow.identity import identity_of
 from barlow.linalg import not_finite
 from barlow.machine import available_cores
-from barlow.nets import weights
+from barlow.nets import stored_size, weights
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.nets.preprocessing import Preprocessing
@@ -109,7 +109,7 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
         return weights.read_encoder(home, module)
     if not run.is_dir():
         raise NoInput(f"no folder {run}; give a run folder, or the encoder folder inside it")
-    if (whole := checkpoints.whole(run, step)) is None:
+    if (whole := checkpoints.whole(run, step, stored_size.look(module))) is None:
         raise NoInput(f"no encoder in {run} (encoder/config.json and encoder/model.safetensors); give a run folder")
     return _of_checkpoint(run, whole, module)
 

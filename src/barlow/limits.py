@@ -9,6 +9,7 @@ safetensors file is compared with its own header, and with the network that it i
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,6 +32,13 @@ SIDE = 2048
 NODES = 50_000
 """Values in a recipe, its aliases expanded."""
 
+STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**28, 2**29
+"""Of a run's own files: of those that say what it is and how far (a run that was started ten thousand times has such a
+run.json); of those with an entry for every image (images.json of 25 million images); and of its log."""
+
+LENGTHS = {"run.json": STATE_BYTES, "state.json": STATE_BYTES, "MANIFEST.json": STATE_BYTES, "config.json": TEXT_BYTES}
+"""By the names of files. Other tables of JSON may have `LIST_BYTES`, and JSON lines `LOG_BYTES`."""
+
 HEADER_BYTES = 2**23
 """Of a safetensors file's header: about 60,000 tensors. Large networks have some thousand."""
 
@@ -47,6 +55,22 @@ ITEM_BYTES = {
 
 class TooLarge(UnusableData):
     """A file asks for more than a limit allows; one line says which file, how much, and the limit."""
+
+
+def check_length(path: Path) -> None:
+    """Refuses a file of JSON that is longer than any of its name.
+
+    Raises:
+        TooLarge: it is.
+        UnusableData: it is no regular file. (A pipe could be waited for without end.)
+        FileNotFoundError: there is none.
+    """
+    there = path.stat()
+    if not stat.S_ISREG(there.st_mode):
+        raise UnusableData(f"{path} is not a file")
+    most = LENGTHS.get(path.name, LOG_BYTES if path.suffix == ".jsonl" else LIST_BYTES)
+    if there.st_size > most:
+        raise TooLarge(f"{path} has {there.st_size:,} bytes, and such a file at most {most:,}: it is something else")
 
 
 def check_text(path: Path, what: str) -> None:
@@ -128,10 +152,12 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
     """The names and shapes of the tensors of a safetensors file. Only its header is read.
 
     Raises:
-        ValueError: it is no safetensors file, or its length is not what its header says.
+        UnusableData: it is no safetensors file, or its length is not what its header says.
         TooLarge: its header is too long.
     """
     try:
+        if not path.is_file():  # a pipe could be waited for without end
+            raise ValueError("it is not a file")
         with open(path, "rb") as file:
             there = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
@@ -152,7 +178,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
     except TooLarge:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
+        raise UnusableData(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
     return found
 
 
@@ -168,10 +194,15 @@ def check_tensors(path: Path, items: int, what: str) -> Mapping[str, Entry]:
 
     Raises:
         TooLarge: it holds more than `CHECKPOINT_TIMES` as many, and more than `CHECKPOINT_ITEMS` besides.
-        ValueError: it is no safetensors file.
+        UnusableData: it is no safetensors file.
     """
     found = tensors_in(path)
+    check_items(path, found, items, what)
+    return found
+
+
+def check_items(path: Path, found: Mapping[str, Entry], items: int, what: str) -> None:
+    """The same of what is already known to be in a file."""
     there = sum(tensor.items for tensor in found.values())
     if there > CHECKPOINT_TIMES * items + CHECKPOINT_ITEMS:
         raise TooLarge(f"{path} holds {there:,} numbers, and {what} has {items:,}: give the file of its weights alone")
-    return found

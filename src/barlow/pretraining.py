@@ -175,7 +175,7 @@ class _Pretraining:
         for line in prepared.reasons:
             say(line)
         loader = prepared.loader
-        checkpoint = beginning.checkpoint_of(self.begun, run, world, prepared.report, say)
+        checkpoint = beginning.checkpoint_of(self.begun, run, world, prepared.report, say, self.given.encoder)
         plan = self._with_steps(prepared.plan, loader)
         total = plan.recipe.train.steps
         assert total is not None

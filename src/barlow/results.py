@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from barlow import storage
-from barlow.seals import digest_of
+from barlow.printable import one_line
+from barlow.seals import digest_of, sealed
+from barlow.telling import Say, silent
 
 NEWEST, HISTORY = "results.json", "history.jsonl"
 LEFT_OVER_SECONDS = 3600.0
@@ -29,17 +31,18 @@ def prepare_home(home: Path) -> Path:
     return home
 
 
-def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any], say: Say = silent) -> dict[str, Any]:
     """Writes the numbers, and returns them with how often these test images have been looked at for the same question.
 
     Args:
         home: the folder of the evaluation.
         report: the numbers.
         asked: what else the question was, beside the images: the probes, the step.
+        say: told of earlier results that are damaged.
     """
     images = {name: part["fingerprint"] for name, part in report["images"].items()}
     named = home / f"results-{digest_of({'images': images, **asked})[:8]}.json"
-    full = {**report, "asked": dict(asked), "times_measured": _times(named) + 1}
+    full = {**report, "asked": dict(asked), "times_measured": _times(named, say) + 1}
     storage.write_sealed(named, full)
     storage.write_sealed(home / NEWEST, full)
     scores = {
@@ -51,13 +54,18 @@ def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any]) -> dic
         for features, probes in report["sets"].items()
     }
     line = {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "file": named.name, "encoder_sha256": report["encoder_sha256"]}
-    storage.append_line(home / HISTORY, {**line, **asked, "scores": scores})
+    if bad := storage.bad_lines(home / HISTORY):
+        say(f"{home / HISTORY} has damaged lines ({len(bad)}), which those who read it leave out")
+    storage.append_line(home / HISTORY, sealed({**line, **asked, "scores": scores}))
     return full
 
 
-def _times(path: Path) -> int:
+def _times(path: Path, say: Say) -> int:
     """How often a question was asked before; a file that was damaged since does not stand in the way of a new one."""
     try:
         return int(storage.read_sealed(path)["times_measured"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say(f"{one_line(error)}: it is written anew, and how often this was measured is counted from one again")
         return 0

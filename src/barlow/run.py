@@ -4,7 +4,7 @@ recipe.yaml        the resolved recipe; `barlow pretrain -c recipe.yaml` repeats
 run.json           who the run is: its id, what was asked for, its recipe again, and each start (versions, processor)
 data.json          what was found, what was skipped and why
 images.json        a digest of each image, by which test images are found among them
-metrics.jsonl      one line per logged step
+metrics.jsonl      one line per logged step, each with a digest of itself
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept; the first, of step 0, before anything is trained
 start/             with --init: the weights that the run started from, in the same form as encoder/
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import checkpoints, exits, limits, ownership, storage
+from barlow.seals import sealed
 
 
 class RunFolderError(ValueError):
@@ -111,7 +112,7 @@ class Run:
     def _is_ours(self) -> bool:
         """Whether a run was begun here, by what the files say and not by their names alone."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if _OWNER.match((self.path / ".lock").read_text(encoding="utf-8")):
+            if _OWNER.match(_first_characters(self.path / ".lock")):
                 return True
         try:
             return {"data", "objective", "train"} <= load_recipe_text(self.path / "recipe.yaml").keys()
@@ -159,15 +160,16 @@ class Run:
                 os.register_at_fork(after_in_child=file.close)
             yield
 
-    def rewind_metrics(self, step: int) -> None:
-        """Forgets logged lines of steps after `step`: they are about to be run again. Lines that are no lines of a log
-        are set aside in metrics.jsonl.bad."""
+    def rewind_metrics(self, step: int) -> int:
+        """Forgets logged lines of steps after `step`: they are about to be run again. Lines that are no lines of a log,
+        or were changed since, are set aside in metrics.jsonl.bad; returns how many."""
         path = self.path / "metrics.jsonl"
         if bad := storage.bad_lines(path):
             aside = path.with_name(path.name + ".bad")
             before = storage.read_bytes(aside) if aside.exists() else b""
             storage.write_bytes(aside, before + b"".join(line + b"\n" for line in bad))
-        storage.write_lines(path, [row for row in self.metrics() if row["step"] <= step])
+        storage.write_lines(path, [sealed(row) for row in self.metrics() if row["step"] <= step])
+        return len(bad)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged lines."""
@@ -179,9 +181,15 @@ _OWNER = re.compile(r"process \d+ on ")
 """What `Run.locked` writes into its lock."""
 
 
+def _first_characters(path: Path) -> str:
+    """Of a file that may be another's, as many as `Run.locked` writes at most."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(400)
+
+
 def _owner(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        text = _first_characters(path).strip()
     except OSError:  # Windows lets nobody read a file that is locked
         text = ""
     return text if _OWNER.match(text) else "another process"

@@ -17,11 +17,11 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from barlow import exits
+from barlow import exits, limits
 from barlow.seals import SEAL, Damaged, finite, sealed, sha256, unsealed, unsealed_tensors
 
 if TYPE_CHECKING:
@@ -174,10 +174,21 @@ def read_bytes(path: Path) -> bytes:
         raise _unread(error, path) from error
 
 
+def _read_text(path: Path) -> bytes:
+    """The content of a file of JSON, unless it is far too long to be one (`limits.TooLarge`)."""
+    try:
+        limits.check_length(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unread(error, path) from error
+    return read_bytes(path)
+
+
 def read_json(path: Path) -> Any:
     """Reads JSON; a broken file is an error that names it."""
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(_read_text(path))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"{path} is not valid JSON ({error}); it may be damaged") from error
 
@@ -252,23 +263,23 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads JSON lines. What is no table of JSON is left out: a line cut short by a crash, a damaged one."""
+    """Reads JSON lines, without their seals. What is no table of JSON, or not what was sealed, is left out: a line cut
+    short by a crash, a damaged one."""
     return [row for row in map(_row, _lines(path)) if row is not None]
 
 
 def _lines(path: Path) -> list[bytes]:
     try:
-        return read_bytes(path).split(b"\n")
+        return _read_text(path).split(b"\n")
     except FileNotFoundError:
         return []
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        return unsealed(json.loads(line), "a line")
+    except (ValueError, RecursionError):  # `Damaged` is a ValueError
         return None
-    return row if isinstance(row, dict) else None
 
 
 def bad_lines(path: Path) -> list[bytes]:
@@ -310,16 +321,22 @@ def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
         raise error if isinstance(error, StorageError) else _explained(error, path) from error
 
 
-def damage_in(path: Path, names: Iterable[str]) -> str | None:
+LARGE_BYTES = 2**25
+"""Of a file in a committed folder that is looked at before all of it is read."""
+
+
+def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | None] | None = None) -> str | None:
     """What is wrong with a committed folder, in a few words; None if every byte is as it was written.
 
     Args:
         path: the folder.
         names: the files that it must have.
+        look: called with each file that is longer than `LARGE_BYTES`, when all smaller ones are known to be whole; says
+            what is wrong with it, or raises, before its bytes are read.
 
     Raises:
         StorageError: a file is there and cannot be read, which says nothing about its bytes.
-        Newer: a newer barlow wrote the folder.
+        UnusableData: a newer barlow wrote the folder (`Newer`); or what `look` raises.
     """
     try:
         content = read_json(path / MANIFEST)
@@ -332,17 +349,21 @@ def damage_in(path: Path, names: Iterable[str]) -> str | None:
             return "its manifest has no seal"
         if missing := sorted(set(names) - files.keys()):
             return f"the manifest does not name {missing[0]}"
-        for name, expected in files.items():
+        for name, expected in sorted(files.items(), key=lambda item: int(item[1]["bytes"])):
             if not name or os.sep in name or name.startswith("."):
                 return f"the manifest names {name!r}, which is outside the folder"
-            data = read_bytes(path / name)
-            if len(data) != expected["bytes"] or sha256(data) != expected["sha256"]:
-                return f"{name} differs from its manifest"
+            differs = f"{name} differs from its manifest"
+            if (path / name).stat().st_size != expected["bytes"]:
+                return differs
+            if look is not None and expected["bytes"] > LARGE_BYTES and (wrong := look(path / name)):
+                return wrong
+            if sha256(read_bytes(path / name)) != expected["sha256"]:
+                return differs
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except Newer:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, exits.UnusableData) and not isinstance(error, Damaged):
+            raise  # it is whole, and newer, too large, or of something that is not known here
         return f"its manifest cannot be read ({error})"
     return None
 

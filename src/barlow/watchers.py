@@ -10,6 +10,7 @@ from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
 from barlow.run import Run
+from barlow.seals import sealed
 from barlow.telling import unfailing
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class MetricsLog:
         }
         try:
             self._rewind()
-            storage.append_line(self.run.path / "metrics.jsonl", self.latest)
+            storage.append_line(self.run.path / "metrics.jsonl", sealed(self.latest))
         except storage.StorageError as error:  # a log is worth less than a step
             self._warn_once("log", f"{error}; training goes on without these lines")
         if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start
@@ -165,7 +166,10 @@ class MetricsLog:
 
     def _rewind(self) -> None:
         if self.since is not None:
-            self.run.rewind_metrics(self.since)
+            if bad := self.run.rewind_metrics(self.since):
+                lines = "a line that is" if bad == 1 else f"{bad} lines that are"
+                path = self.run.path / "metrics.jsonl"
+                self.warn(f"{path} had {lines} damaged or cut short, now in metrics.jsonl.bad")
             self.since = None
 
     def _warn_once(self, kind: str, line: str) -> None:

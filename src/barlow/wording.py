@@ -1,9 +1,11 @@
 """Messages for two kinds of readers: who types a command reads of flags, who calls a function reads of arguments.
 
 Messages are written once, with the flags of the command line: `use --batch-size 64`. The functions that are called from
-Python raise them as `use batch_size=64`. The command line calls the same functions as `in_flags(function)`.
+Python raise them as `use batch_size=64`, and say so too what they tell meanwhile, and what they advise in the end. The
+command line calls the same functions as `in_flags(function)`.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -15,6 +17,8 @@ _COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|list)\b[^`;]*)")
 """A command that a message spells out stays one."""
 
 _FLAG = re.compile(r"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: (-?\d[\d.]*(?:e-?\d+)?|true|false|null)(?![\w.]))?")
+
+_RECIPE = re.compile(r"(?<![\w/.-])-c ([\w/.-]*\w)")
 
 _ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version"})
 """Flags that no function has an argument for."""
@@ -35,9 +39,13 @@ def as_arguments(message: str) -> str:
         "rows_in_memory=2 leaves a chunk of one row: lower batch_size, or set overrides={'train.steps': 3}"
         >>> as_arguments("stopped. To go on: barlow pretrain --resume --out runs/photos")
         'stopped. To go on: barlow pretrain --resume --out runs/photos'
+        >>> as_arguments("-c small_vicreg in place of it")
+        "recipe='small_vicreg' in place of it"
     """
     parts = _COMMAND.split(message)
-    return "".join(part if i % 2 else _FLAG.sub(_as_argument, part) for i, part in enumerate(parts))
+    return "".join(
+        part if i % 2 else _RECIPE.sub(r"recipe='\1'", _FLAG.sub(_as_argument, part)) for i, part in enumerate(parts)
+    )
 
 
 def _as_argument(found: re.Match[str]) -> str:
@@ -53,25 +61,37 @@ def _as_argument(found: re.Match[str]) -> str:
     return f"{argument}={_VALUES.get(value, value)}" if value else argument
 
 
-def in_arguments(function: Function) -> Function:
-    """The function, with errors that speak of its arguments, and have nothing in them that a terminal would obey.
+def _for_callers(message: str) -> str:
+    """A message for who calls a function: it speaks of arguments, and has nothing in it that a terminal would obey."""
+    return printable_lines(as_arguments(message))
 
-    They keep their types.
+
+def in_arguments(function: Function) -> Function:
+    """The function as it is called from Python: whatever it says is `_for_callers`.
+
+    That is the text of its errors, which keep their types; the lines that its argument `tell` receives; and those of
+    `advice`, if it returns a dataclass that has them.
     """
 
     @functools.wraps(function)
     def called(*args: Any, **kwargs: Any) -> Any:
+        if (tell := kwargs.get("tell")) is not None:
+            kwargs["tell"] = lambda line: tell(_for_callers(line))
         try:
-            return function(*args, **kwargs)
-        except (ValueError, RuntimeError) as error:
+            result = function(*args, **kwargs)
+        except (ValueError, RuntimeError, OSError) as error:
             if len(error.args) == 1 and isinstance(error.args[0], str):
-                error.args = (printable_lines(as_arguments(error.args[0])),)
+                error.args = (_for_callers(error.args[0]),)
             raise
+        if dataclasses.is_dataclass(result) and hasattr(result, "advice"):
+            advice = [_for_callers(line) for line in result.advice]
+            return dataclasses.replace(result, advice=advice)  # type: ignore[type-var]
+        return result
 
     return called  # type: ignore[return-value]
 
 
 def in_flags(function: Function) -> Function:
-    """A function that `in_arguments` has made, as the command line calls it: with errors that speak of flags."""
+    """A function that `in_arguments` has made, as the command line calls it: whose messages speak of flags."""
     inner: Function = function.__wrapped__  # type: ignore[attr-defined]
     return inner

@@ -154,7 +154,7 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     assert rows[2][1:] == ["–"] * 5 + ["– |"]
 
 
-@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing"])
+@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing", "reliability"])
 def test_the_pages_show_what_was_measured(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)

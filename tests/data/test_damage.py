@@ -23,6 +23,7 @@ from damaged import (
 )
 from PIL import Image
 
+from barlow.data import jpeg
 from barlow.data.decoding import UnreadableImage, decode, decode_with_header, read_header
 
 
@@ -87,6 +88,38 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     start = data.find(b"\xff\xda")
     scan = data[start : data.find(b"\xff\xc4", start)]
     assert "scans" in refusal(data[:start] + scan * 2_000 + data[start:], max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("components", [1, 3, 4])
+@pytest.mark.parametrize("process", [0xC0, 0xC2])
+def test_only_what_would_pass_is_let_pass_unlooked(
+    components: int, process: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small image is not looked at for its cost; how large it may be for that depends on its bytes, too."""
+    sampling = b"\1\x22\0\2\x11\0\3\x11\0\4\x22\0"
+    frame = jpeg_segment(process, b"\x08\0\x10\0\x10" + bytes([components]) + sampling)
+    scan = jpeg_segment(0xDA, bytes([components]) + b"\1\0" * components + b"\0\x3f\0")
+    made = {scans: b"\xff\xd8" + frame + scan * scans for scans in (1, 17, 900)}
+    sides = (40, 400, 1_500, 6_000, 9_000)
+
+    def refused(data: bytes, side: int, channels: int) -> bool:
+        found = jpeg.find_header(data)
+        assert found is not None
+        header = found._replace(height=side, width=side, components=components, orientation=6)
+        try:
+            jpeg._check_cost(data, header, channels, 0, 1_000_000)
+        except UnreadableImage:
+            return True
+        return False
+
+    def outcomes() -> list[bool]:
+        return [refused(data, side, channels) for data in made.values() for side in sides for channels in (1, 3)]
+
+    found = outcomes()
+    assert any(found)
+    assert not all(found)
+    monkeypatch.setattr(jpeg, "BYTES_AT_MOST", 10**9)  # nothing is small
+    assert outcomes() == found
 
 
 # --- Damage in JPEGs ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import barlow
 from barlow.nets.weights import initialise
 from barlow.recipe.changes import override
 from barlow.run import load_recipe_text
+from barlow.storage import write_sealed
 
 GIGABYTES = 3 * 2**30
 
@@ -133,8 +135,57 @@ class Files:
         big = json.dumps({"a": {"dtype": "F32", "shape": [2**40, 2**40, 2**40], "data_offsets": [0, 4]}}).encode()
         run5, _ = self.weights(big, size=8 + len(big) + 4)
         yield "a tensor without end", lambda: barlow.load_encoder(run5)
+        yield from self.checkpoints()
+        yield from self.sparse_tables()
 
-    def start_from(self, source: Path) -> Any:
+    def checkpoint(self, header: bytes) -> Path:
+        """A run that is not finished, whose only checkpoint is a sparse file that its manifest vouches for."""
+        run = self.copy()
+        shutil.rmtree(run / "encoder")
+        *others, folder = sorted((run / "checkpoints").glob("step-*"))
+        for other in others:
+            shutil.rmtree(other)
+        file, size = folder / "tensors.safetensors", GIGABYTES
+        with open(file, "wb") as stream:
+            stream.write(struct.pack("<Q", len(header)) + header)
+            if b"data_offsets" in header:
+                size = 8 + len(header) + 4 * json.loads(header)["method/encoder.a"]["shape"][0]
+            stream.truncate(size)
+        manifest = json.loads((folder / "MANIFEST.json").read_text())
+        manifest.pop("sha256")
+        manifest["files"][file.name] = {"bytes": size, "sha256": "0" * 64}
+        write_sealed(folder / "MANIFEST.json", manifest)
+        return run
+
+    def checkpoints(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """Each as it is gone on with, loaded and started from."""
+        items = (GIGABYTES - 4096) // 4
+        tensor = {"dtype": "F32", "shape": [items], "data_offsets": [0, 4 * items]}
+        headers = {"zeros": b"", "one tensor": json.dumps({"method/encoder.a": tensor}).encode()}
+        for name, header in headers.items():
+            for how in ("resumed", "loaded", "to start from"):
+                run = self.checkpoint(header)
+                resumed = partial(barlow.pretrain, self.images, run, resume=True, progress=False)
+                ways = {"resumed": resumed, "loaded": partial(barlow.load_encoder, run)}
+                newest = f"{run}@{max(int(path.name[5:]) for path in (run / 'checkpoints').glob('step-*'))}"
+                yield f"a sparse checkpoint, {name}, {how}", ways.get(how, partial(self.start_from, newest))
+
+    def sparse_tables(self) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """What a run says of itself, in three gigabytes that take no space."""
+        for name in ("run.json", "data.json", "metrics.jsonl", "recipe.yaml", "encoder/config.json"):
+            run = self.copy()
+            with open(run / name, "ab") as stream:
+                stream.truncate(GIGABYTES)
+            resumed = partial(barlow.pretrain, self.images, run, resume=True, progress=False)
+            yield f"a sparse {name}", partial(barlow.load_encoder, run) if name.startswith("encoder") else resumed
+        for name in ("MANIFEST.json", "state.json"):
+            run = self.copy()
+            for folder in (run / "checkpoints").glob("step-*"):
+                with open(folder / name, "ab") as stream:
+                    stream.truncate(GIGABYTES)
+            yield f"a sparse {name}", partial(barlow.pretrain, self.images, run, resume=True, progress=False)
+
+    def start_from(self, source: Path | str) -> Any:
         return initialise(barlow.load_encoder(self.run).network, source)
 
 

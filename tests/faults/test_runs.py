@@ -664,7 +664,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_work_and_out_is_the
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "evaluation").write_bytes(b"a file")
     said: list[str] = []
-    with pytest.raises(storage.CannotCreate, match=r"a file is in the way.*--out FOLDER"):
+    with pytest.raises(storage.CannotCreate, match=r"a file is in the way.*: out FOLDER"):
         evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
     assert not [line for line in said if line.startswith("embedding")]
     found = evaluate(run, labelled, labelled, probes=["knn"], baselines=False, out=tmp_path / "elsewhere")

@@ -78,9 +78,9 @@ def good():
 
 def test_features_come_back_from_the_cache_bit_for_bit(tmp_path):
     key = content_key(encoder="a", source="b", preprocessing={"size": 32})
-    assert load_features(tmp_path, key) is None
+    assert load_features(tmp_path, key, len(good())) is None
     save_features(tmp_path, key, good(), {"split": "train"})
-    back = load_features(tmp_path, key)
+    back = load_features(tmp_path, key, len(good()))
     assert torch.equal(back.features, good().features)
     np.testing.assert_array_equal(back.labels, good().labels)
     np.testing.assert_array_equal(back.ids, good().ids)
@@ -90,9 +90,9 @@ def test_another_key_is_another_entry(tmp_path):
     base = {"encoder": "a", "source": "b", "preprocessing": {"size": 32, "mean": [0.5]}}
     save_features(tmp_path, content_key(**base), good())
     for change in ({"encoder": "c"}, {"source": "c"}, {"preprocessing": {"size": 33, "mean": [0.5]}}):
-        assert load_features(tmp_path, content_key(**{**base, **change})) is None
+        assert load_features(tmp_path, content_key(**{**base, **change}), len(good())) is None
     reordered = {"mean": [0.5], "size": 32}
-    assert load_features(tmp_path, content_key(**{**base, "preprocessing": reordered})) is not None
+    assert load_features(tmp_path, content_key(**{**base, "preprocessing": reordered}), len(good())) is not None
 
 
 def test_a_damaged_cache_names_its_file(tmp_path):
@@ -100,7 +100,17 @@ def test_a_damaged_cache_names_its_file(tmp_path):
     path = save_features(tmp_path, key, good())
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match=path.name):
-        load_features(tmp_path, key)
+        load_features(tmp_path, key, len(good()))
+
+
+def test_a_cache_that_is_too_large_for_its_images_is_not_read(tmp_path):
+    key = content_key(encoder="a", source="b", preprocessing={})
+    with open(tmp_path / f"{key[:32]}.safetensors", "wb") as file:
+        header = b'{"features":{"dtype":"F32","shape":[1,800000000],"data_offsets":[0,3200000000]}}'
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 3_200_000_000)  # sparse: it takes no space
+    with pytest.raises(ValueError, match="is far larger than the features of 20 images"):
+        load_features(tmp_path, key, 20)
 
 
 def test_any_change_of_weights_changes_their_hash():

@@ -3,13 +3,13 @@
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
-from barlow.data.decoded import Array, Header, UnreadableImage, check_memory
+from barlow.data.decoded import MEMORY, Array, Header, UnreadableImage, check_memory
 
 _BY_CODE = {0xC0, 0xC1, 0xC2}
 """Frame headers (SOF0, 1 and 2) of the processes that libjpeg can decode at a fraction of the size: baseline, extended
@@ -17,6 +17,7 @@ and progressive, by cosine transform and Huffman code."""
 _PROGRESSIVE = {0xC2, 0xCA}
 _ARITHMETIC = {0xC9, 0xCA}
 _LOSSLESS = 0xC3
+_READ = _BY_CODE | _ARITHMETIC | {_LOSSLESS}
 _SCAN = 0xDA
 
 DAMAGED = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
@@ -29,12 +30,15 @@ MOST_SCANS = 16
 """A progressive JPEG refines the whole image in each of its scans, of which ten or so are usual. Limit of the scans of
 an image of `max_pixels`; smaller images may have more of them, as long as scans × pixels is no larger."""
 
+SCAN_BYTES, BYTES_AT_MOST = 10, 5
+"""A scan is no shorter than its header. And for each pixel, times its channels and four, no image takes more: two bytes
+of a coefficient, and three copies."""
+
 COEFFICIENT_BYTES = 2
 """What libjpeg keeps of each coefficient of a file of several scans, until the last of them is read."""
 
 
-@dataclass(frozen=True)
-class JpegHeader:
+class JpegHeader(NamedTuple):
     """What the marker segments of a JPEG say, up to its frame header.
 
     Args:
@@ -45,7 +49,8 @@ class JpegHeader:
         several: whether the file claims to hold more than one picture (CIPA DC-007, the multi-picture format).
         process: the frame header's marker, 0xC0 to 0xCF, which says how the pixels are coded.
         bits: of each sample.
-        coefficients: how many there are in all components, 64 for each block of 8 × 8 samples.
+        sampling: of each component its number, its two sampling factors in a byte, and a table's number.
+        end: where in the file the frame header ends.
     """
 
     height: int
@@ -55,7 +60,18 @@ class JpegHeader:
     several: bool
     process: int = 0xC0
     bits: int = 8
-    coefficients: int = 0
+    sampling: bytes = b""
+    end: int = 2
+
+    @property
+    def coefficients(self) -> int:
+        """How many there are in all components, 64 for each block of 8 × 8 samples. Each component has as many as
+        samples, but for the rounding to blocks."""
+        factors = [(max(hv >> 4, 1), max(hv & 15, 1)) for hv in self.sampling[1::3]]
+        if not factors:
+            return 0
+        most = max(h for h, _ in factors) * max(v for _, v in factors)
+        return sum(self.height * self.width * h * v // most for h, v in factors)
 
     def describe(self, form: str, multiframe: bool) -> Header:
         """The same as the header that all formats have; `form` is "JPEG" or "MPO"."""
@@ -69,7 +85,7 @@ class JpegHeader:
             UnreadableImage: more than eight bits a sample, or a process that is neither one of cosine transforms nor
                 lossless with Huffman codes.
         """
-        if self.process not in _BY_CODE | _ARITHMETIC | {_LOSSLESS}:
+        if self.process not in _READ:
             raise UnreadableImage(
                 f"a hierarchical or lossless arithmetic JPEG (SOF{self.process - 0xC0}), which is not read: convert it"
             )
@@ -77,29 +93,32 @@ class JpegHeader:
             raise UnreadableImage(f"a JPEG of {self.bits}-bit samples, of which 8 bits are read: convert it to TIFF")
 
 
-def segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int, int]]:
     """Walks the marker segments up to the first scan (ITU-T T.81, annex B).
+
+    Args:
+        data: the file.
+        at: where to begin: at its first segment, or behind another one.
 
     Yields:
         The marker; where its segment starts, with its two bytes of length, and ends; and how many stray bytes, which
         belong to no segment, came before the marker. The last one is the start of the first scan, if it is there.
     """
-    at = 2
+    size = len(data)
     while True:
         before = at
-        at = data.find(b"\xff", at)
-        first = at
-        while 0 <= at < len(data) and data[at] == 0xFF:  # a marker may be preceded by any number of fill bytes
+        at = first = data.find(b"\xff", at)
+        while 0 <= at < size and data[at] == 0xFF:  # a marker may be preceded by any number of fill bytes
             at += 1
-        if at < 0 or at + 8 > len(data):
+        if at < 0 or at + 8 > size:
             return
         marker = data[at]
         at += 1
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # these have no segment behind them
+        if marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these have no segment behind them
             continue
         if marker == 0xD9:  # the image ends before any of its pixels
             return
-        end = at + max(int.from_bytes(data[at : at + 2], "big"), 2)
+        end = at + max(data[at] << 8 | data[at + 1], 2)
         yield marker, at, end, first - before
         if marker == _SCAN:
             return
@@ -116,22 +135,13 @@ def find_header(data: bytes) -> JpegHeader | None:
             return None
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width, components = struct.unpack_from(">BHHB", data, start + 2)
-            count = _coefficients(height, width, data[start + 8 : start + 8 + 3 * components])
-            return JpegHeader(height, width, components, orientation, several, marker, bits, count)
+            sampling = data[start + 8 : start + 8 + 3 * components]
+            return JpegHeader(height, width, components, orientation, several, marker, bits, sampling, end)
         if marker == 0xE1 and data[start + 2 : start + 8] == b"Exif\0\0":
             orientation = _orientation(data[start + 8 : end])
         elif marker == 0xE2 and data[start + 2 : start + 6] == b"MPF\0":
             several = True
     return None
-
-
-def _coefficients(height: int, width: int, components: bytes) -> int:
-    """Of all components, from their sampling factors; each has as many as samples, but for the rounding to blocks."""
-    factors = [(max(hv >> 4, 1), max(hv & 15, 1)) for hv in components[1::3]]
-    if not factors:
-        return 0
-    most = max(h for h, _ in factors) * max(v for _, v in factors)
-    return sum(height * width * h * v // most for h, v in factors)
 
 
 def _orientation(exif: bytes) -> int:
@@ -175,7 +185,8 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
         raise UnreadableImage(f"damaged JPEG: {reason.removeprefix('Corrupt JPEG data: ')}") from None
     if header.process in _PROGRESSIVE and _filled(data) >= FILLED and not _has_all_scans(data):
         raise UnreadableImage("damaged JPEG: scans are missing, and equal bytes are in their place")
-    if pixels.shape[:2] not in _sizes(header, min_side):
+    size = pixels.shape[:2]
+    if size != (header.height, header.width) and size not in _sizes(header, min_side):
         raise UnreadableImage(f"decoded to {pixels.shape[1]}×{pixels.shape[0]}, not {header.width}×{header.height}")
     if header.components == 4:
         return None  # now known to be whole; but only Pillow knows which CMYK files are stored inverted
@@ -195,8 +206,12 @@ def _sizes(header: JpegHeader, min_side: int) -> set[tuple[int, int]]:
 
 def _check_cost(data: bytes, header: JpegHeader, channels: int, min_side: int, max_pixels: int) -> None:
     """Refuses what would take too long, or too many bytes: the file, the pixels, and coefficients that are kept."""
+    size = header.height * header.width
+    scans_at_most, bytes_at_most = len(data) // SCAN_BYTES, len(data) + BYTES_AT_MOST * (channels + 4) * size
+    if scans_at_most * size <= MOST_SCANS * max_pixels and bytes_at_most <= MEMORY:
+        return  # it is too small to be any trouble, so that nothing has to be looked for
     kept = 0
-    if header.process in _PROGRESSIVE or _components_of_first_scan(data) < header.components:
+    if header.process in _PROGRESSIVE or _components_of_first_scan(data, header) < header.components:
         kept = COEFFICIENT_BYTES * header.coefficients
         scans = data.count(b"\xff\xda")  # inside a scan only 0, or the number of a restart, follows a byte 0xFF
         if scans > MOST_SCANS and scans * header.height * header.width > MOST_SCANS * max_pixels:
@@ -210,8 +225,8 @@ def _check_cost(data: bytes, header: JpegHeader, channels: int, min_side: int, m
     check_memory(f"a JPEG of {header.width}×{header.height} pixels", needed, max_pixels)
 
 
-def _components_of_first_scan(data: bytes) -> int:
-    return next((data[start + 2] for marker, start, _, _ in segments(data) if marker == _SCAN), 0)
+def _components_of_first_scan(data: bytes, header: JpegHeader) -> int:
+    return next((data[start + 2] for marker, start, _, _ in segments(data, header.end) if marker == _SCAN), 0)
 
 
 def strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:

@@ -78,13 +78,19 @@ class Layout:
         return extra[-1] if self.bands in (2, 4) and extra[-1] in (1, 2) else 0
 
     def is_pillows(self) -> bool:
-        """Whether Pillow reads the file whole: 8 bits or fewer, and no band beside grey or colour and alpha."""
+        """Whether Pillow reads the file whole: 8 bits or fewer, and no band beside grey or colour and alpha.
+
+        What is deflated is read here even so. Inflating it here compares its checksum on the way; libtiff stops when it
+        has all the pixels that it wants, and the checksum of these would take another tenth of the time.
+        """
         colours = _COLOURS.get(self.found.get(tiff.PHOTOMETRIC, 1), 0)
         if not colours or self.bands < colours:
             return True
         if self.bits < 8 or (self.bits == 8 and self.kind == "u"):
             extra = self.bands - colours
             compressed = self.compression not in (_RAW, *_DEFLATE, *_BY_LIBTIFF)
+            if self.bits == 8 and self.compression in _DEFLATE and extra == 0:
+                return self.found.get(tiff.FILL_ORDER, 1) != 1 or self.found.get(tiff.PREDICTOR, 1) not in (1, 2)
             return extra == 0 or (extra == 1 and bool(self.tagged_alpha) and compressed)
         return False
 
@@ -188,12 +194,14 @@ def _values(data: bytes, layout: Layout) -> NDArray[Any]:
     height, width = layout.sides
     stored = np.dtype(f"{layout.kind}{(layout.bits + 7) // 8}")
     out = np.full((height, width, layout.bands), 0, stored)
-    for segment in _segments(layout, len(data)):
+    part = "tile" if tiff.TILE_OFFSETS in layout.found.values else "strip"
+    for number, segment in enumerate(_segments(layout, len(data))):
         if segment.count == 0:  # GDAL leaves out what was never written
             continue
         rows, columns, _ = segment.shape
         high, wide = min(rows, height - segment.top), min(columns, width - segment.left)
-        block = _numbers(data[segment.at : segment.at + segment.count], layout, segment.shape, high, stored)
+        body = data[segment.at : segment.at + segment.count]
+        block = _numbers(body, layout, segment.shape, high, stored, f"{part} {number}")
         bands = slice(segment.band, segment.band + segment.shape[2])
         out[segment.top : segment.top + high, segment.left : segment.left + wide, bands] = block[:high, :wide]
     return out
@@ -223,15 +231,15 @@ def _segments(layout: Layout, size: int) -> Iterator[_Segment]:
 
 
 def _numbers(
-    body: bytes, layout: Layout, shape: tuple[int, int, int], needed: int, stored: np.dtype[Any]
+    body: bytes, layout: Layout, shape: tuple[int, int, int], needed: int, stored: np.dtype[Any], name: str
 ) -> NDArray[Any]:
-    """The numbers of a strip or a tile, of which the first rows are needed."""
+    """The numbers of a strip or a tile, of which the first rows are needed; `name` is what messages call it."""
     rows, columns, depth = shape
     bits, predictor = layout.bits, layout.found.get(tiff.PREDICTOR, 1)
     line = -(-columns * depth * bits // 8)
-    plain = _decompressed(body, layout, line, rows)
+    plain = _decompressed(body, layout, line, rows, name)
     if len(plain) < line * needed:
-        raise UnreadableImage(f"damaged TIFF: a strip or tile of {len(plain):,} bytes, where {line * needed:,} belong")
+        raise UnreadableImage(f"damaged TIFF: {name} has {len(plain):,} bytes, where {line * needed:,} belong")
     rows = min(rows, len(plain) // line)
     lines = np.frombuffer(plain, np.uint8, rows * line).reshape(rows, line)
     if bits % 8:
@@ -240,7 +248,7 @@ def _numbers(
         return each.astype(np.uint16) @ weights
     if predictor == 3:
         # Each line has first the most significant byte of all its numbers, then the next; and differences of bytes.
-        summed = np.cumsum(lines.reshape(rows, -1, depth), axis=1, dtype=np.uint8).reshape(rows, bits // 8, -1)
+        summed = _summed(lines.reshape(rows, -1, depth)).reshape(rows, bits // 8, -1)
         floats = np.ascontiguousarray(summed.transpose(0, 2, 1)).view(f">f{bits // 8}")
         return floats.reshape(rows, columns, depth).astype(stored)
     block = (
@@ -252,25 +260,47 @@ def _numbers(
         return block
     # Differences are of the numbers as integers, even where they are floats.
     whole = np.dtype(f"u{stored.itemsize}")
-    return np.cumsum(block.view(whole), axis=1, dtype=whole).view(stored)
+    return _summed(block.view(whole)).view(stored)
 
 
-def _decompressed(body: bytes, layout: Layout, line: int, rows: int) -> bytes:
+SUMMED_BYTES = 2**18
+"""Of the rows that are summed up together: they stay near the processor."""
+
+
+def _summed(differences: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of which these are the differences from the number to the left: (rows, columns, depth), unsigned.
+
+    Sums of two neighbours become sums of four, of eight and so on. These are more sums than one after the other would
+    take, but whole rows at a time, which is two to three times as fast as `np.cumsum`.
+    """
+    rows, columns, depth = differences.shape
+    sums = differences.reshape(rows, columns * depth).copy()
+    step = max(1, SUMMED_BYTES // max(sums[:1].nbytes, 1))
+    for top in range(0, rows, step):
+        part, covered = sums[top : top + step], depth
+        while covered < part.shape[1]:
+            part[:, covered:] += part[:, :-covered]
+            covered *= 2
+    return sums.reshape(differences.shape)
+
+
+def _decompressed(body: bytes, layout: Layout, line: int, rows: int, name: str) -> bytes:
     compression = layout.compression
     if compression == _RAW:
         return body[: line * rows]
     if compression in _DEFLATE:
-        return _inflated(body, line, layout.found.part_bytes)
+        return _inflated(body, line, layout.found.part_bytes, name)
     return _by_libtiff(body, compression, line, rows)
 
 
-def _inflated(body: bytes, line: int, whole: int) -> bytes:
+def _inflated(body: bytes, line: int, whole: int, name: str) -> bytes:
     """A strip or tile, and its checksum compared. Without an end it has whole lines, and none too many.
 
     Args:
         body: as it is stored.
         line: bytes of a line.
         whole: bytes of a whole strip or tile. The last strip of an image may have as many, or fewer.
+        name: what messages call it.
     """
     stream = zlib.decompressobj()
     try:
@@ -278,9 +308,9 @@ def _inflated(body: bytes, line: int, whole: int) -> bytes:
         if not stream.eof:
             stream.decompress(stream.unconsumed_tail, 1)  # to the end of the stream, where the checksum is
     except zlib.error as error:
-        raise UnreadableImage(f"damaged TIFF: {str(error).rpartition(': ')[2]}") from None
+        raise UnreadableImage(f"damaged TIFF: {name}: {str(error).rpartition(': ')[2]}") from None
     if not stream.eof and (len(plain) > whole or len(plain) % line):
-        raise UnreadableImage("damaged TIFF: a strip or tile has too many pixels, or too few")
+        raise UnreadableImage(f"damaged TIFF: {name} has too many pixels, or too few")
     return plain
 
 

@@ -1,6 +1,7 @@
 """Building encoders: any timm network without its classifier, from images to features."""
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.limits import SIDE, TooLarge
 from barlow.machine import available_memory
-from barlow.nets.bounded import bounded
+from barlow.nets.bounded import bounded, items_of
 from barlow.nets.seeding import seeded
 from barlow.nets.stems import STEMS, replace_stem
 from barlow.printable import one_line
@@ -104,7 +105,7 @@ def build_encoder(
     arguments = timm_arguments(name, in_channels, image_size, chosen)
     number, why = most or (available_memory() // 4, "which is more than the free memory holds")
     limit = f"{name} with options {chosen}" if chosen else name, number, why
-    _check_size(limit, name, arguments)
+    _measured(limit, name, arguments)  # or it is refused
     with bounded(*limit), seeded(seed, "encoder"):
         try:
             encoder: Any = timm.create_model(name, num_classes=0, **arguments)
@@ -133,17 +134,35 @@ def build_encoder(
     return encoder
 
 
-def _check_size(limit: tuple[str, float, str], name: str, arguments: Mapping[str, Any]) -> None:
-    """Builds a network on torch's meta device, which has no memory, to refuse one that is too large (`TooLarge`)."""
+def parameters_of(name: str, in_channels: int, image_size: Size, options: Mapping[str, Any]) -> int | None:
+    """How many numbers a network has, before it is built; None where only building it would tell.
+
+    Raises:
+        ValueError: an unknown name or option.
+    """
+    chosen = dict(options)
+    _check_arguments(name, in_channels, "as_is", chosen)
+    arguments = timm_arguments(name, in_channels, size_of(image_size, "image_size", most=SIDE), chosen)
+    measured = _measured((name, math.inf, ""), name, arguments)
+    return None if measured is None else items_of(measured)
+
+
+def _measured(limit: tuple[str, float, str], name: str, arguments: Mapping[str, Any]) -> nn.Module | None:
+    """A network on torch's meta device, which has no memory; None if it cannot be built there.
+
+    Raises:
+        TooLarge: it is larger than the limit.
+    """
     import timm
 
     try:
         with bounded(*limit), seeded(0, "measured"), torch.device("meta"):
-            timm.create_model(name, num_classes=0, **arguments)
+            measured: nn.Module = timm.create_model(name, num_classes=0, **arguments)
+            return measured
     except TooLarge:
         raise
     except Exception:  # what cannot be built there is built in memory next, and what is wrong with it is said then
-        return
+        return None
 
 
 def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[str, Any]) -> None:

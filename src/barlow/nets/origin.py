@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from barlow import checkpoints, limits, storage
+from barlow.exits import UnusableData
 from barlow.machine import hub, hub_cache
+from barlow.nets import stored_size
 from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, timm_arguments
 from barlow.nets.seeding import seeded
 from barlow.network import check_reachable
 from barlow.printable import one_line
+from barlow.seals import Damaged, sha256
 
 Tensors = dict[str, Tensor]
 
@@ -96,13 +99,14 @@ def origin_of(source: str) -> Origin:
 def _stored(source: str) -> Origin:
     run, step = checkpoints.split_step(source)
     unfinished = step is not None or not (run / "encoder" / "model.safetensors").is_file()
-    if unfinished and (folder := checkpoints.whole(run, step)) is not None:
+    if unfinished and (folder := checkpoints.whole(run, step, stored_size.look())) is not None:
         return _checkpointed(source, folder)
     file = _weights_file(source)
-    network = normalization = None
+    network = normalization = digest = None
     if file.with_name("config.json").is_file() and file.name == "model.safetensors":
         config = described(file.parent)
         try:
+            digest = config.get("model_sha256")
             seen = config["preprocessing"]
             ends = seen.get("value_range")
             normalization = Normalization(
@@ -111,8 +115,9 @@ def _stored(source: str) -> Origin:
             if config["kind"] == "timm":
                 network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{file.with_name('config.json')} is incomplete or damaged: {one_line(error)}") from error
-    return Origin(source, lambda encoder: _tensors_for(encoder, file), network, normalization)
+            name = file.with_name("config.json")
+            raise UnusableData(f"{name} is incomplete or damaged: {one_line(error)}") from error
+    return Origin(source, lambda encoder: _tensors_for(encoder, file, digest), network, normalization)
 
 
 def described(folder: Path) -> Any:
@@ -125,9 +130,21 @@ def described(folder: Path) -> Any:
     return storage.read_sealed(folder / "config.json")
 
 
-def _tensors_for(encoder: nn.Module, file: Path) -> Tensors:
+def _tensors_for(encoder: nn.Module, file: Path, digest: str | None = None) -> Tensors:
     limits.check_tensors(file, items_of(encoder), f"this {type(encoder).__name__}")
-    return storage.read_tensors(file)
+    return weights_in(file, digest)
+
+
+def weights_in(file: Path, digest: str | None) -> Tensors:
+    """The tensors of a file of weights, if it has the digest that its description names. Older ones name none.
+
+    Raises:
+        Damaged: it has another.
+    """
+    data = storage.read_bytes(file)
+    if digest is not None and sha256(data) != digest:
+        raise Damaged(f"{file} is not the file that was written with its config.json: it is damaged, or of another run")
+    return storage.tensors_of(data, file)
 
 
 def _checkpointed(source: str, folder: Path) -> Origin:

@@ -16,11 +16,10 @@ from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
 from barlow.nets.building import build_encoder, feature_width
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import described, origin_of, some
+from barlow.nets.origin import described, origin_of, some, weights_in
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.printable import one_line
-from barlow.seals import Damaged, sha256
 
 FORMAT = 3
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
@@ -263,10 +262,7 @@ def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
     most = numbers + OF_A_STEM, f"and its file of weights has {numbers:,} numbers"
     encoder = _built(config, str(folder), module, most)
     _check_shapes(encoder, {name: entry.shape for name, entry in there.items()}, config, str(folder))
-    data = storage.read_bytes(path)
-    if config.get("model_sha256", digest := sha256(data)) != digest:  # older versions wrote none
-        raise Damaged(f"{path} is not the file that was written with its config.json: it is damaged, or of another run")
-    return _filled(encoder, storage.tensors_of(data, path), config, str(folder))
+    return _filled(encoder, weights_in(path, config.get("model_sha256")), config, str(folder))
 
 
 def unpacked(

@@ -44,7 +44,7 @@ class Embedder:
             preprocessing=images.preprocessing.as_dict(),
         )
         try:
-            cached = load_features(self.cache, key)
+            cached = load_features(self.cache, key, len(images))
         except UnusableData as damage:
             self.say(f"{damage}: these features are computed again")
             cached = None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barlow import exits, storage
+from barlow import exits, limits, storage
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -155,8 +155,16 @@ def save_features(folder: Path, key: str, features: FeatureSet, metadata: Mappin
     return path
 
 
-def load_features(folder: Path, key: str) -> FeatureSet | None:
+WIDTH = 2**17
+"""Numbers that are kept of an image at most. All stages of the widest of timm's networks have some ten thousand."""
+
+
+def load_features(folder: Path, key: str, rows: int) -> FeatureSet | None:
     """Reads what `save_features` wrote under this key; None if there is nothing.
+
+    Args:
+        folder, key: as for `save_features`.
+        rows: how many images there are features of.
 
     Raises:
         Damaged: the file is there, and is not what was written.
@@ -164,6 +172,12 @@ def load_features(folder: Path, key: str) -> FeatureSet | None:
     path = Path(folder) / f"{key[:32]}.safetensors"
     if not path.exists():
         return None
+    try:
+        there = limits.tensors_in(path)  # before a stranger's gigabytes are read
+    except ValueError as error:
+        raise Damaged(str(error)) from error
+    if sum(entry.items for entry in there.values()) > max(rows, 1) * WIDTH:
+        raise Damaged(f"{path} is far larger than the features of {rows:,} images")
     tensors = storage.read_sealed_tensors(path)
     if missing := {"features", "labels", "ids"} - tensors.keys():
         raise Damaged(f"{path} lacks {', '.join(sorted(missing))}")

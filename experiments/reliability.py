@@ -1,0 +1,70 @@
+"""Injects faults, keeps what became of them, and writes the table of docs/reliability.md (`--check` compares).
+
+    python experiments/reliability.py run     # an hour or so: every test below, and the table
+    python experiments/reliability.py         # the table alone, from results/reliability.jsonl
+
+A test that injects faults calls `record` of tests/injections.py, and its file or folder is named in TESTS.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from generated import ROOT, markdown, put_between, write_or_check
+
+LOG, PAGE = ROOT / "results" / "reliability.jsonl", ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- injections -->", "<!-- end -->"
+
+TESTS = ("tests/faults", "tests/data/test_hostile.py", "tests/data/test_workers.py", "tests/equivalence/test_resume.py")
+"""Nightly ones among them are run, too."""
+
+Line = dict[str, Any]
+
+
+def run(log: Path, tests: Sequence[str] = TESTS) -> int:
+    """Runs the tests, each of which appends a line; the exit status is pytest's."""
+    words = [sys.executable, "-m", "pytest", "-n", "0", "-m", "not learning", *tests]
+    environment = os.environ | {"BARLOW_RELIABILITY_LOG": str(log)}
+    return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
+
+
+def newest(lines: Sequence[Line]) -> list[Line]:
+    """One line for each kind of fault: the sums over the commit at which it was injected last."""
+    last = {line["what"]: line for line in lines}
+    sums = []
+    for what, line in last.items():
+        same = [one for one in lines if (one["what"], one["commit"]) == (what, line["commit"])]
+        sums.append({**line, **{name: sum(one[name] for one in same) for name in ("injections", "failures")}})
+    return sums
+
+
+def table(lines: Sequence[Line]) -> str:
+    rows = [
+        (
+            line["what"],
+            f"{line['injections']:,}",
+            f"{line['failures']:,}",
+            f"{str(line['commit'])[:7]}, {line['cores']} cores of {line['processor']}, torch {line['torch']}",
+        )
+        for line in newest(lines)
+    ]
+    return markdown(("what", "injections", "not as promised", "at"), rows)
+
+
+def page_with(text: str, lines: Sequence[Line]) -> str:
+    return put_between(text, BEGIN, END, table(lines))
+
+
+def main() -> int:
+    code = 0
+    if sys.argv[1:2] == ["run"]:
+        code = run(LOG)
+        del sys.argv[1]
+    return write_or_check(__doc__, PAGE, [LOG], page_with) or code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
