@@ -23,11 +23,14 @@ MOST_FAILURES = 3
 LATE = "DataLoader timed out after"
 """How torch begins to say that a batch has not come yet."""
 
+NO_ROOM = "unable to allocate shared memory"
+"""What torch says in a process that cannot hand on its batch."""
+
 Item = TypeVar("Item")
 
 
 class WorkersLost(RuntimeError):
-    """The processes that read images died or hung again and again."""
+    """The processes that read images died or hung again and again, or cannot hand on what they read."""
 
 
 def served(loader: Callable[[int], "DataLoader[Any]"], count: int, tell: Callable[[str], None]) -> Iterator[Any]:
@@ -39,7 +42,7 @@ def served(loader: Callable[[int], "DataLoader[Any]"], count: int, tell: Callabl
         tell: receives a line when processes are replaced.
 
     Raises:
-        WorkersLost: they had to be replaced for the third time.
+        WorkersLost: they had to be replaced for the third time, or have no room to hand on their batches.
     """
     done = failures = 0
     while done < count:
@@ -50,6 +53,11 @@ def served(loader: Callable[[int], "DataLoader[Any]"], count: int, tell: Callabl
                 done += 1
                 yield batch
         except Exception as error:
+            if NO_ROOM in str(error):
+                raise WorkersLost(
+                    "processes that read images found no room in shared memory (/dev/shm): use fewer --data.workers, "
+                    "or 0; a container gets more by --shm-size"
+                ) from error
             if not _is_about_workers(error):
                 shorten(error)
                 raise
@@ -104,9 +112,18 @@ def shorten(error: Exception) -> None:
         error.add_note(f"In the process that reads images:\n{text}")
     else:
         last = [text, *notes]
-    if len(last) > 1 or last[0] != text:
+    if isinstance(error, OSError) and error.strerror is not None:  # its text is made of its number and this
+        error.strerror = "; ".join((str(error.strerror), *map(printable, last[1:])))
+    elif len(last) > 1 or last[0] != text:
         head = last[0].removeprefix(f"{type(error).__name__}: ")
-        error.args = ("; ".join((printable(head), *map(printable, last[1:]))),)
+        error.args = (_Verbatim("; ".join((printable(head), *map(printable, last[1:])))),)
+
+
+class _Verbatim(str):
+    """A text that is itself where Python shows a text's representation: of a KeyError it does."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _behind_the_traceback(text: str) -> list[str]:
