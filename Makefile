@@ -21,6 +21,7 @@ nightly: .venv/ready
 	rm -f results/nightly.partial
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
 	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/faults/test_process_faults.py \
+	  tests/faults/test_signals.py tests/faults/test_hangs.py \
 	  tests/learning tests/data
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial $(BIN)/python -m pytest -n 2 -m "not learning" tests/mutations
 	$(BIN)/python -m pytest -m learning
