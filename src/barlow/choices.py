@@ -167,6 +167,26 @@ def workers(given: int | Auto, executor: str, machine: Machine) -> int:
     return machine.cores if executor == "in_memory" else max(1, min(8, machine.cores - 1))
 
 
+READ_AHEAD = 2
+"""Batches that each process that reads has ready or in the making: DataLoader's own number."""
+
+
+def workers_that_fit(wanted: int, batch_bytes: int, machine: Machine) -> int:
+    """As many of the processes that stream as shared memory has room for; 0 reads in the training process itself.
+
+    Beside what they read ahead, there is the batch of the step that is under way, and the one before it.
+
+    Args:
+        wanted: how many are asked for.
+        batch_bytes: of the crops of all views of this process's part of a batch.
+        machine: has the shared memory.
+    """
+    if machine.shared is None:
+        return wanted
+    room = machine.shared // max(1, batch_bytes) - 2
+    return max(0, min(wanted, room // READ_AHEAD))
+
+
 def mean_and_std(
     mean: Sequence[float] | Auto, std: Sequence[float] | Auto, measured: tuple[Sequence[float], Sequence[float]] | None
 ) -> tuple[list[float], list[float]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from barlow import exits, telling
+from barlow import ending, exits, telling
 from barlow.listing import ENTRIES
 from barlow.printable import printable, printable_lines
 from barlow.recipe.flags import FLAGS, meant, split_keys
@@ -218,7 +218,8 @@ def _launch(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError(f"--devices {arguments.devices}: at least 1")
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
-    from barlow.distributed import check_processes, launch
+    from barlow.distributed import check_processes
+    from barlow.launching import launch
     from barlow.machine import available_cores
     from barlow.recipe.request import chosen_recipe
 
@@ -311,7 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; every error is one line and an exit code that is not 0."""
     telling.open_closed_streams()
     try:
-        return _run(argv)
+        with ending.own_process():
+            return _run(argv)
     finally:
         telling.flush_or_give_up()
 

@@ -34,9 +34,6 @@ _parameters_of_ddp = inspect.signature(nn.parallel.DistributedDataParallel).para
 _SEND_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _parameters_of_ddp else "broadcast_buffers"
 _all_gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
 
-LAST_STEP_SECONDS = 600
-"""How long processes that were asked to stop may take for the step they are in, and for saving."""
-
 PR_SET_PDEATHSIG = 1
 """prctl(2)."""
 
@@ -55,6 +52,8 @@ class World:
     """Processes on this machine, this one included: they share its cores and its memory."""
     control: Any = None
     """Group for numbers that live on the CPU; None is the default group."""
+    board: Any = None
+    """A store in which each process writes what it is doing, by its rank; None where there is none."""
 
     @property
     def main(self) -> bool:
@@ -153,6 +152,26 @@ class World:
         distributed.broadcast(held, src=0, group=self.control)
         return bytes(held.tolist()).decode()
 
+    def post(self, text: str) -> None:
+        """Writes on the board what this process is doing. Nobody waits for it, and it may fail."""
+        with contextlib.suppress(RuntimeError):
+            if self.board is not None:
+                self.board.set(str(self.rank), text)
+
+    def posted(self) -> dict[int, str]:
+        """What the other processes have written last, by their ranks."""
+        found = {}
+        with contextlib.suppress(RuntimeError):
+            for rank in range(self.size) if self.board is not None else ():
+                if rank != self.rank and self.board.check([str(rank)]):
+                    found[rank] = self.board.get(str(rank)).decode()
+        return found
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
 
 _joined_so_far = itertools.count()
 
@@ -193,17 +212,21 @@ def joined(wanted: str) -> Iterator[World]:
         torch.cuda.set_device(device)
     on_gpu = device.type == "cuda"
     ours = not distributed.is_initialized()
+    board = None
     if ours:
         # What the processes told each other in an earlier group is still in the store, under torch's own names; the
         # processes of a later one would take it for new, and wait for each other for ever.
         store, rank, size = _meeting_place()
-        here = distributed.PrefixStore(f"barlow {next(_joined_so_far)}", store)
+        name = f"barlow {next(_joined_so_far)}"
+        here = distributed.PrefixStore(name, store)
+        # A connection of its own: on the other one the main thread may wait for a process that has stopped.
+        board = distributed.PrefixStore(f"{name} board", next(distributed.rendezvous("env://", timeout=PATIENCE))[0])
         distributed.init_process_group(
             "nccl" if on_gpu else "gloo", store=here, rank=rank, world_size=size, timeout=PATIENCE
         )
     try:
         control = distributed.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else None
-        yield World(device, distributed.get_rank(), size, neighbours, control)
+        yield World(device, distributed.get_rank(), size, neighbours, control, board)
         distributed.barrier(group=control)  # none leaves while another still waits for it
     except RuntimeError as error:
         lost = type(error) is RuntimeError and "gloo/transport" in str(error)
@@ -232,16 +255,9 @@ def _end_with_the_launcher() -> None:
 class Deserted(RuntimeError):
     """Another process has ended: what went wrong is for that one to tell."""
 
+    exit_code = exits.OUR_FAULT
     told = False
     """Whether somebody else says it: a launcher that has noticed, and has asked this process to stop as well."""
-
-
-class Stopped(RuntimeError):
-    """The processes of a launch were asked to stop, and did."""
-
-    exit_code = exits.STOPPED
-    told = True
-    """The processes have said so themselves."""
 
 
 def check_processes(processes: int, wanted: str, cores: int, batch_size: int | None) -> None:
@@ -264,51 +280,15 @@ def check_processes(processes: int, wanted: str, cores: int, batch_size: int | N
         World(device, size=processes).block(batch_size)
 
 
-def launch(processes: int, words: Sequence[str], cores: int) -> int:
-    """Runs `python -m barlow.cli WORDS` in several processes, which share the cores, by torchrun's own launcher.
+def meeting_place_for(processes: int) -> tuple[object, dict[str, str]]:
+    """A store in which so many processes on this machine find each other.
 
     Returns:
-        0, or the exit code of the first process that failed; the others are then ended.
-
-    Raises:
-        Stopped: on Ctrl-C or SIGTERM, passed on to the processes and waited for.
-        RuntimeError: a process was killed.
+        the store, which is there for as long as this object, and the environment that leads the processes to it.
     """
-    import logging
-
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    # What a process has to say about its failure it has said; the launcher's own report of it is 60 lines.
-    for name in list(logging.root.manager.loggerDict):
-        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(LAST_STEP_SECONDS))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"barlow-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.1,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "barlow.cli", *words)
-    except SignalException as error:
-        raise Stopped(str(error)) from error
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            raise RuntimeError(
-                f"process {rank} of {processes} was killed by signal {-failure.exitcode}, and the others were ended; "
-                "--resume goes on from the newest checkpoint"
-            ) from error
-        return int(failure.exitcode)
-    return 0
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return store, places | {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
 
 
 def _all_blocks(block: Tensor, size: int) -> Tensor:

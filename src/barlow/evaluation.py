@@ -121,7 +121,9 @@ def evaluate(
         ValueError: there is no run, no encoder or no labels, or the classes differ. One line says what to do.
         Interrupted: on Ctrl-C, SIGTERM and what else asks to stop. The features so far are kept.
     """
-    with listening():
+    say = unfailing(tell)
+    with listening(say) as requests:
+        requests.given_up = lambda: EMBEDDED
         try:
             return _evaluate(
                 run,
@@ -134,10 +136,13 @@ def evaluate(
                 augment=augment,
                 module=encoder,
                 out=None if out is None else Path(out),
-                say=unfailing(tell),
+                say=say,
             )
         except Asked as asked:
-            raise Interrupted("stopped; what was embedded is kept, and the same command goes on from there") from asked
+            raise Interrupted(f"stopped; {EMBEDDED}") from asked
+
+
+EMBEDDED = "what was embedded is kept, and the same command goes on from there"
 
 
 def _evaluate(

@@ -1,8 +1,11 @@
-"""How a command ends, as a number that a script or a scheduler reads (docs/reliability.md has the table).
+"""How a command ends, as a number that a script or a scheduler reads (docs/reliability.md has the table), and the
+signals that ask it to.
 
 The numbers are those of BSD's `sysexits.h` where it has one. An exception that ends a command says its number itself,
 in `exit_code`. One that says nothing is judged by its type in `code_of`.
 """
+
+import signal
 
 OK = 0
 USAGE = 2
@@ -25,6 +28,14 @@ STOPPED = 75
 """Stopped on request, and everything saved: the same command goes on. Schedulers read it as "run me again"."""
 AT_ONCE = 130
 """Ctrl-C a second time: stopped at once, without saving."""
+
+ASKS = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if (number := getattr(signal, name, None)) is not None
+)
+"""What asks to stop: Ctrl-C, `kill`, a terminal that was closed, and what schedulers send before a time limit. Slurm's
+`--signal=USR1@60` is one of them."""
 
 
 class NoInput(ValueError):

@@ -12,7 +12,7 @@ from barlow.data.folder import FolderSource
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.distributed import World, has_native_bf16
-from barlow.machine import available_cores, available_memory
+from barlow.machine import available_cores, available_memory, free_shared_memory
 
 PROBED = 32
 """Images that are read to learn size and colour."""
@@ -31,6 +31,9 @@ class Machine:
     """Bytes of free memory for this process."""
     half: bool
     """Whether the processor multiplies bfloat16 itself."""
+    shared: int | None = None
+    """Bytes of shared memory for this process (`/dev/shm`), through which processes that read hand on their batches;
+    None where it has no limit of its own."""
 
 
 def machine(world: World) -> Machine:
@@ -41,6 +44,7 @@ def machine(world: World) -> Machine:
         cores=max(1, available_cores() // world.neighbours),
         memory=available_memory() // world.neighbours,
         half=has_native_bf16(world.device),
+        shared=None if (free := free_shared_memory()) is None else free // world.neighbours,
     )
 
 

@@ -77,6 +77,38 @@ def available_memory() -> int:
     return 4 * 1024**3
 
 
+HANG_SECONDS = 300.0
+"""How long a run may make no step, unless its steps are longer than usual ones are."""
+
+
+def hang_seconds() -> float:
+    """Seconds without a step after which a run is taken to hang: `BARLOW_HANG_SECONDS`, or five minutes.
+
+    It is of the machine and not of the recipe: where disks are known to stall for longer, the machine's administrator
+    sets it once for all runs, and it changes no number.
+
+    Raises:
+        ValueError: what is set is no positive number.
+    """
+    text = os.environ.get("BARLOW_HANG_SECONDS", str(HANG_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"BARLOW_HANG_SECONDS is {text!r}: give a number of seconds, as in 300")
+    return seconds
+
+
+def free_shared_memory() -> int | None:
+    """Bytes that processes can still share with each other; None where there is no limit of its own (not on Linux)."""
+    try:
+        found = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return None
+    return found.f_bavail * found.f_frsize
+
+
 def hub() -> str:
     """The address of the Hugging Face hub, or of the copy of it that the user has named."""
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"

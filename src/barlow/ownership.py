@@ -15,6 +15,7 @@ _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
 FILES = re.compile(
     r"recipe\.yaml|run\.json|environment\.json|data\.json|images\.json|views\.png|metrics\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
+    r"|hang(-\d+)?\.txt"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
     r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"

@@ -1,5 +1,6 @@
 """From a recipe to a plan: looks at the images and the machine, replaces each `auto` by a value, and says why."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import Recipe
 from barlow.recipe.sections import DataSection
-from barlow.size import Size, size_of, words
+from barlow.size import Size, height_width, size_of, words
 from barlow.views.pipeline import ViewPipeline
 
 
@@ -82,10 +83,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         _check_fits(source, working, needed, machine)
         inventory, held = memory.hold(source, working, max_bad=data.max_bad, workers=threads, counted=counted)
         working = size_of(tuple(held.pixels.shape[2:]))
-        where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     else:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
-        where = f"streamed by {workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
     measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
     plan = resolved(
@@ -112,20 +111,19 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         )
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
+    plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
+    where = f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
+    if held is not None:
+        where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
-    sizing = [*reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
+    sizing = [*fewer, *reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
     return Prepared(
         plan,
         reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
         loader,
-        {
-            "sources": data.sources,
-            **inventory.as_dict(),
-            "executor": executor,
-            "working_size": working,
-            **values.as_dict(),
-        },
+        {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
+        | values.as_dict(),
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
@@ -144,6 +142,21 @@ def _tried(
         known_of = partial(_known, plan, pipeline, labels)
         trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
     return plan, labels
+
+
+def _with_shared_memory(
+    plan: Plan, pipeline: ViewPipeline, rows: int, machine: facts.Machine
+) -> tuple[Plan, list[str]]:
+    """The plan with as many processes that read as shared memory has room for, and a line where these are fewer.
+
+    The recipe keeps the number that it has: the run may go on where there is more room, and gives the same numbers.
+    """
+    pixels = sum(math.prod(height_width(size)) for size in pipeline.sizes)
+    batch = rows * plan.channels * pixels * (1 if plan.value_range is None else 2)
+    fitting = choices.workers_that_fit(plan.workers, batch, machine)
+    if plan.executor != "streaming" or fitting == plan.workers:
+        return plan, []
+    return replace(plan, workers=fitting), [reasons.of_shared_memory(plan.workers, fitting, batch, machine.shared or 0)]
 
 
 def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.Machine) -> None:

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow import beginning, checkpoints, fetching, preparation, storage
+from barlow import beginning, checkpoints, exits, fetching, preparation, storage
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data import image_digests
 from barlow.data.counting import Counted, not_shown
 from barlow.data.inventory import TooManyUnreadable
+from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.workers import WorkersLost
-from barlow.distributed import Deserted, World, joined
-from barlow.exits import Diverged
+from barlow.distributed import Deserted, World, first_process, joined
 from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
-from barlow.machine import environment
+from barlow.machine import environment, hang_seconds
 from barlow.main_guard import stop_if_imported_again
 from barlow.nets import weights
 from barlow.plan import Plan
@@ -35,10 +35,11 @@ from barlow.recipe.changes import override
 from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run
-from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, listening, memory_explained
+from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained, listening, memory_explained
 from barlow.telling import Say, silent, unfailing
 from barlow.train import Course, train
 from barlow.views.sheet import png
+from barlow.watchdog import FIRST_STEP, Watch, watching
 from barlow.watchers import Checkpointer, Counter, LiveLine, MetricsLog, ReplacedImages, Watcher
 from barlow.wording import in_arguments
 
@@ -112,7 +113,9 @@ def pretrain(
         objective if chosen.objective["kind"].startswith(CUSTOM) and not isinstance(objective, str) else None,
     )
     pretraining: _Pretraining | None = None
-    with listening() as requests, _told_by_the_launcher(requests), contextlib.ExitStack() as held:
+    tell, limit = unfailing(tell), hang_seconds()
+    speaks = tell if first_process() else silent
+    with listening(speaks) as requests, _told_by_the_launcher(requests), contextlib.ExitStack() as held:
         try:
             world = held.enter_context(joined(chosen.train.device))
             run = Run(Path(out))
@@ -123,9 +126,9 @@ def pretrain(
             if world.main:
                 held.enter_context(run.locked())
                 beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
-            tell = unfailing(tell)
             say = tell if world.main else silent
-            pretraining = _Pretraining(run, given, world, say, begun, tell, requests)
+            watch = held.enter_context(watching(world, run.path, tell, limit))
+            pretraining = _Pretraining(run, given, world, say, begun, tell, requests, watch)
             return pretraining.run_recipe(chosen, progress=progress and world.main)
         except Asked as asked:
             raise Interrupted(f"stopped {pretraining.where if pretraining else BEFORE}") from asked
@@ -139,7 +142,8 @@ def _told_by_the_launcher(requests: Requests) -> Iterator[None]:
     try:
         yield
     except Deserted as error:
-        error.told = requests.asked
+        if requests.asked:
+            error.told, error.exit_code = True, exits.STOPPED
         raise
 
 
@@ -160,6 +164,7 @@ class _Pretraining:
     tell: Say
     """Of every process, for what concerns its own images."""
     requests: Requests
+    watch: Watch
     where: str = BEFORE
     """How far it has come, for whoever asks to stop while nothing is under way."""
 
@@ -169,7 +174,7 @@ class _Pretraining:
             run.remove_leftovers()
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        counted = _counter() if progress else not_shown
+        counted = self.watch.counted(_counter() if progress else not_shown)
         with self._bad_images_listed():
             prepared = prepared_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
@@ -203,8 +208,10 @@ class _Pretraining:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         stop = StopIfAsked(self.requests, world, save, run, start, total)
         watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
-        with _explained(plan, run, stop):
+        stop.judged_by(self.watch, learner.settle)
+        with explained(plan, run, stop):
             self._train(learner, loader, course, watchers, stop)
+        self.watch.save = None
         self.where = AFTER.format(run.path)
         trained = finishing.finished(learner.method.encoder, world)
         if world.main:
@@ -224,7 +231,8 @@ class _Pretraining:
             with self.requests.finished_first():
                 # Several processes can only stop at the end of a step, together.
                 between = stream if self.world.size > 1 else self.requests.between(stream)
-                train(learner, between, course, [*watchers, stop])
+                judged = self.watch.steps(between, stop.step, loader.patience, _looks_at_all_images(learner))
+                train(learner, judged, course, [*watchers, stop])
         except Asked:
             learner.settle()
             stop.stop()
@@ -251,7 +259,8 @@ class _Pretraining:
             if broken := not_finite(tensors):
                 raise NonFinite(f"step {step}: {broken[0]} is not finite any more, so this state was not saved")
             mark = {**self.begun.identity.mark, "recipe": plan.recipe.as_dict()}
-            checkpoints.save(self.run.path, step, tensors, {"total": plan.recipe.train.steps, **mark, **rest})
+            with self.watch.saving_step(step):
+                checkpoints.save(self.run.path, step, tensors, {"total": plan.recipe.train.steps, **mark, **rest})
 
         return save
 
@@ -285,8 +294,10 @@ class _Pretraining:
 
     def _seconds(self, plan: Plan, loader: Loader) -> float:
         """The time of a step, the same for all processes."""
+        self.watch.doing("measuring the time of a step", FIRST_STEP * self.watch.limit)
         with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
             measured = seconds_per_step(build_learner(plan, self.world, loader, self.given.copied()), loader)
+        self.watch.doing("beginning")
         return float(self.world.share(repr(measured)))  # all make as many as the main process's clock allows
 
     def _begin(
@@ -347,6 +358,11 @@ class _Pretraining:
         return watchers
 
 
+def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:
+    """Whether the step of a batch begins with what an objective does before an epoch, however long that takes."""
+    return lambda batch: batch.begins_epoch and hasattr(learner.objective, "before_epoch")
+
+
 def _counter() -> Counter:
     from rich.console import Console
 
@@ -362,19 +378,3 @@ def prepared_alike(
         world.share(json.dumps(prepared.plan.recipe.as_dict()))
         return prepared
     return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)
-
-
-@contextlib.contextmanager
-def _explained(plan: Plan, run: Run, stop: StopIfAsked) -> Iterator[None]:
-    """What ends training in the middle, with what to do about it."""
-    try:
-        with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
-            yield
-    except Diverged as error:
-        rate = plan.recipe.optim.rate_per_256(plan.batch_size)
-        newest = max(checkpoints.folders(run.path))
-        raise NonFinite(
-            f"{error}. The checkpoint of step {newest} is good. To go on from its encoder at a third of the rate: "
-            f"barlow pretrain -c {run.path / 'recipe.yaml'} --init {run.path} --optim.lr_per_256 {rate / 3:.2g} "
-            "--out ANOTHER_FOLDER"
-        ) from error

@@ -58,6 +58,15 @@ def of(
     return lines
 
 
+def of_shared_memory(wanted: int, taken: int, batch_bytes: int, free: int) -> str:
+    """Why fewer processes read than were to."""
+    each = choices.READ_AHEAD * batch_bytes
+    return (
+        f"workers  {taken} in place of {wanted}: /dev/shm has {free / 1e6:.0f} MB free for this process, and each takes"
+        f" {each / 1e6:.3g} MB of it; a container gets more by --shm-size"
+    )
+
+
 @dataclass(frozen=True)
 class Values:
     """The range of values of a set, and where it comes from."""

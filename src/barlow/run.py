@@ -5,6 +5,7 @@ run.json           who the run is: its id, what was asked for, its recipe again,
 data.json          what was found, what was skipped and why
 images.json        a digest of each image, by which test images are found among them
 metrics.jsonl      one line per logged step, each with a digest of itself
+hang.txt           where the run was taken to hang: what each of its threads was doing
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept; the first, of step 0, before anything is trained
 start/             with --init: the weights that the run started from, in the same form as encoder/

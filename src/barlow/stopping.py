@@ -1,7 +1,10 @@
 """How a command ends before it is through: asked by a signal, by what it cannot do, or for want of memory."""
 
 import contextlib
+import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,23 +13,28 @@ from typing import Any, TypeVar
 
 import torch
 
-from barlow import exits
+from barlow import checkpoints, ending, exits
 from barlow.distributed import World
+from barlow.exits import ASKS, Diverged
+from barlow.learner import NonFinite
+from barlow.plan import Plan
 from barlow.run import Run
 from barlow.size import Size, words
+from barlow.telling import Say, silent
+from barlow.watchdog import Watch
 from barlow.watchers import Moment
 
 ONE_REQUEST_SECONDS = 0.5
 """Signals that come within this time of the first are the same request. Terminals, launchers and schedulers repeat it:
 Ctrl-C reaches `torchrun` and each of its processes, and then `torchrun` passes it on."""
 
-ASKS = tuple(
-    number
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-    if (number := getattr(signal, name, None)) is not None
-)
-"""What asks to stop: Ctrl-C, `kill`, a terminal that was closed, and what schedulers send before a time limit. Slurm's
-`--signal=USR1@60` is one of them."""
+ANSWER_SECONDS = 8.0
+"""How long a request may go unanswered. Then the main thread is stuck, or what it does is too long to be waited for,
+and the process is ended from beside it (`barlow.ending`)."""
+
+LONGEST_SECONDS = 25.0
+"""The same where it is known that waiting is worth it: while a checkpoint is written, or where steps are long. Slurm
+and Kubernetes kill after 30 s unless they are told otherwise."""
 
 
 class Interrupted(RuntimeError):
@@ -56,6 +64,10 @@ class Requests:
     times: list[float] = field(default_factory=list)
     finishing: bool = False
     """Whether something is under way that is finished first: a step of training."""
+    worth_waiting: Callable[[], bool] = lambda: False
+    """Whether what is under way is known to end, and to take longer than `ANSWER_SECONDS`."""
+    given_up: Callable[[], str] = lambda: "what was under way is lost; the same command goes on from before it"
+    """What ending the process from beside the main thread costs, and how to go on."""
 
     @property
     def asked(self) -> bool:
@@ -94,24 +106,102 @@ class Requests:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Requests]:
+def listening(say: Say = silent) -> Iterator[Requests]:
     """Signals that ask to stop are listened to in the body. Those that are ignored on purpose (`nohup`) stay ignored.
 
+    The main thread answers them. Where it does not within `ANSWER_SECONDS`, a thread beside it says so and ends the
+    process with `exits.STOPPED`, if it is a command's own.
+
     Outside of the main thread nothing can be listened to, and nothing ever asks.
+
+    Args:
+        say: receives the line when the process is ended so.
     """
     requests, previous = Requests(), dict[int, Any]()
-    for number in ASKS:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            continue
-        try:
-            previous[number] = signal.signal(number, requests.on_signal)
-        except ValueError:  # not the main thread
-            break
     try:
-        yield requests
+        with _Deadline(requests, say) if _in_main_thread() else contextlib.nullcontext():
+            for number in ASKS if _in_main_thread() else ():
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    previous[number] = signal.signal(number, requests.on_signal)
+            yield requests
     finally:
         for caught, handler in previous.items():
             signal.signal(caught, handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+class _Deadline:
+    """A thread that learns of requests without the main thread's help, and gives it so long to answer.
+
+    Python runs a handler only when the main thread is back in Python, which it may never be. But the moment a signal
+    arrives, its number is written where `signal.set_wakeup_fd` says, and another thread can read it there.
+    """
+
+    def __init__(self, requests: Requests, say: Say) -> None:
+        self._requests, self._say = requests, say
+        self._reading, self._writing = socket.socketpair()
+        self._writing.setblocking(False)
+        self._before = -1
+        self._thread = threading.Thread(target=self._wait, name="barlow deadline", daemon=True)
+
+    def __enter__(self) -> None:
+        global _woken
+        self._before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        _woken = True
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        global _woken
+        signal.set_wakeup_fd(self._before)
+        _woken = False
+        self._writing.send(b"\0")  # no signal has this number
+        self._thread.join()
+        self._reading.close()
+        self._writing.close()
+
+    def _wait(self) -> None:
+        first: float | None = None
+        again: float | None = None
+        while True:
+            self._reading.settimeout(None if first is None else 0.1)
+            try:
+                heard = self._reading.recv(64)
+            except TimeoutError:
+                heard = b""
+            now = time.monotonic()
+            if 0 in heard:
+                return
+            if any(number in ASKS for number in heard):
+                first = now if first is None else first
+                again = now if again is None and now - first > ONE_REQUEST_SECONDS else again
+            if again is not None and now - again > 1.0:
+                line = "stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one"
+                ending.end(exits.AT_ONCE, line, self._say)
+                return
+            if first is not None and now - first > self._patience():
+                seconds = f"{now - first:.0f} s"
+                ending.end(exits.STOPPED, f"asked to stop {seconds} ago: {self._requests.given_up()}", self._say)
+                return
+
+    def _patience(self) -> float:
+        return LONGEST_SECONDS if self._requests.worth_waiting() else ANSWER_SECONDS
+
+
+_woken = False
+"""Whether signals are written to a `_Deadline`."""
+
+
+def _deaf_in_a_fork() -> None:
+    """A process that reads images has the main process's socket: what asks that process to stop is not for this one."""
+    if _woken:
+        signal.set_wakeup_fd(-1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_deaf_in_a_fork)
 
 
 @dataclass
@@ -131,6 +221,27 @@ class StopIfAsked:
         if self.world.any(self.requests.asked) and moment.step < moment.total:
             moment.settle()
             self.stop()
+
+    def judged_by(self, watch: Watch, settle: Callable[[], None]) -> None:
+        """Tells those who look at the run from beside it what they may keep, and what they are to say.
+
+        Args:
+            watch: ends a run that hangs. Between two steps it may save first, which `settle` must allow.
+            settle: raises what is wrong with the steps so far.
+        """
+
+        def saved() -> str:
+            settle()
+            self.save(self.step)
+            return f"Saved at step {self.step}"
+
+        def go_on() -> str:
+            newest = max(checkpoints.folders(self.run.path))
+            return f"To go on from step {newest}: barlow pretrain --resume --out {self.run.path}"
+
+        watch.save, watch.go_on = saved if self.world.main else None, go_on
+        self.requests.worth_waiting = lambda: watch.saving or watch.usual > ANSWER_SECONDS / 2
+        self.requests.given_up = lambda: f"given up while {watch.now.what}. {go_on()}"
 
     def stop(self, why: str = "") -> None:
         """Saves, and ends training.
@@ -166,4 +277,20 @@ def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterato
             f"out of memory with batch {batch_size} of {words(image_size)}-pixel views and {encoder}; "
             "keep fewer images in memory at a time (--rows-in-memory, the loss stays that of the batch), lower "
             "--batch-size or --image-size, or take a smaller --encoder"
+        ) from error
+
+
+@contextlib.contextmanager
+def explained(plan: Plan, run: Run, stop: StopIfAsked) -> Iterator[None]:
+    """What ends training in the middle, with what to do about it."""
+    try:
+        with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
+            yield
+    except Diverged as error:
+        rate = plan.recipe.optim.rate_per_256(plan.batch_size)
+        newest = max(checkpoints.folders(run.path))
+        raise NonFinite(
+            f"{error}. The checkpoint of step {newest} is good. To go on from its encoder at a third of the rate: "
+            f"barlow pretrain -c {run.path / 'recipe.yaml'} --init {run.path} --optim.lr_per_256 {rate / 3:.2g} "
+            "--out ANOTHER_FOLDER"
         ) from error

@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import tiny
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from barlow import exits
+from barlow import cli, exits
 from barlow.data import workers
+from barlow.data.folder import FolderSource
+from barlow.data.loader import StreamingLoader
 from barlow.pretraining import pretrain
 from barlow.run import Run
 from barlow.stopping import Interrupted
@@ -31,14 +34,14 @@ class Numbers(Dataset[int]):
         return index
 
 
-def loader(done: int, timeout: float = 60.0) -> "DataLoader[int]":
-    return DataLoader(Numbers(), sampler=range(done, COUNT), batch_size=None, num_workers=2, timeout=timeout)
+def loader(done: int) -> "DataLoader[int]":
+    return DataLoader(Numbers(), sampler=range(done, COUNT), batch_size=None, num_workers=2, timeout=0.5)
 
 
-def signalled(number: int, at: tuple[int, ...], **options: Any) -> Iterator[tuple[int, list[str]]]:
+def signalled(number: int, at: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
     """The numbers, with a signal to the reading processes after some of them."""
     told: list[str] = []
-    for value in workers.served(lambda done: loader(done, **options), COUNT, told.append):
+    for value in workers.served(loader, COUNT, told.append):
         if int(value) in at:
             for process in multiprocessing.active_children():
                 os.kill(process.pid or 0, number)
@@ -53,8 +56,30 @@ def test_processes_that_are_killed_are_replaced_and_nothing_is_missed_or_repeate
     assert all("died and were replaced" in line for line in told)
 
 
-def test_processes_that_hang_are_replaced() -> None:
-    *_, (_, told) = served = list(signalled(signal.SIGSTOP, (3,), timeout=1.0))
+def test_a_process_that_is_killed_is_missed_long_before_one_that_hangs() -> None:
+    """A batch may be waited for for minutes, but not from a process that is not there any more."""
+    began = time.monotonic()
+    list(signalled(signal.SIGKILL, (5,)))
+    assert time.monotonic() - began < workers.LIMIT_SECONDS / 10
+
+
+def test_one_that_is_only_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Numbers):
+        def __getitem__(self, index: int) -> int:
+            time.sleep(1.5 if index == 4 else 0.0)
+            return index
+
+    def slow(done: int) -> "DataLoader[int]":
+        return DataLoader(Slow(), sampler=range(done, COUNT), batch_size=None, num_workers=2, timeout=0.2)
+
+    told: list[str] = []
+    assert [int(value) for value in workers.served(slow, COUNT, told.append)] == list(range(COUNT))
+    assert told == []
+
+
+def test_processes_that_hang_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "LIMIT_SECONDS", 1.0)
+    *_, (_, told) = served = list(signalled(signal.SIGSTOP, (3,)))
     assert [value for value, _ in served] == list(range(COUNT))
     assert len(told) == 1
     assert "did not answer and were replaced" in told[0]
@@ -73,8 +98,51 @@ def test_an_error_inside_of_a_process_is_that_error() -> None:
     def broken(done: int) -> "DataLoader[int]":
         return DataLoader(Broken(), sampler=range(COUNT), batch_size=None, num_workers=1)
 
-    with pytest.raises(RuntimeError, match="broken on purpose"):
+    with pytest.raises(RuntimeError) as caught:
         list(workers.served(broken, COUNT, lambda line: None))
+    assert str(caught.value) == "DataLoader worker: broken on purpose"
+    assert "in __getitem__" in caught.value.__notes__[0], "--debug shows where"
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (lambda: ZeroDivisionError("why"), exits.OUR_FAULT),
+        (lambda: OSError(5, "why"), exits.IO),
+        (lambda: KeyError("why"), exits.OUR_FAULT),
+    ],
+)
+def test_an_error_that_was_not_foreseen_is_one_line_with_the_image(
+    error: Callable[[], Exception],
+    code: int,
+    processes: int,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is raised in another process, whose traceback of forty lines is its text when it arrives."""
+    read = FolderSource.read
+
+    def failing(self: FolderSource, index: int, *rest: Any) -> Any:
+        if failing.armed and self.locate(index).endswith("007.png"):
+            raise error()
+        return read(self, index, *rest)
+
+    failing.armed = False
+    stream = StreamingLoader.stream
+
+    def armed(self: StreamingLoader, start: int, stop: int) -> Any:
+        failing.armed = True
+        return stream(self, start, stop)
+
+    monkeypatch.setattr(FolderSource, "read", failing)
+    monkeypatch.setattr(StreamingLoader, "stream", armed)
+    words = tiny.words(data__executor="streaming", data__workers=processes, train__steps=9)
+    assert cli.main(["pretrain", str(photos), "--out", str(tmp_path / "run"), *words]) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"barlow: .{0,12}why.{0,3}; it was reading \S*007\.png( \[.*\])?", last), last
 
 
 @pytest.mark.parametrize(

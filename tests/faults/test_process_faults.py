@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from commands import children
 
 from barlow import checkpoints, exits
 
@@ -39,22 +40,6 @@ def training(out: Path) -> None:
         time.sleep(0.05)
 
 
-def workers(launcher: subprocess.Popen[str]) -> list[int]:
-    """The processes that a launcher started, in the order of their rank."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            environment = dict(
-                part.split("=", 1) for part in (entry / "environ").read_text().split("\0") if "=" in part
-            )
-        except (OSError, ValueError, IndexError):
-            continue
-        if parent == launcher.pid and "RANK" in environment:
-            found[int(environment["RANK"])] = int(entry.name)
-    return [found[rank] for rank in sorted(found)]
-
-
 def test_what_is_wrong_for_all_is_said_once_and_in_one_line(data: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -79,7 +64,7 @@ def test_a_signal_stops_all_after_the_same_step_saved(asked: str, data: Path, tm
     out = tmp_path / "run"
     process = start(data, out, train__steps=LONG)
     training(out)
-    os.kill(process.pid if asked == "the launcher" else workers(process)[1], signal.SIGTERM)
+    os.kill(process.pid if asked == "the launcher" else children(process.pid)[1], signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert err.count("saved. To go on") == 1, err
@@ -94,7 +79,7 @@ def test_when_a_process_is_killed_the_others_end_and_one_line_says_so(rank: int,
     out = tmp_path / "run"
     process = start(data, out, train__steps=LONG, train__checkpoint_steps=1)
     training(out)
-    started = workers(process)
+    started = children(process.pid)
     os.kill(started[rank], signal.SIGKILL)
     killed = time.monotonic()
     _, err = process.communicate(timeout=60)
@@ -114,7 +99,7 @@ def test_when_the_launcher_is_killed_the_processes_save_and_end(data: Path, tmp_
     out = tmp_path / "run"
     process = start(data, out, train__steps=LONG)
     training(out)
-    started = workers(process)
+    started = children(process.pid)
     process.kill()
     process.communicate(timeout=30)
     deadline = time.monotonic() + 30

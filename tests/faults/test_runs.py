@@ -186,20 +186,6 @@ def test_a_checkpoint_of_a_newer_version_stops_and_renames_nothing(finished: Pat
 # --- Signals (R4) -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
-def test_each_signal_that_asks_to_stop_saves_and_the_same_command_goes_on(
-    name: str, photos: Path, tmp_path: Path
-) -> None:
-    words = ("pretrain", photos, "--out", tmp_path / "run", "--resume", *tiny.words(train__steps=100_000))
-    process = command(*words, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    wait_for(lambda: Run(tmp_path / "run").metrics(), process)
-    process.send_signal(getattr(signal, name))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == exits.STOPPED, err
-    assert re.search(r"stopped at step \d+ of 100000, saved\. To go on: ", err)
-
-
 def wait_for(ready: Callable[[], object], process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 120
     while not ready():

@@ -117,7 +117,7 @@ ONLY_IN = {
     r"torch\.distributed(\..*)?": ("Processes", {"distributed.py"}),
     r"print|sys\.std(out|err)\.write": ("Terminal", {"cli.py"}),
     r"argparse(\..*)?": ("Terminal", {"cli.py"}),
-    r"os\.(environ|getenv|putenv)(\..*)?": ("Environment", {"distributed.py", "machine.py", "cli.py"}),
+    r"os\.(environ|getenv|putenv)(\..*)?": ("Environment", {"distributed.py", "launching.py", "machine.py", "cli.py"}),
     r"torch\.(save|load)": ("No code from files", {"nets/origin.py"}),
     r"eval|exec|compile|__import__": ("No code from files", set()),
     r"yaml\.(load|full_load|unsafe_load|Loader|UnsafeLoader|FullLoader)": ("No code from files", set()),

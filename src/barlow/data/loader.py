@@ -139,6 +139,8 @@ class MemoryLoader:
         self.pixels = pixels.to(self.device)
         self.sizes, self.ids, self.pipeline, self.labels = sizes, ids, pipeline, labels
 
+    patience = 0.0  # nothing is waited for here (`StreamingLoader.patience`)
+
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1."""
         for step in range(start, stop):
@@ -252,6 +254,11 @@ class StreamingLoader:
             notes.clear()
             yield batch
 
+    @property
+    def patience(self) -> float:
+        """Seconds that processes that do not answer are waited for, in all, before it is said that they are lost."""
+        return workers.LIMIT_SECONDS * workers.MOST_FAILURES if self.workers else 0.0
+
     def all_rows(self) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
 
@@ -271,7 +278,7 @@ class StreamingLoader:
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
-            timeout=workers.LIMIT_SECONDS if self.workers else 0.0,
+            timeout=workers.LOOK_SECONDS if self.workers else 0.0,
             pin_memory=self.device.type == "cuda",  # from other memory a copy to the device is not asynchronous
             # Without it, DataLoader would take a number from torch's global generator.
             generator=torch.Generator().manual_seed(0),
@@ -341,6 +348,9 @@ class _CropDataset(Dataset[_Sample]):
                 id = int(self._ids[replacement(self._seed, epoch, wanted, attempt, len(self._ids))])
                 crop, row = self._cropper(np.array([id]), epoch), 0
                 continue
+            except Exception as error:  # none that is foreseen
+                error.add_note(f"it was reading {printable(self._source.locate(id))}")
+                raise
             return _Sample(id, crop(image.transpose(2, 0, 1), row), failures)
         return _Sample(wanted, [], failures)
 
