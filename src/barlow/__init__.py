@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
+    from barlow.objectives.simsiam import SimSiam as SimSiam
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
@@ -28,6 +29,7 @@ _HOME = {
     "MoCo": "barlow.objectives.moco",
     "Rotation": "barlow.objectives.rotation",
     "SimCLR": "barlow.objectives.simclr",
+    "SimSiam": "barlow.objectives.simsiam",
     "VICReg": "barlow.objectives.vicreg",
     "WMSE": "barlow.objectives.w_mse",
     "evaluate": "barlow.evaluation",
@@ -41,6 +43,7 @@ __all__ = [
     "MoCo",
     "Rotation",
     "SimCLR",
+    "SimSiam",
     "VICReg",
     "__version__",
     "evaluate",

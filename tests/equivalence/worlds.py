@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import barlow
 from barlow import objectives
 from barlow.data.loader import Batch
 from barlow.distributed import World, joined
@@ -28,7 +29,8 @@ from barlow.optim.optimizers import build_optimizer
 from barlow.train import Course, train
 from barlow.types import Rows
 
-TESTS = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 0))
+TESTS = os.pathsep.join(map(str, (*Path(__file__).parents[:2][::-1], Path(barlow.__file__).parents[1])))
+"""Where the processes find the tests, and the very package that this process has: another may be installed."""
 ROWS, WIDTH, SIDE = 24, 4, 6
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     kind: (lambda kind=kind: objectives.load(kind)()) for kind in ("barlow_twins", "vicreg", "w_mse")

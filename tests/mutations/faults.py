@@ -27,6 +27,7 @@ W_MSE = "objectives/test_w_mse.py::test_"
 SIMCLR = "objectives/test_simclr.py::test_"
 BYOL = "objectives/test_byol.py::test_"
 MOCO = "objectives/test_moco.py::test_"
+SIMSIAM = "objectives/test_simsiam.py::test_"
 ROTATION = "objectives/test_rotation.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
 WITH_STATE = "contracts/test_objectives_with_state.py::test_"
@@ -655,6 +656,50 @@ FAULTS = [
         "return torch.where(undirected, 2.0, (a - b).square().sum(dim=-1))",
         "return (a - b).square().sum(dim=-1)",
         (f"{BYOL}a_row_without_direction_has_a_cosine_of_zero_and_no_gradient[0.0]",),
+    ),
+    # --- SimSiam ------------------------------------------------------------------------------------------------------
+    Fault(
+        "SimSiam: the target gets a gradient",
+        "objectives/simsiam.py",
+        "in_float64(target.detach())",
+        "in_float64(target)",
+        (
+            f"{SIMSIAM}the_target_is_a_constant",
+            f"{OBJECTIVES}a_target_gets_no_gradient[simsiam]",
+        ),
+        fast=True,
+    ),
+    Fault(
+        "SimSiam: the loss is BYOL's distance, not the cosine",
+        "objectives/simsiam.py",
+        "(distance / 2 - 1).mean()",
+        "(distance - 1).mean()",
+        (
+            f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{SIMSIAM}published_gradient_of_the_prediction",
+            f"{SIMSIAM}{LOOPS}",
+        ),
+    ),
+    Fault(
+        "SimSiam: the cosine is made as large as it can be wrong, not right",
+        "objectives/simsiam.py",
+        "(distance / 2 - 1).mean()",
+        "(1 - distance / 2).mean()",
+        (
+            f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{SIMSIAM}published_gradient_of_the_prediction",
+            f"{SIMSIAM}{LOOPS}",
+        ),
+    ),
+    Fault(
+        "SimSiam: a dot product in place of the cosine",
+        "objectives/simsiam.py",
+        "distance = squared_distance(directions(in_float64(prediction)), aim)",
+        "distance = squared_distance(in_float64(prediction), aim)",
+        (
+            f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
+            f"{SIMSIAM}{LOOPS}",
+        ),
     ),
     # --- MoCo ---------------------------------------------------------------------------------------------------------
     Fault(

@@ -1,4 +1,4 @@
-"""An online network learns to predict a target network's embedding of another view: BYOL, MoCo."""
+"""An online network learns to predict a target network's embedding of another view: BYOL, MoCo, SimSiam."""
 
 import copy
 import math

@@ -27,7 +27,8 @@ class Head:
     - SimCLR (arXiv 2002.05709, released code): f, 128, without biases, `last_batch_norm="scale"`, `init_std=0.01`.
     - MoCo v2 (arXiv 2003.04297): f, 128, with all biases and without batch norm.
     - BYOL (arXiv 2006.07733), projector and predictor: 4096, 256, biases in the hidden layer and none in the last.
-    - SimSiam (arXiv 2011.10566), projector: 2048, 2048, 2048, without biases, `last_batch_norm="plain"`.
+    - SimSiam (arXiv 2011.10566, released code), projector: 2048, 2048, 2048, without biases, `last_batch_norm="plain"`;
+      predictor: 512, 2048, a bias in the last layer alone.
 
     Convention: Linear weights and biases start as torch starts them, uniform in ±1/√fan-in, unless `init_std` is given.
     That is how Barlow Twins, VICReg and W-MSE start.

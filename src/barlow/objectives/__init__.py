@@ -36,6 +36,7 @@ class Objective(Protocol):
       1. Row i of every argument comes from the same image. All are the global batch. Half precision is widened to
          float32 on the way in, and autocast is off.
       2. Every term is a scalar in the precision of the embeddings, already weighted. Nothing else adds to the loss.
+         It may be negative.
       3. It can be constructed without arguments: every hyper-parameter is a keyword with the paper's value. What
          depends on the run is asked for by ``build``: ``width``, ``images``, ``classes``, ``seed``.
       4. Tensors are all it knows: inputs are not modified; there is no ambient randomness, device, process group,
