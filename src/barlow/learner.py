@@ -148,6 +148,8 @@ class Learner:
         update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step()
         return Outcome(outputs, terms, rate, norm)
 
     def begin_epoch(self, views: int) -> None:
@@ -250,7 +252,7 @@ class Learner:
         }
         draws = isinstance(self.objective, nn.Module)
         with seeded(self.seed, f"objective {batch.step}", device) if draws else contextlib.nullcontext():
-            return self._comparison(groups, about | {"progress": progress})
+            return self._comparison(groups, about | {"progress": progress, "epoch": batch.epoch})
 
     def _share_gradients(self) -> None:
         """The mean over the processes of the gradients of the objective's own parameters.

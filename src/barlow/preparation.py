@@ -67,7 +67,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    data, (source, channels, found, values) = chosen.data, _opened(chosen, expected, machine, counted)
+    source, channels, found, values = _opened(chosen, expected, machine, counted)
+    chosen = _with_classes(chosen, source)
+    data = chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
@@ -188,6 +190,20 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
         raise RecipeError(f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME")
     changes = {f"encoder.{key}": value for key, value in asdict(origin.network).items()}
     return schema.check(override(chosen.as_dict(), changes)), origin.normalization
+
+
+def _with_classes(chosen: Recipe, source: ImageSource) -> Recipe:
+    """The recipe with a classifier of as many outputs as the images have classes, where its head is `auto`."""
+    if chosen.method.get("head") != "auto":
+        return chosen
+    labels = _labels(source)
+    if labels is None:
+        raise RecipeError(
+            f"method.head is auto, a classifier of the images' classes, and {source.name} has no labels: put the images "
+            "into one sub-folder for each class, or take a recipe that needs none"
+        )
+    resolved = asdict(chosen.build_method().resolved(int(labels.max()) + 1))
+    return schema.check(override(chosen.as_dict(), {"method.head": resolved["head"]}))
 
 
 def _opened(
