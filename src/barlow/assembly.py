@@ -80,6 +80,7 @@ def build_learner(
         eps=optim.eps,
         trust=optim.trust,
         clip=optim.clip,
+        rate_in_momentum=optim.rate_in_momentum,
         rules=optim.groups,
         fused=has_fused_kernels(optim.kind, world.device),
     )
@@ -97,9 +98,7 @@ def build_learner(
     )
 
 
-def _new_encoder(
-    plan: Plan, given: Given, say: Say, part: str = "encoder", **changes: Any
-) -> tuple[nn.Module, int]:
+def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]:
     """An encoder with its first weights, and how many features it has; see `barlow.methods.NewEncoder`."""
     section = plan.recipe.encoder
     other_network = changes.get("name", section.name) != section.name

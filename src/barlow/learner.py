@@ -252,7 +252,7 @@ class Learner:
         }
         draws = isinstance(self.objective, nn.Module)
         with seeded(self.seed, f"objective {batch.step}", device) if draws else contextlib.nullcontext():
-            return self._comparison(groups, about | {"progress": progress, "epoch": batch.epoch})
+            return self._comparison(groups, about | {"progress": progress})
 
     def _share_gradients(self) -> None:
         """The mean over the processes of the gradients of the objective's own parameters.

@@ -106,12 +106,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     )
     own = world.block(plan.batch_size)
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
-    if size not in pipeline.sizes:
-        raise RecipeError(
-            f"data.image_size is {words(size)} and the views are "
-            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
-            "set both, or the crops' size to auto"
-        )
+    _check_view_size(size, pipeline)
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
@@ -133,6 +128,16 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory.ids,
         inventory.digests,
     )
+
+
+def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
+    """Refuses a size of the images that no view has."""
+    if size not in pipeline.sizes:
+        raise RecipeError(
+            f"data.image_size is {words(size)} and the views are "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
+            "set both, or the crops' size to auto"
+        )
 
 
 def _tried(
@@ -199,8 +204,8 @@ def _with_classes(chosen: Recipe, source: ImageSource) -> Recipe:
     labels = _labels(source)
     if labels is None:
         raise RecipeError(
-            f"method.head is auto, a classifier of the images' classes, and {source.name} has no labels: put the images "
-            "into one sub-folder for each class, or take a recipe that needs none"
+            f"method.head is auto, a classifier of the images' classes, and {source.name} has no labels: put the "
+            "images into one sub-folder for each class, or take a recipe that needs none"
         )
     resolved = asdict(chosen.build_method().resolved(int(labels.max()) + 1))
     return schema.check(override(chosen.as_dict(), {"method.head": resolved["head"]}))

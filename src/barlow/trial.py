@@ -72,12 +72,12 @@ def check_asked(recipe: Recipe, objective: Objective, known: dict[str, Tensor], 
         RecipeError: one line names what is asked for and what is known.
     """
     kind = recipe.objective["kind"]
-    missing = [name for name in objectives.asks(objective, required=True) if name not in (*known, "progress", "epoch")]
+    missing = [name for name in objectives.asks(objective, required=True) if name not in (*known, "progress")]
     if missing:
         hint = "train on folders of classes" if "labels" in missing else "add the view op that tells it"
         raise RecipeError(
             f"the objective {kind} asks for {missing[0]!r}, and what is known of a step is "
-            f"{', '.join(known)}, progress, epoch: {hint}, or take another objective"
+            f"{', '.join(known)}, progress: {hint}, or take another objective"
         )
     of_one_view = [name for name in objectives.asks(objective) if name in told]
     if of_one_view and _given(recipe) == "one" and len(recipe.views) > 1:
@@ -126,7 +126,7 @@ def try_objective(
         generator = torch.Generator().manual_seed(0)
         groups = [tuple(torch.randn(rows, d, generator=generator) for d in group) for group in widths]
         try:
-            Comparison(objective)(groups, {"progress": 0.0, "epoch": 0, **known(rows)})
+            Comparison(objective)(groups, {"progress": 0.0, **known(rows)})
         except ValueError as error:
             return error
         return None

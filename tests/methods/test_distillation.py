@@ -212,18 +212,18 @@ def test_with_embeddings_each_group_has_what_the_prediction_was_made_from() -> N
 
 
 def test_barlow_twins_behind_a_stop_gradient_has_the_published_loss_and_gradients() -> None:
-    """The loss of two views is the same; its gradient with respect to the one is kept, and there is none of the other."""
+    """The loss of two views is the same; so is its gradient with respect to the one, and the other gets none."""
     a, b = (z.requires_grad_() for z in formula_batch(8, 4))
     loss = sum(BarlowTwins()(a, b).values())
     to_a, to_b = torch.autograd.grad(loss, (a, b))
-    assert float(loss) == pytest.approx(0.018605341319, rel=1e-9)
+    assert loss.item() == pytest.approx(0.018605341319, rel=1e-9)
     assert float(to_a.norm()) == pytest.approx(0.0064603351016, rel=1e-8)
     assert float(to_b.norm()) == pytest.approx(0.00819868470642, rel=1e-8)
     stopped = sum(BarlowTwins()(a, b.detach()).values())
-    assert float(stopped) == float(loss)
+    assert stopped.item() == loss.item()
     torch.testing.assert_close(torch.autograd.grad(stopped, a)[0], to_a, rtol=1e-10, atol=0)
     predictor = torch.eye(4, dtype=torch.float64)
     predictor[0, 1], predictor[2, 3] = 0.5, -0.3
     predicted = sum(BarlowTwins()(a @ predictor, b.detach()).values())
-    assert float(predicted) == pytest.approx(0.027769744345, rel=1e-9)
+    assert predicted.item() == pytest.approx(0.027769744345, rel=1e-9)
     assert float(torch.autograd.grad(predicted, a)[0].norm()) == pytest.approx(0.0348069450491, rel=1e-8)

@@ -51,7 +51,10 @@ def test_views_go_through_the_branches_in_turn() -> None:
 
 def test_the_branches_start_from_other_weights_and_both_are_trained() -> None:
     method: Any = branches()
-    for mine, its in ((method.encoder[1], method.other["encoder"][1]), (method.projector[0], method.other["projector"][0])):
+    for mine, its in (
+        (method.encoder[1], method.other["encoder"][1]),
+        (method.projector[0], method.other["projector"][0]),
+    ):
         assert not torch.equal(mine.weight, its.weight)
     ((a, b),) = method(rows()).groups
     (a - b).square().sum().backward()

@@ -29,7 +29,7 @@ def test_value_and_gradients_equal_the_loops_in_both_precisions(state: str, conv
     for precision, error in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         given = [x.to(precision).requires_grad_() for x in (p, z)]
         found = sum(BYOLVICReg(convention=convention)(given[0], t.to(precision), given[1]).values())  # type: ignore[arg-type]
-        assert float(found) == pytest.approx(float(reference), rel=error)
+        assert found.item() == pytest.approx(reference.item(), rel=error)
         ours = [g.double() for g in torch.autograd.grad(found, given)]
         assert relative_error(ours, gradients) < error
 

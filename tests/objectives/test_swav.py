@@ -7,7 +7,7 @@ from oracles.gradients import relative_error
 from oracles.vectors import STATES, batch_in
 
 from barlow.objectives._sinkhorn import sinkhorn
-from barlow.objectives.swav import SwAV, Swapping
+from barlow.objectives.swav import Swapping, SwAV
 
 
 def rows(*values: list[float]) -> torch.Tensor:
@@ -25,7 +25,7 @@ CODES = {
     (0.25, 3): (0.879702173958, 0.0567654485541, 0.596189499709),
     (0.25, 1): (0.906626399278, 0.0739952679228, 0.66220182947),
 }
-SMALL = {"prototypes": 5, "frozen_epochs": 0}
+SMALL = {"prototypes": 5}
 
 
 def built(width: int = 6, **changes: object) -> Swapping:
@@ -77,12 +77,12 @@ def test_no_epsilon_is_too_small_for_the_exponential() -> None:
 
 
 def of_scores(*scores: torch.Tensor, **changes: object) -> float:
-    """The loss of views with these scores: embeddings of three dimensions of which prototypes are the first two axes."""
+    """The loss of views with these scores: embeddings in three dimensions, of which two are the prototypes."""
     module = built(3, prototypes=2, **changes)
     with torch.no_grad():
         module.prototypes.copy_(torch.eye(3, dtype=torch.float64)[:2])
     views = [torch.cat([s, (1 - s.square().sum(1, keepdim=True)).sqrt()], dim=1) for s in scores]
-    return float(module([tuple(views)], epoch=0)["swapped"])
+    return module([tuple(views)], progress=0.0)["swapped"].item()
 
 
 S, T, SMALL_CROP = (
@@ -104,12 +104,12 @@ def test_published_losses() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_three_steps_equal_the_loops_in_value_gradients_and_queue(state: str, count: int) -> None:
     n, d, length = 4, 6, 8
-    module = built(d, queue=length, queue_from_epoch=0)
+    module = built(d, queue=length, queue_from=0.0)
     queues: list[list[torch.Tensor]] = [[], []]
     for step in range(4):
         views = views_in(state, n, d, count, step)
         leaves = [z.clone().requires_grad_() for z in views]
-        found = module([tuple(leaves)], epoch=0)["swapped"]
+        found = module([tuple(leaves)], progress=0.0)["swapped"]
         others = [z.clone().requires_grad_() for z in views]
         prototypes = module.prototypes.detach().clone().requires_grad_()
         in_use = [queue[:length] for queue in queues] if len(queues[0]) >= length else None
@@ -127,7 +127,7 @@ def test_in_float32_the_value_and_the_gradients_are_those_of_the_loops() -> None
     views = views_in("healthy", 5, 6, 3)
     module = SwAV(**SMALL).build(width=6, seed=0)  # type: ignore[arg-type]
     leaves = [z.float().requires_grad_() for z in views]
-    found = module([tuple(leaves)], epoch=0)["swapped"]
+    found = module([tuple(leaves)], progress=0.0)["swapped"]
     others = [z.clone().requires_grad_() for z in views]
     prototypes = module.prototypes.detach().double().requires_grad_()
     expected = oracle.swapped(others, prototypes)
@@ -135,17 +135,6 @@ def test_in_float32_the_value_and_the_gradients_are_those_of_the_loops() -> None
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     ours = [g.double() for g in torch.autograd.grad(found, [*leaves, module.prototypes])]
     assert relative_error(ours, torch.autograd.grad(expected, [*others, prototypes])) < 1e-4
-
-
-def test_frozen_prototypes_get_no_gradient_at_all() -> None:
-    module = built(frozen_epochs=2)
-    views = [z.requires_grad_() for z in views_in("healthy", 4, 6, 2)]
-    for epoch in (0, 1):
-        module([tuple(views)], epoch=epoch)["swapped"].backward()
-        assert module.prototypes.grad is None, "a gradient of zeros would let momentum and decay move them"
-    assert views[0].grad is not None
-    module([tuple(views)], epoch=2)["swapped"].backward()
-    assert module.prototypes.grad is not None
 
 
 def test_prototypes_start_with_length_1_and_have_it_again_after_every_update() -> None:
@@ -160,19 +149,19 @@ def test_prototypes_start_with_length_1_and_have_it_again_after_every_update() -
     assert torch.allclose(module.prototypes, expected, rtol=0, atol=1e-12)
 
 
-def test_a_queue_is_filled_from_its_epoch_on_and_used_once_it_is_full() -> None:
+def test_a_queue_is_filled_from_its_time_on_and_used_once_it_is_full() -> None:
     n, d = 4, 6
-    with_queue, without = built(queue=8, queue_from_epoch=3), built()
+    with_queue, without = built(queue=8, queue_from=0.5), built()
     views = [views_in("healthy", n, d, 2, step) for step in range(4)]
 
-    def loss(module: Swapping, step: int, epoch: int) -> float:
-        return float(module([tuple(views[step])], epoch=epoch)["swapped"])
+    def loss(module: Swapping, step: int, progress: float) -> float:
+        return module([tuple(views[step])], progress=progress)["swapped"].item()
 
-    assert loss(with_queue, 0, 2) == loss(without, 0, 2)
+    assert loss(with_queue, 0, 0.4) == loss(without, 0, 0.4)
     assert not with_queue.queue.any()
     for step in (0, 1):  # half full, then full
-        assert loss(with_queue, step, 3) == loss(without, step, 3)
-    assert loss(with_queue, 2, 3) != pytest.approx(loss(without, 2, 3), rel=1e-6)
+        assert loss(with_queue, step, 0.5) == loss(without, step, 0.5)
+    assert loss(with_queue, 2, 0.5) != pytest.approx(loss(without, 2, 0.5), rel=1e-6)
 
 
 def test_equal_embeddings_have_uniform_codes_and_cost_the_logarithm_of_the_prototypes() -> None:
@@ -180,15 +169,15 @@ def test_equal_embeddings_have_uniform_codes_and_cost_the_logarithm_of_the_proto
     z = torch.ones(8, 2)
     with torch.no_grad():
         module.prototypes.copy_(module.prototypes[:1].expand(3000, 2))
-    assert float(module([(z, z)], epoch=1)["swapped"]) == pytest.approx(math.log(3000), rel=1e-6)
+    assert module([(z, z)], progress=0.0)["swapped"].item() == pytest.approx(math.log(3000), rel=1e-6)
 
 
 def test_scales_of_rows_change_nothing() -> None:
     a, b = views_in("healthy", 6, 6, 2)
     module = built()
     scaled = a * torch.linspace(0.1, 30, 6, dtype=torch.float64)[:, None]
-    assert float(module([(scaled, b)], epoch=0)["swapped"]) == pytest.approx(
-        float(module([(a, b)], epoch=0)["swapped"]), rel=1e-12
+    assert module([(scaled, b)], progress=0.0)["swapped"].item() == pytest.approx(
+        module([(a, b)], progress=0.0)["swapped"].item(), rel=1e-12
     )
 
 
@@ -201,7 +190,7 @@ def test_scales_of_rows_change_nothing() -> None:
         ({"iterations": 0}, "iterations is 0"),
         ({"assigned": 0}, "assigned is 0"),
         ({"queue": -1}, "queue is -1"),
-        ({"frozen_epochs": -1}, "frozen_epochs is -1"),
+        ({"queue_from": 1.5}, "queue_from is 1.5: give a share of the run"),
     ],
 )
 def test_hyper_parameters_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
@@ -212,10 +201,10 @@ def test_hyper_parameters_out_of_range_are_refused(changes: dict[str, float], me
 def test_what_it_cannot_use_is_refused_with_what_to_do() -> None:
     z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).double()
     with pytest.raises(ValueError, match=r"2 groups: SwAV compares all views of a step"):
-        built()([(z, z), (z, z)], epoch=0)
+        built()([(z, z), (z, z)], progress=0.0)
     with pytest.raises(ValueError, match="2 views, and assigned is 3"):
-        built(assigned=3)([(z, z)], epoch=0)
+        built(assigned=3)([(z, z)], progress=0.0)
     with pytest.raises(ValueError, match="embeddings of 6 features, and prototypes built for 5"):
-        built(5)([(z, z)], epoch=0)
-    with pytest.raises(ValueError, match="a batch of 4 does not divide a queue of 10: .* or a queue of 8, a multiple"):
-        built(queue=10)([(z, z)], epoch=0)
+        built(5)([(z, z)], progress=0.0)
+    with pytest.raises(ValueError, match=r"a batch of 4 does not divide a queue of 10: .* or a queue of 8, a multiple"):
+        built(queue=10)([(z, z)], progress=0.0)

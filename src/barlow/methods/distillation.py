@@ -30,11 +30,11 @@ class Distillation:
     The target is a slow copy of the encoder and projector: after every update
     t ← τ t + (1 - τ) online, over parameters. With a cosine, τ rises from `momentum` to 1:
     τ = 1 - (1 - momentum) (1 + cos(π · progress)) / 2. Without a momentum (null) the target is the online network
-    itself behind a stop-gradient, as in SimSiam; or without one (`stop_gradient: false`), where only the predictor makes
-    the two sides differ, as in an ablation of Barlow Twins.
+    itself behind a stop-gradient, as in SimSiam; or without one (`stop_gradient: false`), where only the predictor
+    makes the two sides differ, as in an ablation of Barlow Twins.
 
-    For an objective that looks at the embeddings as well, `with_embeddings: true` makes each group (p, t, z), with z the
-    online projector's embedding that p was made from.
+    For an objective that looks at the embeddings as well, `with_embeddings: true` makes each group (p, t, z), with z
+    the online projector's embedding that p was made from.
 
     Source: Grill et al., BYOL (arXiv 2006.07733); google-deepmind/deepmind-research byol/ at 4822a45. He et al., MoCo
         (arXiv 1911.05722); facebookresearch/moco at 87e36d3. Chen and He, SimSiam (arXiv 2011.10566).

@@ -32,8 +32,8 @@ class Siamese:
     Source: Barlow Twins and VICReg, released code: each view takes a forward pass of its own through both networks
         (`each_view`). W-MSE, released code: the encoder takes the views one by one; the projector takes all of them in
         one pass, so that its batch norm normalises over all views together (`all_views`). Multi-crop: SwAV (arXiv
-        2006.09882), section 3.3; facebookresearch/swav at 06b1b7c, src/resnet50.py, whose encoder takes each size in one
-        pass and whose head takes all views in one.
+        2006.09882), section 3.3; facebookresearch/swav at 06b1b7c, src/resnet50.py, whose encoder takes each size in
+        one pass and whose head takes all views in one.
     Deviation: Barlow Twins, VICReg and W-MSE were published without small crops; the mean over the pairs with a large
         view is ours.
 

@@ -56,8 +56,8 @@ class TwoBranches:
     def __post_init__(self) -> None:
         if self.other_projector is not None and self.other_projector.widths[-1] != self.projector.widths[-1]:
             raise ValueError(
-                f"the projectors end in {self.projector.widths[-1]} and {self.other_projector.widths[-1]} features, and "
-                "embeddings of both branches are compared: give both the same last width"
+                f"the projectors end in {self.projector.widths[-1]} and {self.other_projector.widths[-1]} features, "
+                "and embeddings of both branches are compared: give both the same last width"
             )
 
     def widths(self, views: int) -> list[tuple[int, ...]]:

@@ -30,9 +30,8 @@ class Objective(Protocol):
       - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
-    tells, such as ``rotation`` (int64 tensors of shape (n,), of the global batch), ``progress`` (a float: the share of
-    the run that is done before this step, 0 at the first) and ``epoch`` (an int, counted from 0). One that has a
-    default is given where it is known.
+    tells, such as ``rotation`` (int64 tensors of shape (n,), of the global batch), and ``progress`` (a float: the share
+    of the run that is done before this step, 0 at the first). One that has a default is given where it is known.
 
     Contract (tests/contracts/test_objectives.py puts every file of the folder under it):
       1. Row i of every argument comes from the same image. All are the global batch. Half precision is widened to

@@ -12,8 +12,8 @@ Scores = Float[Tensor, "n k"]
 def sinkhorn(scores: Scores, epsilon: float, iterations: int) -> Float[Tensor, "n k"]:
     """Soft assignments of rows to prototypes, near those of exp(scores / epsilon) that fill every prototype equally.
 
-    Q = exp(scores / epsilon); then, again and again: each prototype's column is divided by its sum, and each row by its.
-    The result has rows that sum to 1 exactly. The columns sum to n / k nearly, the better the more iterations.
+    Q = exp(scores / epsilon); then, again and again, each prototype's column is divided by its sum, and each row by its
+    own. The result has rows that sum to 1 exactly. The columns sum to n / k nearly, the better the more iterations.
 
     Source: Cuturi, Sinkhorn distances (arXiv 1306.0895); Caron et al., SwAV (arXiv 2006.09882), section 3.1 and
         listing 1; facebookresearch/swav at 06b1b7c, main_swav.py.

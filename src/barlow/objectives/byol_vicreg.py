@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from barlow.objectives._inputs import check_non_negative, check_one_of
-from barlow.objectives.byol import BYOL
-from barlow.objectives.vicreg import VICReg
+from barlow.objectives._covariance import check_hinge, hinge_and_covariance
+from barlow.objectives._directions import prediction_error
+from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision
 from barlow.types import Embedding, Terms
 
 __all__ = ["BYOLVICReg"]
@@ -55,19 +55,15 @@ class BYOLVICReg:
 
     def __post_init__(self) -> None:
         check_non_negative(variance=self.variance, covariance=self.covariance)
+        check_hinge(self.gamma, self.eps)
         check_one_of(get_args(Convention), convention=self.convention)
-        self._spread()
 
     def __call__(self, p: Embedding, t: Embedding, z: Embedding) -> Terms:
-        distance = BYOL()(p, t)["distance"]
-        spread = self._spread()(z, z)
-        return {
-            "distance": distance if self.convention == "byol" else distance / 4 - 1,
-            "variance": spread["variance"],
-            "covariance": spread["covariance"],
-        }
-
-    def _spread(self) -> VICReg:
-        return VICReg(
-            invariance=0, variance=self.variance, covariance=self.covariance, gamma=self.gamma, eps=self.eps
-        )
+        with full_precision((p, t, z)) as (prediction, target, embedding):
+            error, dtype = prediction_error(prediction, target), prediction.dtype
+            hinge, energy = hinge_and_covariance(embedding, self.gamma, self.eps)
+            return {
+                "distance": 2 * error if self.convention == "byol" else error / 2 - 1,
+                "variance": (self.variance * hinge).to(dtype),
+                "covariance": (self.covariance * 2 * energy).to(dtype),
+            }

@@ -35,8 +35,9 @@ class SwAV:
         queue's rows in front where it is in use; only the batch's own codes are learned from. The prototypes have
         length 1 before every step, and the gradient does not pass through that scaling. Computed in float64 (float32 on
         devices without it); the queue is kept in float32.
-    Deviation: the paper freezes the prototypes for a number of steps, one epoch's in its recipes; here it is a number
-        of epochs. A row up to 1e-12 long has no direction; its similarities are 0 and it gets no gradient.
+        The paper does not train the prototypes at first: a recipe says that by a rule for `objective.prototypes` with
+        `frozen_until`.
+    Deviation: a row up to 1e-12 long has no direction; its similarities are 0 and it gets no gradient.
 
     Args:
         prototypes: how many, about ten times the classes one expects; fewer than a batch or a queue has rows.
@@ -47,8 +48,7 @@ class SwAV:
         assigned: how many views have codes, from the first on.
         queue: rows of earlier embeddings, kept for each assigned view, that help to share out a small batch. It is a
             multiple of the batch; 0: none. It is used once it is full.
-        queue_from_epoch: epoch, counted from 0, from which the queue is filled.
-        frozen_epochs: epochs in which the prototypes are not trained.
+        queue_from: share of the run, in [0, 1], after which the queue begins to be filled; 0.0375 is epoch 15 of 400.
 
     Raises:
         ValueError: hyper-parameters out of range; more than one group, or no more views than one; embeddings of another
@@ -57,7 +57,7 @@ class SwAV:
     Example:
         >>> objective = SwAV(prototypes=4).build(width=3, seed=0)
         >>> z = torch.ones(8, 3)
-        >>> round(objective([(z, z)], epoch=1)["swapped"].item(), 1) > 0
+        >>> round(objective([(z, z)], progress=0.0)["swapped"].item(), 1) > 0
         True
     """
 
@@ -67,8 +67,7 @@ class SwAV:
     iterations: int = 3
     assigned: int = 2
     queue: int = 0
-    queue_from_epoch: int = 15
-    frozen_epochs: int = 1
+    queue_from: float = 0.0375
 
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature, epsilon=self.epsilon)
@@ -77,11 +76,11 @@ class SwAV:
             ("iterations", self.iterations, 1, 1000),
             ("assigned", self.assigned, 1, 1000),
             ("queue", self.queue, 0, MOST),
-            ("queue_from_epoch", self.queue_from_epoch, 0, MOST),
-            ("frozen_epochs", self.frozen_epochs, 0, MOST),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}: give a whole number from {least} to {most:,}")
+        if not 0 <= self.queue_from <= 1:
+            raise ValueError(f"queue_from is {self.queue_from}: give a share of the run, from 0 to 1")
 
     def build(self, *, width: int, seed: int) -> "Swapping":
         """The prototypes and the queue, for embeddings of `width` features."""
@@ -97,13 +96,13 @@ class Swapping(nn.Module):
         super().__init__()
         self.section = section
         generator = torch.Generator().manual_seed(seed)
-        bound = width**-0.5  # as torch starts a Linear layer; only the directions count
-        uniform = torch.rand(section.prototypes, width, generator=generator) * 2 * bound - bound
+        # Torch starts a Linear layer uniform in a cube; of what length does not matter here.
+        uniform = torch.rand(section.prototypes, width, generator=generator) * 2 - 1
         self.prototypes = nn.Parameter(directions(uniform))
         if section.queue:
             self.register_buffer("queue", torch.zeros(section.assigned, section.queue, width))
 
-    def forward(self, groups: list[tuple[Embedding, ...]], *, epoch: int) -> Terms:
+    def forward(self, groups: list[tuple[Embedding, ...]], *, progress: float) -> Terms:
         s = self.section
         if len(groups) != 1:
             raise ValueError(f"{len(groups)} groups: SwAV compares all views of a step, give [(z1, z2, ...)]")
@@ -111,8 +110,6 @@ class Swapping(nn.Module):
             self._check(views, s.assigned)
             u = [directions(in_float64(z)) for z in views]
             prototypes = in_float64(self.prototypes)
-            if epoch < s.frozen_epochs:
-                prototypes = prototypes.detach()
             scores = [view @ prototypes.T for view in u]
             codes = [self._codes(i, scores[i], prototypes) for i in range(s.assigned)]
             predictions = [F.log_softmax(score / s.temperature, dim=1) for score in scores]
@@ -121,7 +118,7 @@ class Swapping(nn.Module):
                 for i, code in enumerate(codes)
             ]
             swapped = mean(terms).to(views[0].dtype)
-            if s.queue and epoch >= s.queue_from_epoch:
+            if s.queue and progress >= s.queue_from:
                 self._enqueue(u[: s.assigned])
             return {"swapped": swapped}
 
