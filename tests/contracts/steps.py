@@ -90,6 +90,7 @@ def cases() -> dict[str, Case]:
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
+        "simsiam, stop-gradient alone": Case("distillation", objective("simsiam"), keys={"momentum": None}),
         "byol, constant momentum": Case("distillation", objective("byol"), keys={"momentum_schedule": "constant"}),
         "moco, one direction": Case("distillation", objective("moco"), keys={"symmetric": False, "predictor": None}),
         "vicreg on predictions and targets": Case("distillation", objective("vicreg")),

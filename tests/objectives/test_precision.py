@@ -27,6 +27,7 @@ from oracles import classification as classification_loops
 from oracles import moco as moco_loops
 from oracles import plain
 from oracles import simclr as simclr_loops
+from oracles import simsiam as simsiam_loops
 from oracles import vicreg as vicreg_loops
 from oracles import w_mse as w_mse_loops
 from oracles.gradients import Loss, relative_error, terms_and_gradients
@@ -38,6 +39,7 @@ from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
 from barlow.objectives.moco import MoCo
 from barlow.objectives.simclr import SimCLR
+from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
 
@@ -126,6 +128,7 @@ def _classes(loss: Callable[..., torch.Tensor], **options: str) -> Loss:
 CONTRASTS = {
     "simclr": _case(SimCLR, plain.simclr, simclr_loops.simclr),
     "byol": Case(BYOL(), plain.byol, byol_loops.byol),
+    "simsiam": Case(SimSiam(), plain.simsiam, simsiam_loops.simsiam),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
     "cross_entropy": Case(

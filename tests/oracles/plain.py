@@ -159,6 +159,10 @@ def byol(p: Tensor, t: Tensor) -> dict[str, Tensor]:
     return {"distance": 2 * (_unit(p) - _unit(t.detach())).square().sum() / len(p)}
 
 
+def simsiam(p: Tensor, t: Tensor) -> dict[str, Tensor]:
+    return {"negative_cosine": -(_unit(p) * _unit(t.detach())).sum() / len(p)}
+
+
 def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> dict[str, Tensor]:
     """Of one group, against a queue of keys of length 1."""
     u = _unit(q)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from barlow import cli
+from barlow import cli, objectives
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.flags import FLAGS, as_keys
@@ -51,7 +51,7 @@ def test_an_unknown_argument_and_two_budgets_are_refused() -> None:
         chosen_recipe(steps=3, minutes=1)
 
 
-@pytest.mark.parametrize("kind", ["vicreg", "simclr", "byol", "moco", "rotation", "barlow_twins_cross_entropy"])
+@pytest.mark.parametrize("kind", objectives.kinds())
 def test_an_objective_alone_takes_its_small_recipe_or_says_that_nobody_published_this(kind: str) -> None:
     chosen = chosen_recipe("photos", objective=kind)
     assert chosen.objective["kind"] == kind

@@ -23,7 +23,7 @@ from barlow.recipe.schema import Recipe
 
 NAMES = [name for name in files.names() if "/" in name]
 RECIPES = Path(barlow.__file__).parent / "recipes"
-OTHERS = [f"cifar10/{kind}" for kind in ("byol", "moco_v2", "rotation", "simclr")]
+OTHERS = [*(f"cifar10/{kind}" for kind in ("byol", "moco_v2", "rotation", "simclr", "simsiam")), "imagenet/simsiam"]
 """Of methods that the three papers are compared with."""
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
@@ -151,6 +151,8 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
         },
     ),
     "cifar10/moco_v2": (CIFAR, 97, {0: (0.06, 0.06), 9_700: (0.03, 0.03)}),  # 0.06 at batch 512, a cosine to 0
+    "cifar10/simsiam": (CIFAR, 97, {0: (0.06, 0.06), 38_800: (0.03, 0.03), 77_599: (0, 0)}),  # 0.03 × 512 / 256, to 0
+    "imagenet/simsiam": (IMAGENET, 2502, {0: (0.1, 0.1), 125_100: (0.05, 0.05), 250_199: (0, 0)}),  # 0.05 × 512 / 256
     "cifar10/rotation": (  # 0.1 at batch 128, × 0.2 after epochs 60, 120 and 160 of 200
         CIFAR,
         390,
@@ -202,10 +204,12 @@ def test_rates_are_the_published_ones(name: str) -> None:
     total = round(epochs * epoch)
     schedule = chosen.schedule.build(total, epoch)
     groups = dict(groups_of(chosen))
-    assert list(groups) == ["matrices", "vectors"]
+    assert list(groups)[:2] == ["matrices", "vectors"]
+    falling = [group for group in groups.values() if group.get("schedule") != "constant"]
+    assert len(falling) == 2
     for step, expected in golden.items():
         rate = chosen.optim.peak(batch) * schedule(step, total)
-        rates = [rate * group["lr_scale"] for group in groups.values()]
+        rates = [rate * group["lr_scale"] for group in falling]
         assert rates == pytest.approx(expected, rel=1e-5, abs=1e-10), step
 
 
@@ -216,11 +220,23 @@ def test_rates_are_the_published_ones(name: str) -> None:
         ("cifar10/byol", [1e-5, 0.0]),
         ("cifar10/moco_v2", [5e-4, 5e-4]),
         ("cifar10/rotation", [5e-4, 5e-4]),
+        ("cifar10/simsiam", [5e-4, 5e-4]),
+        ("imagenet/simsiam", [1e-4, 1e-4]),
     ],
 )
 def test_weight_decay_of_other_methods_is_the_published_one(name: str, decays: list[float]) -> None:
     groups = dict(groups_of(published(name)))
     assert [groups[group]["weight_decay"] for group in ("matrices", "vectors")] == decays
+
+
+@pytest.mark.parametrize(("name", "peak", "decay"), [("cifar10/simsiam", 0.06, 5e-4), ("imagenet/simsiam", 0.1, 1e-4)])
+def test_simsiams_predictor_keeps_the_peak_rate_and_is_decayed(name: str, peak: float, decay: float) -> None:
+    groups = dict(groups_of(published(name)))
+    assert list(groups) == ["matrices", "vectors", "predictor.* matrices", "predictor.* vectors"]
+    for group in list(groups.values())[2:]:
+        assert group["schedule"] == "constant"
+        assert group["lr"] == pytest.approx(peak)
+        assert group["weight_decay"] == decay
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -358,13 +374,18 @@ def test_the_projector_has_the_published_number_of_parameters(name: str) -> None
         ("cifar10/byol", "predictor", 257 * 4096 + 2 * 4096 + 4097 * 256),
         ("cifar10/moco_v2", "projector", 513 * 512 + 513 * 128),
         ("cifar10/rotation", "head", 513 * 4),
+        ("cifar10/simsiam", "projector", 512 * 2048 + 2 * 2048 + 2048 * 2048),
+        ("cifar10/simsiam", "predictor", 2048 * 512 + 2 * 512 + 513 * 2048),
+        ("imagenet/simsiam", "projector", 3 * 2048 * 2048 + 2 * 2 * 2048),
+        ("imagenet/simsiam", "predictor", 2048 * 512 + 2 * 512 + 513 * 2048),
     ],
 )
 def test_the_heads_of_other_methods_have_the_published_number_of_parameters(
     name: str, head: str, parameters: int
 ) -> None:
     method = published(name).build_method()
-    width = method.projector.widths[-1] if head == "predictor" else 512
+    features = FEATURES[published(name).encoder.name]
+    width = method.projector.widths[-1] if head == "predictor" else features
     with torch.device("meta"):
         assert count(getattr(method, head).build(width, 0, head)) == parameters
 
@@ -393,7 +414,7 @@ def test_stems_are_those_of_the_sets() -> None:
         encoder = published(name).encoder
         assert encoder.stem == wanted.get(name.split("/")[0], "as_is")
         assert encoder.name == ("resnet50" if name.startswith("imagenet/") else "resnet18")
-        assert encoder.zero_init_last == name.startswith("imagenet/")
+        assert encoder.zero_init_last == (name.startswith("imagenet/") or name == "cifar10/simsiam")
 
 
 # Of each W-MSE set, as htdt/self-supervised has them (datasets/*.py at d9662c8).
@@ -423,6 +444,11 @@ def test_the_objectives_of_other_methods_are_the_published_ones() -> None:
     assert (moco["momentum"], moco["momentum_schedule"], moco["symmetric"]) == (0.99, "constant", False)
     assert published("cifar10/moco_v2").train.batch_size == 8 * moco["batch_norm_rows"], "eight groups"
     assert [op["kind"] for op in published("cifar10/rotation").views[0]][-1] == "random_rotate90"
+    for name in ("cifar10/simsiam", "imagenet/simsiam"):
+        assert published(name).objective == {"kind": "simsiam"}
+        simsiam = published(name).method
+        assert (simsiam["kind"], simsiam["momentum"], simsiam["symmetric"]) == ("distillation", None, True)
+        assert (simsiam["projector"]["last_batch_norm"], simsiam["predictor"]["last_batch_norm"]) == ("plain", "none")
 
 
 def test_the_objectives_are_the_published_ones() -> None:
@@ -478,6 +504,23 @@ def test_cifar_views_are_solo_learns_flipped_last_and_never_blurred() -> None:
         assert [twins[1][3]["p"], vicreg[0][3]["p"], vicreg[1][3]["p"]] == [0.2, 0.1, 0.1]
 
 
+def test_simsiam_s_views_are_those_of_moco_v2_and_blurred_on_imagenet_alone() -> None:
+    plain = ["random_resized_crop", "color_jitter", "grayscale", "horizontal_flip"]
+    assert ops_of("cifar10/simsiam") == [plain, plain]
+    blurred = [*plain[:3], "gaussian_blur", "horizontal_flip"]
+    assert ops_of("imagenet/simsiam") == [blurred, blurred]
+    for name in ("cifar10/simsiam", "imagenet/simsiam"):
+        first, second = published(name).views
+        assert first == second
+        assert list(first[0]["scale"]) == [0.2, 1.0]
+        assert [first[1][key] for key in ("p", "brightness", "contrast", "saturation", "hue")] == [
+            0.8, 0.4, 0.4, 0.4, 0.1,
+        ]  # fmt: skip
+        assert (first[2]["p"], first[-1]["p"]) == (0.2, 0.5)
+    assert (blur := published("imagenet/simsiam").views[0][3])["p"] == 0.5
+    assert list(blur["sigma"]) == [0.1, 2.0]
+
+
 def test_w_mse_changes_colours_before_it_crops_and_blurs_imagenet_alone() -> None:
     for name in (name for name in NAMES if "w_mse" in name):
         views = published(name).views
@@ -496,9 +539,11 @@ def test_w_mse_changes_colours_before_it_crops_and_blurs_imagenet_alone() -> Non
 
 def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
     of_others = {"byol": (1000, 256), "moco_v2": (200, 512), "rotation": (200, 128), "simclr": (1000, 512)}
+    of_others = {f"cifar10/{kind}": sizes for kind, sizes in of_others.items()}
+    of_others |= {"cifar10/simsiam": (800, 512), "imagenet/simsiam": (100, 512)}
     for name in OTHERS:
         train = published(name).train
-        assert (train.epochs, train.batch_size) == of_others[name.removeprefix("cifar10/")]
+        assert (train.epochs, train.batch_size) == of_others[name]
     for name in PAPERS:
         images, kind = name.split("/")
         chosen = published(name)
@@ -520,3 +565,6 @@ def test_where_there_is_no_official_recipe_the_file_says_so() -> None:
             file = RECIPES / images / f"{kind}.yaml"
             text = file.read_text(encoding="utf-8")
             assert f"# The authors of {method} published no recipe for CIFAR" in text
+    simsiam = published("cifar10/simsiam").source
+    assert simsiam.code.startswith("facebookresearch/simsiam@")
+    assert "there is none for CIFAR-10" in simsiam.code

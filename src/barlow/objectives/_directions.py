@@ -20,9 +20,9 @@ def directions(z: Embedding) -> Embedding:
 
 
 def prediction_error(p: Embedding, t: Embedding) -> Scalar:
-    """The mean over rows of 2 - 2 cos(p, t), the target a constant, in the precision of the prediction."""
+    """The mean over rows of 2 - 2 cos(p, t), the target a constant, in float64 (float32 on devices without it)."""
     aim = directions(in_float64(t.detach()))
-    return squared_distance(directions(in_float64(p)), aim).mean().to(p.dtype)
+    return squared_distance(directions(in_float64(p)), aim).mean()
 
 
 def squared_distance(a: Float[Tensor, "*rows d"], b: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:

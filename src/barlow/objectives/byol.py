@@ -40,4 +40,4 @@ class BYOL:
 
     def __call__(self, p: Embedding, t: Embedding) -> Terms:
         with full_precision((p, t), fewest=1) as (prediction, target):
-            return {"distance": 2 * prediction_error(prediction, target)}
+            return {"distance": (2 * prediction_error(prediction, target)).to(prediction.dtype)}

@@ -63,7 +63,7 @@ class BYOLVICReg:
             error, dtype = prediction_error(prediction, target), prediction.dtype
             hinge, energy = hinge_and_covariance(embedding, self.gamma, self.eps)
             return {
-                "distance": 2 * error if self.convention == "byol" else error / 2 - 1,
+                "distance": (2 * error if self.convention == "byol" else error / 2 - 1).to(dtype),
                 "variance": (self.variance * hinge).to(dtype),
                 "covariance": (self.covariance * 2 * energy).to(dtype),
             }
