@@ -129,6 +129,11 @@ def is_as_shipped(line: Mapping[str, Any]) -> bool:
 LATER: dict[tuple[str, str], tuple[Any, ...]] = {
     ("data", "value_range"): (None, "auto"),
     ("schedule", "steps"): (None,),
+    ("optim", "rate_in_momentum"): (False,),
+    ("method", "passes"): ("each_view",),
+    ("method", "large"): (None,),
+    ("method", "stop_gradient"): (True,),
+    ("method", "with_embeddings"): (False,),
 }
 """Keys that recipes got after lines had been written, and the values by which they mean what was meant without them."""
 

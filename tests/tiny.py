@@ -39,7 +39,7 @@ def heads(method: dict[str, Any]) -> dict[str, Any]:
     return {
         f"method.{name}.widths": [4] if len(head["widths"]) == 1 else [16, 4]
         for name, head in method.items()
-        if isinstance(head, dict)
+        if isinstance(head, dict) and "widths" in head
     }
 
 

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
+    from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.moco import MoCo as MoCo
+    from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
+    from barlow.objectives.supervised import Supervised as Supervised
+    from barlow.objectives.swav import SwAV as SwAV
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
@@ -27,6 +31,10 @@ _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
     "MoCo": "barlow.objectives.moco",
+    "BYOLVICReg": "barlow.objectives.byol_vicreg",
+    "MoCoV3": "barlow.objectives.moco_v3",
+    "Supervised": "barlow.objectives.supervised",
+    "SwAV": "barlow.objectives.swav",
     "Rotation": "barlow.objectives.rotation",
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
@@ -39,11 +47,15 @@ _HOME = {
 __all__ = [
     "BYOL",
     "WMSE",
+    "BYOLVICReg",
     "BarlowTwins",
     "MoCo",
+    "MoCoV3",
     "Rotation",
     "SimCLR",
     "SimSiam",
+    "Supervised",
+    "SwAV",
     "VICReg",
     "__version__",
     "evaluate",

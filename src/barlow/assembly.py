@@ -5,6 +5,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
 from barlow.nets.handed_out import freeze_stages
 from barlow.nets.norms import fix_statistics
+from barlow.nets.seeding import derived
 from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.plan import Plan
 from barlow.recipe.messages import RecipeError
@@ -55,7 +57,7 @@ def build_learner(
         say: told where the weights start.
     """
     recipe, given = plan.recipe, given or Given()
-    method = recipe.build_method().build(lambda: _new_encoder(plan, given, say), recipe.seed)
+    method = recipe.build_method().build(partial(_new_encoder, plan, given, say), recipe.seed)
     if not isinstance(getattr(method, "encoder", None), nn.Module):
         raise ValueError(
             f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
@@ -78,6 +80,7 @@ def build_learner(
         eps=optim.eps,
         trust=optim.trust,
         clip=optim.clip,
+        rate_in_momentum=optim.rate_in_momentum,
         rules=optim.groups,
         fused=has_fused_kernels(optim.kind, world.device),
     )
@@ -95,25 +98,28 @@ def build_learner(
     )
 
 
-def _new_encoder(plan: Plan, given: Given, say: Say) -> tuple[nn.Module, int]:
-    """An encoder with its first weights, and how many features it has."""
+def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]:
+    """An encoder with its first weights, and how many features it has; see `barlow.methods.NewEncoder`."""
     section = plan.recipe.encoder
-    if given.encoder is not None:
+    other_network = changes.get("name", section.name) != section.name
+    if given.encoder is not None and not other_network:
         encoder = copy.deepcopy(given.encoder)
-    elif section.name.startswith(CUSTOM):
+    elif section.name.startswith(CUSTOM) and not other_network:
         raise RecipeError(f"the encoder is {section.name}: pass the module in Python, pretrain(encoder=...)")
     else:
         encoder = building.build_encoder(
-            section.name,
+            **({"name": section.name} | section.built | changes),
             in_channels=plan.channels,
             image_size=plan.image_size,
-            seed=plan.recipe.seed,
-            **section.built,
+            seed=plan.recipe.seed if part == "encoder" else derived(plan.recipe.seed, part),
         )
-    if section.init is not None:
-        say(f"start    {weights.initialise(encoder, given.start or section.init)}")
-    freeze_stages(encoder, section.frozen_stages)
-    if section.fixed_norms:
+    if section.init is not None and not other_network:
+        told = weights.initialise(encoder, given.start or section.init)
+        if part == "encoder":
+            say(f"start    {told}")
+    if not other_network:
+        freeze_stages(encoder, section.frozen_stages)
+    if section.fixed_norms and not other_network:
         fix_statistics(encoder)
     return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
 

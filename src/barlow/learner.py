@@ -148,6 +148,8 @@ class Learner:
         update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step()
         return Outcome(outputs, terms, rate, norm)
 
     def begin_epoch(self, views: int) -> None:

@@ -17,7 +17,7 @@ from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import CUSTOM, Recipe
-from barlow.size import Size
+from barlow.size import Size, scaled
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def resolved(
     }
     for v, view in enumerate(chosen.views):
         for o, op in enumerate(view):
-            if op.get("size") == "auto":
-                changes[f"views.{v}.{o}.size"] = image_size
+            if (part := schema.RELATIVE_SIZES.get(str(op.get("size")))) is not None:
+                changes[f"views.{v}.{o}.size"] = scaled(image_size, part)
     changes |= choices.of_channels(chosen.views, values["channels"])
     resolved = schema.check(override(chosen.as_dict(), changes))
     return Plan(

@@ -68,7 +68,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     """
     machine = facts.machine(world)
     chosen, expected = _with_weights_network(chosen)
-    data, (source, channels, found, values) = chosen.data, _opened(chosen, expected, machine, counted)
+    source, channels, found, values = _opened(chosen, expected, machine, counted)
+    chosen = _with_classes(chosen, source)
+    data = chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
@@ -103,12 +105,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     )
     own = world.block(plan.batch_size)
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
-    if size not in pipeline.sizes:
-        raise RecipeError(
-            f"data.image_size is {words(size)} and the views are "
-            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
-            "set both, or the crops' size to auto"
-        )
+    _check_view_size(size, pipeline)
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
     plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
     plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
@@ -129,6 +126,16 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory.ids,
         inventory.digests,
     )
+
+
+def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
+    """Refuses a size of the images that no view has."""
+    if size not in pipeline.sizes:
+        raise RecipeError(
+            f"data.image_size is {words(size)} and the views are "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
+            "set both, or the crops' size to auto"
+        )
 
 
 def _tried(
@@ -201,6 +208,20 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
         raise RecipeError(f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME")
     changes = {f"encoder.{key}": value for key, value in asdict(origin.network).items()}
     return schema.check(override(chosen.as_dict(), changes)), origin.normalization
+
+
+def _with_classes(chosen: Recipe, source: ImageSource) -> Recipe:
+    """The recipe with a classifier of as many outputs as the images have classes, where its head is `auto`."""
+    if chosen.method.get("head") != "auto":
+        return chosen
+    labels = _labels(source)
+    if labels is None:
+        raise RecipeError(
+            f"method.head is auto, a classifier of the images' classes, and {source.name} has no labels: put the "
+            "images into one sub-folder for each class, or take a recipe that needs none"
+        )
+    resolved = asdict(chosen.build_method().resolved(int(labels.max()) + 1))
+    return schema.check(override(chosen.as_dict(), {"method.head": resolved["head"]}))
 
 
 def _opened(

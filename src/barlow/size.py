@@ -45,6 +45,12 @@ def height_width(size: Size) -> HeightWidth:
     return (size, size) if isinstance(size, int) else size
 
 
+def scaled(size: Size, times: float) -> Size:
+    """The size times a number, in whole pixels: half of 33 is 16."""
+    height, width = (max(1, int(side * times)) for side in height_width(size))
+    return height if height == width else (height, width)
+
+
 def words(size: Size) -> str:
     """As the command line takes it: 64, or 32x128."""
     return "x".join(map(str, dict.fromkeys(height_width(size))))

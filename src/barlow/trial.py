@@ -12,7 +12,12 @@ from barlow.global_gradient import chunks
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import Recipe
 
-NEEDS = {"pairs": "a prediction and its target", "one": "one batch of logits", "views": "two or more views"}
+NEEDS = {
+    "pairs": "a prediction and its target",
+    "triples": "a prediction, its target and the embedding that it was made from",
+    "one": "one batch of logits",
+    "views": "two or more views",
+}
 
 
 def check_sizes(recipe: Recipe, batch: int, own: slice, usable: int) -> None:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from barlow import objectives
 
-Takes = Literal["views", "a prediction and its target", "one"]
+Takes = Literal["views", "a prediction and its target", "a prediction, its target and its embedding", "one"]
 
 IMAGES = 96
 """Images of the data set, of which a batch is a part."""
@@ -40,6 +40,11 @@ class Case:
         return objectives.has_state(self.section)
 
     @property
+    def below_zero(self) -> float:
+        """How far below 0 a term may be."""
+        return 1.0 if getattr(self.section, "convention", None) == "simsiam" else 0.0
+
+    @property
     def takes(self) -> Takes:
         """What a group is."""
         sizes: list[Any]
@@ -52,8 +57,8 @@ class Case:
             sizes = ["any"] if "VAR_POSITIONAL" in kinds else list(kinds)
         if "any" in sizes:
             return "views"
-        assert 1 <= len(sizes) <= 2, f"what a group is: *z, (p, t) or (logits), not {len(sizes)} parameters"
-        return "one" if len(sizes) == 1 else "a prediction and its target"
+        assert 1 <= len(sizes) <= 3, f"what a group is: *z, (p, t, z), (p, t) or (logits), not {len(sizes)} parameters"
+        return ("one", "a prediction and its target", "a prediction, its target and its embedding")[len(sizes) - 1]
 
     def built(self, width: int, *, seed: int = 0) -> Any:
         """What a run calls."""
@@ -73,15 +78,24 @@ class Case:
 
     def inputs(self, state: str, n: int, d: int, *, seed: int = 0) -> list[Tensor]:
         """A group in float64, exact in float32. Logits have a width of their own, and say what is right."""
+        if self.takes == "a prediction, its target and its embedding":
+            return [*batch_in(state, n, d, seed), batch_in(state, n, d, seed + 100)[0]]
         if self.takes != "one":
             return list(batch_in(state, n, d, seed))
         (asked,) = [name for name in self.asks() if name in CLASSES]
         logits, _ = batch_in(state, n, CLASSES[asked], seed)
         return [logits + 3 * nn.functional.one_hot(self.known(n)[asked], CLASSES[asked])]
 
+    def paired_wrongly(self, group: list[Tensor]) -> list[Tensor]:
+        """The same with one view, or the target, of other images."""
+        place = 1 if self.takes.startswith("a prediction") else -1
+        wrong = list(group)
+        wrong[place] = wrong[place].roll(1, 0)
+        return wrong
+
     def differentiable(self, group: list[Tensor]) -> list[Tensor]:
         """Those that get a gradient: all, but for a target."""
-        return group[:1] if self.takes == "a prediction and its target" else group
+        return [z for place, z in enumerate(group) if not (place == 1 and self.takes.startswith("a prediction"))]
 
     def __call__(self, *group: Tensor, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
         """The terms of a group, from the state at the start; `rows`: which the group's rows are of those known."""
@@ -120,8 +134,16 @@ SECTIONS: dict[str, type] = {kind: objectives.load(kind) for kind in objectives.
 SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 """Every file's dataclass."""
 
-SMALLER: dict[str, dict[str, Any]] = {"moco": {"queue": 288}}
-"""What the defaults are too large for: 288 is a multiple of the keys of every batch here."""
+SMALLER: dict[str, dict[str, Any]] = {
+    "moco": {"queue": 288},
+    "moco_v3": {"temperature": 0.2},
+    "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
+}
+"""What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
+tells keys apart where there are few."""
+
+OWN_TARGETS = {"swav", "swav without a queue"}
+"""Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
@@ -134,6 +156,8 @@ VARIANTS = {
     "barlow_twins off-diagonal only": ("barlow_twins", {"invariance": 0.0}),
     "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
     "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
+    "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
+    "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
     "vicreg equations": ("vicreg", {"convention": "equations"}),

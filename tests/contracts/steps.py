@@ -45,7 +45,10 @@ class Case:
     """Of the method's section, beside its heads."""
 
 
-OPTIONS: dict[str, dict[str, Any]] = {"moco": {"queue": 48}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "moco": {"queue": 48},
+    "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
+}
 """What an objective needs for batches this small."""
 
 
@@ -54,19 +57,21 @@ def objective(kind: str) -> Any:
 
 
 def group_taken(section: Any) -> str:
-    """What an objective compares: "views", "pair" or "one", as its signature says."""
+    """What an objective compares: "views", "pair", "triple" or "one", as its signature says."""
     if objectives.has_state(section):
         module = objectives.built(section, width=WIDTH, images=IMAGES, classes=CLASSES, seed=0)
         (inner,) = typing.get_args(typing.get_type_hints(module.forward)["groups"])
         arguments = typing.get_args(inner)
-        return "views" if Ellipsis in arguments else {2: "pair", 1: "one"}[len(arguments)]
+        return "views" if Ellipsis in arguments else SIZES[len(arguments)]
     positional = [p for p in inspect.signature(section).parameters.values() if p.kind is not p.KEYWORD_ONLY]
     if any(p.kind is p.VAR_POSITIONAL for p in positional):
         return "views"
-    return {2: "pair", 1: "one"}[len(positional)]
+    return SIZES[len(positional)]
 
 
-NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "one": "classifier"}
+SIZES = {3: "triple", 2: "pair", 1: "one"}
+NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
+NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 
 def natural_objective(method: str) -> Any:
@@ -80,7 +85,8 @@ def cases() -> dict[str, Case]:
     found = {f"method {kind}": Case(kind, natural_objective(kind)) for kind in methods.kinds()}
     for kind in objectives.kinds():
         made = objective(kind)
-        found[f"objective {kind}"] = Case(NATURAL_METHOD[group_taken(made)], made)
+        taken = group_taken(made)
+        found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
@@ -90,6 +96,23 @@ def cases() -> dict[str, Case]:
         "vicreg on predictions and targets": Case("distillation", objective("vicreg")),
         "w_mse, four views, one pass": Case(
             "siamese", objective("w_mse"), (6,) * 4, keys={"batch_norm_sees": "all_views"}
+        ),
+        "swav, crops of two sizes": Case(
+            "siamese", objective("swav"), (6, 6, 4, 4), keys={"batch_norm_sees": "all_views", "passes": "each_size"}
+        ),
+        "barlow_twins, crops of two sizes": Case(
+            "siamese", objective("barlow_twins"), (6, 6, 4), keys={"passes": "each_size", "large": 2}
+        ),
+        "barlow_twins, predictor and stop-gradient": Case(
+            "distillation", objective("barlow_twins"), keys={"momentum": None}
+        ),
+        "barlow_twins, predictor": Case(
+            "distillation", objective("barlow_twins"), keys={"momentum": None, "stop_gradient": False}
+        ),
+        "simsiam with vicreg's terms, no predictor": Case(
+            "distillation",
+            objective("byol_vicreg"),
+            keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
@@ -123,6 +146,7 @@ def section(case: Case, batch_norm: bool) -> Any:
     head = Head(widths=[6, width], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
+    heads.pop("other_projector", None)  # one like the first
     return cls(**heads | case.keys)
 
 
@@ -155,7 +179,7 @@ def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
 
 def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learner:
     """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
-    method = section(case, batch_norm).build(lambda: (Encoder(batch_norm), 4), seed=1).double()
+    method = section(case, batch_norm).build(lambda *_, **__: (Encoder(batch_norm), 4), seed=1).double()
     width = section(case, batch_norm).widths(len(case.sides))[0][0]
     compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2)
     if isinstance(compared, nn.Module):

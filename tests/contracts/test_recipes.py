@@ -29,11 +29,12 @@ def name(request: pytest.FixtureRequest) -> str:
 def resolved(name: str) -> schema.Recipe:
     """The recipe with a size in place of each automatic one."""
     content = files.read(name)
+    sizes = {"auto": 32, "half": 16}
     changes = {
-        f"views.{v}.{o}.size": 32
+        f"views.{v}.{o}.size": sizes[op["size"]]
         for v, view in enumerate(content["views"])
         for o, op in enumerate(view)
-        if op.get("size") == "auto"
+        if op.get("size") in sizes
     }
     return schema.check(override(content, changes))
 
@@ -81,7 +82,7 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
     content, filled = files.read(name), schema.check(files.read(name)).as_dict()
     assert list(content) == list(filled), "sections, in their order"
     # Keys without meaning for this kind of optimizer, schedule or budget may be left out, none else.
-    of_kinds = {"momentum", "betas", "eps", "trust", "clip"}
+    of_kinds = {"momentum", "betas", "eps", "trust", "clip", "rate_in_momentum"}
     optional = {"optim": of_kinds, "schedule": set(filled["schedule"]) - {"kind"}}
     for section, given in content.items():
         if isinstance(given, dict):
@@ -98,7 +99,7 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
         for op in view:
             fields = {field.name for field in dataclasses.fields(ops.OPS[op["kind"]])}  # type: ignore[arg-type]
             assert set(op) | {"interpolation"} == {"kind", *fields, "interpolation"}, op["kind"]  # of that there is one
-    adam, lars = {"betas", "eps"}, {"momentum", "trust", "clip"}
+    adam, lars = {"betas", "eps"}, {"momentum", "trust", "clip", "rate_in_momentum"}
     used = {"adamw": adam, "adam": adam, "sgd": {"momentum"}, "lars": lars}[content["optim"]["kind"]]
     assert set(content["optim"]) & of_kinds == used
     cosine, drops = {"warmup_from", "floor"}, {"factor"}
@@ -137,7 +138,8 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
     chosen = resolved(name)
     assert type(chosen.build_objective()) is objectives.load(chosen.objective["kind"])
     pipeline = ViewPipeline(chosen.build_views(), [0.5] * 3, [0.25] * 3)
-    assert set(pipeline.sizes) == {32}
+    assert pipeline.sizes[0] == 32
+    assert set(pipeline.sizes) <= {32, 16, 96}, "small crops are half as large, or SwAV's"
     assert len(pipeline.sizes) == len(chosen.views)
     steps = 20_000
     schedule = chosen.schedule.build(steps, int(steps / (chosen.train.epochs or 100)))
@@ -146,8 +148,13 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
     assert rates[-1] < 0.1, "the rate has fallen by the end"
 
 
+def pngs(name: str, folder: Path) -> Path:
+    """A folder of forty, in sub-folders where the recipe asks for labels."""
+    return tiny.images(folder, 40, classes=4 if files.read(name)["objective"]["kind"] == "supervised" else 0)
+
+
 def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) -> None:
-    changes = made_tiny(name) | {"train.steps": 2, "data.sources": [str(tiny.images(tmp_path / "data", 40))]}
+    changes = made_tiny(name) | {"train.steps": 2, "data.sources": [str(pngs(name, tmp_path / "data"))]}
     run = tmp_path / "run"
     result = pretrain(out=run, recipe=name, overrides=changes, progress=False)
     assert result.metrics["step"] == 2
@@ -166,7 +173,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", [*SMALL, "imagenet/barlow_twins"], indirect=True)
 def test_what_a_run_writes_repeats_it_bit_for_bit(name: str, tmp_path: Path) -> None:
-    data = tiny.images(tmp_path / "data", 40)
+    data = pngs(name, tmp_path / "data")
     changes = made_tiny(name) | {"train.steps": 3, "seed": 5}
     pretrain(data, tmp_path / "first", recipe=name, overrides=changes, progress=False)
     pretrain(out=tmp_path / "again", recipe=str(tmp_path / "first" / "recipe.yaml"), progress=False)

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from oracles.vectors import formula_batch
 from torch import Tensor, nn
 
 from barlow.methods._networks import Method
 from barlow.methods.distillation import Distillation
 from barlow.nets.heads import Head
+from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.byol import BYOL
 from barlow.types import Rows
 
@@ -175,3 +177,53 @@ def test_what_makes_no_sense_is_refused(keys: dict[str, Any], message: str) -> N
 def test_one_view_is_refused() -> None:
     with pytest.raises(ValueError, match=r"1 view was given, and the method distillation needs 2 views or more"):
         distillation()(rows(1))
+
+
+# --- Variants of ablations ------------------------------------------------------------------------------------------
+
+
+def test_without_a_stop_gradient_the_target_is_the_embedding_itself_with_its_gradient() -> None:
+    method = distillation(momentum=None, predictor=None, stop_gradient=False)
+    (p1, t2), (p2, t1) = method(rows()).groups
+    assert p1 is t1
+    assert p2 is t2
+    stopped = distillation(momentum=None, predictor=None)
+    (q1, s2), _ = stopped(rows()).groups
+    assert torch.equal(t2, s2)
+    assert torch.equal(p1, q1)
+    assert not s2.requires_grad
+    assert t2.requires_grad
+
+
+def test_a_slow_target_without_a_stop_gradient_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stop_gradient is false and momentum 0\.9: a slow copy has no gradient"):
+        distillation(momentum=0.9, stop_gradient=False)
+
+
+def test_with_embeddings_each_group_has_what_the_prediction_was_made_from() -> None:
+    method = distillation(with_embeddings=True)
+    assert Distillation(projector=HEAD, with_embeddings=True).gives == "triples"
+    for p, t, z in method(rows(3)).groups:
+        torch.testing.assert_close(method.predictor(z), p)  # type: ignore[operator]
+        assert z.requires_grad
+        assert not t.requires_grad
+    assert Distillation(projector=HEAD, with_embeddings=True).widths(2) == [(4, 4, 4)] * 2
+    assert Distillation(projector=HEAD).widths(2) == [(4, 4)] * 2
+
+
+def test_barlow_twins_behind_a_stop_gradient_has_the_published_loss_and_gradients() -> None:
+    """The loss of two views is the same; so is its gradient with respect to the one, and the other gets none."""
+    a, b = (z.requires_grad_() for z in formula_batch(8, 4))
+    loss = sum(BarlowTwins()(a, b).values())
+    to_a, to_b = torch.autograd.grad(loss, (a, b))
+    assert loss.item() == pytest.approx(0.018605341319, rel=1e-9)
+    assert float(to_a.norm()) == pytest.approx(0.0064603351016, rel=1e-8)
+    assert float(to_b.norm()) == pytest.approx(0.00819868470642, rel=1e-8)
+    stopped = sum(BarlowTwins()(a, b.detach()).values())
+    assert stopped.item() == loss.item()
+    torch.testing.assert_close(torch.autograd.grad(stopped, a)[0], to_a, rtol=1e-10, atol=0)
+    predictor = torch.eye(4, dtype=torch.float64)
+    predictor[0, 1], predictor[2, 3] = 0.5, -0.3
+    predicted = sum(BarlowTwins()(a @ predictor, b.detach()).values())
+    assert predicted.item() == pytest.approx(0.027769744345, rel=1e-9)
+    assert float(torch.autograd.grad(predicted, a)[0].norm()) == pytest.approx(0.0348069450491, rel=1e-8)

@@ -1,5 +1,7 @@
 """The siamese topology: passes, batch norm over one view or all, and what it refuses."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -109,3 +111,57 @@ def test_no_views_and_unknown_batch_norm_are_refused() -> None:
         siamese()(rows(0))
     with pytest.raises(ValueError, match="choose one of each_view, all_views"):
         siamese("both")
+
+
+# --- Crops of two sizes ---------------------------------------------------------------------------------------------
+
+
+def crops() -> Rows:
+    """Two large views and three small ones, each of another scale."""
+    generator = torch.Generator().manual_seed(1)
+    sides = (6, 6, 4, 4, 4)
+    views = [(k + 1) * torch.randn(8, 3, side, side, generator=generator) + k for k, side in enumerate(sides)]
+    return Rows(views, {"ids": torch.arange(8)})
+
+
+def of_section(**keys: Any) -> Method:
+    return Siamese(projector=HEAD, **keys).build(lambda: (encoder(), 6), seed=0)
+
+
+def test_the_encoder_takes_all_views_of_a_size_in_one_pass() -> None:
+    method, views = of_section(passes="each_size"), crops().views
+    found = method(crops()).features
+    expected = encoder()
+    large, small = expected(torch.cat(views[:2])), expected(torch.cat(views[2:]))
+    torch.testing.assert_close(torch.cat(found[:2]), large)
+    torch.testing.assert_close(torch.cat(found[2:]), small)
+    assert method.encoder[1].num_batches_tracked == 2
+    assert not torch.allclose(found[0], of_section()(crops()).features[0], atol=0.05)
+
+
+def test_views_of_one_size_need_not_lie_together() -> None:
+    given = crops()
+    order = [0, 2, 1, 3, 4]
+    mixed = Rows([given.views[i] for i in order], given.known)
+    found, expected = of_section(passes="each_size")(mixed).features, of_section(passes="each_size")(given).features
+    for place, i in enumerate(order):
+        if i < 2:  # the pass of the large ones has them in the same order
+            torch.testing.assert_close(found[place], expected[i])
+    assert [f.shape for f in found] == [(8, 6)] * 5
+
+
+def test_only_pairs_with_a_large_view_are_compared() -> None:
+    outputs = of_section(large=2)(crops())
+    (everything,) = of_section()(crops()).groups
+    pairs = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)]
+    assert len(outputs.groups) == len(pairs)
+    for group, (i, j) in zip(outputs.groups, pairs, strict=True):
+        torch.testing.assert_close(group, (everything[i], everything[j]))
+
+
+@pytest.mark.parametrize(("keys", "message"), [({"large": 0}, "large is 0"), ({"passes": "all"}, "passes is 'all'")])
+def test_sizes_that_cannot_be_are_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        of_section(**keys)
+    with pytest.raises(ValueError, match="needs 2 views"):
+        of_section(large=1)(rows(1))

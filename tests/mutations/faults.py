@@ -27,6 +27,11 @@ W_MSE = "objectives/test_w_mse.py::test_"
 SIMCLR = "objectives/test_simclr.py::test_"
 BYOL = "objectives/test_byol.py::test_"
 MOCO = "objectives/test_moco.py::test_"
+BYOL_VICREG = "objectives/test_byol_vicreg.py::test_"
+SWAV = "objectives/test_swav.py::test_"
+MOCO_V3 = "objectives/test_moco_v3.py::test_"
+SIAMESE = "methods/test_siamese.py::test_"
+TWO_BRANCHES = "methods/test_two_branches.py::test_"
 SIMSIAM = "objectives/test_simsiam.py::test_"
 ROTATION = "objectives/test_rotation.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
@@ -208,7 +213,7 @@ FAULTS = [
     Fault(
         "the projector's batch norm sees each view where it should see all",
         "methods/siamese.py",
-        'self.batch_norm_sees == "all_views")',
+        'self.section.batch_norm_sees == "all_views")',
         "False)",
         ("methods/test_siamese.py::test_all_views_share_the_projectors_batch_norm_but_not_the_encoders",),
     ),
@@ -425,7 +430,7 @@ FAULTS = [
     ),
     Fault(
         "VICReg: the covariance is a mean over the d (d - 1) entries",
-        "objectives/vicreg.py",
+        "objectives/_covariance.py",
         "off_diagonal / z.shape[1]",
         "off_diagonal / (z.shape[1] * (z.shape[1] - 1))",
         (f"{VICREG}published_vectors",),
@@ -449,9 +454,9 @@ FAULTS = [
     ),
     Fault(
         "VICReg: epsilon is added to the standard deviation, not to the variance",
-        "objectives/vicreg.py",
-        "(variance + self.eps).sqrt()",
-        "(variance.sqrt() + self.eps)",
+        "objectives/_covariance.py",
+        "(variance + eps).sqrt()",
+        "(variance.sqrt() + eps)",
         (f"{VICREG}published_vectors", f"{VICREG}views_collapsed_to_one_point_cost_what_the_code_says"),
     ),
     Fault(
@@ -600,31 +605,34 @@ FAULTS = [
     ),
     # --- BYOL ---------------------------------------------------------------------------------------------------------
     Fault(
-        "BYOL: the target gets a gradient",
-        "objectives/byol.py",
-        "in_float64(target.detach())",
-        "in_float64(target)",
+        "BYOL, SimSiam: the target gets a gradient",
+        "objectives/_directions.py",
+        "in_float64(t.detach())",
+        "in_float64(t)",
         (
             f"{BYOL}the_target_is_a_constant",
             f"{OBJECTIVES}a_target_gets_no_gradient[byol]",
+            f"{SIMSIAM}the_target_is_a_constant",
+            f"{OBJECTIVES}a_target_gets_no_gradient[simsiam]",
+            f"{OBJECTIVES}a_target_gets_no_gradient[byol_vicreg]",
         ),
         fast=True,
     ),
     Fault(
-        "BYOL: the prediction is not scaled to length 1",
-        "objectives/byol.py",
-        "squared_distance(directions(in_float64(prediction)), aim)",
-        "squared_distance(in_float64(prediction), aim)",
+        "BYOL, SimSiam: the prediction is not scaled to length 1",
+        "objectives/_directions.py",
+        "squared_distance(directions(in_float64(p)), aim)",
+        "squared_distance(in_float64(p), aim)",
         (
             f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
             f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
         ),
     ),
     Fault(
-        "BYOL: the target is not scaled to length 1",
-        "objectives/byol.py",
-        "aim = directions(in_float64(target.detach()))",
-        "aim = in_float64(target.detach())",
+        "BYOL, SimSiam: the target is not scaled to length 1",
+        "objectives/_directions.py",
+        "aim = directions(in_float64(t.detach()))",
+        "aim = in_float64(t.detach())",
         (
             f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
             f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
@@ -633,8 +641,8 @@ FAULTS = [
     Fault(
         "BYOL: the two directions are averaged, not added",
         "objectives/byol.py",
-        "2 * distance.mean()",
-        "distance.mean()",
+        "2 * prediction_error(prediction, target)",
+        "prediction_error(prediction, target)",
         (
             f"{BYOL}published_values_of_rows_and_of_the_mean_over_both_groups",
             f"{BYOL}value_and_gradient_equal_the_loops_in_both_precisions",
@@ -659,21 +667,10 @@ FAULTS = [
     ),
     # --- SimSiam ------------------------------------------------------------------------------------------------------
     Fault(
-        "SimSiam: the target gets a gradient",
-        "objectives/simsiam.py",
-        "in_float64(target.detach())",
-        "in_float64(target)",
-        (
-            f"{SIMSIAM}the_target_is_a_constant",
-            f"{OBJECTIVES}a_target_gets_no_gradient[simsiam]",
-        ),
-        fast=True,
-    ),
-    Fault(
         "SimSiam: the loss is BYOL's distance, not the cosine",
         "objectives/simsiam.py",
-        "(distance / 2 - 1).mean()",
-        "(distance - 1).mean()",
+        "prediction_error(prediction, target) / 2 - 1",
+        "prediction_error(prediction, target) - 1",
         (
             f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
             f"{SIMSIAM}published_gradient_of_the_prediction",
@@ -683,8 +680,8 @@ FAULTS = [
     Fault(
         "SimSiam: the cosine is made as large as it can be wrong, not right",
         "objectives/simsiam.py",
-        "(distance / 2 - 1).mean()",
-        "(1 - distance / 2).mean()",
+        "prediction_error(prediction, target) / 2 - 1",
+        "1 - prediction_error(prediction, target) / 2",
         (
             f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
             f"{SIMSIAM}published_gradient_of_the_prediction",
@@ -692,14 +689,150 @@ FAULTS = [
         ),
     ),
     Fault(
-        "SimSiam: a dot product in place of the cosine",
-        "objectives/simsiam.py",
-        "distance = squared_distance(directions(in_float64(prediction)), aim)",
-        "distance = squared_distance(in_float64(prediction), aim)",
-        (
-            f"{SIMSIAM}published_values_of_rows_and_of_the_mean_over_both_groups",
-            f"{SIMSIAM}{LOOPS}",
-        ),
+        "VICReg's terms in BYOL: the distance is BYOL's where SimSiam's is asked for",
+        "objectives/byol_vicreg.py",
+        "error / 2 - 1",
+        "2 * error",
+        (f"{BYOL_VICREG}value_and_gradients_equal_the_loops_in_both_precisions[healthy-simsiam]",),
+    ),
+    Fault(
+        "VICReg's terms in BYOL: the covariance is that of one view",
+        "objectives/byol_vicreg.py",
+        "self.covariance * 2 * energy",
+        "self.covariance * energy",
+        (f"{BYOL_VICREG}value_and_gradients_equal_the_loops_in_both_precisions[healthy-byol]",),
+    ),
+    # --- SwAV ---------------------------------------------------------------------------------------------------------
+    Fault(
+        "SwAV: a gradient flows through the codes",
+        "objectives/swav.py",
+        "    @torch.no_grad()\n    def _codes(",
+        "    def _codes(",
+        (f"{SWAV}three_steps_equal_the_loops_in_value_gradients_and_queue[healthy-2]",),
+    ),
+    Fault(
+        "SwAV: a view predicts its own codes as well",
+        "objectives/swav.py",
+        "for v, p in enumerate(predictions) if v != i",
+        "for v, p in enumerate(predictions)",
+        (f"{SWAV}published_losses",),
+        fast=True,
+    ),
+    Fault(
+        "SwAV: the queue is used before it is full",
+        "objectives/swav.py",
+        "(self.queue[view, -1] != 0).any()",
+        "(self.queue[view, 0] != 0).any()",
+        (f"{SWAV}a_queue_is_filled_from_its_time_on_and_used_once_it_is_full",),
+    ),
+    Fault(
+        "SwAV: the batch comes into the queue before the codes",
+        "objectives/swav.py",
+        "            codes = [self._codes(i, scores[i], prototypes) for i in range(s.assigned)]\n",
+        "            if s.queue and progress >= s.queue_from:\n"
+        "                self._enqueue(u[: s.assigned])\n"
+        "            codes = [self._codes(i, scores[i], prototypes) for i in range(s.assigned)]\n",
+        (f"{SWAV}three_steps_equal_the_loops_in_value_gradients_and_queue[healthy-2]",),
+    ),
+    Fault(
+        "SwAV: the queue keeps its oldest rows",
+        "objectives/swav.py",
+        "self.queue[view]])[: self.section.queue]",
+        "self.queue[view]])[-self.section.queue :]",
+        (f"{SWAV}three_steps_equal_the_loops_in_value_gradients_and_queue[healthy-2]",),
+    ),
+    Fault(
+        "SwAV: the codes of the queue are learned from, not those of the batch",
+        "objectives/swav.py",
+        "s.iterations)[-len(scores) :]",
+        "s.iterations)[: len(scores)]",
+        (f"{SWAV}three_steps_equal_the_loops_in_value_gradients_and_queue[healthy-2]",),
+    ),
+    Fault(
+        "SwAV: the temperature is that of the codes",
+        "objectives/swav.py",
+        "F.log_softmax(score / s.temperature, dim=1)",
+        "F.log_softmax(score / s.epsilon, dim=1)",
+        (f"{SWAV}published_losses",),
+    ),
+    Fault(
+        "SwAV: the prototypes keep the length that the update gave them",
+        "objectives/swav.py",
+        "self.prototypes.copy_(directions(self.prototypes))",
+        "pass",
+        (f"{SWAV}prototypes_start_with_length_1_and_have_it_again_after_every_update",),
+    ),
+    Fault(
+        "Sinkhorn: the last division is that of the prototypes",
+        "objectives/_sinkhorn.py",
+        "        logs = logs - logs.logsumexp(dim=0)\n        logs = logs - logs.logsumexp(dim=1, keepdim=True)\n",
+        "        logs = logs - logs.logsumexp(dim=1, keepdim=True)\n        logs = logs - logs.logsumexp(dim=0)\n",
+        (f"{SWAV}published_codes[3-0.05]",),
+    ),
+    Fault(
+        "Sinkhorn: one iteration too many",
+        "objectives/_sinkhorn.py",
+        "for _ in range(iterations)",
+        "for _ in range(iterations + 1)",
+        (f"{SWAV}published_codes[1-0.25]",),
+    ),
+    # --- MoCo v3 ------------------------------------------------------------------------------------------------------
+    Fault(
+        "MoCo v3: the keys get a gradient",
+        "objectives/moco_v3.py",
+        "in_float64(keys.detach())",
+        "in_float64(keys)",
+        (f"{MOCO_V3}keys_are_constants",),
+    ),
+    Fault(
+        "MoCo v3: the temperature does not scale the loss",
+        "objectives/moco_v3.py",
+        "4 * self.temperature * contrast",
+        "4 * contrast",
+        (f"{MOCO_V3}published_values",),
+    ),
+    Fault(
+        "MoCo v3: the two directions are averaged, not added",
+        "objectives/moco_v3.py",
+        "4 * self.temperature * contrast",
+        "2 * self.temperature * contrast",
+        (f"{MOCO_V3}published_values",),
+    ),
+    # --- Crops of two sizes, two branches ---------------------------------------------------------------------------
+    Fault(
+        "siamese: small views are compared with each other, too",
+        "methods/siamese.py",
+        "if i < self.large",
+        "if i <= self.large",
+        (f"{SIAMESE}only_pairs_with_a_large_view_are_compared",),
+    ),
+    Fault(
+        "siamese: the views of a size take a pass each",
+        "methods/siamese.py",
+        'if self.section.passes == "each_view":',
+        "if True:",
+        (f"{SIAMESE}the_encoder_takes_all_views_of_a_size_in_one_pass",),
+    ),
+    Fault(
+        "two branches: both views go through the first",
+        "methods/two_branches.py",
+        'self.other["encoder"] if i % 2 else self.encoder',
+        'self.other["encoder"] if i > 99 else self.encoder',
+        (f"{TWO_BRANCHES}views_go_through_the_branches_in_turn",),
+    ),
+    Fault(
+        "two branches: the other starts as a copy of the first",
+        "assembly.py",
+        'if part == "encoder" else derived(plan.recipe.seed, part)',
+        "if part else derived(plan.recipe.seed, part)",
+        (f"{TWO_BRANCHES}the_weights_of_the_other_branch_differ_from_the_first_of_the_same_architecture",),
+    ),
+    Fault(
+        "LARS: the rate is outside of the momentum where it is asked for inside",
+        "optim/lars.py",
+        'if group["rate_in_momentum"] else',
+        "if False else",
+        (f"{LARS}the_rate_may_be_inside_of_the_momentum_or_outside_as_the_vector_says",),
     ),
     # --- MoCo ---------------------------------------------------------------------------------------------------------
     Fault(
@@ -903,16 +1036,8 @@ FAULTS = [
     Fault(
         "LARS: the rate is inside of the momentum buffer",
         "optim/lars.py",
-        """            torch._foreach_addcmul_(buffers, updates, q.unbind())
-        else:
-            torch._foreach_add_(buffers, updates)
-        torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
-""",
-        """            torch._foreach_addcmul_(buffers, updates, (q * group["lr"]).unbind())
-        else:
-            torch._foreach_add_(buffers, updates, alpha=group["lr"])
-        torch._foreach_add_(parameters, buffers, alpha=-1)
-""",
+        'else (1.0, group["lr"])',
+        'else (group["lr"], 1.0)',
         (f"{LARS}fifty_steps_are_those_of_the_loops[0.5-0.9-False-False]",),
     ),
     Fault(
@@ -1104,8 +1229,8 @@ FAULTS = [
     Fault(
         "a gradient flows through the target",
         "methods/distillation.py",
-        "else online)[1].detach()",
-        "else online)[1]",
+        "return z.detach() if self.stop_gradient else z",
+        "return z",
         (f"{DISTILLATION}without_a_momentum_the_target_is_the_online_network_behind_a_stop_gradient[True]",),
     ),
     Fault(

@@ -202,7 +202,7 @@ def test_without_rules_the_groups_have_the_keys_of_older_states(kind: str) -> No
     older = {
         "adamw": ["amsgrad", "betas", "decoupled_weight_decay", "eps", "maximize"],
         "sgd": ["dampening", "maximize", "momentum", "nesterov"],
-        "lars": ["adapt", "clip", "momentum", "trust"],
+        "lars": ["adapt", "clip", "momentum", "rate_in_momentum", "trust"],
     }[kind]
     for group, name in zip(scalars["groups"], ("matrices", "vectors"), strict=True):
         assert group["name"] == name

@@ -554,3 +554,40 @@ def test_how_a_step_is_computed_is_no_part_of_the_state() -> None:
     optimizer = build_optimizer(net, "lars", lr=0.1)
     _, scalars = state_tensors(optimizer, net)
     assert all("foreach" not in group for group in scalars["groups"])
+
+
+def test_the_rate_may_be_inside_of_the_momentum_or_outside_as_the_vector_says() -> None:
+    expected = {True: [2.9939004, 3.9926997], False: [2.9963304, 3.9959397]}
+    for inside, values in expected.items():
+        p = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # a matrix: vectors are not adapted
+        optimizer = LARS([p], lr=1.0, momentum=0.9, trust=0.001, rate_in_momentum=inside)
+        for rate, gradient in ((1.0, [0.6, 0.8]), (0.1, [0.8, -0.6])):
+            optimizer.param_groups[0]["lr"] = rate
+            p.grad = torch.tensor([gradient], dtype=torch.float64)
+            optimizer.step()
+            if rate == 1.0:
+                assert p[0].tolist() == pytest.approx([2.997, 3.996], rel=1e-12)
+        assert p[0].tolist() == pytest.approx(values, rel=1e-9)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_with_the_rate_inside_of_the_momentum_it_equals_the_loops(clip: bool) -> None:
+    named = parameters()
+    given = gradients(named, len(RATES))
+    start = {name: p.detach().flatten().tolist() for name, p in named.items()}
+    optimizer = build_optimizer(
+        named, "lars", lr=0.2, weight_decay=1e-2, momentum=0.9, trust=0.02, clip=clip, rate_in_momentum=True
+    )
+    run(optimizer, named, given, RATES)
+    for name, p in named.items():
+        expected = oracle.lars(
+            start[name],
+            [step[name].flatten().tolist() for step in given],
+            RATES,
+            weight_decay=1e-2,
+            trust=0.02,
+            adapt=p.ndim != 1,
+            clip=clip,
+            rate_in_momentum=True,
+        )
+        assert p.detach().flatten().tolist() == pytest.approx(expected, rel=1e-9), name

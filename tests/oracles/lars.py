@@ -17,6 +17,7 @@ def lars(
     trust: float = 0.001,
     adapt: bool = True,
     clip: bool = False,
+    rate_in_momentum: bool = False,
 ) -> list[float]:
     """One weight after an update with each gradient. `adapt=False`: a parameter of one dimension, never decayed."""
     p, m = list(p), [0.0] * len(p)
@@ -28,9 +29,10 @@ def lars(
                 q = trust * norm(p) / norm(g)
                 if clip:
                     q = min(q / rate, 1.0) if rate > 0 else 1.0
+        inside, outside = (rate, 1.0) if rate_in_momentum else (1.0, rate)
         for i in range(len(p)):
-            m[i] = momentum * m[i] + q * g[i]
-            p[i] = p[i] - rate * m[i]
+            m[i] = momentum * m[i] + inside * q * g[i]
+            p[i] = p[i] - outside * m[i]
     return p
 
 

@@ -23,7 +23,15 @@ from barlow.recipe.schema import Recipe
 
 NAMES = [name for name in files.names() if "/" in name]
 RECIPES = Path(barlow.__file__).parent / "recipes"
-OTHERS = [*(f"cifar10/{kind}" for kind in ("byol", "moco_v2", "rotation", "simclr", "simsiam")), "imagenet/simsiam"]
+OTHERS = [
+    *(
+        f"{images}/{kind}"
+        for images in ("cifar10", "imagenet")
+        for kind in ("moco_v1", "moco_v2", "moco_v3", "simsiam", "supervised", "swav")
+    ),
+    *(f"cifar10/{kind}" for kind in ("byol", "rotation", "simclr")),
+    "imagenet/swav_256",
+]
 """Of methods that the three papers are compared with."""
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
@@ -151,6 +159,32 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
         },
     ),
     "cifar10/moco_v2": (CIFAR, 97, {0: (0.06, 0.06), 9_700: (0.03, 0.03)}),  # 0.06 at batch 512, a cosine to 0
+    "cifar10/moco_v1": (CIFAR, 97, {0: (0.06, 0.06), 9_700: (0.03, 0.03)}),
+    "cifar10/moco_v3": (CIFAR, 195, {0: (3e-5, 3e-5), 1_950: (0.3, 0.3), 194_999: (0, 0)}),  # solo-learn's 0.3
+    "cifar10/supervised": (CIFAR, 390, {0: (0.1, 0.1), 39_000: (0.05, 0.05), 77_999: (0, 0)}),
+    "cifar10/swav": (CIFAR, 195, {0: (3e-5, 3e-5), 1_950: (0.6, 0.6), 194_999: (0, 0)}),  # solo-learn's 0.6
+    "imagenet/moco_v1": (  # 0.03, ÷ 10 after epochs 120 and 160 of 200
+        IMAGENET,
+        5004,
+        {0: (0.03, 0.03), 600_479: (0.03, 0.03), 600_480: (0.003, 0.003), 800_640: (0.0003, 0.0003)},
+    ),
+    "imagenet/moco_v2": (IMAGENET, 5004, {0: (0.03, 0.03), 500_400: (0.015, 0.015), 1_000_799: (0, 0)}),
+    "imagenet/moco_v3": (  # 0.3 × 4096 / 256, ten epochs of warm-up from 0
+        IMAGENET,
+        312,
+        {0: (0, 0), 1_560: (2.4, 2.4), 3_120: (4.8, 4.8), 93_599: (1.44669e-9, 1.44669e-9)},
+    ),
+    "imagenet/supervised": (  # 0.1, ÷ 10 after epochs 30 and 60 of 90
+        IMAGENET,
+        5004,
+        {0: (0.1, 0.1), 150_119: (0.1, 0.1), 150_120: (0.01, 0.01), 300_240: (0.001, 0.001)},
+    ),
+    "imagenet/swav": (  # ten epochs of warm-up from 0.3 to 4.8, and down to 0.0048
+        IMAGENET,
+        312,
+        {0: (0.3, 0.3), 1_560: (2.55, 2.55), 3_120: (4.8, 4.8), 249_599: (0.0048, 0.0048)},
+    ),
+    "imagenet/swav_256": (IMAGENET, 5004, {0: (0.6, 0.6), 2_001_599: (0.0006, 0.0006)}),  # no warm-up
     "cifar10/simsiam": (CIFAR, 97, {0: (0.06, 0.06), 38_800: (0.03, 0.03), 77_599: (0, 0)}),  # 0.03 × 512 / 256, to 0
     "imagenet/simsiam": (IMAGENET, 2502, {0: (0.1, 0.1), 125_100: (0.05, 0.05), 250_199: (0, 0)}),  # 0.05 × 512 / 256
     "cifar10/rotation": (  # 0.1 at batch 128, × 0.2 after epochs 60, 120 and 160 of 200
@@ -172,6 +206,8 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
     small: dict[str, Any] = {"encoder.options": {"layers": [1, 1, 1, 1], "channels": [2, 2, 2, 2]}}
     small |= {f"method.{name}.widths": [4, 2] for name, head in chosen.method.items() if isinstance(head, dict)}
+    if chosen.method.get("head") == "auto":  # of as many classes as the images have
+        small["method.head"] = {"widths": [2], "hidden_bias": True, "last_bias": True}
     chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
     plan = plans.resolved(
         chosen,
@@ -205,7 +241,7 @@ def test_rates_are_the_published_ones(name: str) -> None:
     schedule = chosen.schedule.build(total, epoch)
     groups = dict(groups_of(chosen))
     assert list(groups)[:2] == ["matrices", "vectors"]
-    falling = [group for group in groups.values() if group.get("schedule") != "constant"]
+    falling = [group for name, group in groups.items() if group.get("schedule") != "constant" and "." not in name]
     assert len(falling) == 2
     for step, expected in golden.items():
         rate = chosen.optim.peak(batch) * schedule(step, total)
@@ -220,6 +256,16 @@ def test_rates_are_the_published_ones(name: str) -> None:
         ("cifar10/byol", [1e-5, 0.0]),
         ("cifar10/moco_v2", [5e-4, 5e-4]),
         ("cifar10/rotation", [5e-4, 5e-4]),
+        ("cifar10/moco_v1", [5e-4, 5e-4]),
+        ("cifar10/moco_v3", [1e-6, 0.0]),
+        ("cifar10/supervised", [5e-4, 5e-4]),
+        ("cifar10/swav", [1e-6, 0.0]),
+        ("imagenet/moco_v1", [1e-4, 1e-4]),
+        ("imagenet/moco_v2", [1e-4, 1e-4]),
+        ("imagenet/moco_v3", [1e-6, 0.0]),
+        ("imagenet/supervised", [1e-4, 1e-4]),
+        ("imagenet/swav", [1e-6, 1e-6]),
+        ("imagenet/swav_256", [1e-6, 1e-6]),
         ("cifar10/simsiam", [5e-4, 5e-4]),
         ("imagenet/simsiam", [1e-4, 1e-4]),
     ],
@@ -374,6 +420,15 @@ def test_the_projector_has_the_published_number_of_parameters(name: str) -> None
         ("cifar10/byol", "predictor", 257 * 4096 + 2 * 4096 + 4097 * 256),
         ("cifar10/moco_v2", "projector", 513 * 512 + 513 * 128),
         ("cifar10/rotation", "head", 513 * 4),
+        ("cifar10/moco_v1", "projector", 513 * 128),
+        ("cifar10/moco_v3", "projector", 512 * 4096 + 2 * 4096 + 4096 * 256),
+        ("cifar10/moco_v3", "predictor", 256 * 4096 + 2 * 4096 + 4096 * 256),
+        ("cifar10/swav", "projector", 513 * 2048 + 2 * 2048 + 2049 * 128),
+        ("imagenet/moco_v1", "projector", 2049 * 128),
+        ("imagenet/moco_v2", "projector", 2049 * 2048 + 2049 * 128),
+        ("imagenet/moco_v3", "projector", 2048 * 4096 + 2 * 4096 + 4096 * 256),
+        ("imagenet/moco_v3", "predictor", 256 * 4096 + 2 * 4096 + 4096 * 256),
+        ("imagenet/swav", "projector", 2049 * 2048 + 2 * 2048 + 2049 * 128),
         ("cifar10/simsiam", "projector", 512 * 2048 + 2 * 2048 + 2048 * 2048),
         ("cifar10/simsiam", "predictor", 2048 * 512 + 2 * 512 + 513 * 2048),
         ("imagenet/simsiam", "projector", 3 * 2048 * 2048 + 2 * 2 * 2048),
@@ -414,7 +469,8 @@ def test_stems_are_those_of_the_sets() -> None:
         encoder = published(name).encoder
         assert encoder.stem == wanted.get(name.split("/")[0], "as_is")
         assert encoder.name == ("resnet50" if name.startswith("imagenet/") else "resnet18")
-        assert encoder.zero_init_last == (name.startswith("imagenet/") or name == "cifar10/simsiam")
+        of_papers = name.startswith("imagenet/") and (name in PAPERS or "moco_v3" in name)
+        assert encoder.zero_init_last == (of_papers or "simsiam" in name)
 
 
 # Of each W-MSE set, as htdt/self-supervised has them (datasets/*.py at d9662c8).
@@ -449,6 +505,50 @@ def test_the_objectives_of_other_methods_are_the_published_ones() -> None:
         simsiam = published(name).method
         assert (simsiam["kind"], simsiam["momentum"], simsiam["symmetric"]) == ("distillation", None, True)
         assert (simsiam["projector"]["last_batch_norm"], simsiam["predictor"]["last_batch_norm"]) == ("plain", "none")
+
+
+def test_swav_has_the_published_prototypes_queue_and_crops() -> None:
+    for name in ("cifar10/swav", "imagenet/swav", "imagenet/swav_256"):
+        chosen = published(name)
+        swav = chosen.objective
+        assert [swav[key] for key in ("prototypes", "temperature", "epsilon", "iterations", "assigned")] == [
+            3000, 0.1, 0.05, 3, 2,
+        ]  # fmt: skip
+        queue, epochs, total = {
+            "cifar10/swav": (3840, 50, 1000),
+            "imagenet/swav": (0, 30, 800),
+            "imagenet/swav_256": (3840, 15, 400),
+        }[name]
+        assert (swav["queue"], swav["queue_from"]) == (queue, epochs / total)
+        (rule,) = chosen.optim.groups
+        assert rule.parameters == "objective.prototypes"
+        assert rule.frozen_until == pytest.approx((2 if name == "cifar10/swav" else 1) / total)
+    for name in ("imagenet/swav", "imagenet/swav_256"):
+        crops = [(view[0]["size"], list(view[0]["scale"])) for view in published(name).views]
+        assert crops == 2 * [("auto", [0.14, 1.0])] + 6 * [(96, [0.05, 0.14])]
+        method = published(name).method
+        assert (method["passes"], method["batch_norm_sees"], method["large"]) == ("each_size", "all_views", None)
+
+
+def test_the_mocos_have_the_published_queues_keys_and_temperatures() -> None:
+    wanted = {
+        "cifar10/moco_v1": (4096, 0.1, 0.99, 64),
+        "imagenet/moco_v1": (65536, 0.07, 0.999, 32),
+        "imagenet/moco_v2": (65536, 0.2, 0.999, 32),
+    }
+    for name, (queue, temperature, momentum, rows) in wanted.items():
+        chosen = published(name)
+        assert chosen.objective == {"kind": "moco", "queue": queue, "temperature": temperature}
+        assert (chosen.method["momentum"], chosen.method["batch_norm_rows"]) == (momentum, rows)
+        assert (chosen.method["momentum_schedule"], chosen.method["symmetric"]) == ("constant", False)
+    for name, temperature in (("cifar10/moco_v3", 0.2), ("imagenet/moco_v3", 1.0)):
+        chosen = published(name)
+        assert chosen.objective == {"kind": "moco_v3", "temperature": temperature}
+        assert (chosen.method["momentum"], chosen.method["momentum_schedule"]) == (0.99, "cosine")
+        assert chosen.method["projector"]["last_batch_norm"] == "plain"
+    first = [op["kind"] for op in published("imagenet/moco_v1").views[0]]
+    assert first == ["random_resized_crop", "grayscale", "color_jitter", "horizontal_flip"], "in the code's order"
+    assert published("imagenet/moco_v1").views[0][2]["p"] == 1.0
 
 
 def test_the_objectives_are_the_published_ones() -> None:
@@ -541,6 +641,10 @@ def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
     of_others = {"byol": (1000, 256), "moco_v2": (200, 512), "rotation": (200, 128), "simclr": (1000, 512)}
     of_others = {f"cifar10/{kind}": sizes for kind, sizes in of_others.items()}
     of_others |= {"cifar10/simsiam": (800, 512), "imagenet/simsiam": (100, 512)}
+    of_others |= {"cifar10/moco_v1": (200, 512), "imagenet/moco_v1": (200, 256), "imagenet/moco_v2": (200, 256)}
+    of_others |= {"cifar10/moco_v3": (1000, 256), "imagenet/moco_v3": (300, 4096)}
+    of_others |= {"cifar10/supervised": (200, 128), "imagenet/supervised": (90, 256)}
+    of_others |= {"cifar10/swav": (1000, 256), "imagenet/swav": (800, 4096), "imagenet/swav_256": (400, 256)}
     for name in OTHERS:
         train = published(name).train
         assert (train.epochs, train.batch_size) == of_others[name]

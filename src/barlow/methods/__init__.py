@@ -9,8 +9,7 @@ which sees the global batch once a step. That is why a batch in chunks, or share
 the whole.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from barlow import kinds as _kinds
 
@@ -19,8 +18,17 @@ if TYPE_CHECKING:
 
     from barlow.methods._networks import Method as Method
 
-    NewEncoder = Callable[[], tuple[nn.Module, int]]
-    """Makes an encoder and says how many features it has. Each call gives a network of its own with equal weights."""
+    class NewEncoder(Protocol):
+        """Makes an encoder and says how many features it has. Each call gives a network of its own.
+
+        Args:
+            part: of the method that the network is for; "encoder" is the one that the run keeps. Networks of one part
+                have equal weights, and those of two parts have not.
+            changes: keys of the recipe's section `encoder` (name, stem, zero_init_last, options) that are others for
+                this network. A network whose name is another does not start from given weights (`init`).
+        """
+
+        def __call__(self, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]: ...
 
 
 class MethodSection(Protocol):
@@ -29,9 +37,12 @@ class MethodSection(Protocol):
     The rules of the networks that it builds stand at `barlow.methods._networks.Method`.
     """
 
-    gives: ClassVar[str]
-    """What the groups are: "views" to be compared with each other, "pairs" of a prediction and its target, or "one"
-    batch of logits in each. An objective that takes pairs is refused where there are none."""
+    @property
+    def gives(self) -> str:
+        """What the groups are: "views" to be compared with each other, "pairs" of a prediction and its target,
+        "triples" of these and the embedding that was predicted from, or "one" batch of logits in each. An objective
+        that takes pairs is refused where there are none. Most methods say it by a class variable."""
+        ...
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         """Widths of the tensors in each group that `forward` will give, without building anything.

@@ -1,7 +1,7 @@
 """One encoder and a linear classifier on it: rotation, supervised training."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import nn
 
@@ -23,19 +23,30 @@ class Classifier:
         network with four outputs, one for each rotation.
 
     Args:
-        head: from features to logits. `widths: [4]` is a linear layer to four classes.
+        head: from features to logits. `widths: [4]` is a linear layer to four classes. `auto`, in a recipe, is a linear
+            layer to as many classes as the images have.
     """
 
     gives: ClassVar[str] = "one"
 
-    head: Head
+    head: Head | Literal["auto"]
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
-        return [(self.head.widths[-1],)] * views
+        return [(self._head().widths[-1],)] * views
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, width = new_encoder()
-        return _Classifier(encoder, self.head.build(width, seed, "head"))
+        return _Classifier(encoder, self._head().build(width, seed, "head"))
+
+    def resolved(self, classes: int) -> "Classifier":
+        """The same with a head where it is `auto`: a linear layer to so many classes."""
+        linear = Head(widths=[classes], hidden_bias=True, last_bias=True)
+        return replace(self, head=linear) if self.head == "auto" else self
+
+    def _head(self) -> Head:
+        if self.head == "auto":
+            raise ValueError("the head is auto: the number of classes is known once the images are")
+        return self.head
 
 
 class _Classifier(Method):

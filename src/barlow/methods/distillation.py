@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,11 @@ class Distillation:
     The target is a slow copy of the encoder and projector: after every update
     t ← τ t + (1 - τ) online, over parameters. With a cosine, τ rises from `momentum` to 1:
     τ = 1 - (1 - momentum) (1 + cos(π · progress)) / 2. Without a momentum (null) the target is the online network
-    itself behind a stop-gradient, as in SimSiam.
+    itself behind a stop-gradient, as in SimSiam; or without one (`stop_gradient: false`), where only the predictor
+    makes the two sides differ, as in an ablation of Barlow Twins.
+
+    For an objective that looks at the embeddings as well, `with_embeddings: true` makes each group (p, t, z), with z
+    the online projector's embedding that p was made from.
 
     Source: Grill et al., BYOL (arXiv 2006.07733); google-deepmind/deepmind-research byol/ at 4822a45. He et al., MoCo
         (arXiv 1911.05722); facebookresearch/moco at 87e36d3. Chen and He, SimSiam (arXiv 2011.10566).
@@ -45,6 +49,8 @@ class Distillation:
         predictor: the head that only the online network has (BYOL); null: none (MoCo).
         momentum: τ, in [0, 1); null: the target is the online network behind a stop-gradient.
         momentum_schedule: "cosine" (to 1 at the end, BYOL) or "constant" (MoCo).
+        stop_gradient: whether no gradient reaches the target, where there is no momentum.
+        with_embeddings: whether groups are (p, t, z) in place of (p, t).
         symmetric: whether every view is predicted from every other, or the second from the first alone (MoCo).
         batch_norm_rows: batch norm takes its statistics from groups of so many rows (grouped batch norm), drawn anew in
             each step and differently for the online network and the target; null: from the whole batch. MoCo needs it:
@@ -53,10 +59,8 @@ class Distillation:
 
     Raises:
         ValueError: a momentum outside [0, 1), an unknown schedule, groups of fewer than two rows, or groups without a
-            momentum.
+            momentum; a momentum without stop-gradient.
     """
-
-    gives: ClassVar[str] = "pairs"
 
     projector: Head
     predictor: Head | None = None
@@ -64,8 +68,19 @@ class Distillation:
     momentum_schedule: Literal["cosine", "constant"] = "cosine"
     symmetric: bool = True
     batch_norm_rows: int | None = None
+    stop_gradient: bool = True
+    with_embeddings: bool = False
+
+    @property
+    def gives(self) -> str:
+        return "triples" if self.with_embeddings else "pairs"
 
     def __post_init__(self) -> None:
+        if self.momentum is not None and not self.stop_gradient:
+            raise ValueError(
+                f"stop_gradient is false and momentum {self.momentum}: a slow copy has no gradient; give momentum null "
+                "for a target that is the online network itself, or leave stop_gradient out"
+            )
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise ValueError(
                 f"momentum is {self.momentum}: give a number in [0, 1), 0.996 for example, or null for none"
@@ -82,7 +97,9 @@ class Distillation:
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         predicted = self.projector if self.predictor is None else self.predictor
-        pair = (predicted.widths[-1], self.projector.widths[-1])
+        pair: tuple[int, ...] = (predicted.widths[-1], self.projector.widths[-1])
+        if self.with_embeddings:
+            pair = (*pair, self.projector.widths[-1])
         return [pair] * (views * (views - 1) if self.symmetric else min(views - 1, 1))
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
@@ -101,6 +118,7 @@ class _Distillation(Method):
         super().__init__()
         self.encoder, self.projector, self.predictor = encoder, projector, predictor
         self.momentum, self.schedule, self.symmetric = section.momentum, section.momentum_schedule, section.symmetric
+        self.stop_gradient, self.with_embeddings = section.stop_gradient, section.with_embeddings
         self.batch_norm_rows = section.batch_norm_rows
         self.target = None
         if self.momentum is not None:
@@ -119,7 +137,10 @@ class _Distillation(Method):
         pairs = list(permutations(range(len(views)), 2)) if self.symmetric else [(0, 1)]
         online = {i: self._online(views[i]) for i in sorted({i for i, _ in pairs})}
         targets = {j: self._target(views[j], online.get(j)) for j in sorted({j for _, j in pairs})}
-        return Outputs([f for f, _, _ in online.values()], [(online[i][2], targets[j]) for i, j in pairs])
+        groups: list[tuple[Tensor, ...]] = [(online[i][2], targets[j]) for i, j in pairs]
+        if self.with_embeddings:
+            groups = [(*group, online[i][1]) for group, (i, _) in zip(groups, pairs, strict=True)]
+        return Outputs([f for f, _, _ in online.values()], groups)
 
     def _online(self, view: Images) -> tuple[Tensor, Tensor, Tensor]:
         """Features, embeddings and predictions of a view."""
@@ -127,12 +148,13 @@ class _Distillation(Method):
         z = self.projector(f)
         return f, z, z if self.predictor is None else self.predictor(z)
 
-    @torch.no_grad()
     def _target(self, view: Images, online: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
-        if self.target is not None:
-            t: Tensor = self.target["projector"](self.target["encoder"](view))
-            return t
-        return (self._online(view) if online is None else online)[1].detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+            if self.target is not None:
+                t: Tensor = self.target["projector"](self.target["encoder"](view))
+                return t
+            z = (self._online(view) if online is None else online)[1]
+        return z.detach() if self.stop_gradient else z
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

@@ -7,6 +7,12 @@ from contextlib import contextmanager
 import torch
 
 
+def derived(seed: int, part: str) -> int:
+    """A seed of 63 bits (`manual_seed` takes no negative number) for a part of what another seed stands for."""
+    digest = hashlib.sha256(f"{part}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 @contextmanager
 def seeded(seed: int, part: str, device: torch.device | None = None) -> Iterator[None]:
     """Inside, torch's generators start from (seed, part). Afterwards they are where they were before.
@@ -20,8 +26,7 @@ def seeded(seed: int, part: str, device: torch.device | None = None) -> Iterator
         part: what is drawn, for example `projector`. Two parts of one seed draw different numbers.
         device: whose generator starts from the seed too; None leaves those of accelerators alone.
     """
-    digest = hashlib.sha256(f"{part}:{seed}".encode()).digest()
-    number = int.from_bytes(digest[:8], "little") >> 1  # 63 bits, because manual_seed takes no negative number
+    number = derived(seed, part)
     accelerator = device if device is not None and device.type != "cpu" else None
     kept = [] if accelerator is None else [accelerator]
     with torch.random.fork_rng(devices=kept, device_type="cuda" if accelerator is None else accelerator.type):

@@ -27,6 +27,7 @@ class Objective(Protocol):
     group is:
       - ``*z``: two or more views, each to be compared with each;
       - ``(p, t)``: a prediction and its target;
+      - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
     tells, such as ``rotation`` (int64 tensors of shape (n,), of the global batch), and ``progress`` (a float: the share
@@ -64,7 +65,9 @@ class ObjectiveWithState(Protocol):
     parameters ask for the same as those of an `Objective`.
 
     An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
-    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process.
+    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process. An
+    optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the length
+    of prototypes, for example.
     """
 
     build: "Callable[..., nn.Module]"
@@ -93,8 +96,12 @@ def has_state(objective: Any) -> bool:
     return hasattr(objective, "build")
 
 
+_SIZES = {1: "one", 2: "pairs", 3: "triples"}
+
+
 def takes(objective: Any) -> str:
-    """What an objective's group is: "views" (two or more), "pairs" (a prediction and its target) or "one" (logits).
+    """What an objective's group is: "views" (two or more), "pairs" (a prediction and its target), "triples" (these and
+    the embedding that the prediction was made from) or "one" (logits).
 
     The signature of the dataclass says it; of one with state, the annotation of its module's ``groups``.
 
@@ -105,11 +112,11 @@ def takes(objective: Any) -> str:
         hint = typing.get_type_hints(objective.forward).get("groups")
         (group,) = typing.get_args(hint) or (None,)
         members = typing.get_args(group)
-        return "views" if not members or Ellipsis in members else {1: "one", 2: "pairs"}.get(len(members), "views")
+        return "views" if not members or Ellipsis in members else _SIZES.get(len(members), "views")
     kinds = [p.kind for p in inspect.signature(objective).parameters.values() if p.kind is not p.KEYWORD_ONLY]
     if inspect.Parameter.VAR_POSITIONAL in kinds:
         return "views"
-    return {1: "one", 2: "pairs"}.get(len(kinds), "views")
+    return _SIZES.get(len(kinds), "views")
 
 
 def asks(call: Any, *, required: bool = False) -> list[str]:

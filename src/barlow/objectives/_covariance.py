@@ -13,6 +13,7 @@ from torch import Tensor
 
 from barlow.linalg import Scalar, center, covariance, prefers_gram, without_diagonal
 from barlow.objectives._gradients import add_product_, as_factor, first_derivative_only, off_diagonal_squares_
+from barlow.objectives._inputs import check_non_negative, few_in_float64
 from barlow.types import Embedding
 
 
@@ -41,6 +42,27 @@ def covariance_energies(
         gram = prefers_gram(*z.shape, crossed=False)
     variance, energy = _CovarianceEnergies.apply(z, gram, products)
     return variance, energy
+
+
+def hinge_and_covariance(z: Embedding, gamma: float, eps: float) -> tuple[Scalar, Scalar]:
+    """VICReg's two terms of one view, without weights: v(z) = mean over features of max(0, gamma - √(var + eps)), and
+    c(z) = Σᵢ Σ_{j≠i} covᵢⱼ² / d.
+
+    Raises:
+        ValueError: a feature is constant and eps is 0.
+    """
+    exact = few_in_float64(z)
+    variance, off_diagonal = covariance_energies(exact, products=z.dtype)
+    if eps == 0 and bool((variance == 0).any()):
+        raise ValueError("a feature is constant over the batch and eps is 0: use eps > 0 (1e-4 in the paper)")
+    return (gamma - (variance + eps).sqrt()).relu().mean(), off_diagonal / z.shape[1]
+
+
+def check_hinge(gamma: float, eps: float) -> None:
+    """Raises ValueError for a gamma or an eps that cannot be."""
+    check_non_negative(gamma=gamma, eps=eps)
+    if gamma == 0:
+        raise ValueError("gamma is 0: give the standard deviation that features should keep (1 in the paper)")
 
 
 class _CovarianceEnergies(torch.autograd.Function):

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from barlow.linalg import Scalar
+from barlow.objectives._inputs import in_float64
 from barlow.types import Embedding
 
 SHORTEST = 1e-12
@@ -15,6 +17,12 @@ def directions(z: Embedding) -> Embedding:
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
     directed = ~(length <= SHORTEST)  # a row with a NaN is no row of zeros: it has to stay one that is seen
     return torch.where(directed, z / torch.where(directed, length, 1), 0)
+
+
+def prediction_error(p: Embedding, t: Embedding) -> Scalar:
+    """The mean over rows of 2 - 2 cos(p, t), the target a constant, in float64 (float32 on devices without it)."""
+    aim = directions(in_float64(t.detach()))
+    return squared_distance(directions(in_float64(p)), aim).mean()
 
 
 def squared_distance(a: Float[Tensor, "*rows d"], b: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows"]:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from barlow.objectives._directions import directions, squared_distance
-from barlow.objectives._inputs import full_precision, in_float64
+from barlow.objectives._directions import prediction_error
+from barlow.objectives._inputs import full_precision
 from barlow.types import Embedding, Terms
 
 __all__ = ["BYOL"]
@@ -40,6 +40,4 @@ class BYOL:
 
     def __call__(self, p: Embedding, t: Embedding) -> Terms:
         with full_precision((p, t), fewest=1) as (prediction, target):
-            aim = directions(in_float64(target.detach()))
-            distance = squared_distance(directions(in_float64(prediction)), aim)
-            return {"distance": 2 * distance.mean().to(prediction.dtype)}
+            return {"distance": (2 * prediction_error(prediction, target)).to(prediction.dtype)}

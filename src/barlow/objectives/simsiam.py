@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from barlow.objectives._directions import directions, squared_distance
-from barlow.objectives._inputs import full_precision, in_float64
+from barlow.objectives._directions import prediction_error
+from barlow.objectives._inputs import full_precision
 from barlow.types import Embedding, Terms
 
 __all__ = ["SimSiam"]
@@ -44,6 +44,4 @@ class SimSiam:
 
     def __call__(self, p: Embedding, t: Embedding) -> Terms:
         with full_precision((p, t), fewest=1) as (prediction, target):
-            aim = directions(in_float64(target.detach()))
-            distance = squared_distance(directions(in_float64(prediction)), aim)
-            return {"negative_cosine": (distance / 2 - 1).mean().to(prediction.dtype)}
+            return {"negative_cosine": (prediction_error(prediction, target) / 2 - 1).to(prediction.dtype)}

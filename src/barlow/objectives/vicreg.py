@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 import torch
 
-from barlow.objectives._covariance import covariance_energies
-from barlow.objectives._inputs import check_non_negative, check_one_of, few_in_float64, full_precision, mean
+from barlow.objectives._covariance import check_hinge, hinge_and_covariance
+from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision, mean
 from barlow.types import Embedding, Terms
 
 __all__ = ["VICReg"]
@@ -66,22 +66,15 @@ class VICReg:
     convention: Convention = "code"
 
     def __post_init__(self) -> None:
-        check_non_negative(
-            invariance=self.invariance,
-            variance=self.variance,
-            covariance=self.covariance,
-            gamma=self.gamma,
-            eps=self.eps,
-        )
-        if self.gamma == 0:
-            raise ValueError("gamma is 0: give the standard deviation that features should keep (1 in the paper)")
+        check_non_negative(invariance=self.invariance, variance=self.variance, covariance=self.covariance)
+        check_hinge(self.gamma, self.eps)
         check_one_of(get_args(Convention), convention=self.convention)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:
             dtype, d = views[0].dtype, views[0].shape[1]
             distances = [torch.nn.functional.mse_loss(za, zb) for za, zb in combinations(views, 2)]
-            hinges, energies = zip(*(self._spread(few_in_float64(view), dtype) for view in views), strict=True)
+            hinges, energies = zip(*(hinge_and_covariance(view, self.gamma, self.eps) for view in views), strict=True)
             # A sum over the two views of a pair is twice their mean. Every view is in equally many pairs, so the mean
             # over the pairs is the mean over the views.
             features = d if self.convention == "equations" else 1
@@ -91,9 +84,3 @@ class VICReg:
                 "variance": (self.variance * views_summed * mean(hinges)).to(dtype),
                 "covariance": (self.covariance * 2 * mean(energies)).to(dtype),
             }
-
-    def _spread(self, z: Embedding, products: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        variance, off_diagonal = covariance_energies(z, products=products)
-        if self.eps == 0 and bool((variance == 0).any()):
-            raise ValueError("a feature is constant over the batch and eps is 0: use eps > 0 (1e-4 in the paper)")
-        return (self.gamma - (variance + self.eps).sqrt()).relu().mean(), off_diagonal / z.shape[1]

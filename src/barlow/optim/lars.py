@@ -18,14 +18,18 @@ class LARS(torch.optim.Optimizer):
     Parameters of one dimension (biases, scales and shifts of norms) are neither decayed nor adapted: m ← μm + g.
     A group with `adapt=False` is plain SGD with momentum, and decays whatever is in it.
 
+    With `rate_in_momentum` the rate is inside of the buffer: m ← μm + lr · qg, p ← p − m. The two differ once the rate
+    changes: then a change acts on what is added from there on, and not on the momentum that is there.
+
     With `clip`, q = min(η‖p‖ / (‖g‖ · lr), 1), so that a weight's rate lr · q is the smaller of its trust ratio and lr.
     At rate 0 that is q = 1.
 
     Source: You et al., arXiv 1708.03888; the code released with Barlow Twins and VICReg (`LARS`), which this follows.
     `clip` is the LARC of NVIDIA Apex, which solo-learn uses for CIFAR with η = 0.02.
+    `rate_in_momentum` is the form of google-research/simclr at 383d414, lars_optimizer.py.
 
-    Convention: ‖g‖ is taken after the decay was added. No ε, no Nesterov, no dampening. lr is outside of the buffer, so
-    a change of rate acts at once on all of the momentum.
+    Convention: ‖g‖ is taken after the decay was added. No ε, no Nesterov, no dampening. lr is outside of the buffer
+    unless it is asked for otherwise, so a change of rate acts at once on all of the momentum.
 
     Deviation: none from the released code. solo-learn's q is η‖p‖ / (‖g‖ + λ‖p‖ + 1e-8) with the norm of g before the
     decay, then min(q / lr, 1) if clipped, and it does not decay a weight while that weight's or its gradient's norm is
@@ -43,6 +47,7 @@ class LARS(torch.optim.Optimizer):
         trust: η, above 0.
         adapt: whether the group's weights get the trust ratio.
         clip: LARC's clipping.
+        rate_in_momentum: whether lr multiplies what goes into the buffer, in place of what comes out.
         foreach: many tensors in one call, or one; None: one on a CPU, many elsewhere. For speed; no part of the state.
 
     Raises:
@@ -58,10 +63,13 @@ class LARS(torch.optim.Optimizer):
         trust: float = 0.001,
         adapt: bool = True,
         clip: bool = False,
+        rate_in_momentum: bool = False,
         foreach: bool | None = None,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
-        super().__init__(params, defaults | {"adapt": adapt, "clip": clip, "foreach": foreach})
+        super().__init__(
+            params, defaults | {"adapt": adapt, "clip": clip, "rate_in_momentum": rate_in_momentum, "foreach": foreach}
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         values = self.defaults | param_group
@@ -96,12 +104,13 @@ class LARS(torch.optim.Optimizer):
         if group["weight_decay"] and (adapt or not group["adapt"]):
             updates = list(torch._foreach_add(updates, parameters, alpha=group["weight_decay"]))
         torch._foreach_mul_(buffers, group["momentum"])
+        inside, outside = (group["lr"], 1.0) if group["rate_in_momentum"] else (1.0, group["lr"])
         if adapt:
             q = _trust_ratios(parameters, updates, group["trust"], group["lr"] if group["clip"] else None)
-            torch._foreach_addcmul_(buffers, updates, q.unbind())
+            torch._foreach_addcmul_(buffers, updates, (q if inside == 1 else inside * q).unbind())
         else:
-            torch._foreach_add_(buffers, updates)
-        torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+            torch._foreach_add_(buffers, updates, alpha=inside)
+        torch._foreach_add_(parameters, buffers, alpha=-outside)
 
 
 def _batches(group: dict[str, Any]) -> list[tuple[bool, list[Tensor], list[Tensor]]]:

@@ -34,6 +34,7 @@ def build_optimizer(
     eps: float = 1e-8,
     trust: float = 0.001,
     clip: bool = False,
+    rate_in_momentum: bool = False,
     vectors_lr: float | None = None,
     rules: Sequence[GroupRule] = (),
     fused: bool | None = None,
@@ -60,6 +61,7 @@ def build_optimizer(
         momentum: SGD's and LARS's.
         betas, eps: Adam's and AdamW's.
         trust, clip: LARS's trust coefficient, and whether its ratio is clipped to the learning rate.
+        rate_in_momentum: whether LARS has the learning rate inside of its momentum, as SimCLR's code has it.
         vectors_lr: learning rate of `vectors` at the peak, for any kind; None: the same as lr.
         rules: what is different for some parameters. The first rule that matches a name counts.
         fused: whether one kernel makes the whole update; None leaves the choice to torch. Fused kernels address memory
@@ -90,7 +92,7 @@ def build_optimizer(
     if kind == "lars":
         if fused:
             raise ValueError("lars has no fused kernel; leave fused at None")
-        options = {"lr": lr, "momentum": momentum, "trust": trust, "clip": clip}
+        options = {"lr": lr, "momentum": momentum, "trust": trust, "clip": clip, "rate_in_momentum": rate_in_momentum}
     elif kind == "sgd":
         options |= {"momentum": momentum}
     else:

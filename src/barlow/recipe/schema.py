@@ -26,6 +26,9 @@ from barlow.recipe.sections import (
 from barlow.size import size_of
 from barlow.views import ops
 
+RELATIVE_SIZES = {"auto": 1.0, "half": 0.5}
+"""Words for the size of a crop, and what part of data.image_size each means. Small crops beside large ones are half."""
+
 CUSTOM = "custom:"
 """How the kind of an objective, or the name of an encoder, begins that was given in Python."""
 
@@ -62,11 +65,11 @@ class Recipe(Section):
         table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
 
         def whole(op: dict[str, Any], place: str) -> dict[str, Any]:
-            if op.get("size") == "auto":
+            if (size := op.get("size")) in RELATIVE_SIZES:
                 tried = op | {"size": 1}  # any side will do to check the rest
-                return _plain(op, _instance(tried, table, place)) | {"size": "auto"}
+                return _plain(op, _instance(tried, table, place)) | {"size": size}
             if "size" in op:
-                op = op | {"size": size_of(op["size"], f"{place}.size", otherwise=", or auto")}
+                op = op | {"size": size_of(size, f"{place}.size", otherwise=", or auto, or half (of auto)")}
             return _plain(op, _instance(op, table, place))
 
         return [[whole(op, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(views)]

@@ -158,6 +158,8 @@ class OptimSection(Section):
     """LARS's trust coefficient."""
     clip: bool = False
     """Whether LARS's trust ratio is clipped."""
+    rate_in_momentum: bool = False
+    """Whether LARS has the rate inside of its momentum, as SimCLR's code has it, or outside, as all others here."""
     loss_weight: Annotated[float, Field(gt=0)] = 1.0
     """The gradient's factor: for reference code that divides the gradient by the number of GPUs, 1/16 for 16."""
     groups: list[GroupRule] = []
