@@ -61,8 +61,9 @@ def finished(places: Places, warm: Warm) -> None:
 
 
 def unfinished(places: Places, warm: Warm) -> None:
-    """A run of four steps that was killed in its third, with its newest checkpoint damaged since."""
-    ended = warm.run(places.pretrain(steps=4), fault=at_commit(places.run, warm, places.pretrain(steps=4), 3))
+    """A run of three steps that was killed in its third, with its newest checkpoint damaged since."""
+    words = places.pretrain(steps=3)
+    ended = warm.run(words, fault=at_commit(places.run, warm, words, 3))
     assert ended.killed
     assert list(checkpoints.folders(places.run)) == [1, 2]
     (checkpoints.folders(places.run)[2] / "tensors.safetensors").write_bytes(b"damaged")
@@ -89,7 +90,7 @@ COURSES = {
     "begin from weights": Course(
         lambda p: p.pretrain("--resume", "--init", p.other), nothing, 35, first="open .recipe.yaml"
     ),
-    "go on from the checkpoint before a damaged one": Course(lambda p: p.pretrain("--resume", steps=4), unfinished, 45),
+    "go on from the checkpoint before a damaged one": Course(lambda p: p.pretrain("--resume", steps=3), unfinished, 35),
     "extend and stretch": Course(lambda p: p.pretrain("--resume", steps=3, schedule__steps=3), finished, 25),
     "evaluate": Course(
         lambda p: ["evaluate", p.run, "--train", p.labelled, "--test", p.labelled, "--probes", "knn"], finished, 20
@@ -110,6 +111,7 @@ def other(photos: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
     return places.run
 
 
+@pytest.mark.timeout(900)  # a minute at the most on a machine that does nothing else
 @pytest.mark.parametrize("name", COURSES)
 def test_killed_at_any_change_of_the_disk_the_same_command_goes_on(
     name: str,

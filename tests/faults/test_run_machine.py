@@ -306,6 +306,7 @@ def counted(made: type[RuleBasedStateMachine], happened: Callable[[], None]) -> 
     return Counted
 
 
+@pytest.mark.timeout(900)  # half a minute on a machine that does nothing else
 def test_nothing_that_happens_to_a_run_folder_loses_anything(
     undisturbed: Undisturbed, warm: Warm, tmp_path: Path
 ) -> None:
