@@ -217,7 +217,7 @@ def test_the_limit_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_to_be_watched_costs_a_step_less_than_twenty_microseconds(tmp_path: Path) -> None:
-    """A thousandth of a step of 20 ms; in processor seconds, so that other programs do not count. It takes about 3."""
+    """A thousandth of a step of 20 ms; in processor seconds, so that other programs do not count. It takes about 2."""
     count = 20_000
 
     def seconds(batches: Iterator[int]) -> float:

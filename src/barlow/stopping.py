@@ -182,9 +182,14 @@ class _Deadline:
                 ending.end(exits.AT_ONCE, line, self._say)
                 return
             if first is not None and now - first > self._patience():
-                seconds = f"{now - first:.0f} s"
-                ending.end(exits.STOPPED, f"asked to stop {seconds} ago: {self._requests.given_up()}", self._say)
+                ending.end(exits.STOPPED, f"asked to stop {now - first:.0f} s ago: {self._given_up()}", self._say)
                 return
+
+    def _given_up(self) -> str:
+        """What is said of it, in time: it asks the disk for the newest checkpoint, and the disk may be what hangs."""
+        told: list[str] = []
+        ending.in_time(ending.SAYING_SECONDS, lambda: told.append(self._requests.given_up()))
+        return told[0] if told else "given up; the same command goes on from the newest checkpoint"
 
     def _patience(self) -> float:
         return LONGEST_SECONDS if self._requests.worth_waiting() else ANSWER_SECONDS

@@ -233,3 +233,16 @@ def test_a_request_for_a_process_that_reads_is_not_one_for_the_run(monkeypatch: 
                 os.waitpid(pid, 0)
             time.sleep(1.0)
         assert ends == expected
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line asks it for the newest checkpoint."""
+    lines: list[str] = []
+    monkeypatch.setattr(stopping, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(stopping.ending, "SAYING_SECONDS", 0.1)
+    monkeypatch.setattr(stopping.ending, "end", lambda code, line, say: lines.append(line))
+    with stopping.listening() as requests:
+        requests.finishing, requests.given_up = True, lambda: str(time.sleep(60))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(1.0)
+    assert lines == ["asked to stop 0 s ago: given up; the same command goes on from the newest checkpoint"]
