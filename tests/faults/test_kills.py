@@ -101,6 +101,7 @@ def test_a_run_that_is_killed_from_outside_and_given_again_is_the_same(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize(("recipe", "executor"), CASES)
 def test_many_kills(recipe: str, executor: str, ranks: int, photos: Path, warm: Warm, tmp_path: Path) -> None:
@@ -115,6 +116,7 @@ def test_many_kills(recipe: str, executor: str, ranks: int, photos: Path, warm: 
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("who", ["the launcher", "the first", "the second"])
 def test_kills_of_a_run_that_was_launched_in_two_processes(who: str, photos: Path, warm: Warm, tmp_path: Path) -> None:
     """By `--devices 2`, as users do it. The launcher's processes end by themselves once it is gone."""
