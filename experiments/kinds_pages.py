@@ -27,8 +27,8 @@ kind: `barlow pretrain photos/ --objective KIND` trains with it.
 *Written from the docstrings of `src/barlow/methods` by `experiments/kinds_pages.py`.*
 
 A method is the topology: which networks see which views, and which of their outputs [an objective](objectives.md)
-compares. A published method is a method and an objective, and a recipe names both. Each is a kind, the key `method.kind`
-of a recipe.
+compares. A published method is a method and an objective, and a recipe names both. Each is a kind, the key
+`method.kind` of a recipe.
 """,
 }
 
