@@ -47,13 +47,18 @@ class Built:
         optimizer's update."""
         import torch
 
+        from barlow import objectives
+
         objective, optimizer = self.learner.objective, self.learner.optimizer
         groups = [tuple(z.float() for z in group) for group in groups]
-        queued = isinstance(objective, torch.nn.Module)
-        found = [objective(groups)] if queued else [objective(*group) for group in groups]
+        asked = {"progress": 0.5} if "progress" in objectives.asks(objective) else {}
+        with_state = isinstance(objective, torch.nn.Module)
+        found = [objective(groups, **asked)] if with_state else [objective(*group) for group in groups]
         (sum(value for terms in found for value in terms.values()) / len(found)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if hasattr(objective, "after_step"):
+            objective.after_step()
 
     def autocast(self) -> Any:
         import torch
@@ -71,10 +76,27 @@ def siamese(built: Built) -> Callable[[], None]:
     def step() -> None:
         with built.autocast():
             features = [method.encoder(view) for view in built.views]
-            if method.together:  # W-MSE's batch norm sees all views
+            if method.section.batch_norm_sees == "all_views":  # W-MSE's batch norm
                 embeddings = method.projector(torch.cat(features)).chunk(len(features))
             else:
                 embeddings = tuple(method.projector(each) for each in features)
+        built.update([embeddings])
+
+    return step
+
+
+def multi_crop(built: Built) -> Callable[[], None]:
+    """One network for crops of several sizes (SwAV): a pass of the encoder for each size, and one of the projector."""
+    import torch
+
+    method, sizes = built.learner.method, dict[Any, list[Any]]()
+    for view in built.views:  # the large crops come first
+        sizes.setdefault(view.shape[2:], []).append(view)
+
+    def step() -> None:
+        with built.autocast():
+            features = torch.cat([method.encoder(torch.cat(same)) for same in sizes.values()])
+            embeddings = method.projector(features).chunk(len(built.views))
         built.update([embeddings])
 
     return step
@@ -159,6 +181,23 @@ CASES = [
         2048,
         overrides={"method.batch_norm_rows": 32},
         bare=distillation,
+    ),
+    Case(
+        "swav_32px",
+        "ResNet-18, 2 × 32 + 4 × 16 px, batch 64",
+        "small_swav",
+        64,
+        (32, 32),
+        2048,
+        overrides={
+            "data.image_size": 32,
+            "encoder.name": "resnet18",
+            "encoder.stem": "small",
+            "encoder.options": {},
+            "method.projector.widths": [2048, 128],
+            "objective.prototypes": 512,
+        },
+        bare=multi_crop,
     ),
     SMALL,
 ]

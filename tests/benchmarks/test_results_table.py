@@ -154,7 +154,7 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     assert rows[2][1:] == ["–"] * 5 + ["– |"]
 
 
-@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing", "reliability", "objectives_page"])
+@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages"])
 def test_the_pages_that_programs_write_are_up_to_date(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)

@@ -25,9 +25,11 @@ from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
 from oracles import classification as classification_loops
 from oracles import moco as moco_loops
+from oracles import moco_v3 as moco_v3_loops
 from oracles import plain
 from oracles import simclr as simclr_loops
 from oracles import simsiam as simsiam_loops
+from oracles import swav as swav_loops
 from oracles import vicreg as vicreg_loops
 from oracles import w_mse as w_mse_loops
 from oracles.gradients import Loss, relative_error, terms_and_gradients
@@ -37,9 +39,12 @@ from barlow.objectives._classification import cross_entropy
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
+from barlow.objectives.byol_vicreg import BYOLVICReg
 from barlow.objectives.moco import MoCo
+from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
+from barlow.objectives.swav import SwAV
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
 
@@ -125,10 +130,36 @@ def _classes(loss: Callable[..., torch.Tensor], **options: str) -> Loss:
     return lambda a, b: {"cross_entropy": loss(a, b.detach().argmax(dim=1), **options)}
 
 
+def _swav() -> Case:
+    """SwAV with five prototypes for embeddings of any width."""
+
+    def module(z: torch.Tensor) -> torch.nn.Module:
+        return SwAV(prototypes=5).build(width=z.shape[1], seed=0).to(z.dtype)
+
+    def prototypes(z: torch.Tensor) -> torch.Tensor:
+        return SwAV(prototypes=5).build(width=z.shape[1], seed=0).prototypes.detach().double()
+
+    return Case(
+        lambda a, b: module(a)([(a, b)], progress=0.0),
+        lambda a, b: plain.swav(a, b, prototypes(a)),
+        lambda a, b: {"swapped": swav_loops.swapped([a, b], prototypes(a))},
+    )
+
+
+def _byol_vicreg_loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+    terms = vicreg_loops.vicreg(t, t, variance=1.0, covariance=0.01)
+    return byol_loops.byol(p, t) | {"variance": terms["variance"], "covariance": terms["covariance"]}
+
+
 CONTRASTS = {
     "simclr": _case(SimCLR, plain.simclr, simclr_loops.simclr),
     "byol": Case(BYOL(), plain.byol, byol_loops.byol),
     "simsiam": Case(SimSiam(), plain.simsiam, simsiam_loops.simsiam),
+    "byol_vicreg": Case(
+        lambda p, t: BYOLVICReg()(p, t, t), lambda p, t: plain.byol_vicreg(p, t, t), _byol_vicreg_loops
+    ),
+    "swav": _swav(),
+    "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
     "cross_entropy": Case(

@@ -170,6 +170,35 @@ def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> d
     return {"contrast": _contrast(right / temperature, u @ queue.T / temperature).mean()}
 
 
+def moco_v3(q: Tensor, k: Tensor, *, temperature: float = 1.0) -> dict[str, Tensor]:
+    similar = _unit(q) @ _unit(k.detach()).T / temperature
+    others = similar.masked_fill(torch.eye(len(q), dtype=torch.bool), -math.inf)
+    return {"contrast": 4 * temperature * _contrast(similar.diagonal(), others).mean()}
+
+
+def byol_vicreg(p: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+    terms = vicreg(z, z, variance=1.0, covariance=0.01)
+    return byol(p, t) | {"variance": terms["variance"], "covariance": terms["covariance"]}
+
+
+def _codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    q = (scores.detach() / epsilon).exp()
+    for _ in range(iterations):
+        q = q / q.sum(dim=0)
+        q = q / q.sum(dim=1, keepdim=True)
+    return q
+
+
+def swav(za: Tensor, zb: Tensor, prototypes: Tensor) -> dict[str, Tensor]:
+    """Of two views that both have codes, with prototypes of length 1."""
+    sa, sb = _unit(za) @ prototypes.T, _unit(zb) @ prototypes.T
+    losses = [
+        -(_codes(one, 0.05, 3) * torch.log_softmax(other / 0.1, dim=1)).sum(dim=1).mean()
+        for one, other in ((sa, sb), (sb, sa))
+    ]
+    return {"swapped": (losses[0] + losses[1]) / 2}
+
+
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     right = logits[torch.arange(len(logits)), classes]
     others = torch.stack([row[torch.arange(len(row)) != c] for row, c in zip(logits, classes.tolist(), strict=True)])

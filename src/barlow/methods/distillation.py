@@ -27,11 +27,13 @@ class Distillation:
     Each group is a pair (p, t): the online output of one view and the target's embedding of another. With two views the
     groups are (p₁, t₂) and (p₂, t₁); one direction only (`symmetric: false`) is (p₁, t₂).
 
-    The target is a slow copy of the encoder and projector: after every update
-    t ← τ t + (1 - τ) online, over parameters. With a cosine, τ rises from `momentum` to 1:
-    τ = 1 - (1 - momentum) (1 + cos(π · progress)) / 2. Without a momentum (null) the target is the online network
-    itself behind a stop-gradient, as in SimSiam; or without one (`stop_gradient: false`), where only the predictor
-    makes the two sides differ, as in an ablation of Barlow Twins.
+    The target is a slow copy of the encoder and projector, over parameters. After every update:
+    t ← τ t + (1 - τ) online. With a cosine, τ rises from `momentum` to 1; it is then
+    1 - (1 - momentum) (1 + cos(π · progress)) / 2.
+
+    Without a momentum (null) the target is the online network itself behind a stop-gradient, as in SimSiam; or without
+    one (`stop_gradient: false`), where only the predictor makes the two sides differ, as in an ablation of Barlow
+    Twins.
 
     For an objective that looks at the embeddings as well, `with_embeddings: true` makes each group (p, t, z), with z
     the online projector's embedding that p was made from.

@@ -1,6 +1,6 @@
-"""Writes docs/objectives.md from the docstrings of src/barlow/objectives (`--check` only compares).
+"""Writes docs/objectives.md and docs/methods.md from the docstrings of what they are about (`--check` only compares).
 
-python experiments/objectives_page.py
+python experiments/kinds_pages.py
 """
 
 import ast
@@ -12,30 +12,41 @@ from pathlib import Path
 import yaml
 from generated import ROOT, markdown, write_or_check
 
-PACKAGE, PAGE = ROOT / "src" / "barlow", ROOT / "docs" / "objectives.md"
+PACKAGE, DOCS = ROOT / "src" / "barlow", ROOT / "docs"
 
-INTRODUCTION = """# Objectives
+INTRODUCTIONS = {
+    "objectives": """# Objectives
 
-*Written from the docstrings of `src/barlow/objectives` by `experiments/objectives_page.py`.*
+*Written from the docstrings of `src/barlow/objectives` by `experiments/kinds_pages.py`.*
 
-Each is a kind: `barlow pretrain photos/ --objective KIND` trains with it.
-"""
+An objective is what mixes the images of a batch: it compares their embeddings, and its value is the loss. Each is a
+kind: `barlow pretrain photos/ --objective KIND` trains with it.
+""",
+    "methods": """# Methods
+
+*Written from the docstrings of `src/barlow/methods` by `experiments/kinds_pages.py`.*
+
+A method is the topology: which networks see which views, and which of their outputs [an objective](objectives.md)
+compares. A published method is a method and an objective, and a recipe names both. Each is a kind, the key
+`method.kind` of a recipe.
+""",
+}
 
 HEADINGS = ("Terms", "Source", "Convention", "Deviation", "Args", "Raises", "Example")
 FORMULA = re.compile(r"(\S+|loss[^=,]*) = ")
 SECTION = re.compile(rf"^({'|'.join(HEADINGS)}):", re.MULTILINE)
 
 
-def files() -> list[Path]:
+def files(folder: str) -> list[Path]:
     """Those of the kinds, in alphabetical order."""
-    return sorted((PACKAGE / "objectives").glob("[!_]*.py"))
+    return sorted((PACKAGE / folder).glob("[!_]*.py"))
 
 
-def recipes() -> dict[str, list[str]]:
-    """The shipped recipes of each kind, the small ones first."""
+def recipes(section: str) -> dict[str, list[str]]:
+    """The shipped recipes that have each kind in a section, the small ones first."""
     found: dict[str, list[str]] = {}
     for path in sorted((PACKAGE / "recipes").rglob("*.yaml"), key=lambda p: (p.parent.name != "recipes", p.as_posix())):
-        kind = yaml.safe_load(path.read_text(encoding="utf-8"))["objective"]["kind"]
+        kind = yaml.safe_load(path.read_text(encoding="utf-8"))[section]["kind"]
         found.setdefault(kind, []).append(path.relative_to(PACKAGE / "recipes").with_suffix("").as_posix())
     return found
 
@@ -55,7 +66,8 @@ def section(path: Path, of_kind: list[str]) -> str:
     if "Args" in said:
         parts.append(hyper_parameters(said["Args"], cls))
     parts.append(f"**Recipes.** {', '.join(f'`{recipe}`' for recipe in of_kind) or 'None of its own.'}")
-    parts.append(f"```pycon\n{inspect.cleandoc(said['Example'])}\n```")
+    if "Example" in said:
+        parts.append(f"```pycon\n{inspect.cleandoc(said['Example'])}\n```")
     return "\n\n".join(parts)
 
 
@@ -67,7 +79,10 @@ def hyper_parameters(text: str, cls: ast.ClassDef) -> str:
         if isinstance(field, ast.AnnAssign) and field.value is not None
     }
     entries = re.split(r"^(\w+): ", inspect.cleandoc(text), flags=re.MULTILINE)[1:]
-    rows = ([f"`{n}`", f"`{defaults[n]}`", one_line(what)] for n, what in zip(entries[::2], entries[1::2], strict=True))
+    rows = (
+        [f"`{n}`", f"`{defaults[n]}`" if n in defaults else "", one_line(what)]
+        for n, what in zip(entries[::2], entries[1::2], strict=True)
+    )
     return markdown(["hyper-parameter", "default", "what"], rows)
 
 
@@ -87,13 +102,17 @@ def with_formulas(text: str) -> str:
     return "\n\n".join(paragraph(part.split("\n")) for part in text.split("\n\n"))
 
 
-def page() -> str:
-    of_kinds = recipes()
-    return "\n\n".join([INTRODUCTION.strip(), *(section(path, of_kinds.get(path.stem, [])) for path in files())]) + "\n"
+def page(folder: str) -> str:
+    of_kinds = recipes(folder.removesuffix("s"))
+    sections = (section(path, of_kinds.get(path.stem, [])) for path in files(folder))
+    return "\n\n".join([INTRODUCTIONS[folder].strip(), *sections]) + "\n"
 
 
 def main() -> int:
-    return write_or_check(__doc__ or "", PAGE, [], lambda text, lines: page())
+    return max(
+        write_or_check(__doc__ or "", DOCS / f"{folder}.md", [], lambda text, lines, folder=folder: page(folder))
+        for folder in INTRODUCTIONS
+    )
 
 
 if __name__ == "__main__":
