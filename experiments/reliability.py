@@ -18,7 +18,12 @@ from generated import ROOT, markdown, put_between, write_or_check
 LOG, PAGE = ROOT / "results" / "reliability.jsonl", ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- injections -->", "<!-- end -->"
 
-TESTS = ("tests/faults", "tests/data/test_hostile.py", "tests/data/test_reading_processes.py", "tests/equivalence/test_resume.py")
+TESTS = (
+    "tests/faults",
+    "tests/data/test_hostile.py",
+    "tests/data/test_reading_processes.py",
+    "tests/equivalence/test_resume.py",
+)
 """Nightly ones among them are run, too."""
 
 Line = dict[str, Any]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import storage
+from barlow import ownership, storage
 from barlow.seals import Damaged, sealed
 from barlow.views.sheet import png
 
@@ -122,7 +122,7 @@ def test_a_file_is_old_or_new_whichever_call_fails(tmp_path: Path, before: bytes
             assert visible(path.parent) <= {"recipe.yaml"}
             if not isinstance(failure, Killed):
                 assert not [e for e in path.parent.iterdir() if e.name.startswith(".")], "an error cleans up"
-            storage.remove_leftovers(path.parent)
+            ownership.remove_leftovers(path.parent)
             assert {e.name for e in path.parent.iterdir()} <= {"recipe.yaml"}
     assert seen == {before, NEW}, "the points before and after the rename were both met"
 
@@ -144,7 +144,7 @@ def test_a_folder_is_committed_whole_or_not_at_all_whichever_call_fails(tmp_path
             assert visible(home) <= {"step-000007"}
             if not isinstance(failure, Killed):
                 assert not [e for e in home.iterdir() if e.name.startswith(".")], "an error cleans up"
-            storage.remove_leftovers(home)
+            ownership.remove_leftovers(home)
             assert {e.name for e in home.iterdir()} <= {"step-000007"}
     assert set(committed) == {True, False}
 
@@ -400,8 +400,8 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     kept = {"step-000001", "notes.txt", ".hidden", "tmp-mine", ".tmp-mine", ".tmp-mine-2", ".notes.tmp-old"}
     for name in kept:
         (tmp_path / name).write_bytes(b"")
-    storage.remove_leftovers(tmp_path)
-    storage.remove_leftovers(tmp_path / "missing")
+    ownership.remove_leftovers(tmp_path)
+    ownership.remove_leftovers(tmp_path / "missing")
     assert {entry.name for entry in tmp_path.iterdir()} == kept
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barlow import exits, storage
+from barlow import exits, ownership, storage
 from barlow.linalg import not_finite
 from barlow.seals import Damaged
 
@@ -89,7 +89,7 @@ def newest(run: Path, look: Look | None = None) -> tuple[Checkpoint | None, list
         TooLarge: one is far larger than what it is for.
     """
     home = run / "checkpoints"
-    storage.remove_leftovers(home)
+    ownership.remove_leftovers(home)
     notes: list[str] = []
     for folder in reversed(folders(run).values()):
         damage = damage_in(folder, look)

@@ -6,6 +6,8 @@ A path is ours by its whole name, from the run folder down: `checkpoints/step-00
 
 import os
 import re
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +65,29 @@ def clear(run: Path) -> None:
     for name, path in sorted(contents(run), key=lambda each: each[0] != "recipe.yaml"):
         if name != ".lock" and is_ours(name, path):
             storage.remove_own(path)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file or folder is one that `storage.py` had not finished when a crash came, by its name."""
+    return _DECORATED.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path, older_than_seconds: float = 0.0) -> None:
+    """Removes our own unfinished folders and files from a crash.
+
+    Args:
+        folder: where to look; not in its sub-folders.
+        older_than_seconds: younger ones stay, where another process may be about to finish them.
+    """
+    if not folder.is_dir():
+        return
+    for leftover in folder.iterdir():
+        if not is_unfinished(leftover.name) or time.time() - leftover.lstat().st_mtime < older_than_seconds:
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _undecorated(part: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from barlow import storage
+from barlow import ownership, storage
 from barlow.printable import one_line
 from barlow.seals import digest_of, sealed
 from barlow.telling import Say, silent
@@ -24,7 +24,7 @@ def prepare_home(home: Path) -> Path:
     try:
         for folder in (home, home / "features"):
             storage.make_folder(folder)
-            storage.remove_leftovers(folder, LEFT_OVER_SECONDS)
+            ownership.remove_leftovers(folder, LEFT_OVER_SECONDS)
         storage.check_writable(home)
     except storage.StorageError as error:
         raise storage.CannotCreate(f"{error}. The results can go elsewhere: --out FOLDER") from error

@@ -144,7 +144,7 @@ class Run:
     def remove_leftovers(self) -> None:
         """Removes what a crash left unfinished."""
         for folder in (".", "start", "encoder", "checkpoints"):
-            storage.remove_leftovers(self.path / folder)
+            ownership.remove_leftovers(self.path / folder)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -13,9 +13,7 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -106,7 +104,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Where a file is written before it gets its name; `is_unfinished` knows it."""
+    """Where a file is written before it gets its name; `ownership.is_unfinished` knows it."""
     return path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
 
 
@@ -388,30 +386,3 @@ def remove_own(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise _explained(error, path) from error
-
-
-_UNFINISHED = re.compile(r"\.tmp-.+-[0-9a-f]{8}|\..+\.tmp-[0-9a-f]{8}")
-"""What `commit_folder`, `remove_folder` and `write_bytes` call what they have not finished."""
-
-
-def is_unfinished(name: str) -> bool:
-    """Whether a file or folder is one of ours that a crash left behind, by its name."""
-    return _UNFINISHED.fullmatch(name) is not None
-
-
-def remove_leftovers(folder: Path, older_than_seconds: float = 0.0) -> None:
-    """Removes our own unfinished folders and files from a crash.
-
-    Args:
-        folder: where to look; not in its sub-folders.
-        older_than_seconds: younger ones stay, where another process may be about to finish them.
-    """
-    if not folder.is_dir():
-        return
-    for leftover in folder.iterdir():
-        if not is_unfinished(leftover.name) or time.time() - leftover.lstat().st_mtime < older_than_seconds:
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ _FLAG = re.compile(r"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: (-?\d[\d.]*(?
 
 _RECIPE = re.compile(r"(?<![\w/.-])-c ([\w/.-]*\w)")
 
-_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version"})
-"""Flags that no function has an argument for."""
+_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", "shm-size"})
+"""Flags that no function has an argument for. The last is one of `docker run`."""
 
 _SWITCHES = frozenset({"resume", "overwrite", "augment"})
 """Flags without a value."""

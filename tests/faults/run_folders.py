@@ -43,7 +43,7 @@ def _lasting(content: dict[str, Any]) -> dict[str, Any]:
 def wrong_in(run: Path) -> list[str]:
     """What is not as it must be in the folder of a run that no process works in, a line each."""
     wrong = [f"{name} is not a path of a run" for name in ownership.foreign(run)]
-    wrong += [f"{name} was left over" for name, path in ownership.contents(run) if storage.is_unfinished(path.name)]
+    wrong += [f"{name} was left over" for name, path in ownership.contents(run) if ownership.is_unfinished(path.name)]
     for folder in list(checkpoints.folders(run).values())[-1:]:  # whether an older one is, is looked at in need only
         if damage := checkpoints.damage_in(folder):
             wrong.append(f"{folder.name} is damaged: {damage}")

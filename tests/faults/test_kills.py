@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import tiny
+from commands import children
 from injections import record
 from run_folders import meaning, wrong_in
-from test_process_faults import workers
 from warm import Ended, Warm
 
 from barlow import exits
@@ -131,7 +131,7 @@ def test_kills_of_a_run_that_was_launched_in_two_processes(who: str, photos: Pat
         while not (run / "recipe.yaml").exists():
             time.sleep(0.01)
         time.sleep(rng.random())
-        found = workers(process)
+        found = children(process.pid)
         victim = {"the launcher": [process.pid], "the first": found[:1], "the second": found[1:]}[who]
         if process.poll() is None and victim:
             os.kill(victim[0], signal.SIGKILL)

@@ -22,7 +22,7 @@ from injections import record
 from run_folders import wrong_in
 from warm import Ended, Warm
 
-from barlow import checkpoints, exits, storage
+from barlow import checkpoints, exits, ownership, storage
 from barlow.pretraining import pretrain
 from barlow.run import Run
 
@@ -115,7 +115,7 @@ def machine(undisturbed: Undisturbed, warm: Warm, home: Path) -> type[RuleBasedS
             return {
                 path.relative_to(self.run).as_posix().replace(".bad/", "/"): _digest(path)
                 for path in self.run.rglob("*")
-                if path.is_file() and path.name != ".lock" and not any(map(storage.is_unfinished, path.parts))
+                if path.is_file() and path.name != ".lock" and not any(map(ownership.is_unfinished, path.parts))
             }
 
         def there(self) -> set[int]:
