@@ -112,18 +112,19 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
 
 
 def own(images: str, recipe: str, seed: int, *, hash_of: Any, **more: Any) -> dict[str, Any]:
-    """A line as the experiment on one's own folder writes it."""
+    """A line as the experiment on one's own folder writes it: its minutes have become steps."""
+    steps: dict[str, Any] = {"train.minutes": None, "train.steps": 4812}
     scores = {"encoder": (0.7 + 0.02 * seed, 0.8), "pixels_16": (0.3, 0.2), "pixels_32": (0.2, 0.25)}
     scores |= {"untrained": (0.1, 0.4), "start": (0.75, 0.85)}
     return {
         "program": "experiments/own_folder.py",
         "images": images,
         "recipe": recipe,
-        "overrides": {},
+        "overrides": {"train.minutes": "null", "train.steps": "4812"},
         "minutes": 15.0,
         "seed": seed,
         "part": "test",
-        "recipe_sha256": hash_of(chosen_recipe(recipe=recipe, minutes=15.0).as_dict()),
+        "recipe_sha256": hash_of(chosen_recipe(recipe=recipe, minutes=15.0, overrides=steps).as_dict()),
         "scores": {name: {"knn.top1": knn, "logistic.top1": linear} for name, (knn, linear) in scores.items()},
         **more,
     }
