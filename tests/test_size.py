@@ -224,12 +224,12 @@ def test_the_lines_at_the_start_say_which_side_is_which(strips: Path, tmp_path: 
         (
             (40, 600),
             "aspect   images are 15 times as wide as high (median), and square views show little of one; "
-            "--image-size 16x240 (height x width) fits them, with 6.7 times the pixels of a square view",
+            "image_size='16x240' (height x width) fits them, with 6.7 times the pixels of a square view",
         ),
         (
             (150, 50),
             "aspect   images are 3 times as high as wide (median), and square views show little of one; "
-            "--image-size 48x16 (height x width) fits them, with 0.8 times the pixels of a square view",
+            "image_size='48x16' (height x width) fits them, with 0.8 times the pixels of a square view",
         ),
         ((40, 80), None),
         ((80, 40), None),
@@ -245,7 +245,7 @@ def test_a_run_on_long_images_says_which_size_would_fit_them(
         assert not found
         return
     assert found == [line]
-    size = found[0].split("--image-size ")[1].split()[0]
+    size = found[0].split("image_size='")[1].split("'")[0]
     again: list[str] = []
     trained(images, tmp_path / "again", again, image_size=size, overrides={"train.steps": 1})
     assert f"2 of {size} px" in "\n".join(again)

@@ -16,7 +16,8 @@ from barlow.printable import printable_lines
 _COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|list)\b[^`;]*)")
 """A command that a message spells out stays one."""
 
-_FLAG = re.compile(r"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: (-?\d[\d.]*(?:e-?\d+)?|true|false|null)(?![\w.]))?")
+_VALUE = r"\d+x\d+|-?\d[\d.]*(?:e-?\d+)?|true|false|null"
+_FLAG = re.compile(rf"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: ({_VALUE})(?![\w.]))?")
 
 _RECIPE = re.compile(r"(?<![\w/.-])-c ([\w/.-]*\w)")
 
@@ -39,6 +40,8 @@ def as_arguments(message: str) -> str:
         "rows_in_memory=2 leaves a chunk of one row: lower batch_size, or set overrides={'train.steps': 3}"
         >>> as_arguments("stopped. To go on: barlow pretrain --resume --out runs/photos")
         'stopped. To go on: barlow pretrain --resume --out runs/photos'
+        >>> as_arguments("--image-size 16x240 fits them")
+        "image_size='16x240' fits them"
         >>> as_arguments("-c small_vicreg in place of it")
         "recipe='small_vicreg' in place of it"
     """
@@ -50,15 +53,16 @@ def as_arguments(message: str) -> str:
 
 def _as_argument(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
+    written = repr(value) if value and "x" in value else _VALUES.get(value, value)
     after = f" {value}" if value else ""
     if name in _ONLY_FLAGS:
         return found[0]
     if "." in name:
-        return f"overrides={{{name!r}: {_VALUES.get(value, value)}}}" if value else f"{name} (in overrides)"
+        return f"overrides={{{name!r}: {written}}}" if value else f"{name} (in overrides)"
     argument = name.replace("-", "_")
     if name in _SWITCHES:
         return f"{argument}=True{after}"
-    return f"{argument}={_VALUES.get(value, value)}" if value else argument
+    return f"{argument}={written}" if value else argument
 
 
 def _for_callers(message: str) -> str:

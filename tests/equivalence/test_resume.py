@@ -388,6 +388,7 @@ OTHER = {
     "objective.convention": "algorithm_1", "optim.vectors_lr_per_256": 0.1, "train.rows_in_memory": 8,
     "schedule.warmup_from": 0.1, "method.projector.last_batch_norm": "plain", "method.projector.init_std": 0.01,
     "optim.groups": [{"parameters": "encoder.*"}],
+    "method.passes": "each_size", "method.large": 1,
     "data.centre_size": 32, "encoder.whiten": 0.1, "encoder.stages": "all",
 }  # fmt: skip
 

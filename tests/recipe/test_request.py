@@ -115,7 +115,7 @@ def test_another_method_keeps_what_both_have_and_is_nobodys() -> None:
     changes = {"method.kind": "siamese", "objective.kind": "barlow_twins"}
     chosen = chosen_recipe("photos", recipe="small_byol", overrides=changes)
     assert chosen.method["projector"]["widths"] == files.read("small_byol")["method"]["projector"]["widths"]
-    assert chosen.method.keys() == {"kind", "projector", "batch_norm_sees"}
+    assert chosen.method.keys() == {"kind", "projector", "batch_norm_sees", "passes", "large"}
     assert chosen.source.paper.endswith("with another objective and method")
 
 

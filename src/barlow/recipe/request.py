@@ -155,12 +155,12 @@ def _unnamed(kind: str | None, *, of_imagenet: bool) -> str:
 
 
 def _small_recipe(kind: str) -> str | None:
-    """The small recipe of an objective: the one of its name, or one that has it, as small_moco_v2 has moco."""
+    """The small recipe of an objective: the one of its name, or the last version that has it, small_moco_v2 of moco."""
     small = [name for name in files.names() if name.startswith("small_")]
     named = f"small_{kind}"
     if named in small:
         return named
-    return next((name for name in small if _kind(files.read(name), "objective") == kind), None)
+    return max((name for name in small if _kind(files.read(name), "objective") == kind), default=None)
 
 
 def _kind(content: Mapping[str, Any], part: str) -> Any:

@@ -65,7 +65,7 @@ class Recipe(Section):
         table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
 
         def whole(op: dict[str, Any], place: str) -> dict[str, Any]:
-            if (size := op.get("size")) in RELATIVE_SIZES:
+            if isinstance(size := op.get("size"), str) and size in RELATIVE_SIZES:
                 tried = op | {"size": 1}  # any side will do to check the rest
                 return _plain(op, _instance(tried, table, place)) | {"size": size}
             if "size" in op:
