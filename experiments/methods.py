@@ -1,0 +1,91 @@
+"""Compares methods on CIFAR-10 with one small network, the same images seen, and a rate that was chosen for each.
+
+    python experiments/methods.py --data ../shared/data --tries     # three rates of each method, on held-out images
+    python experiments/methods.py --data ../shared/data             # three seeds with the best rate, on the test images
+
+Every method is its small recipe with the default recipe's network and the features of its last stage: whitening and
+earlier stages would hide what the objective has done. 2,500 steps of 128 images each; a rate is the recipe's, a third
+of it, or three times it, and the better mean of kNN and logistic regression on images held out from training decides.
+Lines go to results/methods.jsonl as they come, so a sitting goes on where the last one ended. `table.py` shows them.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import results_line
+from own_folder import ROOT, Case, known, lines_of, measured
+
+from barlow.recipe import files
+from barlow.recipe.request import DEFAULT
+
+RESULTS = ROOT / "results" / "methods.jsonl"
+METHODS = ("small_barlow_twins", "small_vicreg", "small_w_mse", "small_simclr", "small_byol", "small_supervised")
+IMAGES, STEPS, BATCH, SEEDS = "cifar10", 2500, 128, (0, 1, 2)
+FACTORS = (1.0, 1 / 3, 3.0)
+"""Of the recipe's rate."""
+RATE = "optim.lr_per_256"
+PROBES = ("knn.top1", "logistic.top1")
+
+
+def case_of(recipe: str, factor: float, seed: int, *, final: bool) -> Case:
+    """A run of a method at some multiple of its rate."""
+    own, shared = files.read(recipe), files.read(DEFAULT)["encoder"]
+    changes = {
+        "encoder.name": shared["name"],
+        "encoder.options": str(shared["options"]).replace("'", ""),
+        "encoder.stages": "last",
+        "encoder.whiten": "null",
+        "data.centre_size": "null",
+        "train.batch_size": str(BATCH),
+        RATE: f"{float(own['optim']['lr_per_256']) * factor:.6g}",
+    }
+    return Case(IMAGES, recipe, 0.0, seed, final, tuple(changes.items())).of_steps(STEPS)
+
+
+def tries() -> Iterator[Case]:
+    for factor in FACTORS:
+        for recipe in METHODS:
+            yield case_of(recipe, factor, 0, final=False)
+
+
+def best_factor(recipe: str, lines: list[dict[str, Any]]) -> float:
+    """The multiple of the recipe's rate that held-out images decided for.
+
+    Raises:
+        SystemExit: not all of them have been tried.
+    """
+    scores = {line["key"]: fmean(line["scores"]["encoder"][probe] for probe in PROBES) for line in lines}
+    keys = {factor: case_of(recipe, factor, 0, final=False).key for factor in FACTORS}
+    if missing := [factor for factor, key in keys.items() if key not in scores]:
+        raise SystemExit(f"{recipe} was not tried at {missing[0]:.3g} times its rate: run with --tries first")
+    return max(FACTORS, key=lambda factor: scores[keys[factor]])
+
+
+def finals() -> Iterator[Case]:
+    lines = lines_of(RESULTS)
+    for seed in SEEDS:
+        for recipe in METHODS:
+            yield case_of(recipe, best_factor(recipe, lines), seed, final=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "methods", help="images and runs go here")
+    parser.add_argument("--tries", action="store_true", help="choose the rates, on held-out images")
+    parser.add_argument("--recipes", nargs="+", choices=METHODS, default=METHODS)
+    arguments = parser.parse_args()
+    for case in tries() if arguments.tries else finals():
+        if case.recipe not in arguments.recipes or case.key in known(RESULTS):
+            continue
+        line = measured(case, arguments.data, arguments.work)
+        results_line.append(line, RESULTS)
+        scores = line["scores"]["encoder"]
+        print(f"{case}: {', '.join(f'{100 * scores[probe]:.1f}' for probe in PROBES)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
