@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from test_storage import Killed, failing
 
 from barlow import checkpoints, storage
 from barlow import run as runs
-from barlow.run import BrokenRun, Run, RunFolderError
+from barlow.pretraining import pretrain
+from barlow.run import BrokenRun, Displaced, Run, RunFolderError
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
@@ -432,3 +434,39 @@ def test_a_recipe_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("- a\n- b\n")
     with pytest.raises(RunFolderError, match="holds no recipe"):
         runs.load_recipe_text(tmp_path / "recipe.yaml")
+
+
+def test_a_process_that_has_lost_its_folder_writes_nothing_into_the_next_one(tmp_path: Path) -> None:
+    """It was forgotten, its folder was removed, and another run lies there now."""
+    data, out = tiny.images(tmp_path / "data", 24), tmp_path / "run"
+    taken = []
+
+    def take(*z: torch.Tensor) -> dict[str, torch.Tensor]:
+        if len(taken) == 4:
+            shutil.rmtree(out)
+            pretrain(data, out, recipe="small_vicreg", overrides=tiny.SMALL | {"train.steps": 2}, progress=False)
+        taken.append(len(z))
+        return {"distance": (z[0] - z[1]).square().mean()}
+
+    settings = tiny.SMALL | {"train.checkpoint_steps": 8}
+    with pytest.raises(Displaced, match="was removed, moved or replaced while this run was training into it"):
+        pretrain(data, out, recipe="small_vicreg", objective=take, overrides=settings, progress=False)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-000000", "step-000002"]
+    assert Run(out).metrics()[-1]["step"] in (2, 8), "a line of the log may have come late, and no more"
+
+
+def test_a_run_that_was_moved_away_is_not_made_anew_where_it_was(tmp_path: Path) -> None:
+    data, out = tiny.images(tmp_path / "data", 24), tmp_path / "run"
+    called = []
+
+    def move(*z: torch.Tensor) -> dict[str, torch.Tensor]:
+        if len(called) == 4:
+            out.rename(tmp_path / "moved")
+        called.append(len(z))
+        return {"distance": (z[0] - z[1]).square().mean()}
+
+    settings = tiny.SMALL | {"train.checkpoint_steps": 8}
+    with pytest.raises(Displaced):
+        pretrain(data, out, recipe="small_vicreg", objective=move, overrides=settings, progress=False)
+    assert not out.exists()
+    assert (tmp_path / "moved" / "recipe.yaml").is_file()

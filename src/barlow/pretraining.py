@@ -118,17 +118,17 @@ def pretrain(
     with listening(speaks) as requests, _told_by_the_launcher(requests), contextlib.ExitStack() as held:
         try:
             world = held.enter_context(joined(chosen.train.device))
-            run = Run(Path(out))
+            run, check_held = Run(Path(out)), nothing
             if world.main and not begun.resumed:
                 run = Run.create(out, overwrite=overwrite, resume=resume)
             if begun.resumed and (run.path / "start").is_dir():
                 given = replace(given, start=run.path / "start")
             if world.main:
-                held.enter_context(run.locked())
+                check_held = held.enter_context(run.locked())
                 beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
             say = tell if world.main else silent
             watch = held.enter_context(watching(world, run.path, tell, limit))
-            pretraining = _Pretraining(run, given, world, say, begun, tell, requests, watch)
+            pretraining = _Pretraining(run, given, world, say, begun, tell, requests, watch, check_held)
             return pretraining.run_recipe(chosen, progress=progress and world.main)
         except Asked as asked:
             raise Interrupted(f"stopped {pretraining.where if pretraining else BEFORE}") from asked
@@ -145,6 +145,10 @@ def _told_by_the_launcher(requests: Requests) -> Iterator[None]:
         if requests.asked:
             error.told, error.exit_code = True, exits.STOPPED
         raise
+
+
+def nothing() -> None:
+    """What the processes check that hold no lock."""
 
 
 BEFORE = "before the first step, and nothing is lost: give the same command again"
@@ -165,6 +169,8 @@ class _Pretraining:
     """Of every process, for what concerns its own images."""
     requests: Requests
     watch: Watch
+    check_held: Callable[[], None]
+    """Raises where the run folder is not the one any more that was locked."""
     where: str = BEFORE
     """How far it has come, for whoever asks to stop while nothing is under way."""
 
@@ -215,6 +221,7 @@ class _Pretraining:
         self.where = AFTER.format(run.path)
         trained = finishing.finished(learner.method.encoder, world)
         if world.main:
+            self.check_held()
             finishing.write(run.path / "encoder", trained)
         world.share("written")
         weights.with_preprocessing(trained, plan.preprocessing)
@@ -259,6 +266,7 @@ class _Pretraining:
             if broken := not_finite(tensors):
                 raise NonFinite(f"step {step}: {broken[0]} is not finite any more, so this state was not saved")
             mark = {**self.begun.identity.mark, "recipe": plan.recipe.as_dict()}
+            self.check_held()
             with self.watch.saving_step(step):
                 checkpoints.save(self.run.path, step, tensors, {"total": plan.recipe.train.steps, **mark, **rest})
 

@@ -17,10 +17,11 @@ import contextlib
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from barlow import checkpoints, exits, limits, ownership, storage
 from barlow.seals import sealed
@@ -36,6 +37,12 @@ class NoRun(RunFolderError):
     """There is no run where one was named."""
 
     exit_code = exits.NO_INPUT
+
+
+class Displaced(RunFolderError):
+    """The run folder is not the one any more that a process has locked."""
+
+    exit_code = exits.IO
 
 
 class BrokenRun(RunFolderError):
@@ -147,8 +154,12 @@ class Run:
             ownership.remove_leftovers(self.path / folder)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """One process at a time trains into a folder; the lock goes with the process that holds it."""
+    def locked(self) -> Iterator[Callable[[], None]]:
+        """One process at a time trains into a folder; the lock goes with the process that holds it.
+
+        What is handed out is called before anything is written: it raises `Displaced` where the folder is not the one
+        any more that was locked. Somebody may have removed it, and begun another run in its place.
+        """
         path = self.path / ".lock"
         with storage.open_in_place(path) as file:
             if not _lock(file):
@@ -159,7 +170,19 @@ class Run:
             # A data worker is a fork: while it held the file, the lock would outlive a killed run by some seconds.
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=file.close)
-            yield
+            yield partial(self._check_held, file)
+
+    def _check_held(self, lock: BinaryIO) -> None:
+        held = os.fstat(lock.fileno())
+        try:
+            there = os.stat(self.path / ".lock")
+        except OSError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            raise Displaced(
+                f"{self.path} was removed, moved or replaced while this run was training into it; nothing more is "
+                "written there. A run that was moved is gone on with from its newest checkpoint, where it is now"
+            )
 
     def rewind_metrics(self, step: int) -> int:
         """Forgets logged lines of steps after `step`: they are about to be run again. Lines that are no lines of a log,
