@@ -67,6 +67,10 @@ TIFF_TIMES = 2
 """How often the strips or tiles of a TIFF, or its tags, may have the length of the file. Some writers let equal ones
 share their bytes."""
 
+TIFF_OPENED, TIFF_OPENED_BYTES = 2**13, 2**12
+"""Of strips or tiles that libtiff undoes: each is opened by itself, which takes a tenth of a millisecond. There may be
+so many, and one more for each so many bytes of the image."""
+
 PNG_CHUNKS = 2**16
 """Of a PNG. A large one whose writer makes small chunks, of 8 kB, has 12,000 in 100 MB."""
 
