@@ -29,7 +29,7 @@ _USED = frozenset(
 """Tags whose values are read."""
 
 _SLACK = 1 << 20
-"""Bytes that tags or strips may have over `TIFF_TIMES` a file's length: of odd small files, nothing is refused."""
+"""Bytes that tags or strips may have over `TIFF_TIMES` a file's length, so that no odd small file is refused."""
 
 
 @dataclass(frozen=True)
