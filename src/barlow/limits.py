@@ -4,6 +4,8 @@ A run, a recipe or an encoder may come from a stranger. Reading one starts no pr
 docs/architecture.md). What is left to an attacker is to ask for more memory or time than there is. So a text is
 measured before it is read; what YAML's aliases would expand to is counted before anything walks through it; and a
 safetensors file is compared with its own header, and with the network that it is for, before a tensor of it is read.
+Of images, the limits of what a format lists are here; those of pixels and of decoding's memory are in
+`barlow.data.decoded`.
 """
 
 import json
@@ -51,6 +53,26 @@ ITEM_BYTES = {
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 """Of safetensors' types."""
+
+NPY_HEADER_BYTES = 10_000
+"""Of a NumPy array's header. NumPy has the same limit, and looks at it when the header is read."""
+
+ZIP_INDEX_BYTES = 2**17
+"""Of the list of an .npz archive's members, of which an image has one, and of the comment where it may be."""
+
+TIFF_TAGS, TIFF_VALUES, TIFF_PARTS = 4_096, 2**20, 2**17
+"""Of the first image of a TIFF: its tags, the values of all tags that are used, and its strips or tiles."""
+
+TIFF_TIMES = 2
+"""How often the strips or tiles of a TIFF, or its tags, may have the length of the file. Some writers let equal ones
+share their bytes."""
+
+TIFF_OPENED, TIFF_OPENED_BYTES = 2**13, 2**12
+"""Of strips or tiles that libtiff undoes: each is opened by itself, which takes a tenth of a millisecond. There may be
+so many, and one more for each so many bytes of the image."""
+
+PNG_CHUNKS = 2**16
+"""Of a PNG. A large one whose writer makes small chunks, of 8 kB, has 12,000 in 100 MB."""
 
 
 class TooLarge(UnusableData):

@@ -23,6 +23,10 @@ ALLOWED = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "NPY"}
 NOT_AS_PILLOW = {
     "bad/imageio__chelsea_jpg.npy.jpg": ("ok_still", "NPY"),
     "ok_still/image-rs-tiff__images__extra_bits_gray_8b.tiff": ("ok_still", "two bands, of which Pillow drops one"),
+    "bad/libjpeg-turbo-seeds__afl-testcases__gif__full__images__id_000640_src_000216_000634_op_splice_rep_2.gif": (
+        "ok_multiframe",
+        "GIF",  # damaged in a frame behind the first, which is not looked at
+    ),
 }
 """Where the list of what Pillow says is not what is right."""
 
@@ -99,7 +103,7 @@ def test_scanning_and_holding_agree_on_what_to_skip(hostile: Path) -> None:
     scanned = scan(source, sample=None)
     inventory, held = hold(source, 32)
     assert scanned.skipped == inventory.skipped
-    assert scanned.multiframe == inventory.multiframe == 33
+    assert scanned.multiframe == inventory.multiframe == 34
     assert len(held.ids) == len(inventory.ids)
     kinds = truth(hostile)
     for index in inventory.ids:

@@ -5,16 +5,21 @@ Nothing is unpickled: the header is read by NumPy's own functions for it, and wh
 
 import io
 import zipfile
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
 from barlow.data.decoded import Header, UnreadableImage, check_memory, check_size
 from barlow.data.stored import MOST_BANDS, Stored
+from barlow.limits import NPY_HEADER_BYTES, ZIP_INDEX_BYTES
 
 MAGIC = b"\x93NUMPY"
 ZIP = b"PK\x03\x04"
+
+_COUNTED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Ways to store a member of which Python inflates no more than is asked for. Of others it inflates a block at once,
+which may be gigabytes. NumPy writes these two."""
 
 
 def is_array(start: bytes) -> bool:
@@ -60,17 +65,60 @@ class _member:
         if start == MAGIC:
             return self._file, "NPY"
         try:
-            archive = zipfile.ZipFile(self._file)
+            listed = _Listed(self._file)
+            archive = zipfile.ZipFile(cast(IO[bytes], listed))
+            listed.listing = False
         except zipfile.BadZipFile as error:
             raise UnreadableImage(f"not an image but a ZIP archive, and a damaged one: {error}") from None
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         if len(names) != 1:
             what = f"{len(names)} arrays ({', '.join(sorted(names)[:3])})" if names else "no array of NumPy's"
             raise UnreadableImage(f"a ZIP archive with {what}: an .npz image has one array")
+        if archive.getinfo(names[0]).compress_type not in _COUNTED:
+            raise UnreadableImage(
+                "an .npz archive that is neither stored nor deflated: save it by np.savez or np.savez_compressed"
+            )
         return archive.open(names[0]), "NPZ"
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class _Listed:
+    """A file of which no more is read at once than an archive's list of members may have, as long as it is `listing`.
+
+    The list has as many members as its length allows, whatever the archive says their number is.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.listing = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        if not self.listing:
+            return self._file.read(size)
+        found = self._file.read(ZIP_INDEX_BYTES + 1 if size < 0 else min(size, ZIP_INDEX_BYTES + 1))
+        if len(found) > ZIP_INDEX_BYTES:
+            raise UnreadableImage(
+                f"a ZIP archive whose list of members has more than {ZIP_INDEX_BYTES:,} bytes: "
+                "an .npz image has one array"
+            )
+        return found
+
+
+def _header(stream: IO[bytes], version: tuple[int, int]) -> IO[bytes]:
+    """The array's header with its length before it, which is looked at before anything of that length is read."""
+    width = 2 if version == (1, 0) else 4
+    prefix = stream.read(width)
+    length = int.from_bytes(prefix, "little")
+    if length > NPY_HEADER_BYTES:
+        raise UnreadableImage(
+            f"an array with a header of {length:,} bytes; {NPY_HEADER_BYTES:,} are allowed: save it again by np.save"
+        )
+    return io.BytesIO(prefix + stream.read(length))
 
 
 def _described(
@@ -85,7 +133,7 @@ def _described(
     if version not in ((1, 0), (2, 0)):
         raise UnreadableImage(f"an array in version {version[0]}.{version[1]} of NumPy's format, which is for records")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = read(_header(stream, version))
     if dtype.hasobject or dtype.kind not in "buif" or dtype.itemsize > 8:
         raise UnreadableImage(f"an array of {dtype}, not of numbers: give integers or floats of at most 64 bits")
     if len(shape) not in (2, 3):

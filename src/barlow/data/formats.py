@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from barlow.data import arrays, damage, tiff, tiff_values
 from barlow.data.decoded import (
@@ -35,7 +35,7 @@ def read_header(file: BinaryIO, max_pixels: int, channels: int = 3, *, wide: boo
         return layout.checked_header(file.seek(0, io.SEEK_END), max_pixels, channels, wide=wide)
     file.seek(0)
     with opened(file, max_pixels) as image:
-        multiframe = _has_more_frames(image)
+        multiframe = _has_more_frames(image, file)
         orientation = _orientation_left(image, file)
         deep = _depth_of_png(image, file) == 16
         _check_memory(image, file.seek(0, io.SEEK_END), channels, orientation, max_pixels, wide=wide)
@@ -197,12 +197,14 @@ def _as_compressed(image: Image.Image, found: tiff.Directory, decoded: Array) ->
 def has_more_frames(file: BinaryIO, max_pixels: int) -> bool:
     """Whether a file has frames behind its first one."""
     with opened(file, max_pixels) as image:
-        return _has_more_frames(image)
+        return _has_more_frames(image, file)
 
 
-def _has_more_frames(image: Image.Image) -> bool:
-    # Counting the frames reads them all. So a file with damage behind its first frame is refused like any other.
-    return bool(getattr(image, "is_animated", False)) and image.n_frames > 1  # type: ignore[attr-defined]
+def _has_more_frames(image: Image.Image, file: BinaryIO) -> bool:
+    # Counting the frames of a GIF or a TIFF would read them all, of which a small file may have a million.
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.next >= file.seek(0, io.SEEK_END):
+        raise UnreadableImage("damaged TIFF: its second image is missing")
+    return bool(getattr(image, "is_animated", False))
 
 
 def _orientation_left(image: Image.Image, file: BinaryIO) -> int:

@@ -1,5 +1,6 @@
 """Pillow opens a file, if it is of one of the formats that are read, and says nothing on the screen about it."""
 
+import io
 import logging
 import threading
 import warnings
@@ -20,6 +21,7 @@ from PIL import (  # with its plugin, a format is made known to Image.open
 
 from barlow.data import foreign
 from barlow.data.decoded import UnreadableImage, check_size
+from barlow.limits import PNG_CHUNKS
 
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -31,6 +33,10 @@ _PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 """The formats that Pillow opens, by its names. "JPEG" includes MPO: a JPEG with further ones behind it."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+_CHUNK_BYTES = 12
+"""Of a chunk without content: its length, kind and checksum."""
 
 _READ = (*FORMATS, "NPY", "NPZ")
 
@@ -75,6 +81,8 @@ def opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     file.seek(0)
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         check_size(*_webp_size(start), max_pixels)  # before Image.open, which allocates the canvas of a WebP at once
+    if start.startswith(PNG):
+        _check_chunks(file)
     with _quiet:
         try:
             image = Image.open(file, formats=FORMATS)
@@ -84,6 +92,19 @@ def opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
             _forget_xmp(image)
             check_size(image.width, image.height, max_pixels)
             yield image
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Refuses a PNG of very many chunks, each of which takes Pillow, and the checks here, some microseconds."""
+    size = file.seek(0, io.SEEK_END)
+    if size > PNG_CHUNKS * _CHUNK_BYTES:  # a shorter file has no room for them
+        at, count = len(PNG), 0
+        while at < size:
+            file.seek(at)
+            at, count = at + int.from_bytes(file.read(4), "big") + _CHUNK_BYTES, count + 1
+            if count > PNG_CHUNKS:
+                raise UnreadableImage(f"a PNG of more than {PNG_CHUNKS:,} chunks: save it again, with larger ones")
+    file.seek(0)
 
 
 def _forget_xmp(image: Image.Image) -> None:

@@ -25,6 +25,7 @@ from PIL import Image
 from barlow.data import tiff
 from barlow.data.decoded import Header, UnreadableImage, check_memory, check_size
 from barlow.data.stored import MOST_BANDS, Stored, looks_like_alpha
+from barlow.limits import TIFF_OPENED, TIFF_OPENED_BYTES
 
 _RAW, _DEFLATE = 1, (8, 32946)
 _BY_LIBTIFF = {5: "LZW", 32773: "PackBits", 34925: "LZMA", 50000: "Zstandard"}
@@ -115,6 +116,12 @@ class Layout:
         if self.compression != _RAW:
             needed += math.prod(self.found.part_shape) * numbers
         check_memory(f"a TIFF of {width}×{height} pixels ({self._named()})", needed, max_pixels)
+        most = TIFF_OPENED + height * width * numbers // TIFF_OPENED_BYTES
+        if self.compression in _BY_LIBTIFF and (parts := len(self.found.parts)) > most:
+            raise UnreadableImage(
+                f"a TIFF of {parts:,} strips or tiles, each with a few bytes: at most {most:,} are read of its size; "
+                "save it with larger ones"
+            )
         bands = self.bands - bool(self.tagged_alpha)
         sides = (width, height) if self.orientation >= 5 else (height, width)
         alpha = bool(self.tagged_alpha)
@@ -200,7 +207,8 @@ def _values(data: bytes, layout: Layout) -> NDArray[Any]:
             continue
         rows, columns, _ = segment.shape
         high, wide = min(rows, height - segment.top), min(columns, width - segment.left)
-        body = data[segment.at : segment.at + segment.count]
+        most = segment.count if layout.compression != _RAW else layout.found.part_bytes
+        body = data[segment.at : segment.at + min(segment.count, most)]
         block = _numbers(body, layout, segment.shape, high, stored, f"{part} {number}")
         bands = slice(segment.band, segment.band + segment.shape[2])
         out[segment.top : segment.top + high, segment.left : segment.left + wide, bands] = block[:high, :wide]
@@ -214,14 +222,14 @@ def _segments(layout: Layout, size: int) -> Iterator[_Segment]:
     rows, columns = layout.found.part_shape
     if not (0 < rows <= height + 4_096 and 0 < columns <= width + 4_096):
         raise UnreadableImage(f"damaged TIFF: strips or tiles of {columns}×{rows} pixels")
-    places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
     depth = 1 if apart else bands
-    expected = len(places) * (bands if apart else 1)
+    expected = -(-height // rows) * -(-width // columns) * (bands if apart else 1)
     if not parts and layout.compression == _RAW and tiff.STRIP_OFFSETS in layout.found.values:
         # Early writers leave out how long strips are, which follows from their rows.
         parts = [(at, layout.found.part_bytes) for at in layout.found.values[tiff.STRIP_OFFSETS]]
     if len(parts) < expected:
         raise UnreadableImage(f"damaged TIFF: {len(parts)} strips or tiles of {expected}")
+    places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
     for number in range(expected):
         (top, left), (at, count) = places[number % len(places)], parts[number]
         if count and not 0 <= at < size:
