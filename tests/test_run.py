@@ -410,7 +410,7 @@ def test_a_checkpoint_forged_with_a_fitting_manifest_runs_no_code_and_reads_noth
     storage.write_sealed(manifest, content)
     checkpoint, notes = checkpoints.newest(run.path)
     assert checkpoint.step == 4
-    assert "outside the folder" in notes[0]
+    assert "which is none of its files" in notes[0]
     assert not canary.exists()
 
 

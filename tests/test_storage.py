@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import ownership, storage
+from barlow import ownership, regular, storage
 from barlow.seals import Damaged, sealed
 from barlow.views.sheet import png
 
@@ -138,13 +138,13 @@ def test_a_folder_is_committed_whole_or_not_at_all_whichever_call_fails(tmp_path
     for _, failure in every_point(lambda: storage.commit_folder(path, FILES), prepare):
         committed.append(path.exists())
         if path.exists():
-            assert storage.damage_in(path, ()) is None
+            assert storage.damage_in(path, FILES) is None
             assert {name: (path / name).read_bytes() for name in FILES} == FILES
         if home.exists():
             assert visible(home) <= {"step-000007"}
             if not isinstance(failure, Killed):
                 assert not [e for e in home.iterdir() if e.name.startswith(".")], "an error cleans up"
-            ownership.remove_leftovers(home)
+            ownership.remove_leftovers(home, "checkpoints")
             assert {e.name for e in home.iterdir()} <= {"step-000007"}
     assert set(committed) == {True, False}
 
@@ -153,7 +153,7 @@ def test_a_committed_folder_is_never_overwritten(tmp_path: Path) -> None:
     storage.commit_folder(tmp_path / "step", FILES)
     with pytest.raises(FileExistsError, match="never overwritten"):
         storage.commit_folder(tmp_path / "step", {"other": b""})
-    assert storage.damage_in(tmp_path / "step", ()) is None
+    assert storage.damage_in(tmp_path / "step", FILES) is None
 
 
 def test_what_reads_back_differently_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,9 +234,9 @@ def test_flipped_bits_anywhere_in_tensors_are_noticed(tmp_path: Path) -> None:
         bad = bytearray(good)
         bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
         path.write_bytes(bad)
-        assert storage.damage_in(folder, ()) == "tensors.safetensors differs from its manifest"
+        assert storage.damage_in(folder, ("tensors.safetensors",)) == "tensors.safetensors differs from its manifest"
     path.write_bytes(good)
-    assert storage.damage_in(folder, ()) is None
+    assert storage.damage_in(folder, ("tensors.safetensors",)) is None
 
 
 def test_files_cut_short_made_longer_or_gone_are_noticed(tmp_path: Path) -> None:
@@ -254,14 +254,14 @@ def test_files_cut_short_made_longer_or_gone_are_noticed(tmp_path: Path) -> None
     assert storage.damage_in(tmp_path / "nothing", ()) == "MANIFEST.json is missing"
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".hidden"])
-def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", ".hidden", "", "extra.bin"])
+def test_a_manifest_that_names_another_file_is_refused_before_it_is_read(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "step"
     storage.commit_folder(folder, FILES)
     manifest = storage.read_sealed(folder / "MANIFEST.json")
     manifest["files"][name] = manifest["files"]["state.json"]
     storage.write_sealed(folder / "MANIFEST.json", manifest)  # whoever forges a manifest can seal it as well
-    assert "outside the folder" in str(storage.damage_in(folder, ()))
+    assert storage.damage_in(folder, FILES) == f"the manifest names {name!r}, which is none of its files"
 
 
 @pytest.mark.parametrize(
@@ -396,11 +396,11 @@ def test_a_picture_comes_back(tmp_path: Path) -> None:
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".tmp-step-000001-0123abcd").mkdir()
     (tmp_path / ".tmp-step-000001-0123abcd" / "state.json").write_bytes(b"")
-    (tmp_path / ".recipe.yaml.tmp-0123abcd").write_bytes(b"")
+    (tmp_path / ".tmp-removed-step-000001.bad-0123abcd").mkdir()
     kept = {"step-000001", "notes.txt", ".hidden", "tmp-mine", ".tmp-mine", ".tmp-mine-2", ".notes.tmp-old"}
     for name in kept:
         (tmp_path / name).write_bytes(b"")
-    ownership.remove_leftovers(tmp_path)
+    ownership.remove_leftovers(tmp_path, "checkpoints")
     ownership.remove_leftovers(tmp_path / "missing")
     assert {entry.name for entry in tmp_path.iterdir()} == kept
 
@@ -469,14 +469,14 @@ def test_an_error_of_reading_is_no_damage(
 ) -> None:
     folder = tmp_path / "step"
     storage.commit_folder(folder, FILES)
-    read = Path.read_bytes
+    read = regular.content
 
     def failing_read(path: Path) -> bytes:
         if path.name == name:
             raise OSError(number, os.strerror(number), str(path))
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", failing_read)
+    monkeypatch.setattr(regular, "content", failing_read)
     with pytest.raises(storage.StorageError, match=f"cannot read .*{name}: .*nothing was changed"):
         storage.damage_in(folder, FILES)
 

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from barlow import exits, ownership, storage
 from barlow.linalg import not_finite
 from barlow.seals import Damaged
+from barlow.telling import Say, silent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 2
 """The newest, and one more to fall back on should the newest be damaged."""
+
+HOME = "checkpoints"
+"""In a run folder."""
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
@@ -36,6 +40,12 @@ class NoCheckpoint(ValueError):
     exit_code = exits.NO_INPUT
 
 
+class ForeignInside(storage.StorageError):
+    """A folder that should go holds something that is not barlow's."""
+
+    exit_code = exits.DATA
+
+
 class AllDamaged(exits.UnusableData):
     """There are checkpoints, and none of them is whole."""
 
@@ -56,27 +66,41 @@ def damage_in(folder: Path, look: Look | None = None) -> str | None:
     return storage.damage_in(folder, (TENSORS, STATE), look)
 
 
-def save(run: Path, step: int, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any]) -> Path:
+def save(run: Path, step: int, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any], say: Say = silent) -> Path:
     """Commits a checkpoint and lets go of all but the newest few. Saving the same step twice is a no-op.
 
     Raises:
         StorageError: it cannot be written; the ones before are still there.
     """
-    folder = run / "checkpoints" / f"step-{step:06d}"
+    folder = run / HOME / f"step-{step:06d}"
     if folder.exists() and damage_in(folder) is None:
         return folder
     if folder.exists():
-        storage.remove_folder(folder)
+        _make_way(folder)
     content = {TENSORS: storage.tensors_bytes(tensors), STATE: storage.json_bytes({"step": step, **state})}
     storage.commit_folder(folder, content)
-    rotate(run)
+    rotate(run, say)
     return folder
 
 
-def rotate(run: Path) -> None:
-    """Lets go of all but the newest few. A run that was killed between a commit and this has one too many."""
+def rotate(run: Path, say: Say = silent) -> None:
+    """Lets go of all but the newest few. A run that was killed between a commit and this has one too many.
+
+    One with something in it that is not barlow's stays; `say` is told.
+    """
     for old in list(folders(run).values())[:-KEPT]:
-        storage.remove_folder(old)
+        ownership.remove_tree(old, f"{HOME}/{old.name}", say)
+
+
+def _make_way(folder: Path) -> None:
+    """Removes a damaged checkpoint that another is to take the place of.
+
+    Raises:
+        ForeignInside: something in it is not barlow's.
+    """
+    found: list[str] = []
+    if not ownership.remove_tree(folder, f"{HOME}/{folder.name}", found.append):
+        raise ForeignInside(found[0] if found else f"{folder} is in the way, and is not barlow's: move it elsewhere")
 
 
 def newest(run: Path, look: Look | None = None) -> tuple[Checkpoint | None, list[str]]:
@@ -87,9 +111,10 @@ def newest(run: Path, look: Look | None = None) -> tuple[Checkpoint | None, list
         StorageError: one cannot be read, which does not mean that it is damaged: nothing is renamed.
         Newer: a newer barlow wrote one.
         TooLarge: one is far larger than what it is for.
+        ForeignInside: one is damaged, and where it is to be set aside is something that is not barlow's.
     """
-    home = run / "checkpoints"
-    ownership.remove_leftovers(home)
+    home = run / HOME
+    ownership.remove_leftovers(home, HOME)
     notes: list[str] = []
     for folder in reversed(folders(run).values()):
         damage = damage_in(folder, look)
@@ -97,7 +122,7 @@ def newest(run: Path, look: Look | None = None) -> tuple[Checkpoint | None, list
             return read(folder), notes
         aside = folder.with_name(folder.name + ".bad")
         if aside.exists():  # the same step was damaged before
-            storage.remove_folder(aside)
+            _make_way(aside)
         notes.append(f"checkpoint {folder.name} is damaged ({damage}); set aside as {aside.name}")
         folder.rename(aside)
     if damaged := sorted(folder.name for folder in home.glob("step-*.bad")):

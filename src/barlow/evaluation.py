@@ -173,7 +173,7 @@ def _evaluate(
         say(f"the run is not finished: its encoder at step {step} is measured")
     network = load_encoder(path if step is None else f"{path}@{step}", module)
     train, test = _default_sets(folder, *sets_given)
-    home = prepare_home(out or folder.path / "evaluation")
+    home = prepare_home(folder.path, out, say)
     say("reading the labelled images")
     learn, measured = _read_both(train, test, network, max_bad, home, NowAndThen(say))
     warnings = list(_warnings(learn, measured, folder))

@@ -4,6 +4,7 @@ A path is ours by its whole name, from the run folder down: `checkpoints/step-00
 `checkpoints/best.ckpt`. A link is never ours, as what it leads to is not.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from barlow import storage
+from barlow import regular, storage
+from barlow.printable import printable
+from barlow.telling import Say, silent
 
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
@@ -26,6 +29,9 @@ FILES = re.compile(
 """What a run writes. `environment.json` is of runs of the first release."""
 
 FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/features)?")
+
+CHANGED_IN_PLACE = re.compile(r"\.lock|metrics\.jsonl|evaluation/history\.jsonl")
+"""Files that are not replaced by new ones, but opened and changed."""
 
 _DECORATED = re.compile(r"\.tmp-(?:removed-)?(?P<folder>.+)-[0-9a-f]{8}|\.(?P<file>.+)\.tmp-[0-9a-f]{8}")
 
@@ -42,8 +48,10 @@ def is_ours(name: str, path: Path) -> bool:
     """Whether a path is one that barlow writes, finished or left over from a crash."""
     if path.is_symlink():
         return False
-    plain = "/".join(_undecorated(part) for part in name.split("/"))
-    return (FOLDERS if path.is_dir() else FILES).fullmatch(plain) is not None
+    if path.is_dir():
+        return FOLDERS.fullmatch(_plain(name)) is not None
+    # One that is gone by now was a file that was about to get its name.
+    return (path.is_file() or not path.exists()) and FILES.fullmatch(_plain(name)) is not None
 
 
 def is_preparation(name: str) -> bool:
@@ -72,22 +80,101 @@ def is_unfinished(name: str) -> bool:
     return _DECORATED.fullmatch(name) is not None
 
 
-def remove_leftovers(folder: Path, older_than_seconds: float = 0.0) -> None:
-    """Removes our own unfinished folders and files from a crash.
+def check_real(folder: Path, place: str = "") -> None:
+    """The gate before anything is written: below a run folder nothing of ours may lead elsewhere.
+
+    A stranger's run may have a link at a name that is about to be written, or a second name of another's file.
+
+    Args:
+        folder: a run folder, or one that is in a run; it may be a link itself, as its user has named it.
+        place: the name of the folder in a run.
+
+    Raises:
+        CannotCreate: something has one of our names and is no file or folder of its own.
+    """
+    for name, path in _known(folder, place):
+        if (what := regular.odd(path)) is not None:
+            raise storage.CannotCreate(
+                f"{printable(str(path))} is {what}, and barlow writes to files and folders of the run alone: put what "
+                "it stands for in its place, or use another --out"
+            )
+        if CHANGED_IN_PLACE.fullmatch(name) and regular.names_of(path) > 1:
+            raise storage.CannotCreate(
+                f"{printable(str(path))} has a second name elsewhere (a hard link), and both would be changed: put a "
+                "copy in its place, or use another --out"
+            )
+
+
+def _known(folder: Path, place: str) -> Iterator[tuple[str, Path]]:
+    """What has one of our names, whatever it is. Folders that are not ours are not entered."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise storage.CannotCreate(f"cannot look into {printable(str(folder))}: {error.strerror}") from error
+    for each in names:
+        name, path = f"{place}/{each}" if place else each, folder / each
+        is_folder = FOLDERS.fullmatch(plain := _plain(name)) is not None
+        if is_folder or FILES.fullmatch(plain):
+            yield name, path
+        if is_folder and path.is_dir() and not path.is_symlink():
+            yield from _known(path, name)
+
+
+def remove_tree(path: Path, name: str, say: Say = silent) -> bool:
+    """Removes a folder with all that is in it, if all of it is ours; otherwise all of it stays.
+
+    Args:
+        path: the folder.
+        name: its name from the run folder on.
+        say: told what is not ours, if anything is.
+
+    Returns:
+        Whether it is gone.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    if not is_ours(name, path):
+        return False
+    if not_ours := [inside for inside, each in contents(path) if not is_ours(f"{name}/{inside}", each)]:
+        say(f"{printable(str(path))} stays: {printable(not_ours[0])!r} in it is not barlow's. Move that elsewhere")
+        return False
+    if is_unfinished(path.name):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        storage.remove_folder(path)
+    return True
+
+
+def remove_leftovers(folder: Path, place: str = "", older_than_seconds: float = 0.0, say: Say = silent) -> None:
+    """Removes our own unfinished folders and files from a crash. What only looks like one stays.
 
     Args:
         folder: where to look; not in its sub-folders.
+        place: the name of the folder in a run.
         older_than_seconds: younger ones stay, where another process may be about to finish them.
+        say: told of folders that have one of our names and hold something else.
     """
     if not folder.is_dir():
         return
     for leftover in folder.iterdir():
-        if not is_unfinished(leftover.name) or time.time() - leftover.lstat().st_mtime < older_than_seconds:
+        name = f"{place}/{leftover.name}" if place else leftover.name
+        if not (is_unfinished(leftover.name) and is_ours(name, leftover)):
             continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has finished it just now
+            if time.time() - leftover.lstat().st_mtime < older_than_seconds:
+                continue
+            if leftover.is_dir():
+                remove_tree(leftover, name, say)
+            else:
+                leftover.unlink()
+
+
+def _plain(name: str) -> str:
+    """A path's name, with each part as it was about to be called."""
+    return "/".join(_undecorated(part) for part in name.split("/"))
 
 
 def _undecorated(part: str) -> str:

@@ -36,7 +36,7 @@ from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained, listening, memory_explained
-from barlow.telling import Say, silent, unfailing
+from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
 from barlow.views.sheet import png
 from barlow.watchdog import FIRST_STEP, Watch, watching
@@ -171,13 +171,18 @@ class _Pretraining:
     watch: Watch
     check_held: Callable[[], None]
     """Raises where the run folder is not the one any more that was locked."""
+    once: Say = field(init=False)
+    """`say`, for what is met again and again."""
     where: str = BEFORE
     """How far it has come, for whoever asks to stop while nothing is under way."""
+
+    def __post_init__(self) -> None:
+        self.once = once(self.say)
 
     def run_recipe(self, chosen: Recipe, *, progress: bool) -> Result:
         run, world, say = self.run, self.world, self.say
         if world.main:
-            run.remove_leftovers()
+            run.remove_leftovers(say)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
         counted = self.watch.counted(_counter() if progress else not_shown)
@@ -268,7 +273,8 @@ class _Pretraining:
             mark = {**self.begun.identity.mark, "recipe": plan.recipe.as_dict()}
             self.check_held()
             with self.watch.saving_step(step):
-                checkpoints.save(self.run.path, step, tensors, {"total": plan.recipe.train.steps, **mark, **rest})
+                state = {"total": plan.recipe.train.steps, **mark, **rest}
+                checkpoints.save(self.run.path, step, tensors, state, self.once)
 
         return save
 
@@ -333,7 +339,7 @@ class _Pretraining:
             beginning.check_space(run)
         self.begun.identity.write(run)
         beginning.write_recipe(run, plan.recipe)  # last: it is what makes the folder a run
-        checkpoints.rotate(run.path)
+        checkpoints.rotate(run.path, self.once)
 
     @contextlib.contextmanager
     def _bad_images_listed(self) -> Iterator[None]:

@@ -10,21 +10,34 @@ from barlow.printable import one_line
 from barlow.seals import digest_of, sealed
 from barlow.telling import Say, silent
 
+HOME = "evaluation"
+"""In a run folder, and in the names of what another folder gets."""
+
 NEWEST, HISTORY = "results.json", "history.jsonl"
 LEFT_OVER_SECONDS = 3600.0
 """Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
 
 
-def prepare_home(home: Path) -> Path:
+def prepare_home(run: Path, out: Path | None, say: Say = silent) -> Path:
     """The folder of an evaluation, ready to be written to: known before hours of work, and not after.
+
+    Args:
+        run: the run folder, whose `evaluation` it is by default.
+        out: another folder that was asked for. It may be a link, and what barlow writes below it may not.
+        say: told of what looks like a leftover of barlow's, and is not.
 
     Raises:
         CannotCreate: nothing can be written there.
     """
+    home = out or run / HOME
+    if out is None:
+        ownership.check_real(run)
+    else:
+        ownership.check_real(home, HOME)
     try:
-        for folder in (home, home / "features"):
+        for folder, place in ((home, HOME), (home / "features", f"{HOME}/features")):
             storage.make_folder(folder)
-            ownership.remove_leftovers(folder, LEFT_OVER_SECONDS)
+            ownership.remove_leftovers(folder, place, LEFT_OVER_SECONDS, say)
         storage.check_writable(home)
     except storage.StorageError as error:
         raise storage.CannotCreate(f"{error}. The results can go elsewhere: --out FOLDER") from error

@@ -23,8 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from barlow import checkpoints, exits, limits, ownership, storage
+from barlow import checkpoints, exits, limits, ownership, regular, storage
 from barlow.seals import sealed
+from barlow.telling import Say, silent
 
 
 class RunFolderError(ValueError):
@@ -148,10 +149,10 @@ class Run:
         """Removes what an earlier run left here (`--overwrite`), and nothing else."""
         ownership.clear(self.path)
 
-    def remove_leftovers(self) -> None:
+    def remove_leftovers(self, say: Say = silent) -> None:
         """Removes what a crash left unfinished."""
-        for folder in (".", "start", "encoder", "checkpoints"):
-            ownership.remove_leftovers(self.path / folder)
+        for folder in ("", "start", "encoder", "checkpoints"):
+            ownership.remove_leftovers(self.path / folder, folder, say=say)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
@@ -159,7 +160,12 @@ class Run:
 
         What is handed out is called before anything is written: it raises `Displaced` where the folder is not the one
         any more that was locked. Somebody may have removed it, and begun another run in its place.
+
+        Raises:
+            RunFolderError: another process holds it.
+            CannotCreate: something in the folder leads elsewhere (`ownership.check_real`).
         """
+        ownership.check_real(self.path)
         path = self.path / ".lock"
         with storage.open_in_place(path) as file:
             if not _lock(file):
@@ -207,7 +213,7 @@ _OWNER = re.compile(r"process \d+ on ")
 
 def _first_characters(path: Path) -> str:
     """Of a file that may be another's, as many as `Run.locked` writes at most."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8", errors="replace", opener=regular.to_read) as file:
         return file.read(400)
 
 

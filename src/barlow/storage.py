@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from barlow import exits, limits
+from barlow import exits, limits, regular
 from barlow.seals import SEAL, Damaged, finite, sealed, sha256, unsealed, unsealed_tensors
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _explained(error: OSError, path: Path) -> StorageError:
         errno.ENOTDIR: "a file is in the way where a folder is needed; choose another --out",
         errno.EEXIST: "a file is in the way where a folder is needed; choose another --out",
         errno.ENAMETOOLONG: "the name is too long; choose a shorter --out",
+        errno.ELOOP: "it is a link, which is not followed; put the file itself in its place",
     }.get(error.errno or 0, error.strerror or str(error))
     return StorageError(f"cannot write {path}: {reason}")
 
@@ -125,9 +126,12 @@ def check_writable(folder: Path) -> None:
 
 
 def open_in_place(path: Path) -> BinaryIO:
-    """Opens a file for reading and writing, as it is; makes it if there is none. An error is `CannotCreate`."""
+    """Opens a file for reading and writing, as it is; makes it if there is none. An error is `CannotCreate`.
+
+    A link is refused, and what is no regular file.
+    """
     try:
-        return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+        return open(path, "r+b", buffering=0, opener=regular.in_place)
     except OSError as error:
         raise CannotCreate(*_explained(error, path).args) from error
 
@@ -163,11 +167,14 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         FileNotFoundError: there is none.
         StorageError: it is there and cannot be read.
+        UnusableData: it is a folder, a pipe or a device.
     """
     try:
-        return Path(path).read_bytes()
+        return regular.content(Path(path))
     except FileNotFoundError:
         raise
+    except regular.NotRegular as error:
+        raise exits.UnusableData(f"{path} is not a file") from error
     except OSError as error:
         raise _unread(error, path) from error
 
@@ -253,7 +260,7 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
     Where the last line was cut short, by a full disk say, the new one begins on a line of its own.
     """
     try:
-        with open(path, "a+b") as file:
+        with open(path, "a+b", opener=regular.in_place) as file:
             cut = file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
             file.write(b"\n" * cut + json.dumps(finite(content)).encode() + b"\n")
     except OSError as error:
@@ -328,7 +335,7 @@ def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | Non
 
     Args:
         path: the folder.
-        names: the files that it must have.
+        names: the files that it must have; its manifest names these and no others.
         look: called with each file that is longer than `LARGE_BYTES`, when all smaller ones are known to be whole; says
             what is wrong with it, or raises, before its bytes are read.
 
@@ -347,9 +354,9 @@ def damage_in(path: Path, names: Iterable[str], look: Callable[[Path], str | Non
             return "its manifest has no seal"
         if missing := sorted(set(names) - files.keys()):
             return f"the manifest does not name {missing[0]}"
+        if extra := sorted(files.keys() - set(names)):  # before anything that a stranger names is read
+            return f"the manifest names {extra[0]!r}, which is none of its files"
         for name, expected in sorted(files.items(), key=lambda item: int(item[1]["bytes"])):
-            if not name or os.sep in name or name.startswith("."):
-                return f"the manifest names {name!r}, which is outside the folder"
             differs = f"{name} differs from its manifest"
             if (path / name).stat().st_size != expected["bytes"]:
                 return differs

@@ -29,6 +29,18 @@ def unfailing(say: Say | None) -> Say:
     return said_or_dropped
 
 
+def once(say: Say) -> Say:
+    """The same, but a line that was said already is not said again."""
+    before: set[str] = set()
+
+    def said_once(line: str) -> None:
+        if line not in before:
+            before.add(line)
+            say(line)
+
+    return said_once
+
+
 def open_closed_streams() -> None:
     """Gives a process its three standard streams where it was started without (`2>&-`): they then lead nowhere.
 

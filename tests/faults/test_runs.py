@@ -28,6 +28,7 @@ from barlow import (
     load_encoder,
     ownership,
     pretraining,
+    regular,
     results,
     storage,
     wording,
@@ -160,14 +161,14 @@ def test_a_checkpoint_that_cannot_be_read_stops_and_renames_nothing(
     number: int, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    read = Path.read_bytes
+    read = regular.content
 
     def failing(path: Path) -> bytes:
         if path.name == "tensors.safetensors":
             raise OSError(number, os.strerror(number), str(path))
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(regular, "content", failing)
     with pytest.raises(storage.StorageError, match=r"cannot read .*tensors\.safetensors: .*nothing was changed"):
         pretrain(out=run, resume=True, progress=False)
     assert list(checkpoints.folders(run)) == [2, 4]
@@ -679,7 +680,7 @@ def test_what_a_killed_evaluation_left_is_removed_when_it_is_old(
     finished: Path, labelled: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    old, new = (run / "evaluation" / "features" / f".a.safetensors.tmp-0123456{k}" for k in "ab")
+    old, new = (run / "evaluation" / "features" / f".{0:032x}.safetensors.tmp-0123456{k}" for k in "ab")
     for path in (old, new):
         storage.write_bytes(path, b"")
     os.utime(old, (time.time() - 2 * results.LEFT_OVER_SECONDS,) * 2)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from barlow import checkpoints, storage
+from barlow import checkpoints, regular, storage
 from barlow.exits import UnusableData
 from barlow.limits import TooLarge
 from barlow.nets import stored_size
@@ -41,13 +41,13 @@ def sparse(run: Path, recipe: dict[str, Any], tensors: dict[str, int]) -> Path:
 
 @pytest.fixture
 def never_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
+    read = regular.content
 
     def small_ones(path: Path) -> bytes:
         assert path.stat().st_size < 2**25, f"{path} was read"
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", small_ones)
+    monkeypatch.setattr(regular, "content", small_ones)
 
 
 @pytest.mark.usefixtures("never_read")
