@@ -19,7 +19,7 @@ from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
-from barlow.finishing import load_encoder
+from barlow.finishing import encoder_at
 from barlow.identity import identity_of
 from barlow.nets import stored_size
 from barlow.nets.weights import encoder_folder
@@ -171,7 +171,7 @@ def _evaluate(
     if unfinished and (newest := checkpoints.whole(path, look=stored_size.look(module))) is not None:
         step = checkpoints.step_of(newest)
         say(f"the run is not finished: its encoder at step {step} is measured")
-    network = load_encoder(path if step is None else f"{path}@{step}", module)
+    network = encoder_at(path, step, module)
     train, test = _default_sets(folder, *sets_given)
     home = prepare_home(out or folder.path / "evaluation")
     say("reading the labelled images")

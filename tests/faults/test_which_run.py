@@ -1,0 +1,40 @@
+"""Numbers and files are of the run, the encoder and the images that they say they are of."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+
+from barlow import checkpoints
+from barlow.evaluation import evaluate
+from barlow.finishing import load_encoder
+from barlow.pretraining import pretrain
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("which") / "run"
+    return pretrain(photos, out, overrides=tiny.SMALL | {"train.steps": 2}, progress=False).run_folder
+
+
+def test_an_unfinished_run_is_measured_where_another_has_its_name_and_step(
+    finished: Path, photos: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "encoder")
+    alone = evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"]
+    other = tmp_path / "run@2"
+    pretrain(photos, other, overrides=tiny.SMALL | {"train.steps": 1, "seed": 5}, progress=False)
+    assert evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"] == alone
+    named = evaluate(other, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"]
+    assert named != alone, "a folder of that whole name is what it names"
+
+
+def test_a_folder_whose_name_has_no_plain_number_is_no_checkpoint(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    for name in ("step-²", "step-٣", f"step-{'9' * 200}"):
+        (run / "checkpoints" / name).mkdir()
+    assert list(checkpoints.folders(run)) == [0, 2]
+    assert checkpoints.split_step(f"{run}@²")[1] is None
+    load_encoder(f"{run}@2")
