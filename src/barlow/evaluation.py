@@ -114,8 +114,8 @@ def evaluate(
         tell: receives messages of one line.
 
     Returns:
-        The numbers. They are also in a file for these images, probes and step, which another evaluation does not
-        replace, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
+        The numbers. They are also in a file for this encoder, these images, labels and probes, which no other one
+        replaces, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
 
     Raises:
         ValueError: there is no run, no encoder or no labels, or the classes differ. One line says what to do.
@@ -317,6 +317,7 @@ def _report(
                 "count": len(images),
                 "skipped": [{"where": where, "reason": reason} for where, reason in images.skipped],
                 "fingerprint": images.fingerprint,
+                "labels": images.labels_digest,
             }
             for name, images in (("train", train), ("test", test))
         },

@@ -38,3 +38,30 @@ def test_a_folder_whose_name_has_no_plain_number_is_no_checkpoint(finished: Path
     assert list(checkpoints.folders(run)) == [0, 2]
     assert checkpoints.split_step(f"{run}@²")[1] is None
     load_encoder(f"{run}@2")
+
+
+def test_a_result_is_kept_beside_one_of_other_labels_or_another_encoder(
+    finished: Path, labelled: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    classes = sorted(path.name for path in labelled.iterdir())
+    turned = tmp_path / "turned"
+    for name, other in zip(classes, [*classes[1:], classes[0]], strict=True):
+        shutil.copytree(labelled / name, turned / other)
+    renamed = tmp_path / "renamed"
+    for name in classes:
+        shutil.copytree(labelled / name, renamed / f"{name}x")
+
+    def looked(folder: Path) -> int:
+        return int(evaluate(run, folder, folder, probes=["knn"], baselines=False).report["times_measured"])
+
+    def kept() -> int:
+        return len(list((run / "evaluation").glob("results-*.json")))
+
+    assert (looked(labelled), kept()) == (1, 1)
+    assert (looked(labelled), kept()) == (2, 1), "the same question has one file"
+    assert (looked(renamed), kept()) == (3, 2), "the same images, and other classes"
+    turned_before = looked(turned), kept()
+    assert turned_before[1] == 3
+    tiny.change_weights(run, lambda tensors: tensors | {"conv1.weight": -tensors["conv1.weight"]})
+    assert (looked(labelled), kept()) == (4, 4), "another encoder, and the same test images looked at once more"
