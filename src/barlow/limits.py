@@ -32,7 +32,7 @@ SIDE = 2048
 NODES = 50_000
 """Values in a recipe, its aliases expanded."""
 
-STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**28, 2**29
+STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**29, 2**29
 """Of a run's own files: of those that say what it is and how far (a run that was started ten thousand times has such a
 run.json); of those with an entry for every image (images.json of 25 million images); and of its log."""
 

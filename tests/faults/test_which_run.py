@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 from barlow import checkpoints
+from barlow.beginning import ChangedImages
 from barlow.evaluation import evaluate
 from barlow.finishing import load_encoder
 from barlow.pretraining import pretrain
@@ -65,3 +67,29 @@ def test_a_result_is_kept_beside_one_of_other_labels_or_another_encoder(
     assert turned_before[1] == 3
     tiny.change_weights(run, lambda tensors: tensors | {"conv1.weight": -tensors["conv1.weight"]})
     assert (looked(labelled), kept()) == (4, 4), "another encoder, and the same test images looked at once more"
+
+
+def dark(folder: Path, first: int, count: int = 40) -> Path:
+    """Arrays that differ outside of their first, middle and last 4 kB alone."""
+    for number in range(count):
+        image = np.zeros((128, 128), np.uint16)
+        image[30:34] = first + number
+        place = folder / f"class{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        np.save(place / f"{number}.npy", image)
+    return folder
+
+
+def test_images_that_differ_between_three_blocks_are_told_apart(tmp_path: Path) -> None:
+    images, said = dark(tmp_path / "images", 1000), list[str]()
+    wide = tiny.SMALL | {"train.steps": 2, "data.value_range": [0, 65535]}
+    run = pretrain(images, tmp_path / "run", overrides=wide, tell=said.append).run_folder
+    assert not [line for line in said if "copies" in line]
+    new = dark(tmp_path / "new", 5000, 16)
+    warnings = evaluate(run, images, new, probes=["knn"], baselines=False).report["warnings"]
+    assert not [line for line in warnings if "pretrained on" in line]
+    warnings = evaluate(run, images, images, probes=["knn"], baselines=False).report["warnings"]
+    assert [line for line in warnings if "40 of 40" in line and "byte for byte" in line]
+    dark(images, 9000)
+    with pytest.raises(ChangedImages, match="contents"):
+        pretrain(out=run, resume=True, steps=3, progress=False)

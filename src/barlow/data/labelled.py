@@ -183,7 +183,7 @@ def read_labelled(
     fits = needed <= SHARE_OF_MEMORY * available_memory()
     held = np.empty(shape, kind) if fits else None
     sizes = np.zeros((count, 2), np.int64)
-    digests = source.digests if isinstance(source, FolderSource) else np.zeros(count, np.uint64)
+    digests = source.digests if isinstance(source, FolderSource) else image_digests.none_yet(count)
 
     def take(index: int) -> tuple[int, str, str]:
         try:
