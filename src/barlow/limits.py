@@ -105,11 +105,12 @@ def read_yaml(path: Path) -> Any:
         if _depth(text) > DEPTH:  # found by the parser too, but slowly
             raise RecursionError
         content = yaml.safe_load(text)
+        expanded = _expanded(content)  # which follows chains of aliases, as deep as they go
     except RecursionError as error:
         raise TooLarge(f"{path} is nested too deeply for a recipe") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not valid YAML ({one_line(error)}); it may be damaged") from error
-    if _expanded(content) > NODES:
+    if expanded > NODES:
         raise TooLarge(f"{path} has aliases that expand to more than {NODES:,} values: a recipe needs none")
     return content
 
@@ -177,7 +178,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
             raise ValueError(f"its header stands for {size:,} bytes, and it has {there:,}")
     except TooLarge:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise UnusableData(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
     return found
 
