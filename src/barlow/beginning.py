@@ -145,8 +145,14 @@ def _check_fresh(run: Run) -> None:
         )
 
 
-_OF_IMAGES = {"usable": "number of usable images", "fingerprint": "names or sizes", "contents": "contents"}
-"""What data.json says of the images that must stay as it is."""
+_OF_IMAGES = {
+    "usable": "number of usable images",
+    "fingerprint": "names or sizes",
+    "contents": "contents",
+    "whole_contents": "contents",
+}
+"""What data.json says of the images that must stay as it is. Runs of earlier versions lack some of it. Whether files
+were read whole depends on where the images were held."""
 
 
 def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
@@ -154,12 +160,8 @@ def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
         before = storage.read_sealed(run.path / "data.json")
     except FileNotFoundError as error:
         raise BrokenRun(f"{run.path} has no data.json, which says what its images were; put it back") from error
-    for key, what in (
-        ("usable", "number of usable images"),
-        ("fingerprint", "names or sizes"),
-        ("contents", "contents"),
-    ):
-        if key in before and before[key] != report.get(key):
+    for key, what in _OF_IMAGES.items():
+        if None not in (before.get(key), report.get(key)) and before[key] != report[key]:
             raise ChangedImages(
                 f"the images have changed since {run.path} began, in their {what} ({before['usable']} usable then, "
                 f"{report['usable']} now); --resume needs the same images, all as readable as then. Restore them, or "

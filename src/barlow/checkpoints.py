@@ -53,7 +53,12 @@ class AllDamaged(exits.UnusableData):
 def folders(run: Path) -> dict[int, Path]:
     """The committed checkpoints by their step, the newest last. The number decides, and no clock."""
     found = {path.name.removeprefix("step-"): path for path in run.glob("checkpoints/step-*") if path.is_dir()}
-    return {int(number): found[number] for number in sorted(filter(str.isdigit, found), key=int)}
+    return {int(number): found[number] for number in sorted(filter(_is_number, found), key=int)}
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is digits from 0 to 9, and few enough for a step: `isdigit` alone takes ² for one."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def step_of(folder: Path) -> int:
@@ -169,6 +174,6 @@ def read(folder: Path) -> Checkpoint:
 def split_step(name: str) -> tuple[Path, int | None]:
     """A run's folder and a step, of `RUN@STEP`; the folder alone, where there is one of the whole name."""
     folder, at, step = name.rpartition("@")
-    if at and step.isdigit() and not Path(name).exists():
+    if at and _is_number(step) and not Path(name).exists():
         return Path(folder), int(step)
     return Path(name), None

@@ -19,7 +19,7 @@ from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set
 from barlow.distributed import choose_device
-from barlow.finishing import load_encoder
+from barlow.finishing import encoder_at
 from barlow.identity import identity_of
 from barlow.nets import stored_size
 from barlow.nets.weights import encoder_folder
@@ -114,8 +114,8 @@ def evaluate(
         tell: receives messages of one line.
 
     Returns:
-        The numbers. They are also in a file for these images, probes and step, which another evaluation does not
-        replace, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
+        The numbers. They are also in a file for this encoder, these images, labels and probes, which no other one
+        replaces, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
 
     Raises:
         ValueError: there is no run, no encoder or no labels, or the classes differ. One line says what to do.
@@ -171,7 +171,7 @@ def _evaluate(
     if unfinished and (newest := checkpoints.whole(path, look=stored_size.look(module))) is not None:
         step = checkpoints.step_of(newest)
         say(f"the run is not finished: its encoder at step {step} is measured")
-    network = load_encoder(path if step is None else f"{path}@{step}", module)
+    network = encoder_at(path, step, module)
     train, test = _default_sets(folder, *sets_given)
     home = prepare_home(folder.path, out, say)
     say("reading the labelled images")
@@ -317,6 +317,7 @@ def _report(
                 "count": len(images),
                 "skipped": [{"where": where, "reason": reason} for where, reason in images.skipped],
                 "fingerprint": images.fingerprint,
+                "labels": images.labels_digest,
             }
             for name, images in (("train", train), ("test", test))
         },

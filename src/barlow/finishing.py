@@ -104,7 +104,12 @@ def load_encoder(folder: str | os.PathLike[str], module: nn.Module | None = None
         ValueError: there is no encoder, it is damaged, a newer barlow wrote it, or it does not fit `module`.
         Diverged: its weights are not finite.
     """
-    run, step = checkpoints.split_step(os.fspath(folder))
+    return encoder_at(*checkpoints.split_step(os.fspath(folder)), module)
+
+
+def encoder_at(run: Path, step: int | None = None, module: nn.Module | None = None) -> nn.Module:
+    """The same of a folder and a step that are known already. They are not put together as `RUN@STEP` again, because a
+    folder may have that name."""
     if step is None and (home := weights.encoder_folder(run)) is not None:
         return weights.read_encoder(home, module)
     if not run.is_dir():

@@ -34,7 +34,7 @@ SIDE = 2048
 NODES = 50_000
 """Values in a recipe, its aliases expanded."""
 
-STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**28, 2**29
+STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**29, 2**29
 """Of a run's own files: of those that say what it is and how far (a run that was started ten thousand times has such a
 run.json); of those with an entry for every image (images.json of 25 million images); and of its log."""
 
@@ -127,11 +127,12 @@ def read_yaml(path: Path) -> Any:
         if _depth(text) > DEPTH:  # found by the parser too, but slowly
             raise RecursionError
         content = yaml.safe_load(text)
+        expanded = _expanded(content)  # which follows chains of aliases, as deep as they go
     except RecursionError as error:
         raise TooLarge(f"{path} is nested too deeply for a recipe") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not valid YAML ({one_line(error)}); it may be damaged") from error
-    if _expanded(content) > NODES:
+    if expanded > NODES:
         raise TooLarge(f"{path} has aliases that expand to more than {NODES:,} values: a recipe needs none")
     return content
 
@@ -199,7 +200,7 @@ def tensors_in(path: Path) -> Mapping[str, Entry]:
             raise ValueError(f"its header stands for {size:,} bytes, and it has {there:,}")
     except TooLarge:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise UnusableData(f"{path} is not a valid safetensors file ({one_line(error)}); it may be damaged") from error
     return found
 

@@ -14,6 +14,9 @@ HOME = "evaluation"
 """In a run folder, and in the names of what another folder gets."""
 
 NEWEST, HISTORY = "results.json", "history.jsonl"
+CAUSES = ("encoder_sha256", "preprocessing", "classes")
+"""What a report says of where its numbers come from, beside the images and the question."""
+
 LEFT_OVER_SECONDS = 3600.0
 """Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
 
@@ -47,15 +50,18 @@ def prepare_home(run: Path, out: Path | None, say: Say = silent) -> Path:
 def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any], say: Say = silent) -> dict[str, Any]:
     """Writes the numbers, and returns them with how often these test images have been looked at for the same question.
 
+    The file's name is a digest of all that the numbers follow from: the encoder, both sets (pixels, labels, classes),
+    how their images are prepared, and what was asked. So no result takes the place of one that is about something else.
+
     Args:
         home: the folder of the evaluation.
         report: the numbers.
         asked: what else the question was, beside the images: the probes, the step.
         say: told of earlier results that are damaged.
     """
-    images = {name: part["fingerprint"] for name, part in report["images"].items()}
-    named = home / f"results-{digest_of({'images': images, **asked})[:8]}.json"
-    full = {**report, "asked": dict(asked), "times_measured": _times(named, say) + 1}
+    causes = {**{key: report[key] for key in CAUSES}, "images": _of_images(report, "fingerprint", "labels")}
+    named = home / f"results-{digest_of({**causes, 'asked': asked})[:8]}.json"
+    full = {**report, "asked": dict(asked), "times_measured": _times(home, _looked(report, asked), say) + 1}
     storage.write_sealed(named, full)
     storage.write_sealed(home / NEWEST, full)
     scores = {
@@ -73,12 +79,25 @@ def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any], say: S
     return full
 
 
-def _times(path: Path, say: Say) -> int:
-    """How often a question was asked before; a file that was damaged since does not stand in the way of a new one."""
-    try:
-        return int(storage.read_sealed(path)["times_measured"])
-    except FileNotFoundError:
-        return 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        say(f"{one_line(error)}: it is written anew, and how often this was measured is counted from one again")
-        return 0
+def _of_images(report: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """What a report says of its two sets."""
+    return {name: [part[key] for key in keys] for name, part in report["images"].items()}
+
+
+def _looked(report: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """A digest of what is looked at, and how. Which encoder it is for, and what its classes are called, is left out:
+    whoever compares encoders by the same test images, looks at them each time."""
+    return digest_of([_of_images(report, "fingerprint"), {key: asked[key] for key in asked if key != "step"}])
+
+
+def _times(home: Path, looked: str, say: Say) -> int:
+    """How often the same was looked at before. A file that was damaged since does not stand in the way."""
+    times = 0
+    for path in sorted(home.glob("results-*.json")):
+        try:
+            before = storage.read_sealed(path)
+            if _looked(before, before["asked"]) == looked:
+                times = max(times, int(before["times_measured"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            say(f"{one_line(error)}: {path.name} is left out of how often this was measured")
+    return times

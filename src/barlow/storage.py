@@ -192,9 +192,10 @@ def _read_text(path: Path) -> bytes:
 
 def read_json(path: Path) -> Any:
     """Reads JSON; a broken file is an error that names it."""
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is not valid JSON ({error}); it may be damaged") from error
 
 

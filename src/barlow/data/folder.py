@@ -78,8 +78,8 @@ class FolderSource:
         self._ends = np.cumsum([len(path) for _, path, _ in listing.files])
         self._root_of = np.array([root for root, _, _ in listing.files], np.int32)
         self._bytes = np.array([size for _, _, size in listing.files], np.int64)
-        self.digests = np.zeros(len(listing.files), np.uint64)
-        """Of each file that has been read here, its digest (`barlow.data.image_digests`); 0 of the others."""
+        self.digests = image_digests.none_yet(len(listing.files))
+        """Of each file that has been read here, its digests (`barlow.data.image_digests`); 0 of the others."""
         self.labels, self.classes = self._read_labels()
         self._note_sub_folders(listing.sub_folders)
         for note, count in listing.notes.items():
@@ -156,7 +156,7 @@ class FolderSource:
                 data = file.read()
         except OSError as error:
             raise UnreadableImage(_system_reason(error)) from None
-        if self.digests[index] == image_digests.UNKNOWN:  # in each epoch of training it is known
+        if self.digests[index, 0] == image_digests.UNKNOWN:  # in each epoch of training it is known
             self.digests[index] = image_digests.of_bytes(data)
         return data
 

@@ -83,7 +83,7 @@ class Inventory:
     multiframe: int
     grey: bool
     fingerprint: str
-    digests: image_digests.Digests = field(default_factory=lambda: np.zeros(0, np.uint64))
+    digests: image_digests.Digests = field(default_factory=lambda: image_digests.none_yet(0))
     extensions: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
@@ -141,7 +141,8 @@ class Inventory:
             "extensions": self.extensions,
             "classes": {printable(name): count for name, count in self.classes.items()},
             "fingerprint": self.fingerprint,
-            "contents": sha256(np.ascontiguousarray(self.digests).tobytes()),
+            "contents": sha256(np.ascontiguousarray(self.digests[:, 0]).tobytes()),
+            "whole_contents": sha256(self.digests.tobytes()) if image_digests.all_whole(self.digests) else None,
             "notes": self.notes,
         }
 
@@ -217,7 +218,7 @@ class Taking:
         self.source = source
         self.skipped: dict[int, str] = {}
         self.sizes = np.zeros((len(source), 2), np.int64)
-        self.digests = source.digests if isinstance(source, FolderSource) else np.zeros(len(source), np.uint64)
+        self.digests = source.digests if isinstance(source, FolderSource) else image_digests.none_yet(len(source))
         self.multiframe: set[int] = set()
         self.transparent: set[int] = set()
         self.deep: set[int] = set()

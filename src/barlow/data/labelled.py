@@ -22,6 +22,7 @@ from barlow.exits import UnusableData
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import printable
+from barlow.seals import sha256
 from barlow.size import Size, height_width
 from barlow.types import Images
 from barlow.views.keys import Keys
@@ -71,6 +72,11 @@ class LabelledSet:
     def fingerprint(self) -> str:
         """One hash for all images in their order: features that were computed from them are cached under it."""
         return fingerprint(self.hashes)
+
+    @property
+    def labels_digest(self) -> str:
+        """One hash for the labels in their order. Their numbers mean `classes`."""
+        return sha256(f"{self.labels.shape};".encode() + np.ascontiguousarray(self.labels, np.int64).tobytes())
 
     @property
     def skipped_note(self) -> str | None:
@@ -177,7 +183,7 @@ def read_labelled(
     fits = needed <= SHARE_OF_MEMORY * available_memory()
     held = np.empty(shape, kind) if fits else None
     sizes = np.zeros((count, 2), np.int64)
-    digests = source.digests if isinstance(source, FolderSource) else np.zeros(count, np.uint64)
+    digests = source.digests if isinstance(source, FolderSource) else image_digests.none_yet(count)
 
     def take(index: int) -> tuple[int, str, str]:
         try:

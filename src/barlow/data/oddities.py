@@ -23,8 +23,10 @@ def lines(inventory: Inventory, batch_size: int) -> Iterator[str]:
         )
     if empty := inventory.notes.get(EMPTY):
         yield f"empty    no images in {names(empty)}"
-    if repeated := image_digests.copies(inventory.digests):
-        yield f"copies   {repeated} of {len(inventory.ids)} images are copies of others, byte for byte"
+    repeated, certain = image_digests.copies(inventory.digests)
+    if repeated:
+        how = "are copies of others," if certain else "may be copies of others: they agree"
+        yield f"copies   {repeated} of {len(inventory.ids)} images {how} {image_digests.words(certain)}"
     if batch_size < FEW_ROWS:
         yield f"batch    {batch_size} images are few to take correlations or spreads of: 64 and more are usual"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from barlow.data.folder import printable
-from barlow.data.image_digests import Digests, shared
+from barlow.data.image_digests import Digests, shared, words
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ def seen_in_pretraining(test: Digests, pretraining: Digests) -> str | None:
 
     An encoder has seen no labels of them, but it has seen them: what the numbers say of new images is less.
     """
-    if not (seen := shared(test, pretraining)):
+    seen, certain = shared(test, pretraining)
+    if not seen:
         return None
+    were = "were" if certain else "seem to have been"
+    by = words(True) if certain else f"which agree {words(False)}"
     return (
-        f"{seen} of {len(test)} test images ({seen / len(test):.1%}) were among the images that the encoder was "
-        "pretrained on, byte for byte: new images may be harder; keep test images out of `barlow pretrain`"
+        f"{seen} of {len(test)} test images ({seen / len(test):.1%}) {were} among the images that the encoder was "
+        f"pretrained on, {by}: new images may be harder; keep test images out of `barlow pretrain`"
     )
 
 

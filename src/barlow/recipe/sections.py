@@ -24,6 +24,9 @@ SMALLEST, LARGEST = 4, {"image_size": 2048, "centre_size": 2048, "working_size":
 MOST_WORKERS = 256
 """Threads or processes that read images."""
 
+MOST_EPOCHS, MOST_MINUTES = 10_000_000, 10_000_000
+"""Of a run: twenty years of minutes."""
+
 ONE_OF = {
     "train": (("epochs", "steps", "minutes"), ("checkpoint_minutes", "checkpoint_steps")),
     "schedule": (
@@ -275,13 +278,13 @@ class TrainSection(Section):
     """The budget (one of epochs, steps, minutes) and how it is spent."""
 
     batch_size: Annotated[int, Field(ge=2)] | Auto
-    epochs: Annotated[float, Field(gt=0)] | None
+    epochs: Annotated[float, Field(gt=0, le=MOST_EPOCHS)] | None
     steps: Annotated[int, Field(ge=1)] | None
-    minutes: Annotated[float, Field(gt=0)] | None
+    minutes: Annotated[float, Field(gt=0, le=MOST_MINUTES)] | None
     device: str
     precision: Literal["bf16", "float32", "auto"]
     channels_last: bool
-    checkpoint_minutes: Annotated[float, Field(gt=0)] | None
+    checkpoint_minutes: Annotated[float, Field(gt=0, le=MOST_MINUTES)] | None
     checkpoint_steps: Annotated[int, Field(ge=1)] | None
     log_steps: Annotated[int, Field(ge=1)]
     rows_in_memory: Annotated[int, Field(ge=2)] | None = None
