@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from barlow import checkpoints, exits, storage
+from barlow import checkpoints, exits, storage, tables
 from barlow.checkpoints import Checkpoint
 from barlow.data.folder import printable
 from barlow.distributed import World
@@ -96,7 +96,7 @@ def check_unchanged(begun: Begun, run: Run, *, overwrite: bool, resume: bool) ->
 def _id_in_checkpoints(run: Run) -> str | None:
     """The id that the newest checkpoint carries, if there is one and it does."""
     newest = checkpoints.whole(run.path, look=stored_size.look())
-    return None if newest is None else storage.read_json(newest / checkpoints.STATE).get("run")
+    return None if newest is None else checkpoints.state_of(newest).get("run")
 
 
 def checkpoint_of(
@@ -157,7 +157,7 @@ were read whole depends on where the images were held."""
 
 def _check_same_data(run: Run, report: Mapping[str, Any]) -> None:
     try:
-        before = storage.read_sealed(run.path / "data.json")
+        before = tables.checked(storage.read_sealed(run.path / "data.json"), run.path / "data.json")
     except FileNotFoundError as error:
         raise BrokenRun(f"{run.path} has no data.json, which says what its images were; put it back") from error
     for key, what in _OF_IMAGES.items():

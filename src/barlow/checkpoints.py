@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barlow import exits, ownership, storage
+from barlow import exits, ownership, storage, tables
 from barlow.linalg import not_finite
 from barlow.seals import Damaged
 from barlow.telling import Say, silent
@@ -155,13 +155,22 @@ def whole(run: Path, step: int | None = None, look: Look | None = None) -> Path 
     return there[step]
 
 
+def state_of(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors.
+
+    Raises:
+        UnusableData: it is not what a checkpoint says.
+    """
+    return tables.checked(storage.read_json(folder / STATE), folder / STATE)
+
+
 def read(folder: Path) -> Checkpoint:
     """A checkpoint that is known to be whole.
 
     Raises:
         Diverged: it holds numbers that are not finite. Older versions stored such.
     """
-    state = storage.read_json(folder / STATE)
+    state = state_of(folder)
     tensors = storage.read_tensors(folder / TENSORS)
     if broken := not_finite(tensors):
         raise exits.Diverged(

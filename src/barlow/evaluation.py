@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from barlow import checkpoints, storage
+from barlow import checkpoints, storage, tables
 from barlow.advice import Ran, after_evaluation
 from barlow.checkpoints import split_step
 from barlow.data import image_digests, oddities
@@ -225,9 +225,15 @@ def _what_ran(run: Path) -> Ran | None:
         return None
 
 
+def _sources(run: Path) -> list[str]:
+    path = run / "recipe.yaml"
+    sources: list[str] = tables.checked(load_recipe_text(path), path)["data"]["sources"]
+    return sources
+
+
 def own_set(run: str | os.PathLike[str]) -> str | None:
     """The name of the labelled set that a run was trained on; None for folders, whose labels nobody has told."""
-    sources = load_recipe_text(Path(run) / "recipe.yaml")["data"]["sources"]
+    sources = _sources(Path(run))
     return named_set(str(sources[0])) if len(sources) == 1 else None
 
 
@@ -238,7 +244,7 @@ def _default_sets(
         return train, test
     name = own_set(run.path)
     if name is None:
-        sources = load_recipe_text(run.path / "recipe.yaml")["data"]["sources"]
+        sources = _sources(run.path)
         missing = " and ".join(flag for flag, given in (("--train", train), ("--test", test)) if given is None)
         raise ValueError(
             f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "

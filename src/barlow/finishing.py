@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from barlow import checkpoints, storage
+from barlow import checkpoints, storage, tables
 from barlow.data.centre import centre_views
 from barlow.data.sources import ImageSource, missing_set, open_source
 from barlow.distributed import World
@@ -154,7 +154,7 @@ def _of_recipe(recipe: Recipe, run: Path) -> Finishing:
             f"{run} is not finished, and finishing its encoder takes images of {missing}, which is not here and would "
             f"be downloaded: go on with the run by naming it yourself (barlow pretrain {missing} --resume --out {run})"
         )
-    report = storage.read_sealed(run / "data.json")
+    report = tables.checked(storage.read_sealed(run / "data.json"), run / "data.json")
     skipped = [entry["id"] for entry in report["skipped"]]
     source = open_source(
         data.sources,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from barlow import storage
+from barlow import storage, tables
 from barlow.checkpoints import Checkpoint
 from barlow.data.sources import named_set
 from barlow.exits import UnusableData
@@ -79,7 +79,7 @@ def identity_of(run: Run) -> Identity | None:
     """
     path = run.path / FILE
     try:
-        content = storage.read_sealed(path)
+        content = tables.checked(storage.read_sealed(path), path, FORMAT)
     except FileNotFoundError:
         return None
     except UnusableData as error:

@@ -236,6 +236,8 @@ class Learner:
                         f"the state is of another method or objective: {part}/{name} has shape "
                         f"{tuple(parts[part][name].shape)}, and {tuple(value.shape)} here"
                     )
+        if "optimizer" not in rest:
+            raise exits.UnusableData("the state has no optimizer: it is incomplete or damaged")
         self.method.load_state_dict(parts["method"], strict=True)
         if isinstance(self.objective, nn.Module):
             self.objective.load_state_dict(parts["objective"], strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import checkpoints, limits, storage
+from barlow import checkpoints, limits, storage, tables
 from barlow.exits import UnusableData
 from barlow.machine import hub, hub_cache
 from barlow.nets import stored_size
@@ -25,6 +25,10 @@ from barlow.printable import one_line
 from barlow.seals import Damaged, sha256
 
 Tensors = dict[str, Tensor]
+
+FORMAT = 3
+"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
+with the preprocessing's `value_range`."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ def described(folder: Path) -> Any:
         ValueError: it is too long to be one, or not JSON.
     """
     limits.check_text(folder / "config.json", "an encoder's description")
-    return storage.read_sealed(folder / "config.json")
+    path = folder / "config.json"
+    return tables.checked(storage.read_sealed(path), path, FORMAT)
 
 
 def _tensors_for(encoder: nn.Module, file: Path, digest: str | None = None) -> Tensors:
@@ -149,7 +154,7 @@ def weights_in(file: Path, digest: str | None) -> Tensors:
 
 def _checkpointed(source: str, folder: Path) -> Origin:
     """The encoder in a checkpoint, which also says what recipe it was trained by."""
-    recipe = storage.read_json(folder / checkpoints.STATE).get("recipe")
+    recipe = checkpoints.state_of(folder).get("recipe")
     network = normalization = None
     if recipe is not None:
         encoder, data = recipe["encoder"], recipe["data"]

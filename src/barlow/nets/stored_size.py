@@ -35,7 +35,8 @@ def look(module: nn.Module | None = None) -> Callable[[Path], str | None]:
             raise
         except ValueError:
             return f"{file.name} is not as long as its header says"
-        recipe = storage.read_json(file.with_name(checkpoints.STATE)).get("recipe")
+        state = storage.read_json(file.with_name(checkpoints.STATE))
+        recipe = state.get("recipe") if isinstance(state, dict) else {}
         if recipe is None:  # of the first release
             recipe = limits.read_yaml(file.parents[2] / "recipe.yaml")
         try:

@@ -16,14 +16,10 @@ from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
 from barlow.nets.building import build_encoder, feature_width
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import described, origin_of, some, weights_in
+from barlow.nets.origin import FORMAT, described, origin_of, some, weights_in
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.printable import one_line
-
-FORMAT = 3
-"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
-with the preprocessing's `value_range`."""
 
 OF_A_STEM = 1_000_000
 """Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
@@ -249,7 +245,7 @@ def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
     """
     config = described(folder)
     form = config.get("format")
-    if not isinstance(form, int):
+    if type(form) is not int:
         raise UnusableData(f"{folder / 'config.json'} is not an encoder's description: it has no format number")
     if form > FORMAT:
         raise storage.Newer(
