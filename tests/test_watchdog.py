@@ -206,6 +206,30 @@ def test_a_process_that_was_stopped_itself_blames_nobody_when_it_goes_on(
     assert len(told) == 1, "and then it judges as before"
 
 
+def test_a_process_that_was_stopped_while_it_gave_its_sign_of_life_blames_nobody(tmp_path: Path) -> None:
+    """It is stopped at any place in its program: after it has seen that it is awake, too."""
+
+    class Stopped(Board):
+        """The other process is alive; this one is stopped for a second while it writes its line."""
+
+        def set(self, key: str, text: str) -> None:
+            if "0" not in self.lines:
+                time.sleep(1.0)
+            super().set(key, text)
+            self.lines["1"] = json.dumps([time.monotonic(), "in step 3", 2, True])
+
+    made, found = watch(tmp_path, limit=0.4, size=2), list[str]()
+    made.world = World(CPU, size=2, board=Stopped())
+    made.now = Doing("in step 3", None, 2, in_step=True)
+    made._end = found.append  # type: ignore[method-assign]
+    looking = threading.Thread(target=made.run, daemon=True)
+    looking.start()
+    time.sleep(1.6)
+    made._over.set()
+    looking.join(5)
+    assert found == []
+
+
 def test_the_limit_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.hang_seconds() == 300.0
     monkeypatch.setenv("BARLOW_HANG_SECONDS", "2.5")

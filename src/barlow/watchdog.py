@@ -181,7 +181,8 @@ class Watch:
                 posted = now
                 self.world.post(json.dumps([now, self.now.what, self.now.step, self.now.in_step]))
                 self._listen(now)
-            if (found := self.verdict(time.monotonic())) is not None:
+            # Judged is the moment at which this process was seen to be awake: it may have been stopped since.
+            if (found := self.verdict(now)) is not None:
                 self._end(found)
                 return
 
