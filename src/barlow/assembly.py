@@ -101,7 +101,7 @@ def build_learner(
 def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]:
     """An encoder with its first weights, and how many features it has; see `barlow.methods.NewEncoder`."""
     section = plan.recipe.encoder
-    other_network = changes.get("name", section.name) != section.name
+    other_network = bool(changes)
     if given.encoder is not None and not other_network:
         encoder = copy.deepcopy(given.encoder)
     elif section.name.startswith(CUSTOM) and not other_network:
@@ -113,14 +113,14 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
             image_size=plan.image_size,
             seed=plan.recipe.seed if part == "encoder" else derived(plan.recipe.seed, part),
         )
-    if section.init is not None and not other_network:
-        told = weights.initialise(encoder, given.start or section.init)
-        if part == "encoder":
-            say(f"start    {told}")
-    if not other_network:
+    if not other_network:  # what the recipe says of given weights is about its own network
+        if section.init is not None:
+            told = weights.initialise(encoder, given.start or section.init)
+            if part == "encoder":
+                say(f"start    {told}")
         freeze_stages(encoder, section.frozen_stages)
-    if section.fixed_norms and not other_network:
-        fix_statistics(encoder)
+        if section.fixed_norms:
+            fix_statistics(encoder)
     return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
             part: of the method that the network is for; "encoder" is the one that the run keeps. Networks of one part
                 have equal weights, and those of two parts have not.
             changes: keys of the recipe's section `encoder` (name, stem, zero_init_last, options) that are others for
-                this network. A network whose name is another does not start from given weights (`init`).
+                this network. One with changes does not start from given weights (`init`).
         """
 
         def __call__(self, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]: ...
