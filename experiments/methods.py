@@ -6,7 +6,7 @@
 Every method is its small recipe with the default recipe's network and the features of its last stage: whitening and
 earlier stages would hide what the objective has done. 2,500 steps of 128 images each; a rate is the recipe's, a third
 of it, or three times it, and the better mean of kNN and logistic regression on images held out from training decides.
-Lines go to results/methods.jsonl as they come, so a sitting goes on where the last one ended. `table.py` shows them.
+Lines go to results/methods.jsonl as they come, so a sitting goes on where the last one ended. No page shows them yet.
 """
 
 import argparse
