@@ -2,11 +2,14 @@
 
     python experiments/methods.py --data ../shared/data --tries     # three rates of each method, on held-out images
     python experiments/methods.py --data ../shared/data             # three seeds with the best rate, on the test images
+    python experiments/methods.py --data ../shared/data --speed     # seconds a step, on a quiet machine
 
 Every method is its small recipe with the default recipe's network and the features of its last stage: whitening and
 earlier stages would hide what the objective has done. 2,500 steps of 128 images each; a rate is the recipe's, a third
 of it, or three times it, and the better mean of kNN and logistic regression on images held out from training decides.
-Lines go to results/methods.jsonl as they come, so a sitting goes on where the last one ended. No page shows them yet.
+The untrained network is a baseline of the first method's runs. Speed is measured apart, by short runs of all methods in
+turn, so that all of them meet the same machine. Lines go to results/methods.jsonl as they come, so a sitting goes on
+where the last one ended; experiments/table.py makes README's table of them.
 """
 
 import argparse
@@ -16,18 +19,23 @@ from statistics import fmean
 from typing import Any
 
 import results_line
-from own_folder import ROOT, Case, known, lines_of, measured
+from own_folder import Case, known, lines_of, measured, unpacked
 
+import barlow
 from barlow.recipe import files
 from barlow.recipe.request import DEFAULT
+from barlow.run import Run
 
-RESULTS = ROOT / "results" / "methods.jsonl"
+PROGRAM, RESULTS = results_line.METHODS_PROGRAM, results_line.METHODS_RESULTS
+ROOT = RESULTS.parents[1]
 METHODS = ("small_barlow_twins", "small_vicreg", "small_w_mse", "small_simclr", "small_byol", "small_supervised")
 IMAGES, STEPS, BATCH, SEEDS = "cifar10", 2500, 128, (0, 1, 2)
 FACTORS = (1.0, 1 / 3, 3.0)
 """Of the recipe's rate."""
 RATE = "optim.lr_per_256"
 PROBES = ("knn.top1", "logistic.top1")
+ROUNDS, TIMED_STEPS, LOGGED = 3, 60, 10
+"""Of the runs that speed is measured by: how often, and how long. What is before the first logged line is left out."""
 
 
 def case_of(recipe: str, factor: float, seed: int, *, final: bool) -> Case:
@@ -57,7 +65,8 @@ def best_factor(recipe: str, lines: list[dict[str, Any]]) -> float:
     Raises:
         SystemExit: not all of them have been tried.
     """
-    scores = {line["key"]: fmean(line["scores"]["encoder"][probe] for probe in PROBES) for line in lines}
+    measured = [line for line in lines if "scores" in line]
+    scores = {line["key"]: fmean(line["scores"]["encoder"][probe] for probe in PROBES) for line in measured}
     keys = {factor: case_of(recipe, factor, 0, final=False).key for factor in FACTORS}
     if missing := [factor for factor, key in keys.items() if key not in scores]:
         raise SystemExit(f"{recipe} was not tried at {missing[0]:.3g} times its rate: run with --tries first")
@@ -71,17 +80,43 @@ def finals() -> Iterator[Case]:
             yield case_of(recipe, best_factor(recipe, lines), seed, final=True)
 
 
+def seconds_a_step(recipe: str, data: Path, work: Path) -> float:
+    """Of a short run, between its first and its last logged line."""
+    case = case_of(recipe, 1.0, 0, final=True).of_steps(TIMED_STEPS)
+    asked = {**case.asked, "overrides": {**case.asked["overrides"], "train.log_steps": LOGGED}}
+    train, out = unpacked(IMAGES, data, work)["train"], work / "speed"
+    first, *_, last = Run.open(
+        barlow.pretrain(str(train), out, overwrite=out.exists(), progress=False, **asked).run_folder
+    ).metrics()
+    return (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+
+
+def measure_speed(data: Path, work: Path) -> None:
+    """All methods in turn, some rounds; what is there from before counts."""
+    for count in range(1, ROUNDS + 1):
+        for recipe in METHODS:
+            if sum(line.get("timed") == recipe for line in lines_of(RESULTS)) < count:
+                seconds = round(seconds_a_step(recipe, data, work), 5)
+                what = {"timed": recipe, "batch": BATCH, "seconds_a_step": seconds}
+                results_line.append(results_line.assembled(f"speed of {recipe}", PROGRAM, what), RESULTS)
+                print(f"{recipe}: {1000 * seconds:.0f} ms a step", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "methods", help="images and runs go here")
     parser.add_argument("--tries", action="store_true", help="choose the rates, on held-out images")
+    parser.add_argument("--speed", action="store_true", help="measure seconds a step, and no more")
     parser.add_argument("--recipes", nargs="+", choices=METHODS, default=METHODS)
     arguments = parser.parse_args()
+    if arguments.speed:
+        return measure_speed(arguments.data, arguments.work)
     for case in tries() if arguments.tries else finals():
         if case.recipe not in arguments.recipes or case.key in known(RESULTS):
             continue
-        line = measured(case, arguments.data, arguments.work)
+        baselines = case.final and case.recipe == METHODS[0]
+        line = measured(case, arguments.data, arguments.work, program=PROGRAM, baselines=baselines)
         results_line.append(line, RESULTS)
         scores = line["scores"]["encoder"]
         print(f"{case}: {', '.join(f'{100 * scores[probe]:.1f}' for probe in PROBES)}", flush=True)

@@ -205,12 +205,25 @@ def known(results: Path) -> set[str]:
     return {key for line in lines_of(results) if (key := line.get("key"))}
 
 
-def measured(case: Case, data: Path, work: Path) -> dict[str, Any]:
-    """Trains and evaluates a case, and returns its line."""
+def measured(
+    case: Case, data: Path, work: Path, *, program: str = PROGRAM, baselines: bool | None = None
+) -> dict[str, Any]:
+    """Trains and evaluates a case, and returns its line.
+
+    Args:
+        case: the run.
+        data: the folder that holds the tars.
+        work: images and runs go here.
+        program: the one that asks, as the line names it.
+        baselines: whether they are measured; None: where the test images are looked at.
+    """
+    baselines = case.final if baselines is None else baselines
     folders = unpacked(case.images, data, work)
     train, test = (folders[part] for part in (("train", "test") if case.final else ("fit", "held")))
     out = work / "runs" / case.key
-    found, then = with_lightly(case, train, test) if case.of_lightly else with_barlow(case, train, test, out)
+    found, then = (
+        with_lightly(case, train, test) if case.of_lightly else with_barlow(case, train, test, out, baselines=baselines)
+    )
     content = {
         "key": case.key,
         "images": case.images,
@@ -222,17 +235,17 @@ def measured(case: Case, data: Path, work: Path) -> dict[str, Any]:
         "recipe_sha256": case.recipe_sha256,
         **found,
     }
-    return results_line.assembled(str(case), PROGRAM, content, then)
+    return results_line.assembled(str(case), program, content, then)
 
 
 Found = tuple[dict[str, Any], dict[str, Any]]
 """What a line says of a run, and its environment."""
 
 
-def with_barlow(case: Case, train: Path, test: Path, out: Path) -> Found:
+def with_barlow(case: Case, train: Path, test: Path, out: Path, *, baselines: bool) -> Found:
     """A run of barlow; one that was interrupted is gone on with, and one that is finished is only evaluated."""
     barlow.pretrain(str(train), out, resume=True, progress=False, **case.asked)
-    barlow.evaluate(out, train=str(train), test=str(test), probes=PROBES, baselines=case.final)
+    barlow.evaluate(out, train=str(train), test=str(test), probes=PROBES, baselines=baselines)
     found = results_line.finished(out)
     resolved = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
     return {

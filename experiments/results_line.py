@@ -34,6 +34,10 @@ GPU_RECIPES = {
 """The recipes that GPU_PROGRAM trains, in its order, and their names in README's table."""
 
 
+METHODS_PROGRAM, METHODS_RESULTS = "experiments/methods.py", RESULTS.with_name("methods.jsonl")
+"""What compares methods, and where its lines are."""
+
+
 def assembled(
     name: str, program: str, measured: Mapping[str, Any], environment_of_runs: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

@@ -1,20 +1,40 @@
-"""Writes README's tables from results/results.jsonl (`--check` only compares).
+"""Writes README's tables from results/results.jsonl and results/methods.jsonl (`--check` only compares).
 
 python experiments/table.py
 """
 
 import sys
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
-from generated import ROOT, put_between, write_or_check
-from results_line import BUDGET, GPU_PROGRAM, GPU_RECIPES, RESULTS, is_as_shipped, of_barlow, once_a_seed, spread
+from generated import ROOT, markdown, put_between, write_or_check
+from results_line import (
+    BUDGET,
+    GPU_PROGRAM,
+    GPU_RECIPES,
+    METHODS_PROGRAM,
+    METHODS_RESULTS,
+    RESULTS,
+    is_as_shipped,
+    of_barlow,
+    once_a_seed,
+    spread,
+)
 
 from barlow.recipe.request import CONTINUED, DEFAULT
 
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
 OWN_BEGIN, OWN_END = "<!-- one's own folder: written by experiments/table.py -->", "<!-- end of one's own folder -->"
+METHODS_BEGIN, METHODS_END = "<!-- methods: written by experiments/table.py -->", "<!-- end of methods -->"
+METHODS_NAMES = {
+    "small_barlow_twins": "Barlow Twins",
+    "small_vicreg": "VICReg",
+    "small_w_mse": "W-MSE",
+    "small_simclr": "SimCLR",
+    "small_byol": "BYOL",
+    "small_supervised": "supervised, with the labels",
+}
 OWN_PROGRAM = "experiments/own_folder.py"
 OWN_SETS = {
     "cifar10": "CIFAR-10, 10 kinds of things",
@@ -23,6 +43,8 @@ OWN_SETS = {
     "mri": "MRI, 4 kinds of grey slices",
 }
 OWN_MINUTES = 15
+OTHER_TABLES = (GPU_PROGRAM, OWN_PROGRAM, METHODS_PROGRAM)
+"""Whose lines have tables of their own."""
 PROBES = ("knn.top1", "logistic.top1")
 SEEN = "imagenette"
 """Its photos are among those that ImageNet's weights were trained on."""
@@ -101,6 +123,38 @@ def _family(lines: Sequence[Line], family: str) -> str:
     return " / ".join(map(_percent, best))
 
 
+def methods_table(lines: Sequence[Line]) -> str:
+    """Methods beside each other: scores on the test images, seconds a step beside the fastest, and the rate chosen."""
+    of_methods = [line for line in lines if line["program"] == METHODS_PROGRAM]
+    finals = [line for line in of_methods if line.get("part") == "test" and is_as_shipped(line)]
+    timed: dict[str, list[float]] = {}
+    for line in of_methods:
+        if "timed" in line:
+            timed.setdefault(line["timed"], []).append(line["seconds_a_step"])
+    header = ["method", "recipe", "rate", *(COLUMNS[probe] for probe in PROBES), "ms a step", "seeds"]
+    rows = []
+    for recipe, name in METHODS_NAMES.items():
+        runs = [line for line in finals if line["recipe"] == recipe]
+        rates = sorted({line["overrides"]["optim.lr_per_256"] for line in runs})
+        scores = ["–" if not runs else _with_spread([_encoder(line, probe) for line in runs]) for probe in PROBES]
+        speed = f"{1000 * median(timed[recipe]):.0f}" if recipe in timed else "–"
+        rows.append([name, f"`{recipe}`", ", ".join(rates) or "–", *scores, speed, str(len(runs))])
+    untrained = [_best_of(line, "untrained") for line in finals if len(line["scores"]) > 1]
+    scores = ["–" if not untrained else _with_spread([each[probe] for each in untrained]) for probe in PROBES]
+    rows.append(["untrained, the better of two", "–", "–", *scores, "–", str(len(untrained))])
+    return markdown(header, rows)
+
+
+def _encoder(line: Line, probe: str) -> float:
+    return float(line["scores"]["encoder"][probe])
+
+
+def _best_of(line: Line, family: str) -> dict[str, float]:
+    """Of a family of baselines the best by each probe."""
+    of_family = [scores for name, scores in line["scores"].items() if name.partition("_")[0] == family]
+    return {probe: max(scores[probe] for scores in of_family) for probe in PROBES}
+
+
 def table(lines: Sequence[Line]) -> str:
     """The runs on a CPU as Markdown: means over the seeds, beside the best baseline."""
     rows = [
@@ -109,7 +163,7 @@ def table(lines: Sequence[Line]) -> str:
         + " | raw pixels (kNN, linear) | untrained (kNN, linear) |",
         "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
-    measured = [line for line in lines if "scores" in line and line["program"] not in (GPU_PROGRAM, OWN_PROGRAM)]
+    measured = [line for line in lines if "scores" in line and line["program"] not in OTHER_TABLES]
     order = [_what(line) for line in measured]
     measured.sort(key=lambda line: order.index(_what(line)))  # the runs of one recipe below each other
     return "\n".join([*rows, *(_row(line, is_as_shipped(line)) for line in measured)])
@@ -190,12 +244,13 @@ def _percent(value: float) -> str:
 def readme_with(text: str, lines: Sequence[Line]) -> str:
     """README's text with the tables put between the markers."""
     text = put_between(text, OWN_BEGIN, OWN_END, own_table(lines))
+    text = put_between(text, METHODS_BEGIN, METHODS_END, methods_table(lines))
     return put_between(text, BEGIN, END, content(lines))
 
 
 def main() -> int:
     page = ROOT / "README.md"
-    return write_or_check(__doc__, page, [RESULTS], readme_with)
+    return write_or_check(__doc__, page, [RESULTS, METHODS_RESULTS], readme_with)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ LOSS_SAYS_LITTLE = ("byol", "byol_vicreg", "moco", "moco_v3", "simsiam", "swav")
 JUDGED = {"knn": "kNN", "logistic": "logistic"}
 """The probes by which an encoder is judged: one that takes features as they are, and one that weighs them."""
 
+OUTPUTS = ("features", "embeddings")
+"""What a run logs the statistics of (watchers.py)."""
+
 FAMILIES = {"start": "its start", "pixels": "raw pixels", "untrained": "the untrained network"}
 """Families of baselines (probes/report.py), in words."""
 
@@ -241,7 +244,8 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
         return [f"reached  nothing: {flat}", other]
     else:
-        fall = f"loss {log[0]['loss']:.3g} to {log[-1]['loss']:.3g}, " if len(log) > 1 else ""
+        losses = _logged(log, "loss")
+        fall = f"loss {losses[0]:.3g} to {losses[-1]:.3g}, " if len(losses) > 1 else ""
         verdict = f"{ran.length}: {fall}no sign of a collapse"
     return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
 
@@ -252,24 +256,42 @@ def _collapsed(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
     Given weights may see images of one kind as nearly alike from the start. So in a run from weights it is no collapse
     unless the run itself took half of what there was.
     """
-    if not log:
-        return None
-    for name, ranges in log[-1]["healthy"].items():
+    for name in OUTPUTS:
         for statistic, words in (("std", "spread"), ("effective_rank", "directions in use")):
-            end, low = median(line[name][statistic] for line in log[-3:]), ranges[statistic][0]
-            before = log[0][name][statistic]
-            if end < low and not (ran.from_weights and end > before / 2):
+            seen, lows = _logged(log, name, statistic), _logged(log, "healthy", name, statistic, 0)
+            if not (seen and lows):
+                continue
+            end, low = median(seen[-3:]), lows[-1]
+            if end < low and not (ran.from_weights and end > seen[0] / 2):
                 return f"{name}, {words} {end:.3g} (healthy from {low:.3g})"
     return None
+
+
+def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:
+    """What the lines of a log hold under some keys. A line that has no number there is left out: it may be another's,
+    or of a batch whose statistics were not finite."""
+    found = []
+    for line in log:
+        value: Any = line
+        try:
+            for key in keys:
+                value = value[key]
+        except (LookupError, TypeError):
+            continue
+        if isinstance(value, int | float):
+            found.append(float(value))
+    return found
 
 
 def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
     """The loss at both ends of the log, if it stayed where it was and that means something."""
     moves = ran.objective in LOSS_SAYS_LITTLE or ran.objective.startswith(CUSTOM)
-    if len(log) < 4 or moves or ran.from_weights:
+    if moves or ran.from_weights:
         return None
-    end = -max(2, len(log) // 10)
-    first, last = fmean(line["loss"] for line in log[:2]), fmean(line["loss"] for line in log[end:])
+    losses = _logged(log, "loss")
+    if len(losses) < 4:
+        return None
+    first, last = fmean(losses[:2]), fmean(losses[-max(2, len(losses) // 10) :])
     if first - last >= LEARNED * abs(first):
         return None
     return f"the loss went from {first:.4g} at the start to {last:.4g}"

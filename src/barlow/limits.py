@@ -74,6 +74,10 @@ so many, and one more for each so many bytes of the image."""
 PNG_CHUNKS = 2**16
 """Of a PNG. A large one whose writer makes small chunks, of 8 kB, has 12,000 in 100 MB."""
 
+GIF_BLOCKS, GIF_BLOCK_BYTES = 2**16, 128
+"""Of a GIF up to its second image. There may be so many, and one more for each so many bytes of the file. Writers fill
+a block with 255 bytes."""
+
 
 class TooLarge(UnusableData):
     """A file asks for more than a limit allows; one line says which file, how much, and the limit."""

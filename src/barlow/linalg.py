@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from barlow.exits import Diverged
+from barlow.exits import DIVERGED, Diverged
 from barlow.types import Embedding
 
 Scalar = Float[Tensor, ""]
@@ -42,6 +42,8 @@ LOSSY_PIVOT = 1e-4
 
 class SingularCovarianceError(ValueError):
     """The covariance of a slice has no Cholesky factor: the embedding has collapsed, wholly or in some directions."""
+
+    exit_code = DIVERGED
 
 
 class NonFiniteEmbeddings(SingularCovarianceError, Diverged):

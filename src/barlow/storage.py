@@ -117,6 +117,8 @@ def check_writable(folder: Path) -> None:
     """
     trial = _beside(folder / ".write-test")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(folder / ("x" * 100))  # longer than any name below a run folder
         _write_synced(trial, b"barlow")  # not empty, so that a full disk is noticed
         trial.unlink()
     except OSError as error:

@@ -104,10 +104,13 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     content = table.content([json.loads(text) for text in results if text])
     assert "ResNet-18, GPU, 100 epochs" in content
     assert "JPEG-compressed" in content
-    text = f"a {table.OWN_BEGIN}\nold\n{table.OWN_END} b {table.BEGIN}\nold\n{table.END} c"
-    written = table.readme_with(text, [])
-    own, rest = f"a {table.OWN_BEGIN}\n{table.own_table([])}\n", f"{table.BEGIN}\n{table.content([])}\n{table.END} c"
-    assert written == f"{own}{table.OWN_END} b {rest}"
+    parts = [
+        (table.OWN_BEGIN, table.own_table([]), table.OWN_END),
+        (table.METHODS_BEGIN, table.methods_table([]), table.METHODS_END),
+        (table.BEGIN, table.content([]), table.END),
+    ]
+    written = table.readme_with(" b ".join(f"{begin}\nold\n{end}" for begin, _, end in parts), [])
+    assert written == " b ".join(f"{begin}\n{made}\n{end}" for begin, made, end in parts)
     assert table.readme_with(written, []) == written
 
 
@@ -153,6 +156,46 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     ]  # fmt: skip
     assert rows[3][1:] == ["–", "–", "–", "–", "75.0 / 85.0 (seen)", "**70.0** / **80.0** (seen) |"]
     assert rows[2][1:] == ["–"] * 5 + ["– |"]
+
+
+def method(recipe: str, seed: int, *, hash_of: Any, rate: str = "0.01", **more: Any) -> dict[str, Any]:
+    """A line as the comparison of methods writes it."""
+    changes = {"train.minutes": None, "train.steps": 2500, "optim.lr_per_256": float(rate)}
+    scores = {"encoder": {"knn.top1": 0.5 + 0.1 * seed, "logistic.top1": 0.6}}
+    return {
+        "program": "experiments/methods.py",
+        "images": "cifar10",
+        "recipe": recipe,
+        "overrides": {"train.minutes": "null", "train.steps": "2500", "optim.lr_per_256": rate},
+        "minutes": 0.0,
+        "seed": seed,
+        "part": "test",
+        "recipe_sha256": hash_of(chosen_recipe(recipe=recipe, minutes=0.0, overrides=changes).as_dict()),
+        "scores": scores,
+        **more,
+    }
+
+
+def test_methods_stand_beside_each_other_with_their_rate_and_their_speed(table: ModuleType) -> None:
+    hash_of = program("experiments/results_line.py").recipe_hash
+    lines = [method("small_byol", seed, hash_of=hash_of) for seed in (0, 1)]
+    untrained = {"untrained": (0.2, 0.4), "untrained_recalibrated": (0.3, 0.3), "pixels_16": (0.9, 0.9)}
+    baselines = {name: {"knn.top1": knn, "logistic.top1": linear} for name, (knn, linear) in untrained.items()}
+    first = method("small_barlow_twins", 0, hash_of=hash_of, rate="0.03")
+    first["scores"] |= baselines
+    tried = method("small_byol", 2, hash_of=hash_of, part="held out")
+    of_old = method("small_byol", 2, hash_of=hash_of, recipe_sha256="earlier")
+    speed = [
+        {"program": line["program"], "timed": "small_byol", "seconds_a_step": s} for line in lines for s in (0.1, 0.3)
+    ]
+    written = table.methods_table([*lines, first, tried, of_old, *speed])
+    rows = [row.strip("| ").split(" | ") for row in written.splitlines()]
+    assert len(rows) == 2 + len(table.METHODS_NAMES) + 1
+    assert rows[2] == ["Barlow Twins", "`small_barlow_twins`", "0.03", "**50.0**", "**60.0**", "–", "1"]
+    assert rows[3] == ["VICReg", "`small_vicreg`", "–", "–", "–", "–", "0"]
+    assert rows[6] == ["BYOL", "`small_byol`", "0.01", "**55.0** ± 7.1", "**60.0** ± 0.0", "200", "2"]
+    assert rows[8] == ["untrained, the better of two", "–", "–", "**30.0**", "**40.0**", "–", "1"]
+    assert set(table.METHODS_NAMES) == set(program("experiments/methods.py").METHODS)
 
 
 @pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages"])

@@ -15,7 +15,7 @@ from damaged import png_chunk, tiff
 from PIL import Image
 
 from barlow.data.decoding import UnreadableImage, decode, decode_with_header, read_header
-from barlow.limits import NPY_HEADER_BYTES, PNG_CHUNKS, TIFF_PARTS, TIFF_TAGS
+from barlow.limits import GIF_BLOCK_BYTES, GIF_BLOCKS, NPY_HEADER_BYTES, PNG_CHUNKS, TIFF_PARTS, TIFF_TAGS
 
 
 @contextmanager
@@ -217,3 +217,28 @@ def test_a_png_of_a_million_chunks_is_refused() -> None:
 
 def test_a_png_of_some_thousand_chunks_is_read() -> None:
     assert decode(many_chunks(10_000), channels=1).tolist() == [[[7]]]
+
+
+def gif(kind: str, count: int) -> bytes:
+    """An image of 2×2 pixels whose file has very many blocks of one byte, or very many bytes that begin nothing."""
+    made = io.BytesIO()
+    Image.new("P", (2, 2)).save(made, "GIF")
+    whole = made.getvalue()
+    pixels = whole.rindex(b",")
+    block = {"comment": b"!\xfe" + b"\x01x" * count + b"\0", "comments": b"!\xfe\0" * count, "stray": b"?" * count}
+    if kind in block:
+        return whole[:pixels] + block[kind] + whole[pixels:]
+    code_size = pixels + 10
+    return whole[: code_size + 1] + b"\x01\x44" * count + whole[code_size + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["comment", "comments", "stray", "pixels"])
+def test_a_gif_of_a_million_blocks_is_refused(kind: str) -> None:
+    data = gif(kind, 1_000_000)
+    most = GIF_BLOCKS + len(data) // GIF_BLOCK_BYTES
+    assert f"more than {most:,} blocks" in refusals(data)
+
+
+@pytest.mark.parametrize("kind", ["comment", "comments", "stray"])
+def test_a_gif_of_some_thousand_blocks_is_read(kind: str) -> None:
+    assert decode(gif(kind, 10_000), channels=1).shape == (2, 2, 1)

@@ -21,7 +21,7 @@ from PIL import (  # with its plugin, a format is made known to Image.open
 
 from barlow.data import foreign
 from barlow.data.decoded import UnreadableImage, check_size
-from barlow.limits import PNG_CHUNKS
+from barlow.limits import GIF_BLOCK_BYTES, GIF_BLOCKS, PNG_CHUNKS
 
 _PLUGINS = (
     JpegImagePlugin.JpegImageFile,
@@ -37,6 +37,9 @@ FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 PNG = b"\x89PNG\r\n\x1a\n"
 _CHUNK_BYTES = 12
 """Of a chunk without content: its length, kind and checksum."""
+
+_EXTENSION, _IMAGE, _END = b"!,;"
+"""What parts of a GIF begin with."""
 
 _READ = (*FORMATS, "NPY", "NPZ")
 
@@ -83,6 +86,8 @@ def opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
         check_size(*_webp_size(start), max_pixels)  # before Image.open, which allocates the canvas of a WebP at once
     if start.startswith(PNG):
         _check_chunks(file)
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        _check_blocks(file)
     with _quiet:
         try:
             image = Image.open(file, formats=FORMATS)
@@ -105,6 +110,38 @@ def _check_chunks(file: BinaryIO) -> None:
             if count > PNG_CHUNKS:
                 raise UnreadableImage(f"a PNG of more than {PNG_CHUNKS:,} chunks: save it again, with larger ones")
     file.seek(0)
+
+
+def _check_blocks(file: BinaryIO) -> None:
+    """Refuses a GIF of very many blocks, each of which takes Pillow a microsecond or more.
+
+    Pillow goes from block to block up to the second image, to learn whether there is one. So this does, too.
+    """
+    size = file.seek(0, io.SEEK_END)
+    if size > 2 * GIF_BLOCKS:  # a block takes two bytes or more
+        file.seek(0)
+        data = file.read() + bytes([_END] * 16)  # so that one that is cut short ends, wherever that is
+        most = GIF_BLOCKS + size // GIF_BLOCK_BYTES
+        at, images, count = 13 + _palette_bytes(data[10]), 0, 0
+        while at < size and images < 2 and (kind := data[at]) != _END:
+            at, count = at + 1, count + 1
+            if kind == _EXTENSION:
+                at += 1
+            elif kind == _IMAGE:
+                images += 1
+                at += 10 + _palette_bytes(data[at + 8])
+            if kind in (_EXTENSION, _IMAGE):  # Pillow passes over a byte that begins nothing
+                while at < size and count <= most and (length := data[at]):
+                    at, count = at + length + 1, count + 1
+                at += 1
+            if count > most:
+                raise UnreadableImage(f"a GIF of more than {most:,} blocks: save it again, with larger ones")
+    file.seek(0)
+
+
+def _palette_bytes(flags: int) -> int:
+    """Of the colours that a screen or an image of a GIF brings, by the last byte of its description."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _forget_xmp(image: Image.Image) -> None:

@@ -1,5 +1,43 @@
-"""Whether training works, seen without labels: statistics of a batch of features or embeddings, and healthy ranges."""
+"""Whether training works, seen without labels: numbers of features or embeddings, and what they can be at all."""
 
+from barlow.diagnostics.catalogue import DIAGNOSTICS, Reading, diagnose
 from barlow.diagnostics.collapse import concerns, embedding_statistics, healthy_ranges
+from barlow.diagnostics.geometry import (
+    alignment,
+    correlations,
+    cosine_between_views,
+    dead,
+    per_dimension_std,
+    uniformity,
+)
+from barlow.diagnostics.rank import (
+    alpha_req,
+    effective_rank,
+    lidar,
+    participation_ratio,
+    rankme,
+    stable_rank,
+    top_eigenvalue_share,
+)
 
-__all__ = ["concerns", "embedding_statistics", "healthy_ranges"]
+__all__ = [
+    "DIAGNOSTICS",
+    "Reading",
+    "alignment",
+    "alpha_req",
+    "concerns",
+    "correlations",
+    "cosine_between_views",
+    "dead",
+    "diagnose",
+    "effective_rank",
+    "embedding_statistics",
+    "healthy_ranges",
+    "lidar",
+    "participation_ratio",
+    "per_dimension_std",
+    "rankme",
+    "stable_rank",
+    "top_eigenvalue_share",
+    "uniformity",
+]

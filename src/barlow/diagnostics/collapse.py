@@ -7,16 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from barlow.linalg import center, effective_rank, standardize
+from barlow.diagnostics.geometry import correlations, dead, per_dimension_std, scaled
+from barlow.linalg import center, effective_rank
 
 # The cost of the statistics grows with the square of the rows and of the columns. This many give two digits and take
 # tens of milliseconds.
 _ROWS = 512
 _COLUMNS = 512
-
-# A feature whose spread is this small beside the typical one is no part of the representation. For comparison,
-# bfloat16 rounds by 4e-3.
-_DEAD = 1e-3
 
 
 @torch.no_grad()
@@ -48,30 +45,13 @@ def embedding_statistics(z: Float[Tensor, "n d"]) -> dict[str, float]:
         x = x.cpu() if x.device.type == "mps" else x  # mps has no float64 and no eigenvalues
         if not bool(x.isfinite().all()):
             return dict.fromkeys(("std", "dead", "effective_rank", "mean_abs_correlation"), math.nan)
-        x = x / x.abs().amax().clamp_min(torch.finfo(x.dtype).tiny)  # otherwise squares could overflow or vanish
-        directions = torch.nn.functional.normalize(x, dim=1) * math.sqrt(x.shape[1])
-        x = center(x)
-        spread = x.square().mean(dim=0).sqrt()
-        alive = spread > _DEAD * spread.square().mean().sqrt()
         statistics = {
-            "std": center(directions).square().mean(dim=0).sqrt().mean(),
-            "dead": 1 - alive.float().mean(),
-            "effective_rank": effective_rank(x.double()),
-            "mean_abs_correlation": _mean_abs_correlation(x[:, alive]),
+            "std": per_dimension_std(x).mean(),
+            "dead": dead(x).float().mean(),
+            "effective_rank": effective_rank(center(scaled(x)).double()),
+            "mean_abs_correlation": correlations(x, _COLUMNS)[0],
         }
         return dict(zip(statistics, torch.stack([s.double() for s in statistics.values()]).tolist(), strict=True))
-
-
-def _mean_abs_correlation(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    n, d = x.shape
-    if d < 2:
-        return x.new_zeros(())
-    if d > _COLUMNS:
-        x = x[:, torch.linspace(0, d - 1, _COLUMNS, device=x.device).long()]
-        d = _COLUMNS
-    scaled = standardize(x / x.abs().amax(dim=0)).x  # unscaled, the squares of very small features would be 0
-    correlation = scaled.T @ scaled / n
-    return (correlation.abs().sum() - correlation.diagonal().abs().sum()) / (d * (d - 1))
 
 
 def healthy_ranges(n: int, d: int) -> dict[str, tuple[float, float]]:
