@@ -112,27 +112,31 @@ class MetricsLog:
     expected: Expected = lambda rows, width, groups: (None, None)
     started: float = field(default_factory=time.monotonic)
     latest: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, float | None] = field(default_factory=dict)
+    """What is expected of the loss; known from the first step on."""
     _speed: Throughput = field(default_factory=Throughput)
 
     def __call__(self, moment: Moment) -> None:
         self._speed.add(moment)
+        if not self.reference:
+            groups = moment.outcome.outputs.groups
+            unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
+            self.reference = {"unrelated": unrelated, "floor": floor}
         if moment.step % self.every and moment.step != moment.total:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
         terms = moment.terms()
-        outputs = moment.outcome.outputs
-        judged = outputs.compared()
+        judged = moment.outcome.outputs.compared()
         states = {name: embedding_statistics(z) for name, z in judged.items()}
         if self.health.read(moment.step, states, {name: tuple(z.shape) for name, z in judged.items()}):
             self.say(f"step {moment.step}: {self.health}")
-        unrelated, floor = self.expected(moment.images, outputs.groups[0][0].shape[1], len(outputs.groups))
         self.latest = {
             "step": moment.step,
             "epoch": moment.batch.epoch,
             "loss": sum(terms.values()),
             "terms": terms,
-            "reference": {"unrelated": unrelated, "floor": floor},
+            "reference": self.reference,
             "rate": moment.outcome.rate,
             "gradient_norm": float(moment.outcome.gradient_norm),
             "images_per_second": round(images_per_second, 1),
@@ -180,6 +184,10 @@ class Checkpointer:
             self._saved_at = time.monotonic()
 
 
+WORTH_SAYING = 0.1
+"""Share of the time that is spent waiting for images, from which on the live line says so."""
+
+
 @dataclass
 class LiveLine:
     """One line that is rewritten on a terminal, and printed now and then elsewhere."""
@@ -210,22 +218,27 @@ class LiveLine:
         left = (now - self.started) / done * (moment.total - moment.step) if done else float("nan")
         parts = [
             f"step {moment.step}/{moment.total}",
+            f"eta {_clock(left)}",
             *([] if self.metrics is None else [self.metrics.health.word]),
             self._loss(moment.terms()),
             f"{images_per_second:.0f} img/s",
-            f"wait {100 * wait:.0f}%",
-            f"eta {_clock(left)}",
+            *([f"wait {100 * wait:.0f}%"] if wait >= WORTH_SAYING else []),
         ]
         _show(self.console, " ".join(parts), ended=last)
 
     def _loss(self, terms: dict[str, float]) -> str:
         """The loss between its floor and what it is for unrelated views; where nothing is expected, with its terms."""
-        reference = {} if self.metrics is None else self.metrics.latest.get("reference", {})
+        reference = {} if self.metrics is None else self.metrics.reference
         unrelated, floor = reference.get("unrelated"), reference.get("floor")
-        beside = ", ".join(f"{name} {value:.3g}" for name, value in terms.items())
+        beside = ", ".join(f"{name} {_short(value)}" for name, value in terms.items())
         if unrelated is not None:
-            beside = f"unrelated {unrelated:.4g}" + ("" if floor is None else f", floor {floor:.3g}")
-        return f"loss {sum(terms.values()):.4g} ({beside})"
+            beside = f"unrelated {_short(unrelated)}" + ("" if floor is None else f", floor {_short(floor)}")
+        return f"loss {_short(sum(terms.values()))} ({beside})"
+
+
+def _short(value: float) -> str:
+    """A number in few characters: four digits and more as a whole number, fewer with three that count."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 @dataclass
