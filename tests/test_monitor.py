@@ -1,6 +1,8 @@
 """What is seen of a run from outside, and that looking changes nothing of it."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,20 @@ def test_the_loss_stands_beside_what_it_is_for_unrelated_views_and_its_floor(pho
     assert reference["unrelated"] == pytest.approx((4 * 16 + 0.0051 * 4 * 3) / 15, rel=0.01)
     assert reference["floor"] == 0
     assert all(row["reference"] == reference for row in rows)
+
+
+def test_two_processes_make_the_same_run_whether_one_of_them_looks_or_not(photos: Path, tmp_path: Path) -> None:
+    """It is the main process that looks. Batch norm that is shared between the two must not wait for the other then."""
+    runs = []
+    for images in (0, 40):
+        out = tmp_path / f"run-{images}"
+        words = [*tiny.words(train__monitor_images=images, train__steps=3), "--devices", "2", "--device", "cpu"]
+        command = [sys.executable, "-m", "barlow.cli", "pretrain", str(photos), "-c", "small_barlow_twins"]
+        subprocess.run([*command, "--out", str(out), *words], check=True, capture_output=True, timeout=120)
+        runs.append(Run(out))
+    without, looked = runs
+    assert [line["step"] for line in looked.monitored()][:: len(looked.monitored()) - 1] == [0, 3]
+    assert tiny.weights(without.path) == tiny.weights(looked.path)
 
 
 # --- Fixed views -----------------------------------------------------------------------------------------------------
