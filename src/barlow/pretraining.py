@@ -208,14 +208,13 @@ class _Pretraining:
         course = self._course(plan, loader)
         # Before anything is written: an unknown encoder leaves no run behind.
         learner = build_learner(plan, world, loader, self.given, say)
-        start = 0
+        start = 0 if checkpoint is None else checkpoint.step
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
-            start = checkpoint.step
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
+        expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
         health = Health(About(total, course.peak))
-        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, plan.expected(self.given.objective))
-        log.movement = Movement([p for _, p in learner.named_parameters()])
+        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
         monitor = None
         if world.main and start < total:
             monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)

@@ -111,9 +111,9 @@ class MetricsLog:
     say: Callable[[str], None]
     health: Health
     expected: Expected = lambda rows, width, groups: (None, None)
+    movement: Movement | None = None
     started: float = field(default_factory=time.monotonic)
     latest: dict[str, Any] = field(default_factory=dict)
-    movement: Movement | None = None
     reference: dict[str, float | None] = field(default_factory=dict)
     """What is expected of the loss; known from the first step on."""
     _speed: Throughput = field(default_factory=Throughput)
