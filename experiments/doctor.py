@@ -36,7 +36,7 @@ from barlow.views.pipeline import ViewPipeline
 PROGRAM, RESULTS = "experiments/doctor.py", ROOT / "results" / "doctor.jsonl"
 OBJECTIVES = ("barlow_twins", "vicreg", "w_mse", "simclr", "byol")
 STEPS, EVERY, BATCH = 100, 10, 64
-READ = ("step", "loss", "rate", "reference", "features", "embeddings", "views", "moved", "without_gradient")
+READ = ("step", "loss", "rate", "reference", "features", "embeddings", "views", "moved", "without_gradient", "healthy")
 """What of each logged line is kept."""
 
 

@@ -93,6 +93,11 @@ def test_weights_that_stand_still_where_the_schedule_wants_it_are_fine() -> None
     assert names(log(moved=0.0, rate=1e-4), peak=0.003) == ["rate too low"]
 
 
+def test_two_features_that_use_two_directions_are_fine() -> None:
+    narrow = {"healthy": {"embeddings": {"effective_rank": [1.5, 2.0]}}}
+    assert names([line | narrow for line in log(embeddings__effective_rank=1.9)]) == []
+
+
 def test_lines_of_an_older_log_are_read_as_far_as_they_go() -> None:
     lines = [{"step": 50 * i, "loss": 3.0, "features": {"std": None}} for i in range(1, 6)]
     assert names(lines) == []

@@ -5,6 +5,7 @@ trains, in its advice, and in a report made a year later. The thresholds come fr
 and runs that were well (experiments/doctor.py, results/doctor.jsonl).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -24,11 +25,11 @@ STILL = 1e-7
 LEAP = 0.05
 """Share of their length by which weights move in one step, from which on they leap: what they had learned is gone."""
 
-ONE_POINT, POINT_OF_FEATURES = 0.05, 0.05
+ONE_POINT, POINT_OF_FEATURES = 0.1, 0.05
 """Spread of embeddings, and of features, below which all images are one."""
 
-FEW_DIRECTIONS = 1.5
-"""Effective rank below which embeddings lie on a line."""
+FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
+"""Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
 
 ABOVE_CHANCE = 0.03
 """Agreement of two views of an image, less that of different images, below which the two have nothing in common."""
@@ -148,13 +149,19 @@ def _collapse(lines: Sequence[Line], about: About) -> Finding | None:
             "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
         )
     directions = _last(lines, "embeddings", "effective_rank")
-    if len(directions) == FRESH and max(directions) < FEW_DIRECTIONS:
+    if len(directions) == FRESH and max(directions) < FEW_DIRECTIONS and _possible(lines) >= OF_DIRECTIONS:
         return Finding(
             "dimensional collapse",
             f"embeddings use {max(directions):.1f} directions",
             "give the term that decorrelates more weight, or lower --optim.lr_per_256",
         )
     return None
+
+
+def _possible(lines: Sequence[Line]) -> float:
+    """Directions that embeddings of so many rows and so many features can have at all."""
+    range_of = lines[-1].get("healthy", {}).get("embeddings", {}).get("effective_rank", (0.0, math.inf))
+    return float(range_of[1])
 
 
 def _leaps(lines: Sequence[Line], about: About) -> Finding | None:
