@@ -154,7 +154,7 @@ def test_after_training_the_verdict_is_that_of_the_runs_own_curves(known: list[M
 
 def test_the_remedies_of_a_failed_run_are_numbers_to_type(known: list[Measured]) -> None:
     assert "lower --optim.lr_per_256" in (line := after_training(ran(), log(0.8, 0.4, std=0.01))[1])
-    assert line.endswith("(it was 0.012)")
+    assert line.endswith("; the rate was 0.012")
     assert after_training(ran(), log(0.8, 0.8))[1].endswith("another rate: --optim.lr_per_256 0.036, or 0.004")
 
 
@@ -286,7 +286,7 @@ def test_a_run_that_collapses_and_one_that_stands_still_are_told_so(data: Path, 
     many = tiny.images(tmp_path / "many", 1000, side=16)
     no_rate = {"optim.lr_per_256": 1e-12, "train.batch_size": 64, "train.steps": 100}
     still = started(many, tmp_path / "b", objective="vicreg", **no_rate)
-    assert still.advice[0].startswith("reached  nothing: the loss went from"), still.advice
+    assert still.advice[0].startswith("reached  rate too low: weights moved by 0 of"), still.advice
 
 
 def test_a_short_run_says_so_on_the_terminal_and_an_encoder_below_pixels_is_called_so(

@@ -234,7 +234,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         log: the lines of its metrics.jsonl, oldest first.
     """
     if (sick := _sick(ran, log)) is not None:
-        rate = f" (it was {ran.rate:.2g})" if "lr_per_256" in sick.advice else ""
+        rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
     if ran.few is not None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
