@@ -14,6 +14,7 @@ from tiny import scenes
 
 import barlow
 from barlow import checking, cli, exits
+from barlow.check_report import Pace
 from barlow.data.counting import not_shown
 from barlow.data.sources import ArraySource
 
@@ -112,6 +113,19 @@ def test_bands_are_counted(tmp_path: Path) -> None:
     assert "5 of 5 can be read: NPY, 6 bands" in barlow.check(tmp_path, fast=True).text()
 
 
+def test_what_the_folder_holds_besides_is_told(tmp_path: Path) -> None:
+    photos(tmp_path, 5)
+    (tmp_path / ".hidden").write_text("")
+    (tmp_path / "labels.csv").write_text("")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    told = lines_of(barlow.check(tmp_path, fast=True).text(), "notes")
+    assert told == [
+        "notes    1 hidden files and folders",
+        "notes    1 links that lead nowhere",
+        "notes    other files, not images, by extension: 1 .csv",
+    ]
+
+
 def test_files_with_a_wrong_ending_are_told(tmp_path: Path) -> None:
     photos(tmp_path, 5)
     (tmp_path / "000.png").rename(tmp_path / "000.jpg")
@@ -177,6 +191,24 @@ def test_darker_test_images_and_other_shares_of_classes_are_told(tmp_path: Path)
     assert "no training image is of class2" in text
 
 
+def test_pairs_of_test_and_training_images_are_in_the_picture(tmp_path: Path) -> None:
+    train, test = photos(tmp_path / "train", 16), photos(tmp_path / "test", 6, seed=1)
+    shutil.copy(train / "003.png", test / "again.png")
+    barlow.check(train, test, fast=True, sheet=tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.size == (8 * 100 + 4, 3 * 100 + 4 + 32)  # two rows of samples, no groups, a row of one pair
+        pair = np.asarray(picture)[-100:, :204]
+    assert np.array_equal(pair[:96, 4:100], pair[:96, 104:200])
+    assert pair[:96, 4:100].std() > 20
+
+
+def test_several_labels_an_image_have_no_shares() -> None:
+    found = barlow.check("shapes_multi", "shapes_multi:test", fast=True)
+    assert found.between is not None
+    assert found.between.classes is None
+    assert "several of them an image" in " ".join(found.text().split())
+
+
 def test_copies_without_contrast_count_as_overlap(tmp_path: Path) -> None:
     for name in ("train", "test"):
         photos(tmp_path / name, 20, seed=ord(name[1]))
@@ -215,6 +247,24 @@ def test_the_time_of_an_epoch_and_what_minutes_are_is_told(tmp_path: Path, tiny_
     assert "expect no run of this recipe" in text
     assert "weights 40 images teach a network little from scratch" in text
     assert found.as_dict()["pace"]["epoch_seconds"] == pytest.approx(2 * found.pace.step_seconds)
+
+
+def test_what_runs_of_the_recipe_gained_elsewhere_is_told_once(
+    tmp_path: Path, tiny_recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gained = "expect   1,240 steps of small_w_mse gained +9 to +17 points over the best baseline on 3 sets of images"
+    monkeypatch.setattr(checking, "before_training", lambda ran: [gained] if ran.steps > 10 else [])
+    text = " ".join(barlow.check(photos(tmp_path / "photos", 20), recipe=tiny_recipe).text().split())
+    assert text.count(" ".join(gained.split())) == 1
+    assert "no run of this recipe" not in text
+
+
+def test_of_what_a_run_would_choose_that_is_told_which_asks_for_something() -> None:
+    choices = ["images   70 usable of 70", "aspect   images are 3 times as wide as high", "batch    16 images are few"]
+    pace = Pace("small_w_mse", "32", 64, "cpu, float32", "in_memory", 1.0, 0.2, 300, [], choices)
+    lines = list(pace.lines())
+    assert lines[0].startswith("time     an epoch takes 60 s here: 300 steps of 64 images, 0.2 s each (small_w_mse")
+    assert [line for line in choices if line in lines] == choices[1:2]
 
 
 def test_a_set_that_cannot_be_trained_on_is_reported_all_the_same(tmp_path: Path) -> None:

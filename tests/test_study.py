@@ -1,13 +1,16 @@
 """`barlow compare` sets runs beside each other: what differs, what they reached, what they cost."""
 
+import copy
 import json
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import yaml
 
 import barlow
 from barlow import cli, exits, storage
@@ -96,6 +99,37 @@ def test_the_keys_that_differ_are_there_with_the_value_of_each_and_no_others(run
     assert [cell.strip() for cell in cells["objective.kind"] if cell] == ["barlow_twins", "vicreg"]
 
 
+def test_ops_are_called_by_their_kinds_and_views_that_are_alike_are_one(runs: dict[str, Path], tmp_path: Path) -> None:
+    def altered(name: str, change: Callable[[list[list[dict[str, Any]]]], None]) -> Path:
+        run = shutil.copytree(runs["a"], tmp_path / name)
+        (run / "run.json").unlink()  # which says what the recipe was
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        as_it_is(recipe["views"])
+        change(recipe["views"])
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        return run
+
+    def less(views: list[list[dict[str, Any]]]) -> None:
+        for view in views:
+            next(op for op in view if op["kind"] == "grayscale")["p"] = 0.05
+
+    def other_order(views: list[list[dict[str, Any]]]) -> None:
+        less(views)
+        for view in views:
+            view.reverse()
+
+    def one_view(views: list[list[dict[str, Any]]]) -> None:
+        less(views[:1])
+
+    def as_it_is(views: list[list[dict[str, Any]]]) -> None:
+        views[1] = copy.deepcopy(views[0])
+
+    before = altered("before", as_it_is)
+    assert barlow.compare(before, altered("less", less)).keys == ["views.*.grayscale.p"]
+    assert barlow.compare(before, altered("order", other_order)).keys == ["views.*", "views.*.grayscale.p"]
+    assert barlow.compare(before, altered("one", one_view)).keys == ["views.0.grayscale.p"]
+
+
 def test_runs_of_other_lengths_are_other_columns_of_the_same_recipe(runs: dict[str, Path]) -> None:
     found = barlow.compare(runs["a"], runs["longer"])
     assert [column.steps for column in found.columns] == [12, 24]
@@ -124,27 +158,27 @@ def test_a_run_that_was_not_evaluated_has_dashes_and_a_note(runs: dict[str, Path
 
 
 def test_a_damaged_evaluation_is_told_and_the_rest_is_shown(runs: dict[str, Path], tmp_path: Path) -> None:
-    copy = shutil.copytree(runs["a"], tmp_path / "copy")
-    path = copy / "evaluation" / "results.json"
+    other = shutil.copytree(runs["a"], tmp_path / "copy")
+    path = other / "evaluation" / "results.json"
     path.write_text(path.read_text().replace('"value"', '"worth"', 1))
-    found = barlow.compare(copy)
+    found = barlow.compare(other)
     assert found.columns[0].steps == 12
-    assert found.notes[0].startswith(f"the evaluation of {copy} cannot be read")
+    assert found.notes[0].startswith(f"the evaluation of {other} cannot be read")
 
 
 def test_the_time_of_a_run_that_was_gone_on_with_is_that_of_all_its_starts(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(runs["a"], tmp_path / "copy")
+    other = shutil.copytree(runs["a"], tmp_path / "copy")
     overrides = tiny.SMALL | {"train.steps": 20}
-    barlow.pretrain(out=copy, resume=True, recipe="small_barlow_twins", overrides=overrides, progress=False)
-    log = Run.open(copy).metrics()
+    barlow.pretrain(out=other, resume=True, recipe="small_barlow_twins", overrides=overrides, progress=False)
+    log = Run.open(other).metrics()
     seconds = log[11]["seconds"] + log[19]["seconds"]
     assert log[12]["seconds"] < log[11]["seconds"], "the clock began anew"
-    (column,) = barlow.compare(copy).columns
+    (column,) = barlow.compare(other).columns
     assert column.steps == 20
     assert column.minutes == pytest.approx(seconds / 60)
-    assert len(barlow.compare(copy, runs["a"]).columns) == 2, "it is longer than the other"
+    assert len(barlow.compare(other, runs["a"]).columns) == 2, "it is longer than the other"
 
 
 # --- As text and as JSON ----------------------------------------------------------------------------------------------
@@ -172,7 +206,7 @@ def test_any_number_of_runs_fits_eighty_columns(count: int) -> None:
 def test_of_very_many_keys_some_are_shown_and_the_others_counted() -> None:
     columns = [column("a", 60), column("b", 60)]
     text = RunsTable(columns, list(columns[0].recipe), []).text()
-    assert "and 21 more keys (--json has them)" in text
+    assert "and 21 more keys, most of them of some recipes alone (--json has them)" in text
 
 
 def test_json_and_text_are_views_of_one_object(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,8 +228,8 @@ def test_what_is_no_run_ends_with_66(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_recipe_that_was_edited_is_refused(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = shutil.copytree(runs["a"], tmp_path / "copy")
-    path = copy / "recipe.yaml"
+    other = shutil.copytree(runs["a"], tmp_path / "copy")
+    path = other / "recipe.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 5"))
-    assert cli.main(["compare", str(copy)]) == exits.DATA
+    assert cli.main(["compare", str(other)]) == exits.DATA
     assert "seed is 5 there" in capsys.readouterr().err

@@ -12,6 +12,9 @@ WIDTH = 80
 INDENT = 9
 """Columns of the word that a line begins with."""
 
+TELLING = ("aspect", "workers")
+"""How lines begin, of those on what `barlow pretrain` has chosen, that ask for something to be done."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -72,6 +75,7 @@ class Pace:
             f"{each.minutes:g} minutes are {each.steps:,} steps, {each.epochs:.3g} epochs" for each in self.budgets
         )
         yield f"budget   {minutes}"
+        yield from (line for line in self.choices if line.split(maxsplit=1)[0] in TELLING)
         said: set[str] = set()
         expected = False
         for each in self.budgets:

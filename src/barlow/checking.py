@@ -7,7 +7,7 @@ what a training run would tell, as both ask the same modules.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def check(
         seen = survey(images.source, workers=available_cores(), counted=NowAndThen(say))
         ends = images.values.ends
         firsts = _groups(seen)
-        found = Check(_report(seen, firsts, ends))
+        found, others, overlap = Check(_report(seen, firsts, ends)), None, None
         if test is not None:
             source = open_source(
                 test,
@@ -105,10 +105,12 @@ def check(
                 counted=NowAndThen(say),
             )
             others = survey(source, workers=available_cores(), counted=NowAndThen(say))
+            overlap = _Overlap.of(seen, others)
             report = _report(others, _groups(others), ends)
-            found = replace(found, test=report, between=_between(seen, others))
+            found = replace(found, test=report, between=_between(seen, others, overlap))
         if sheet is not None:
-            storage.write_bytes(Path(sheet), png(_sheet(seen, firsts)))
+            pairs = [] if others is None or overlap is None else _pairs(seen, others, overlap)
+            storage.write_bytes(Path(sheet), png(_sheet(seen, firsts, pairs)))
         return found if fast else _with_pace(found, chosen, recipe or DEFAULT, world, say)
 
 
@@ -217,35 +219,54 @@ def _near_in_sample(seen: Survey) -> Near:
 # --- Two sets ---------------------------------------------------------------------------------------------------------
 
 
-def _between(train: Survey, test: Survey) -> Between:
+@dataclass(frozen=True)
+class _Overlap:
+    """Of the test images that were compared: their rows, the training image that each is most like, and which have a
+    copy or a near-duplicate there, the most similar first."""
+
+    rows: NDArray[np.int64]
+    found: near_duplicates.Alike
+    near: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, train: Survey, test: Survey) -> "_Overlap":
+        compared = min(len(test), max(1, MOST_PAIRS // len(train)))
+        rows = np.sort(np.asarray(permutation(0, 0, len(test))[:compared], np.int64))
+        found = near_duplicates.most_alike(test.thumbnails[rows], train.thumbnails)
+        whole = test.inventory.digests[rows, 1]
+        copies = (whole != image_digests.UNKNOWN) & np.isin(whole, train.inventory.digests[:, 1])
+        near = np.flatnonzero((found.similarity[:, 0] > ALIKE) | copies)
+        return cls(rows, found, near[np.argsort(-found.similarity[near, 0], kind="stable")])
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Rows of a test image and of the training image that it is like. (Copies without contrast are like none.)"""
+        like = self.near[self.found.similarity[self.near, 0] > ALIKE]
+        return list(zip(self.rows[like].tolist(), self.found.positions[like, 0].tolist(), strict=True))
+
+
+def _between(train: Survey, test: Survey, overlap: _Overlap) -> Between:
     copies, certain = image_digests.shared(test.inventory.digests, train.inventory.digests)
-    compared = min(len(test), max(1, MOST_PAIRS // len(train)))
-    rows = np.sort(np.asarray(permutation(0, 0, len(test))[:compared], np.int64))
-    found = near_duplicates.most_alike(test.thumbnails[rows], train.thumbnails)
-    similarity = found.similarity[:, 0]
-    known = train.inventory.digests[:, 1]
-    same = (test.inventory.digests[rows, 1] != image_digests.UNKNOWN) & np.isin(test.inventory.digests[rows, 1], known)
-    near = np.flatnonzero((similarity > ALIKE) | same)
-    order = near[np.argsort(-similarity[near], kind="stable")]
+    similarity, mirrored = overlap.found.similarity[overlap.near, 0], overlap.found.mirrored[overlap.near, 0]
+    several = any(each.labels is not None and each.labels.ndim > 1 for each in (train, test))
     return Between(
         images=len(test),
         copies=copies,
         copies_certain=certain,
-        near=len(near),
-        compared=compared,
+        near=len(overlap.near),
+        compared=len(overlap.rows),
         alike=ALIKE,
         examples=[
             {
-                "test": printable(test.place(int(rows[k]))),
-                "train": printable(train.place(int(found.positions[k, 0]))),
+                "test": printable(test.place(of_test)),
+                "train": printable(train.place(of_train)),
                 "similarity": float(similarity[k]),
-                "mirrored": bool(found.mirrored[k, 0]),
+                "mirrored": bool(mirrored[k]),
             }
-            for k in order[:EXAMPLES]
-            if similarity[k] > ALIKE
+            for k, (of_test, of_train) in enumerate(overlap.pairs[:EXAMPLES])
         ],
         shifts=shifts(train, test),
-        classes=class_shift(train.inventory.classes, test.inventory.classes),
+        classes=None if several else class_shift(train.inventory.classes, test.inventory.classes),
     )
 
 
@@ -290,8 +311,9 @@ def _pace(chosen: Recipe, name: str, world: World, counted: Counted) -> Pace:
 # --- The picture ------------------------------------------------------------------------------------------------------
 
 
-def _sheet(seen: Survey, firsts: NDArray[np.int64] | None) -> np.ndarray:
-    """Samples that are spread over the set, then a row for each of the largest groups of near-duplicates."""
+def _sheet(seen: Survey, firsts: NDArray[np.int64] | None, pairs: list[list[np.ndarray]]) -> np.ndarray:
+    """Samples that are spread over the set, then a row for each of the largest groups of near-duplicates, and then
+    pairs of test and training images."""
     spread = np.unique(np.linspace(0, len(seen) - 1, SHEET_ROWS * SHEET_COLUMNS).astype(int)).tolist()
     rows = [spread[at : at + SHEET_COLUMNS] for at in range(0, len(spread), SHEET_COLUMNS)]
     groups: list[list[int]] = []
@@ -299,7 +321,14 @@ def _sheet(seen: Survey, firsts: NDArray[np.int64] | None) -> np.ndarray:
         numbers, members = np.unique(firsts, return_counts=True)
         largest = numbers[np.argsort(-members, kind="stable")][: int((members > 1).sum())]
         groups = [np.flatnonzero(firsts == first)[:SHEET_COLUMNS].tolist() for first in largest[:SHEET_ROWS]]
-    return image_sheet([[[_image(seen, row) for row in line] for line in part] for part in (rows, groups)])
+    return image_sheet([*([[_image(seen, row) for row in line] for line in part] for part in (rows, groups)), pairs])
+
+
+def _pairs(train: Survey, test: Survey, overlap: _Overlap) -> list[list[np.ndarray]]:
+    """Rows of test images, each with the training image that it is like."""
+    shown = overlap.pairs[: SHEET_ROWS * SHEET_COLUMNS // 2]
+    images = [_image(of, row) for pair in shown for of, row in zip((test, train), pair, strict=True)]
+    return [images[at : at + SHEET_COLUMNS] for at in range(0, len(images), SHEET_COLUMNS)]
 
 
 def _image(seen: Survey, row: int) -> np.ndarray:

@@ -119,12 +119,21 @@ def facts_of(path: Path) -> RunFacts:
 
 
 def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys, with numbers for the items of lists of tables: `views.0.1.p`."""
+    """Dotted keys. Items of a list that have a kind are called by it, as `views.0.grayscale.p`, so that recipes with
+    other orders of the same ops can be compared; the list itself is then the order of its kinds."""
     inner: Mapping[Any, Any] | None = None
     if isinstance(content, Mapping) and content:
         inner = content
     elif isinstance(content, list) and any(isinstance(each, Mapping | list) for each in content):
-        inner = dict(enumerate(content))
+        kinds = [each.get("kind") if isinstance(each, Mapping) else None for each in content]
+        if len({str(kind) for kind in kinds}) == len(kinds) and None not in kinds:
+            yield above, [str(kind) for kind in kinds]
+            inner = {
+                kind: {key: value for key, value in each.items() if key != "kind"}
+                for kind, each in zip(kinds, content, strict=True)
+            }
+        else:
+            inner = dict(enumerate(content))
     if inner is None:
         yield above, content
         return

@@ -126,6 +126,8 @@ class SetReport:
         if self.copies:
             yield oddities.of_copies(self.copies, self.usable, self.copies_certain)
         yield from self._near()
+        for name, value in self.notes.items():
+            yield f"notes    {_note(name, value)}"
 
     def _kinds(self) -> Iterator[str]:
         """Formats and modes, as in `JPEG, 200 grey and 9,269 colour`."""
@@ -261,6 +263,13 @@ class Between:
         for which, other in ((found.missing, "no test image"), (found.foreign, "no training image")):
             if which:
                 yield f"classes  {other} is of {oddities.names(which)}"
+
+
+def _note(name: str, value: Any) -> str:
+    """What a folder holds besides, as in `3 hidden files and folders`."""
+    if isinstance(value, Mapping):
+        return f"{name}: {', '.join(f'{count:,} .{kind}' for kind, count in value.items())}"
+    return f"{value:,} {name}" if isinstance(value, int) else f"{name}: {value}"
 
 
 def _shares(found: Mapping[str, int]) -> str:

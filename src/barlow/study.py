@@ -4,10 +4,11 @@ Runs whose recipes differ in nothing but their seed are one column, with the mea
 """
 
 import os
+import re
 import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ WIDTH, LABELS = 80, 16
 
 AT_ONCE = 4
 """Runs, or groups of them, beside each other. Further ones come below."""
+
+SECTIONS = ("objective", "method", "encoder", "optim", "schedule", "train", "data", "views")
+"""Of recipes, in the order in which what differs is shown; others come last."""
 
 MOST_KEYS = 40
 """Keys of recipes that are shown. The plain data has all."""
@@ -104,13 +108,20 @@ class RunsTable:
             lines += textwrap.wrap(printable(note), WIDTH, initial_indent="note  ", subsequent_indent="      ")
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
+    def _tells(self, key: str) -> bool:
+        """Whether a key says more than that recipes of other kinds have other keys: all have it, or those that have it
+        differ in it."""
+        values = [column.recipe[key] for column in self.columns if key in column.recipe]
+        return len(values) == len(self.columns) or len({digest_of([value]) for value in values}) > 1
+
     def _block(self, names: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         width = (WIDTH - LABELS) // max(len(columns), 2)
         yield from _row("", names, width)
-        for key in self.keys[:MOST_KEYS]:
+        shown = [key for key in self.keys if self._tells(key)][:MOST_KEYS]
+        for key in shown:
             yield from _row(key, [_value(column.recipe, key) for column in columns], width)
-        if (left := len(self.keys) - MOST_KEYS) > 0:
-            yield f"and {left} more keys (--json has them)"
+        if left := len(self.keys) - len(shown):
+            yield f"and {left} more keys, most of them of some recipes alone (--json has them)"
         if not self.keys and len(self.columns) > 1:
             yield "the recipes are the same but for what is below"
         yield from _row("seed", [", ".join(map(str, column.seeds)) for column in columns], width)
@@ -157,7 +168,7 @@ def compare(*runs: str | os.PathLike[str]) -> RunsTable:
     """
     if not runs:
         raise ValueError("no runs are named: give one or more run folders")
-    facts = [facts_of(Path(run)) for run in runs]
+    facts = _with_like_views_as_one([facts_of(Path(run)) for run in runs])
     groups: dict[str, list[RunFacts]] = {}
     for each in facts:
         groups.setdefault(each.kind, []).append(each)
@@ -169,16 +180,35 @@ def compare(*runs: str | os.PathLike[str]) -> RunsTable:
 # --- Setting runs beside each other -----------------------------------------------------------------------------------
 
 
+def _with_like_views_as_one(runs: Sequence[RunFacts]) -> list[RunFacts]:
+    """The same runs, where the views of each are all made alike with one view in place of them: `views.*.grayscale.p`
+    says what `views.0.grayscale.p` and `views.1.grayscale.p` would say."""
+    changed = []
+    for run in runs:
+        views: dict[str, dict[str, Any]] = {}
+        for key, value in run.recipe.items():
+            if found := re.fullmatch(r"views\.(\d+)(.*)", key):
+                views.setdefault(found[1], {})[found[2]] = value
+        if len(views) < 2 or len({digest_of(view) for view in views.values()}) > 1:
+            return list(runs)
+        others = {key: value for key, value in run.recipe.items() if not key.startswith("views.")}
+        like = {f"views.*{key}": value for key, value in views["0"].items()} if "0" in views else {}
+        changed.append(replace(run, recipe=others | {"views": len(views)} | like))
+    return changed
+
+
 def _differing(runs: Sequence[RunFacts]) -> list[str]:
-    """The keys of which not all runs have one value."""
+    """The keys of which not all runs have one value: what is learned first, then by what, and on which images."""
     every = dict.fromkeys(key for run in runs for key in run.recipe)
-    return [
+    found = [
         key
         for key in every
         if key not in NO_DIFFERENCE
         and not all(run.follows(key) for run in runs if key in run.recipe)
         and len({digest_of([run.recipe.get(key, _ABSENT)]) for run in runs}) > 1
     ]
+    section = {name: number for number, name in enumerate(SECTIONS)}
+    return sorted(found, key=lambda key: section.get(key.partition(".")[0], len(section)))
 
 
 _ABSENT = "\0absent"
@@ -276,6 +306,8 @@ def _value(recipe: Mapping[str, Any], key: str) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
     if isinstance(value, list):
         return f"[{', '.join(_value({'': each}, '') for each in value)}]"
     return str(value)
