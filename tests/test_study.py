@@ -5,6 +5,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,20 @@ def test_a_recipe_that_was_edited_is_refused(
     path.write_text(path.read_text().replace("seed: 0", "seed: 5"))
     assert cli.main(["compare", str(other)]) == exits.DATA
     assert "seed is 5 there" in capsys.readouterr().err
+
+
+def test_a_strangers_recipe_has_any_values(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(runs["a"], tmp_path / "other")
+    (other / "run.json").unlink()
+    recipe = yaml.safe_load((other / "recipe.yaml").read_text())
+    recipe["optim"] |= {"eps": float("nan"), "weight_decay": date(2026, 1, 1), "\x1b[2Jkey": "\x1b[2J"}
+    recipe["views"], recipe["seed"], recipe["train"]["steps"] = "none", [1, {}], True
+    (other / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for words in ([], ["--json"]):
+        assert cli.main(["compare", str(runs["a"]), str(other), *words]) == exits.OK
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert "2026-01-01" in out
+        assert "NaN" not in out

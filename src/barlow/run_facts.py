@@ -74,7 +74,7 @@ class RunFacts:
     def kind(self) -> str:
         """The same for runs that differ in their seed alone."""
         same = {key: value for key, value in self.recipe.items() if key not in NO_DIFFERENCE and not self.follows(key)}
-        return digest_of([same, self.budget, self.test])
+        return repr([sorted(same.items()), sorted(self.budget.items()), self.test])
 
     def follows(self, key: str) -> bool:
         """Whether a key says nothing of its own: words on where a recipe comes from, or what follows from images."""

@@ -15,7 +15,6 @@ from typing import Any
 from barlow.printable import printable
 from barlow.probes.report import row_label
 from barlow.run_facts import NO_DIFFERENCE, RunFacts, facts_of
-from barlow.seals import digest_of
 from barlow.wording import in_arguments
 
 WIDTH, LABELS = 80, 16
@@ -112,7 +111,7 @@ class RunsTable:
         """Whether a key says more than that recipes of other kinds have other keys: all have it, or those that have it
         differ in it."""
         values = [column.recipe[key] for column in self.columns if key in column.recipe]
-        return len(values) == len(self.columns) or len({digest_of([value]) for value in values}) > 1
+        return len(values) == len(self.columns) or len(set(map(repr, values))) > 1
 
     def _block(self, names: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         width = (WIDTH - LABELS) // max(len(columns), 2)
@@ -189,7 +188,7 @@ def _with_like_views_as_one(runs: Sequence[RunFacts]) -> list[RunFacts]:
         for key, value in run.recipe.items():
             if found := re.fullmatch(r"views\.(\d+)(.*)", key):
                 views.setdefault(found[1], {})[found[2]] = value
-        if len(views) < 2 or len({digest_of(view) for view in views.values()}) > 1:
+        if len(views) < 2 or len(set(map(repr, views.values()))) > 1:
             return list(runs)
         others = {key: value for key, value in run.recipe.items() if not key.startswith("views.")}
         like = {f"views.*{key}": value for key, value in views["0"].items()} if "0" in views else {}
@@ -205,7 +204,7 @@ def _differing(runs: Sequence[RunFacts]) -> list[str]:
         for key in every
         if key not in NO_DIFFERENCE
         and not all(run.follows(key) for run in runs if key in run.recipe)
-        and len({digest_of([run.recipe.get(key, _ABSENT)]) for run in runs}) > 1
+        and len({repr(run.recipe.get(key, _ABSENT)) for run in runs}) > 1
     ]
     section = {name: number for number, name in enumerate(SECTIONS)}
     return sorted(found, key=lambda key: section.get(key.partition(".")[0], len(section)))

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from barlow.checking import check
+    from barlow.seals import finite
     from barlow.wording import in_flags
 
     found = in_flags(check)(
@@ -46,7 +47,10 @@ def _check(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         tell=tell,
     )
-    put(json.dumps(found.as_dict(), indent=2) if arguments.json else found.text(), end="\n" if arguments.json else "")
+    if arguments.json:
+        put(json.dumps(finite(found.as_dict()), indent=2, default=str))
+    else:
+        put(found.text(), end="")
     if arguments.sheet:
         tell(f"sheet    {arguments.sheet}")
     return exits.OK

@@ -28,9 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from barlow.seals import finite
     from barlow.study import compare
     from barlow.wording import in_flags
 
     found = in_flags(compare)(*arguments.runs)
-    put(json.dumps(found.as_dict(), indent=2) if arguments.json else found.text(), end="\n" if arguments.json else "")
+    if arguments.json:
+        put(json.dumps(finite(found.as_dict()), indent=2, default=str))
+    else:
+        put(found.text(), end="")
     return exits.OK
