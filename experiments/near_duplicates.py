@@ -103,7 +103,7 @@ def grey(thumbnails: np.ndarray) -> Thumbnails:
 
 
 def read(data: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Thumbnails in colour and labels of a set, the rows that were changed, and the thumbnails that each change gave."""
+    """Thumbnails in colour and labels of a set, which rows were changed, and the thumbnails that each change gave."""
     tar, folder = SETS[name]
     with tarfile.open(data / tar) as archive:
         members = sorted((m for m in archive if m.isfile() and m.name.startswith(f"{folder}/")), key=lambda m: m.name)

@@ -7,8 +7,8 @@ gives, or between one and the mirror image of the other, whichever is smaller. S
 counts, and a photo is found again among its mirrored copies.
 
 Why the square root. In photos coarse structure is far stronger than fine: two skies above two fields correlate by 0.95
-though nothing in them is the same. Weighted so, fine structure counts more. At the threshold at which equally many
-images are taken for copies of images of another class, twice as many slight crops are found (docs/checking.md).
+though nothing in them is the same. Weighted so, fine structure counts more. At a threshold that errs as seldom, more
+slight crops are found than by plain correlation (docs/checking.md has the numbers).
 
 From `ALIKE` on two images are called near-duplicates. docs/checking.md says by which measurements it was chosen, and
 what it misses. A thumbnail with hardly any contrast (`FLAT`) is like no other: what is left of it is rounding.
