@@ -22,6 +22,7 @@ No image is kept or shown. Lines go to results/near_duplicates.jsonl.
 import argparse
 import io
 import json
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Sequence
@@ -258,15 +259,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds the tars")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--write", action="store_true", help="write the page from the lines that are there")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the page is not up to date")
     arguments = parser.parse_args()
-    if arguments.data is None and not arguments.write:
+    if arguments.data is None and not (arguments.write or arguments.check):
         parser.error("give --data, the folder that holds the tars, or --write")
     for name in arguments.sets if arguments.data is not None else []:
         line = results_line.assembled(f"near-duplicates of {name}", PROGRAM, measured(arguments.data, name))
         storage.append_line(RESULTS, line)
         print(name, json.dumps(line["flagged"]), flush=True)
     lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8")
+    wanted = page_with(before, lines)
+    if arguments.check:
+        sys.exit(int(wanted != before))
+    PAGE.write_text(wanted, encoding="utf-8")
 
 
 if __name__ == "__main__":
