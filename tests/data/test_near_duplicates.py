@@ -1,8 +1,10 @@
 """Near-duplicates: the search equals loops in float64, and what was changed slightly is found again."""
 
 import math
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from barlow.data import near_duplicates
 from barlow.data.near_duplicates import SIDE, clusters, flat, most_alike, thumbnail
 
 
-def thumbnails(images: np.ndarray) -> np.ndarray:
+def thumbnails(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return np.stack([thumbnail(image) for image in images])
 
 
@@ -228,3 +230,24 @@ def test_sixteen_bits_have_the_thumbnail_of_eight() -> None:
     image = scenes(1, 4)[0]
     wide = image.astype(np.uint16) * 257
     assert np.abs(thumbnail(wide).astype(int) - thumbnail(image)).max() <= 1
+
+
+# --- Real images ----------------------------------------------------------------------------------------------------
+
+
+def test_on_aerial_photos_changed_ones_are_found_and_few_others_are_flagged(shared_data: Path) -> None:
+    """What docs/checking.md says of a whole set, on a part of it."""
+    if not (shared_data / "aerial-96.tar").is_file():
+        pytest.skip("no aerial-96.tar among the real images")
+    with tarfile.open(shared_data / "aerial-96.tar") as archive:
+        members = sorted((m for m in archive if m.isfile() and "/test/" in m.name), key=lambda m: m.name)[::4]
+        files = [archive.extractfile(member) for member in members]
+        photos = [Image.open(file).convert("RGB") for file in files if file is not None]
+    small = thumbnails([np.asarray(photo) for photo in photos])
+    assert len(small) == 300
+    assert (clusters(small) != np.arange(300)).sum() <= 2
+    for change in (lambda image: image.resize((48, 48), Image.Resampling.BICUBIC), brighter, mirrored, in_grey):
+        again = thumbnails([np.asarray(change(photo)) for photo in photos])
+        found = most_alike(again, small)
+        near = (found.similarity[:, 0] > near_duplicates.ALIKE) & (found.positions[:, 0] == np.arange(300))
+        assert near.mean() >= 0.98

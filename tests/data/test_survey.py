@@ -1,5 +1,6 @@
 """A survey reads every file once, and knows of each image what the whole of it shows."""
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,18 @@ def test_nothing_readable_ends_with_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(TooManyUnreadable, match=r"a\.jpg: empty file"):
         survey(FolderSource([tmp_path]))
+
+
+def test_odd_and_damaged_files_have_the_reasons_that_a_run_would_tell(shared_data: Path, tmp_path: Path) -> None:
+    if not (shared_data / "hostile-images.tar").is_file():
+        pytest.skip("no hostile-images.tar among the real images")
+    with tarfile.open(shared_data / "hostile-images.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    home = tmp_path / "hostile-images"
+    seen = survey(FolderSource([home]))
+    expected = scan(FolderSource([home]), sample=None)
+    assert [where for _, where, _ in seen.inventory.skipped] == [where for _, where, _ in expected.skipped]
+    told, of_a_run = (dict(i.reasons) for i in (seen.inventory, expected))
+    assert sum(told.values()) == sum(of_a_run.values()) > 100
+    assert len(seen) > 100
+    assert sum(seen.modes.values()) == sum(seen.formats.values()) == len(seen)
