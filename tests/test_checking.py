@@ -289,7 +289,7 @@ def test_a_check_leaves_the_generator_and_the_folder_as_they_were(tmp_path: Path
 
 def with_everything_wrong(tmp_path: Path) -> tuple[Path, Path]:
     train, test = photos(tmp_path / "train", 30, classes=3), photos(tmp_path / "test", 20, classes=2, darker=90)
-    evil = train / "class0" / ("\x1b[31m" + "long name " * 12 + ".png")
+    evil = train / "class0" / ("\x1b[31m" + "long name " * 12 + "x" * 75 + ".png")
     shutil.copy(train / "class0" / "000.png", evil)
     (train / "class1" / "x.jpg").write_bytes(b"\xff\xd8\xff")
     (train / "\x1b[2Jempty").mkdir()
@@ -302,6 +302,10 @@ def test_the_text_fits_eighty_columns_and_has_no_escapes(tmp_path: Path, tiny_re
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
     assert "\\x1b[2Jempty" in text
+    words = {"images", "bad", "size", "pixels", "classes", "copies", "alike", "empty", "overlap", "shift", "---"}
+    words |= {"time", "budget", "expect", "weights", "names"}
+    for line in text.splitlines():
+        assert line.split(" ", 1)[0] in words or line.startswith(" " * 9), "names of files have a column of their own"
 
 
 def test_json_has_all_that_the_text_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,8 +134,14 @@ class Check:
 
 
 def _filled(line: str) -> str:
+    """A line broken into some; one that begins with spaces is about the one before."""
+    indent = " " * INDENT
     return textwrap.fill(
-        printable(line), WIDTH, subsequent_indent=" " * INDENT, break_on_hyphens=False, drop_whitespace=True
+        printable(line.strip()),
+        WIDTH,
+        initial_indent=indent if line.startswith(" ") else "",
+        subsequent_indent=indent,
+        break_on_hyphens=False,
     )
 
 
