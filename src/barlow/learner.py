@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from barlow import exits
 from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
+from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
+from barlow.nets.modes import in_eval_mode
 from barlow.nets.norms import synchronized
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
-from barlow.types import Embedding, Ids, Outputs, Rows
+from barlow.types import Embedding, Ids, Images, Outputs, Rows
 
 AllRows = Callable[[], Iterable[Rows]]
 """All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
@@ -29,6 +31,9 @@ other. The last batch is filled up with repeated rows."""
 
 class NonFinite(exits.Diverged):
     """The loss or its gradient is not a number; nothing was updated with it."""
+
+    images: Sequence[int] = ()
+    """Ids of the images whose features are not finite, if that is where it began."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Outcome:
     """Of the global batch."""
     rate: float
     gradient_norm: Tensor
+    without_gradient: Sequence[str] = ()
+    """Parts of the networks that should be trained and got no gradient; looked for in the second step alone."""
 
 
 class Learner:
@@ -143,14 +150,31 @@ class Learner:
         self._share_gradients()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         self._unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
-        self.settle(leave=self._late)
+        try:
+            self.settle(leave=self._late)
+        except NonFinite as error:
+            raise error if self._late else self._located(error, outputs, batch) from None
+        idle = parts_without_gradient(self.named_parameters()) if batch.step == 1 else ()
         freeze(self.optimizer, progress)
         update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
         if hasattr(self.objective, "after_step"):
             self.objective.after_step()
-        return Outcome(outputs, terms, rate, norm)
+        return Outcome(outputs, terms, rate, norm, idle)
+
+    def _located(self, error: "NonFinite", outputs: Outputs, batch: Batch) -> "NonFinite":
+        """The same error with where it began: images whose features are not finite, or else the layer nearest to the
+        loss whose gradient is not."""
+        bad = ~torch.stack([features.detach().isfinite().all(dim=1) for features in outputs.features]).all(dim=0)
+        if bool(bad.any()):
+            made = NonFinite(f"{error}. The features of {int(bad.sum())} of {len(bad)} images are not finite")
+            made.images = batch.rows.known["ids"].to(bad.device)[bad].tolist()
+            return made
+        layers = [
+            name for name, p in self.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
+        ]
+        return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
     def begin_epoch(self, views: int) -> None:
         """Lets an objective with a `before_epoch` look at all images.
@@ -185,21 +209,31 @@ class Learner:
             views: how many the method is used to; it is given the centre so many times.
         """
         assert self.all_rows is not None
-        modes = [(module, module.training) for module in self.method.modules()]
-        self.method.eval()
         ids, z = [], []
-        for rows in self.all_rows():
-            with self.world.autocast(self.precision):
-                embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
-            z.append(self.world.collect(embedded.float()).flatten(0, 1))
-            ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        for module, mode in modes:
-            module.training = mode
+        with in_eval_mode(self.method):
+            for rows in self.all_rows():
+                with self.world.autocast(self.precision):
+                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
+                z.append(self.world.collect(embedded.float()).flatten(0, 1))
+                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
         # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
         listed, order = torch.cat(ids).sort(stable=True)
         first = torch.ones_like(listed, dtype=torch.bool)
         first[1:] = listed[1:] != listed[:-1]
         return listed[first], torch.cat(z)[order][first]
+
+    @torch.no_grad()
+    def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:
+        """Features of a view, and embeddings if the method compares any: float32, on the CPU. Nothing is changed.
+
+        Args:
+            view: normalised images, in this process alone.
+            views: how many the method is used to; it is given this one so many times.
+        """
+        known = {"ids": torch.zeros(len(view), dtype=torch.int64)}
+        with in_eval_mode(self.method), self.world.autocast(self.precision):
+            outputs = self.method(Rows([view] * views, known))
+        return {name: z.float().cpu() for name, z in outputs.compared().items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors under method/…, objective/… and optimizer/…, and all else of the optimizer as plain values.

@@ -1,0 +1,49 @@
+"""One word on how a run is doing, from what the doctor finds in its log, and when that word changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from barlow.diagnostics.doctor import CAUSES, FRESH, About, Finding, examine
+
+STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
+
+START = 0.1
+"""The share of a run that is its start: networks come out of a random state there, and look ill on the way. What no
+network comes out of, views that are identical or parts without gradient, is told at once all the same."""
+
+
+@dataclass
+class Health:
+    """Reads one line of a log after the other.
+
+    Args:
+        about: the run. What the doctor says of its facts alone is no matter of health.
+    """
+
+    about: About
+    word: str = STARTING
+    why: str | None = None
+    """What is wrong."""
+    _lines: list[Mapping[str, Any]] = field(default_factory=list)
+    """The newest, and those that told of a part without gradient."""
+
+    def __str__(self) -> str:
+        return self.word + ("" if self.why is None else f": {self.why}")
+
+    def read(self, line: Mapping[str, Any]) -> bool:
+        """Takes a line of metrics.jsonl; returns whether the word has changed."""
+        kept = [each for each in self._lines[:-FRESH] if each.get("without_gradient")]
+        self._lines = [*kept, *self._lines[-FRESH:], line]
+        started = line["step"] >= START * self.about.total
+        found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
+        before = self.word
+        if found:
+            self.word, self.why = _word(found[0]), str(found[0])
+        else:
+            self.word, self.why = (HEALTHY if started else STARTING), None
+        return self.word != before
+
+
+def _word(finding: Finding) -> str:
+    return COLLAPSED if finding.name.endswith("collapse") else WATCH
