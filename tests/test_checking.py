@@ -370,6 +370,16 @@ def test_an_unknown_recipe_ends_before_anything_is_read(
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_weights_that_a_recipes_file_names_are_not_fetched(
+    tmp_path: Path, tiny_recipe: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing"))
+    text = Path(tiny_recipe).read_text(encoding="utf-8").replace("init: null", "init: timm:resnet18.a1_in1k")
+    Path(tiny_recipe).write_text(text, encoding="utf-8")
+    assert cli.main(["check", str(photos(tmp_path / "p", 5)), "-c", tiny_recipe]) == exits.USAGE
+    assert "would be downloaded, and a file does not decide that" in capsys.readouterr().err
+
+
 def test_a_named_set_is_checked_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "digits", "--test", "digits:test", "--fast"]) == exits.OK
     out = capsys.readouterr().out

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barlow import facts, preparation, storage
+from barlow import facts, fetching, preparation, storage
 from barlow.advice import LONG, SHORT, Ran, before_training
 from barlow.assembly import Given, build_learner, seconds_per_step
 from barlow.check_report import Budget, Check, Pace
@@ -29,9 +29,9 @@ from barlow.data.survey import Survey, survey
 from barlow.distributed import World, joined
 from barlow.machine import available_cores
 from barlow.printable import one_line, printable
-from barlow.recipe import schema
+from barlow.recipe import files, schema
 from barlow.recipe.changes import override
-from barlow.recipe.request import DEFAULT, chosen_recipe
+from barlow.recipe.request import DEFAULT, chosen_recipe, requested
 from barlow.recipe.schema import Recipe
 from barlow.set_report import Between, Near, SetReport
 from barlow.size import words
@@ -86,6 +86,8 @@ def check(
     say = unfailing(tell)
     sources = [data] if isinstance(data, str | os.PathLike) else list(data)
     chosen = chosen_recipe(data, recipe=recipe, device=device)
+    shipped = recipe is None or recipe in files.names()
+    fetching.check_asked(chosen, requested(data), shipped=shipped, start_kept=False)
     chosen = schema.check(override(chosen.as_dict(), {"data.max_bad": 1.0}))  # what cannot be read is told here
     _check_apart(sheet, [*sources, *([] if test is None else [test] if isinstance(test, str | os.PathLike) else test)])
     say(f"reading {', '.join(map(printable, sources))}")
