@@ -385,6 +385,19 @@ def test_a_named_set_is_checked_too(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "images   1,442 of 1,442 can be read: grey" in out
     assert "classes  10: " in out
+    assert "alike    near-duplicates were not looked for: most images have fewer than 16" in out
+    assert "overlap  near-duplicates were not looked for: most images are too small; no test" in out
+
+
+def test_a_set_whose_images_are_mostly_alike_says_where_to_look(tmp_path: Path) -> None:
+    for i in range(6):
+        image = scenes(1, 0, side=48)[0]
+        Image.fromarray(image + np.random.default_rng(i).integers(0, 3, image.shape, np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
+    text = " ".join(barlow.check(tmp_path, fast=True).text().split())
+    assert "alike 6 images (100.0%) have near-duplicates: 1 group, the largest of 6" in text
+    assert "so many may be alike by nature, and no copies: --sheet FILE.png shows the groups" in text
 
 
 def test_lines_in_python_speak_of_arguments(tmp_path: Path) -> None:

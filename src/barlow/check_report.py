@@ -72,7 +72,7 @@ class Pace:
             f"images, {self.step_seconds:.3g} s each ({self.recipe}, {self.views}-pixel views, {self.device})"
         )
         minutes = "; ".join(
-            f"{each.minutes:g} minutes are {each.steps:,} steps, {each.epochs:.3g} epochs" for each in self.budgets
+            f"{each.minutes:g} minutes are {each.steps:,} steps, {_epochs(each.epochs)} epochs" for each in self.budgets
         )
         yield f"budget   {minutes}"
         yield from (line for line in self.choices if line.split(maxsplit=1)[0] in TELLING)
@@ -143,6 +143,10 @@ def _filled(line: str) -> str:
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
+
+
+def _epochs(count: float) -> str:
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
 
 
 def _span(seconds: float) -> str:

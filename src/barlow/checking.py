@@ -22,7 +22,7 @@ from barlow.data import image_digests, near_duplicates
 from barlow.data.counting import Counted, NowAndThen
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import EMPTY, SPLITS
-from barlow.data.near_duplicates import ALIKE
+from barlow.data.near_duplicates import ALIKE, SIDE
 from barlow.data.shift import class_shift, shifts
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.data.survey import Survey, survey
@@ -132,8 +132,15 @@ def _check_apart(sheet: str | os.PathLike[str] | None, folders: list[Any]) -> No
 
 
 def _groups(seen: Survey) -> NDArray[np.int64] | None:
-    """The clusters of near-duplicates; None of a set that is too large."""
-    return near_duplicates.clusters(seen.thumbnails) if len(seen) ** 2 <= MOST_PAIRS else None
+    """The clusters of near-duplicates; None of a set that is too large, and of images that are too small."""
+    return near_duplicates.clusters(seen.thumbnails) if 0 < _compared(seen) == len(seen) else None
+
+
+def _compared(seen: Survey) -> int:
+    """How many images of a set are compared with all of it: none where most have fewer pixels than a thumbnail."""
+    if np.median(seen.sizes.min(axis=1)) < SIDE:
+        return 0
+    return min(len(seen), max(1, MOST_PAIRS // len(seen)))
 
 
 def _report(seen: Survey, firsts: NDArray[np.int64] | None, ends: tuple[float, float] | None) -> SetReport:
@@ -200,8 +207,9 @@ def _near(seen: Survey, firsts: NDArray[np.int64]) -> Near:
 
 
 def _near_in_sample(seen: Survey) -> Near:
-    """Of a set too large for all pairs: how many of some images have a near-duplicate among all."""
-    compared = max(1, MOST_PAIRS // len(seen))
+    """Of a set too large for all pairs: how many of some images have a near-duplicate among all. Of images that are too
+    small none are compared."""
+    compared = _compared(seen)
     rows = np.sort(np.asarray(permutation(0, 0, len(seen))[:compared], np.int64))
     found = near_duplicates.most_alike(seen.thumbnails[rows], seen.thumbnails, leave_out=rows)
     near = np.flatnonzero(found.similarity[:, 0] > ALIKE)
@@ -232,7 +240,7 @@ class _Overlap:
 
     @classmethod
     def of(cls, train: Survey, test: Survey) -> "_Overlap":
-        compared = min(len(test), max(1, MOST_PAIRS // len(train)))
+        compared = min(len(test), max(1, MOST_PAIRS // len(train))) if _compared(train) and _compared(test) else 0
         rows = np.sort(np.asarray(permutation(0, 0, len(test))[:compared], np.int64))
         found = near_duplicates.most_alike(test.thumbnails[rows], train.thumbnails)
         whole = test.inventory.digests[rows, 1]

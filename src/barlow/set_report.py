@@ -10,8 +10,12 @@ from typing import Any
 from barlow.data import oddities
 from barlow.data.image_digests import words as agreeing
 from barlow.data.inventory import counts
+from barlow.data.near_duplicates import SIDE
 from barlow.data.shift import ClassShift, Shift
 from barlow.printable import printable
+
+MOST_ARE = 0.25
+"""Of a set's images: where so many have near-duplicates, it may be of one kind of thing in one pose, as scans are."""
 
 MANY = 0.01
 """Of the test images in the training set too: a score can be too high by as much."""
@@ -180,6 +184,9 @@ class SetReport:
 
     def _near(self) -> Iterator[str]:
         near = self.near
+        if not near.compared:
+            yield f"alike    near-duplicates were not looked for: most images have fewer than {SIDE} pixels a side"
+            return
         if not near.images:
             of = "" if near.compared == self.usable else f" among {near.compared:,} that were compared with all"
             yield f"alike    no near-duplicates{of}"
@@ -196,6 +203,8 @@ class SetReport:
             )
         for places in near.examples[:SHOWN]:
             yield f"         {', '.join(places[:SHOWN])}{', …' if len(places) > SHOWN else ''}"
+        if near.images >= MOST_ARE * near.compared:
+            yield "         so many may be alike by nature, and no copies: --sheet FILE.png shows the groups"
 
 
 @dataclass(frozen=True)
@@ -235,14 +244,16 @@ class Between:
             yield (
                 f"overlap  {self.near:,} of {self.compared:,} test images ({self.near / self.compared:.1%}) are copies "
                 "or near-duplicates of training images"
-                + (": numbers on them say too much" if self.near >= MANY * self.compared else "")
+                + (": what is measured on them may be memory" if self.near >= MANY * self.compared else "")
             )
             for each in self.examples[:SHOWN]:
                 yield (
                     f"         {each['test']} and {each['train']} ({each['similarity']:.3f}"
                     + (", mirrored)" if each["mirrored"] else ")")
                 )
-        if not self.copies and not self.near:
+        if not self.compared:
+            yield "overlap  near-duplicates were not looked for: most images are too small" + self._no_copies()
+        elif not self.copies and not self.near:
             yield "overlap  none: no test image is a copy or a near-duplicate of a training image"
         told = [shift for shift in self.shifts if shift.told]
         for shift in told:
@@ -250,6 +261,9 @@ class Between:
         yield from self._classes()
         if not told and not (self.classes is not None and self.classes.told):
             yield "shift    none that is beyond chance and of any size"
+
+    def _no_copies(self) -> str:
+        return "" if self.copies else "; no test image is a copy of a training image"
 
     def _classes(self) -> Iterator[str]:
         found = self.classes
