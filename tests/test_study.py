@@ -148,6 +148,29 @@ def test_other_test_images_are_told(runs: dict[str, Path]) -> None:
     assert barlow.compare(runs["a"], runs["vicreg"]).notes == []
 
 
+def test_of_several_evaluations_those_on_common_images_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+    home = runs["a"].parent
+    both = shutil.copytree(runs["a"], tmp_path / "both")
+    barlow.evaluate(both, train=home / "train", test=home / "other", probes=["knn"])
+    assert barlow.compare(both).columns[0].test_images == f"24 of {home / 'other'}", "alone it shows the newest"
+    found = barlow.compare(both, runs["vicreg"])
+    assert [column.test_images for column in found.columns] == [f"40 of {home / 'test'}"] * 2
+    assert found.columns[0].scores["knn.top1"].value == score_of(runs["a"])["value"]
+    assert found.notes == []
+    assert barlow.compare(both, runs["elsewhere"]).columns[0].test_images == f"24 of {home / 'other'}"
+
+
+def test_test_images_are_the_same_by_whatever_path_they_are_named(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = runs["a"].parent
+    again = shutil.copytree(runs["vicreg"], tmp_path / "again")
+    shutil.rmtree(again / "evaluation")
+    monkeypatch.chdir(home)
+    barlow.evaluate(again, train="train", test="test", probes=["knn"])
+    assert barlow.compare(runs["a"], again).notes == []
+
+
 def test_a_run_that_was_not_evaluated_has_dashes_and_a_note(runs: dict[str, Path]) -> None:
     found = barlow.compare(runs["a"], runs["unmeasured"])
     assert [list(column.scores) for column in found.columns] == [["knn.top1", "knn.top5"], []] or found.columns[

@@ -1,11 +1,12 @@
 """What the folder of a run says of it: its recipe, what it reached, and what it cost.
 
-Everything is read, and nothing computed anew: scores are those of the newest evaluation.
+Everything is read, and nothing computed anew.
 """
 
+import contextlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,28 @@ NO_DIFFERENCE = frozenset({"seed", *FREE_ON_RESUME, *LENGTH} - {"data.sources", 
 MEASURED = ("data.mean", "data.std")
 """Keys that follow from a sample of the images, which the seed draws, where they were `auto`."""
 
+MOST_EARLIER = 50
+"""Evaluations that are looked at beside the newest one."""
+
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """How the names of an encoder's tensors end that are no parameters."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation of a run says.
+
+    Args:
+        scores: of the encoder: by probe and metric the value, its interval and the number of test images.
+        gains: likewise over the best baseline.
+        test: what tells its test images from others; None where there was no evaluation.
+        test_images: how many there are, and where.
+    """
+
+    scores: dict[str, dict[str, Any]]
+    gains: dict[str, dict[str, Any]]
+    test: str | None
+    test_images: str | None
 
 
 @dataclass(frozen=True)
@@ -43,11 +64,8 @@ class RunFacts:
         images_per_second: the median over its log; None without one.
         parameters: of its encoder's network; None where it has no encoder yet.
         images: that it was trained on.
-        scores: of the encoder: by probe and metric the value, its interval and the number of test images.
-        gains: likewise over the best baseline.
-        test: what tells its test images from others; None where it was not evaluated.
-        test_images: where they are, and how many.
-        unknown: why nothing is known of its evaluation, if it is so.
+        evaluations: the newest first. Columns show the first one.
+        unknown: why there is none, if it is so.
     """
 
     run: str
@@ -60,11 +78,18 @@ class RunFacts:
     images_per_second: float | None
     parameters: int | None
     images: int | None
-    scores: dict[str, dict[str, Any]]
-    gains: dict[str, dict[str, Any]]
-    test: str | None
-    test_images: str | None
+    evaluations: list[Evaluation]
     unknown: str | None
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The one that is shown; empty, where there is none."""
+        return self.evaluations[0] if self.evaluations else Evaluation({}, {}, None, None)
+
+    def shown_on(self, test: str) -> "RunFacts":
+        """The same with its newest evaluation on some test images in front; as it is, where it has none."""
+        first = sorted(self.evaluations, key=lambda each: each.test != test)
+        return replace(self, evaluations=first)
 
     @property
     def seed(self) -> Any:
@@ -74,7 +99,7 @@ class RunFacts:
     def kind(self) -> str:
         """The same for runs that differ in their seed alone."""
         same = {key: value for key, value in self.recipe.items() if key not in NO_DIFFERENCE and not self.follows(key)}
-        return repr([sorted(same.items()), sorted(self.budget.items()), self.test])
+        return repr([sorted(same.items()), sorted(self.budget.items()), self.evaluation.test])
 
     def follows(self, key: str) -> bool:
         """Whether a key says nothing of its own: words on where a recipe comes from, or what follows from images."""
@@ -98,7 +123,7 @@ def facts_of(path: Path) -> RunFacts:
     images = _images(path)
     steps = _as_number(recipe.get("train.steps"))
     batch = _as_number(recipe.get("train.batch_size"))
-    scores, gains, test, test_images, unknown = _evaluation(path)
+    evaluations, unknown = _evaluations(path)
     return RunFacts(
         run=printable(path),
         recipe=recipe,
@@ -110,10 +135,7 @@ def facts_of(path: Path) -> RunFacts:
         images_per_second=statistics.median(rates) if rates else None,
         parameters=_parameters(path),
         images=images,
-        scores=scores,
-        gains=gains,
-        test=test,
-        test_images=test_images,
+        evaluations=evaluations,
         unknown=unknown,
     )
 
@@ -173,26 +195,41 @@ def _parameters(path: Path) -> int | None:
     return sum((of_network or own).values()) or None
 
 
-Evaluated = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], str | None, str | None, str | None]
-
-
-def _evaluation(path: Path) -> Evaluated:
-    """Scores, gains, what tells the test images from others, these in words, and why nothing is known."""
+def _evaluations(path: Path) -> tuple[list[Evaluation], str | None]:
+    """What is known of a run's evaluations, the newest first; and why nothing is, if it is so."""
+    home = path / HOME
     try:
-        report = storage.read_sealed(path / HOME / NEWEST)
-        scores = {
+        found = [_evaluation(home / NEWEST)]
+    except FileNotFoundError:
+        return [], f"{path} was not evaluated: barlow evaluate {path}"
+    except _UNREADABLE as error:
+        return [], f"the evaluation of {path} cannot be read ({one_line(error)})"
+    earlier = sorted(home.glob("results-*.json"), key=lambda file: (-file.lstat().st_mtime, file.name))
+    for file in earlier[:MOST_EARLIER]:
+        with contextlib.suppress(*_UNREADABLE):
+            found.append(_evaluation(file))
+    return found, None
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def _evaluation(file: Path) -> Evaluation:
+    report = storage.read_sealed(file)
+    images = report["images"]["test"]
+    source, count = str(images["source"]), int(images["count"])
+    # A folder may be called by another path each time; its name, the number of its images and their labels are enough.
+    names = [Path(part).name for part in source.split(", ")]
+    return Evaluation(
+        scores={
             f"{probe}.{metric}": _score(score)
             for probe, outcome in report["sets"][ENCODER].items()
             for metric, score in outcome["metrics"].items()
-        }
-        gains = {name: _score(gain) for name, gain in report["gain"].items()}
-        images = report["images"]["test"]
-        what = [images["source"], images["count"], images["labels"]]
-        return scores, gains, digest_of(what), f"{images['count']:,} of {images['source']}", None
-    except FileNotFoundError:
-        return {}, {}, None, None, f"{path} was not evaluated: barlow evaluate {path}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return {}, {}, None, None, f"the evaluation of {path} cannot be read ({one_line(error)})"
+        },
+        gains={name: _score(gain) for name, gain in report["gain"].items()},
+        test=digest_of([names, count, images["labels"]]),
+        test_images=f"{count:,} of {source}",
+    )
 
 
 def _score(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Column:
         steps, epochs, minutes, images_per_second, parameters, images: the mean over the runs that say so.
         scores: by probe and metric.
         gains: likewise, over the best baseline.
-        test: as in `RunFacts`.
+        test: as in `Evaluation`.
         test_images: likewise.
     """
 
@@ -159,7 +159,7 @@ def compare(*runs: str | os.PathLike[str]) -> RunsTable:
 
     Returns:
         What differs in their recipes, what they reached, and what they cost. Nothing is computed anew: scores are those
-        of the newest evaluation of each.
+        of evaluations on test images that all have in common, else of the newest evaluation of each.
 
     Raises:
         NoRun: a folder is no run.
@@ -167,7 +167,7 @@ def compare(*runs: str | os.PathLike[str]) -> RunsTable:
     """
     if not runs:
         raise ValueError("no runs are named: give one or more run folders")
-    facts = _with_like_views_as_one([facts_of(Path(run)) for run in runs])
+    facts = _on_common_images(_with_like_views_as_one([facts_of(Path(run)) for run in runs]))
     groups: dict[str, list[RunFacts]] = {}
     for each in facts:
         groups.setdefault(each.kind, []).append(each)
@@ -177,6 +177,17 @@ def compare(*runs: str | os.PathLike[str]) -> RunsTable:
 
 
 # --- Setting runs beside each other -----------------------------------------------------------------------------------
+
+
+def _on_common_images(runs: Sequence[RunFacts]) -> list[RunFacts]:
+    """The same runs, shown by their evaluations on test images that all of them have been evaluated on; by the newest
+    of each, where there are none."""
+    if len({run.evaluation.test for run in runs}) < 2:
+        return list(runs)
+    for each in runs[0].evaluations:
+        if each.test is not None and all(each.test in {other.test for other in run.evaluations} for run in runs):
+            return [run.shown_on(each.test) for run in runs]
+    return list(runs)
 
 
 def _with_like_views_as_one(runs: Sequence[RunFacts]) -> list[RunFacts]:
@@ -224,10 +235,10 @@ def _column(runs: Sequence[RunFacts], keys: Sequence[str]) -> Column:
         images_per_second=_mean([run.images_per_second for run in runs]),
         parameters=_mean([run.parameters for run in runs]),
         images=_mean([run.images for run in runs]),
-        scores=_cells([run.scores for run in runs]),
-        gains=_cells([run.gains for run in runs]),
-        test=runs[0].test,
-        test_images=runs[0].test_images,
+        scores=_cells([run.evaluation.scores for run in runs]),
+        gains=_cells([run.evaluation.gains for run in runs]),
+        test=runs[0].evaluation.test,
+        test_images=runs[0].evaluation.test_images,
     )
 
 
