@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import statistics
 from collections.abc import Callable
@@ -274,3 +275,23 @@ def test_a_strangers_recipe_has_any_values(
         assert "\x1b" not in out
         assert "2026-01-01" in out
         assert "NaN" not in out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("recipe.yaml", exits.NO_INPUT),
+        ("run.json", exits.DATA),
+        ("metrics.jsonl", exits.DATA),
+        ("data.json", exits.OK),
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    file: str, code: int, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(runs["a"], tmp_path / "other")
+    for name in (file, "encoder/model.safetensors", "evaluation/results.json"):
+        (other / name).unlink()
+        os.mkfifo(other / name)
+    assert cli.main(["compare", str(other)]) == code, capsys.readouterr().err

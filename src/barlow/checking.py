@@ -35,6 +35,7 @@ from barlow.recipe.request import DEFAULT, chosen_recipe, requested
 from barlow.recipe.schema import Recipe
 from barlow.set_report import Between, Near, SetReport
 from barlow.size import words
+from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, unfailing
 from barlow.views.keys import permutation
 from barlow.views.sheet import CELL, image_sheet, png
@@ -82,8 +83,30 @@ def check(
     Raises:
         NoInput: there is no such folder or set, or no image in it.
         UnusableData: no image can be read.
+        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop.
     """
     say = unfailing(tell)
+    with listening(say) as requests:
+        requests.given_up = lambda: KEPT_NOTHING
+        try:
+            return _check(data, test, recipe, fast=fast, sheet=sheet, device=device, say=say)
+        except Asked as asked:
+            raise Interrupted(f"stopped; {KEPT_NOTHING}") from asked
+
+
+KEPT_NOTHING = "a check keeps nothing of what it has read: give the same command again"
+
+
+def _check(
+    data: FoldersOrName,
+    test: FoldersOrName | None,
+    recipe: str | None,
+    *,
+    fast: bool,
+    sheet: str | os.PathLike[str] | None,
+    device: str,
+    say: Say,
+) -> Check:
     sources = [data] if isinstance(data, str | os.PathLike) else list(data)
     chosen = chosen_recipe(data, recipe=recipe, device=device)
     shipped = recipe is None or recipe in files.names()
