@@ -192,6 +192,11 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
+def row_label(probe: str, metric: str) -> str:
+    """What tables call a metric of a probe, as in `kNN top-1`."""
+    return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+
+
 def render(results: Results) -> str:
     """The table as text, at most 80 columns wide: per cent with 95 % intervals, and the gain over the best baseline.
 
@@ -207,8 +212,7 @@ def render(results: Results) -> str:
     for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        name = f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}"
-        table.add_row(name, *_cells(row, there))
+        table.add_row(row_label(row.probe, row.metric), *_cells(row, there))
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
