@@ -18,8 +18,8 @@ from barlow.objectives import Objective
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 
 STEPS = {"rotation": 1200, "byol": 1200, "moco_v1": 1200}
-"""Of those that take other than `USUAL`. Rotation has one view, and makes twice as many steps in the same time. BYOL and
-MoCo v1 leave their start slowly."""
+"""Of those that take other than `USUAL`. Rotation has one view, and makes twice as many steps in the same time. BYOL
+and MoCo v1 leave their start slowly."""
 USUAL = 600
 """About a minute on two cores with bf16, two on slow ones without."""
 
