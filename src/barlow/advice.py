@@ -309,7 +309,12 @@ def after_evaluation(ran: Ran | None, results: Results) -> list[str]:
         ran: the run; None where its folder does not say enough.
         results: what was measured.
     """
-    rows = [row for row in results_table(results) if row.probe in JUDGED and row.metric in ("top1", "map")]
+    return after_evaluation_of(ran, results_table(results))
+
+
+def after_evaluation_of(ran: Ran | None, table: Iterable[Row]) -> list[str]:
+    """The same of the rows of an evaluation, which a run's folder keeps (`barlow.probes.report.rows_of`)."""
+    rows = [row for row in table if row.probe in JUDGED and row.metric in ("top1", "map")]
     judged = [row for row in rows if row.gain is not None]
     if {row.probe for row in judged} != JUDGED.keys():
         return []

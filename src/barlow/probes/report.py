@@ -192,6 +192,26 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
+def rows_of(report: Mapping[str, Any]) -> list[Row]:
+    """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is no such report.
+    """
+    results: Results = {
+        name: {
+            kind: Outcome({metric: Score(**score) for metric, score in outcome["metrics"].items()}, outcome["notes"])
+            for kind, outcome in outcomes.items()
+        }
+        for name, outcomes in report["sets"].items()
+    }
+    return [
+        replace(row, gain=None if gain is None else Difference(*(gain[key] for key in ("value", "low", "high", "n"))))
+        for row in results_table(results)
+        for gain in [report["gain"].get(f"{row.probe}.{row.metric}")]
+    ]
+
+
 def render(results: Results) -> str:
     """The table as text, at most 80 columns wide: per cent with 95 % intervals, and the gain over the best baseline.
 
@@ -207,8 +227,7 @@ def render(results: Results) -> str:
     for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        name = f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}"
-        table.add_row(name, *_cells(row, there))
+        table.add_row(called(row), *_cells(row, there))
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
@@ -222,6 +241,11 @@ def render(results: Results) -> str:
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
+
+
+def called(row: Row) -> str:
+    """What a person calls a row: kNN top-1."""
+    return f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}"
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:

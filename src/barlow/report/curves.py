@@ -1,0 +1,74 @@
+"""What features and embeddings looked like over the steps: spread, directions in use, correlation; and scores."""
+
+from collections.abc import Iterator
+
+from barlow.diagnostics import DIAGNOSTICS
+from barlow.report import charts
+from barlow.report.charts import Chart, Line
+from barlow.report.markup import el, join
+from barlow.report.part import Part, missing
+from barlow.report.record import Record, curve, names_in, value_of
+
+HOW = (
+    "Each line is a number of one training batch; the tinted band is the range that is called healthy. A spread near 0 "
+    "means that all images get the same output, few directions that most of the width is not used."
+)
+TITLE = "Features and embeddings over time"
+OUTPUTS = ("features", "embeddings")
+STATISTICS = {
+    "std": "spread",
+    "effective_rank": "directions in use",
+    "mean_abs_correlation": "mean |correlation| of two features",
+    "dead": "share of features that do not vary",
+}
+"""What a line of the log holds of each output, in words."""
+
+
+def part(record: Record) -> Part:
+    """The statistics of the log, and the diagnostics and scores of the monitor where there is one."""
+    logged = [(name, list(_of_batches(record, name))) for name in OUTPUTS]
+    monitored = [(name, list(_of_monitor(record, name))) for name in OUTPUTS]
+    scores = list(_scores(record))
+    blocks, drawn = [], []
+    for words, found in (("one training batch", logged), ("a fixed set of images", monitored)):
+        for name, several in found:
+            if several:
+                blocks += [el("h3", f"{name.capitalize()}, {words}"), charts.grid(several)]
+                drawn += several
+    if scores:
+        blocks += [el("h3", "Scores"), charts.grid(scores)]
+        drawn += scores
+    if not drawn:
+        return missing("health", TITLE, "No step was logged, so there is no curve.")
+    return Part("health", TITLE, join(blocks), HOW, charts.files(drawn))
+
+
+def _of_batches(record: Record, output: str) -> Iterator[Chart]:
+    for statistic, words in STATISTICS.items():
+        points = record.curve(output, statistic)
+        if not points:
+            continue
+        low, high = (value_of(record.log[-1], "healthy", output, statistic, end) for end in (0, 1))
+        band = None if low is None or high is None else (low, high)
+        yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0)
+
+
+def _of_monitor(record: Record, output: str) -> Iterator[Chart]:
+    words = {each.name: each.what for each in DIAGNOSTICS}
+    for name in names_in(record.monitor, "diagnostics", output):
+        points = curve(record.monitor, "diagnostics", output, name, "value")
+        if not points:
+            continue
+        ends = [(value_of(record.monitor[-1], "diagnostics", output, name, end), end) for end in ("floor", "ceiling")]
+        values = [value for _, value in points]
+        room = 2 * (max(values) - min(values)) or abs(values[0]) or 1.0
+        near = [(v, w) for v, w in ends if v is not None and min(values) - room <= v <= max(values) + room]
+        what = words.get(name, name).partition(":")[0].partition(",")[0]
+        yield Chart(f"monitor-{output}-{name}", f"{name}", [Line(what, points)], at=near)
+
+
+def _scores(record: Record) -> Iterator[Chart]:
+    for name in names_in(record.monitor, "scores"):
+        points = [(step, 100 * value) for step, value in curve(record.monitor, "scores", name, "value")]
+        if points:
+            yield Chart(f"score-{name}", f"{name}, per cent", [Line(name, points, 2)])

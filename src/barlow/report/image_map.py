@@ -1,0 +1,144 @@
+"""A map of the images: each is a point, and images that the encoder sees alike lie near each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from barlow.report.charts import COLOURS
+from barlow.report.markup import Markup, data, el, join, note
+from barlow.report.neighbours import Pictured
+from barlow.report.part import Part, missing
+from barlow.report.pictures import atlas
+from barlow.report.shown import Shown, nearest_of, pca
+from barlow.types import Features
+
+HOW = (
+    "Each point is an image, and points near each other are images that the encoder sees alike. Point at one, tap it "
+    "or walk with the arrow keys to see it and its nearest; zoom in until the images themselves appear. How far distant "
+    "groups are from each other means nothing."
+)
+TITLE, NAME = "Map", "map"
+KINDS = ("pca", "tsne")
+WORDS = {"tsne": "t-SNE", "pca": "PCA"}
+SIDE, QUALITY = 48, 55
+NEAR = 6
+LONGEST = 100
+"""Characters of a name that the map keeps."""
+
+TSNE_FROM, TSNE_WIDTH, TSNE_STEPS, PERPLEXITY = 20, 50, 500, 30.0
+"""t-SNE is for so many images or more, on so many principal components, in so many steps."""
+
+
+def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
+    """The map.
+
+    Args:
+        shown: the images.
+        names: of them.
+        kind: which map it shows first; the other is at hand if it costs little.
+    """
+    if len(shown) < 3:
+        return Pictured(missing(NAME, TITLE, "There are fewer than three images."))
+    flat = pca(shown.features, max(2, TSNE_WIDTH))
+    maps = {"pca": on_a_grid(flat[:, :2])}
+    if kind == "tsne" and len(shown) >= TSNE_FROM:
+        maps = {"tsne": on_a_grid(tsne(flat)), **maps}
+    content = {
+        "names": [
+            name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}" for name in names
+        ],
+        "places": {which: places.flatten().tolist() for which, places in maps.items()},
+        "near": nearest_of(shown.features, NEAR).tolist(),
+        "labels": None if shown.labels is None else shown.labels.tolist(),
+        "classes": shown.classes,
+        "side": SIDE,
+        "columns": 1,
+    }
+    style, hidden = "", None
+    if shown.pictures is not None:
+        side = shown.pictures.side(SIDE)
+        whole = atlas("m", shown.pictures.read(range(len(shown)), side), len(shown), side, shown=side, quality=QUALITY)
+        style, hidden = whole.rule, el("span", class_="m", hidden=True)
+        content |= {"side": side, "columns": whole.columns}
+    words = f"map of {len(shown)} images; the arrow keys go from image to image, plus and minus zoom"
+    canvas = el("canvas", tabindex=0, role="application", aria_label=words)
+    body = el(
+        "div",
+        _tools(list(maps)),
+        el("div", canvas, el("div", class_="near", aria_live="polite"), class_="beside"),
+        _legend(shown),
+        hidden,
+        data(content),
+        class_="map",
+    )
+    notes = [note(line) for line in shown.notes]
+    about = el("p", f"{shown.what[0].upper()}{shown.what[1:]}.")
+    return Pictured(Part(NAME, TITLE, join([about, *notes, body]), HOW), style)
+
+
+def _tools(kinds: Sequence[str]) -> Markup:
+    several = kinds if len(kinds) > 1 else []
+    return el(
+        "div",
+        *(
+            el("button", WORDS[k], type="button", data_place=k, aria_pressed=str(k == kinds[0]).lower())
+            for k in several
+        ),
+        el("button", "+", type="button", data_act="in", aria_label="zoom in"),
+        el("button", "−", type="button", data_act="out", aria_label="zoom out"),
+        el("button", "all", type="button", data_act="all", aria_label="show all"),
+        class_="tools",
+    )
+
+
+def _legend(shown: Shown) -> Markup | None:
+    """The classes, each a button that brings its images forward."""
+    if shown.labels is None:
+        return None
+    counts = np.bincount(shown.labels, minlength=len(shown.classes))
+    keys = [
+        el(
+            "button",
+            el(
+                "svg",
+                el("rect", width=10, height=10, class_=f"f{k % COLOURS}"),
+                width=10,
+                height=10,
+                aria_hidden="true",
+            ),
+            f" {name}",
+            type="button",
+            data_label=k,
+            aria_pressed="false",
+        )
+        for k, name in enumerate(shown.classes)
+        if counts[k]
+    ]
+    return el("div", *keys, class_="keys", role="group", aria_label="classes; a pressed one is brought forward")
+
+
+def tsne(components: Features) -> Features:
+    """t-SNE of principal components, in a fixed number of steps from PCA's own map.
+
+    Source: van der Maaten and Hinton (JMLR 2008), in scikit-learn's form after Barnes and Hut. It begins with the first
+    two components, of which the first has a standard deviation of 1e-4, and not with a draw.
+    """
+    from sklearn.manifold import TSNE
+
+    x = components.numpy()
+    start = x[:, :2] / max(x[:, 0].std(), 1e-12) * 1e-4
+    perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
+    made = TSNE(perplexity=perplexity, init=start.astype(np.float32), max_iter=TSNE_STEPS, random_state=0)
+    return torch.from_numpy(made.fit_transform(x.astype(np.float32)))
+
+
+def on_a_grid(places: Features) -> np.ndarray:
+    """Places in whole thousandths of a square, its middle the middle of theirs.
+
+    The far tails, a hundredth at each side, are drawn at the rim: one odd image would else push all others together.
+    """
+    x = places.double().numpy()
+    low, high = np.quantile(x, [0.005, 0.995], axis=0)
+    half = max(float((high - low).max()) / 2, 1e-12)
+    return np.rint(500 + 480 * ((x - (low + high) / 2) / half).clip(-1.04, 1.04)).astype(int)
