@@ -10,6 +10,7 @@ from strange_names import HOSTILE, LONG
 from barlow.evaluation import evaluate
 from barlow.pretraining import pretrain
 
+
 def labelled(home: Path, count: int, seed: int) -> Path:
     """Three classes told apart by their colour; one of them has a hostile name, and a file of it a very long one."""
     folder = tiny.images(home, count, classes=3, seed=seed)

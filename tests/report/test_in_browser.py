@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing is fetched, nothing fails, and what a pointer, a finger or a key asks for comes."""
+"""The page in a browser: nothing is fetched, nothing fails, and what a pointer, a finger or a key asks for comes."""
 
 import os
 import shutil
@@ -18,7 +18,9 @@ DESKTOP, PHONE = (1280, 900), (400, 800)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
+    )
     if CHROMIUM is None:
         pytest.skip("there is no Chromium (apt-get install chromium)")
     with playwright.sync_playwright() as started:
@@ -72,6 +74,8 @@ def test_it_opens_without_a_request_or_a_word_on_the_console_and_nothing_runs_ov
     browser: Any, address: str, theme: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     opened = Opened(browser, address, size, color_scheme=theme)
+    if (folder := os.environ.get("BARLOW_SCREENSHOTS")) is not None:
+        opened.page.screenshot(path=str(Path(folder) / f"{theme}-{size[0]}.png"), full_page=True)
     assert opened.wrong == []
     assert [url for url in opened.asked if not url.startswith("data:")] == [address]
     wide = opened.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
@@ -79,9 +83,6 @@ def test_it_opens_without_a_request_or_a_word_on_the_console_and_nothing_runs_ov
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)" if theme == "light" else "rgb(21, 24, 28)"
     )
-    if (folder := os.environ.get("BARLOW_SCREENSHOTS")) is not None:
-        name = f"{theme}-{size[0]}.png"
-        opened.page.screenshot(path=str(Path(folder) / name), full_page=True)
     opened.context.close()
 
 
@@ -133,15 +134,15 @@ def test_a_tap_shows_an_image_and_its_tip_stays_on_the_screen(browser: Any, addr
 
 def test_a_curve_answers_the_pointer_and_the_keys(browser: Any, address: str) -> None:
     opened = Opened(browser, address, DESKTOP)
-    chart = opened.page.locator("#loss .chart").first
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert opened.page.locator("#tip").inner_text().startswith("step ")
-    opened.page.mouse.move(2, 2)
+    chart, tip = opened.page.locator("#loss .chart").first, opened.page.locator("#tip")
     chart.focus()
     opened.page.keyboard.press("ArrowLeft")
-    assert opened.page.locator("#tip").inner_text().startswith("step 11")
+    assert tip.inner_text().startswith("step 11\n")
+    box = chart.locator("svg").first.bounding_box()
+    opened.page.mouse.move(box["x"] + box["width"] - 12, box["y"] + box["height"] / 2)
+    assert tip.inner_text().startswith("step 12\n")
+    opened.page.mouse.move(2, 2)
+    assert not tip.is_visible()
     assert opened.wrong == []
     opened.context.close()
 

@@ -98,8 +98,8 @@ def test_places_are_whole_numbers_in_a_square_and_one_odd_image_moves_none() -> 
 
 def test_tsne_gives_the_same_map_again_and_keeps_groups_together() -> None:
     x = random(60, 5) + torch.repeat_interleave(torch.eye(5)[:3] * 30, 20, dim=0)
-    found = tsne(pca(x, 5))
-    assert torch.equal(found, tsne(pca(x, 5)))
+    found = tsne(x)
+    assert torch.equal(found, tsne(x))
     centres = found.view(3, 20, 2).mean(1)
     spread = (found.view(3, 20, 2) - centres[:, None]).norm(dim=2).mean()
     assert torch.cdist(centres, centres)[0, 1:].min() > 2 * spread

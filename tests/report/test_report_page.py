@@ -281,7 +281,9 @@ def test_what_the_monitor_kept_is_shown_and_nothing_is_computed(run: Path, monke
         storage.append_line(run / "monitor.jsonl", sealed(monitored(step, d=100)))
     read = Read(page_of(run))
     alts = [str(a["alt"]) for a in read.of("img")]
-    assert [alt[:28] for alt in alts if alt.startswith("cross")] == [f"cross-correlation at step {s}:"[:28] for s in (0, 4, 12)]
+    assert [alt[:28] for alt in alts if alt.startswith("cross")] == [
+        f"cross-correlation at step {s}:"[:28] for s in (0, 4, 12)
+    ]
     assert "rankme" in read.words
     assert "knn.top1, per cent" in read.words
 

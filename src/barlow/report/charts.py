@@ -209,10 +209,14 @@ def _scales(chart: Chart, lines: Sequence[Line]) -> tuple[Scale, Scale]:
     xs = [a for line in lines for a, _ in line.points]
     ys = [b for line in lines for _, b in line.points] + [value for value, _ in chart.at]
     ys += [] if chart.y_from is None else [chart.y_from]
+    if chart.band is not None:  # a curve that leaves it is shown beside it
+        low, high = chart.band
+        ys += [1.15 * low] if min(ys) < low else []
+        ys += [high] if max(ys) > high else []
     log = min(ys) > 0 and max(ys) > LOGARITHMIC * min(ys)
     low, high = min(ys), max(ys)
     if low == high:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+        low, high = (low, low + 1) if low == chart.y_from else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
     if log:
         low, high = low / 1.1, high * 1.1
     else:

@@ -13,7 +13,7 @@ HOW = (
     "Each line is a number of one training batch; the tinted band is the range that is called healthy. A spread near 0 "
     "means that all images get the same output, few directions that most of the width is not used."
 )
-TITLE = "Features and embeddings over time"
+TITLE = "Features and embeddings"
 OUTPUTS = ("features", "embeddings")
 STATISTICS = {
     "std": "spread",
@@ -46,8 +46,8 @@ def part(record: Record) -> Part:
 def _of_batches(record: Record, output: str) -> Iterator[Chart]:
     for statistic, words in STATISTICS.items():
         points = record.curve(output, statistic)
-        if not points:
-            continue
+        if not points or (statistic == "dead" and not any(value for _, value in points)):
+            continue  # most networks have no dead feature at any step, and a line along 0 says nothing more
         low, high = (value_of(record.log[-1], "healthy", output, statistic, end) for end in (0, 1))
         band = None if low is None or high is None else (low, high)
         yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0)

@@ -14,9 +14,9 @@ from barlow.report.shown import Shown, nearest_of, pca
 from barlow.types import Features
 
 HOW = (
-    "Each point is an image, and points near each other are images that the encoder sees alike. Point at one, tap it "
-    "or walk with the arrow keys to see it and its nearest; zoom in until the images themselves appear. How far distant "
-    "groups are from each other means nothing."
+    "Each point is an image, and points near each other are images that the encoder sees alike. Point at one, tap "
+    "it or walk with the arrow keys to see it and its nearest; zoom in until the images themselves appear. How far "
+    "distant groups are from each other means nothing."
 )
 TITLE, NAME = "Map", "map"
 KINDS = ("pca", "tsne")
@@ -26,8 +26,8 @@ NEAR = 6
 LONGEST = 100
 """Characters of a name that the map keeps."""
 
-TSNE_FROM, TSNE_WIDTH, TSNE_STEPS, PERPLEXITY = 20, 50, 500, 30.0
-"""t-SNE is for so many images or more, on so many principal components, in so many steps."""
+TSNE_FROM, TSNE_STEPS, PERPLEXITY = 20, 500, 30.0
+"""t-SNE is for so many images or more, and takes so many steps."""
 
 
 def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
@@ -40,10 +40,10 @@ def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
     """
     if len(shown) < 3:
         return Pictured(missing(NAME, TITLE, "There are fewer than three images."))
-    flat = pca(shown.features, max(2, TSNE_WIDTH))
-    maps = {"pca": on_a_grid(flat[:, :2])}
+    rows = torch.nn.functional.normalize(shown.features, dim=1)  # so that distances are those of cosines
+    maps = {"pca": on_a_grid(pca(rows, 2))}
     if kind == "tsne" and len(shown) >= TSNE_FROM:
-        maps = {"tsne": on_a_grid(tsne(flat)), **maps}
+        maps = {"tsne": on_a_grid(tsne(rows)), **maps}
     content = {
         "names": [
             name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}" for name in names
@@ -118,19 +118,21 @@ def _legend(shown: Shown) -> Markup | None:
     return el("div", *keys, class_="keys", role="group", aria_label="classes; a pressed one is brought forward")
 
 
-def tsne(components: Features) -> Features:
-    """t-SNE of principal components, in a fixed number of steps from PCA's own map.
+def tsne(features: Features) -> Features:
+    """t-SNE, in a fixed number of steps from PCA's map.
 
-    Source: van der Maaten and Hinton (JMLR 2008), in scikit-learn's form after Barnes and Hut. It begins with the first
-    two components, of which the first has a standard deviation of 1e-4, and not with a draw.
+    Source: van der Maaten and Hinton (JMLR 2008), in scikit-learn's form after Barnes and Hut.
+    Convention: it begins with the first two principal components, scaled so that the first has a standard deviation of
+        1e-4, and not with a draw. It reads the features as they are, and not their first 50 components: where features
+        are whitened, these hold little of them.
     """
     from sklearn.manifold import TSNE
 
-    x = components.numpy()
-    start = x[:, :2] / max(x[:, 0].std(), 1e-12) * 1e-4
-    perplexity = min(PERPLEXITY, (len(x) - 1) / 3)
-    made = TSNE(perplexity=perplexity, init=start.astype(np.float32), max_iter=TSNE_STEPS, random_state=0)
-    return torch.from_numpy(made.fit_transform(x.astype(np.float32)))
+    start = pca(features, 2).float().numpy()
+    start = start / max(start[:, 0].std(), 1e-12) * 1e-4
+    perplexity = min(PERPLEXITY, (len(start) - 1) / 3)
+    made = TSNE(perplexity=perplexity, init=start, max_iter=TSNE_STEPS, random_state=0)
+    return torch.from_numpy(made.fit_transform(features.float().numpy()))
 
 
 def on_a_grid(places: Features) -> np.ndarray:

@@ -7,7 +7,8 @@ is one way to write a tag, `el`, and whatever is put into one is a text to it, u
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from barlow.printable import printable_lines
@@ -63,6 +64,14 @@ def data(content: Any, **attributes: object) -> Markup:
     return el("script", Markup(written), type="application/json", **attributes)
 
 
+@dataclass(frozen=True)
+class Aside:
+    """A number and what is said of it, each in a column of its own, so that the numbers stand below each other."""
+
+    number: object
+    words: object
+
+
 def table(head: Iterable[object], rows: Iterable[Iterable[object]], *, words: int = 1, caption: str = "") -> Markup:
     """A table that scrolls by itself where the page is too narrow for it.
 
@@ -73,16 +82,23 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], *, words: in
         caption: what the table is of, for those who hear it.
     """
 
-    def cell(tag: str, column: int, value: object, scope: str | None = None) -> Markup:
-        return el(tag, value, class_="n" if column >= words else None, scope=scope)
+    lines = [list(row) for row in rows]
+    double = {i for line in lines for i, value in enumerate(line) if isinstance(value, Aside)}
 
-    def row(values: Iterable[object]) -> Markup:
-        cells = list(values)
+    def cell(tag: str, column: int, value: object, scope: str | None = None) -> Markup:
+        if isinstance(value, Aside):
+            return join([el(tag, value.number, class_="n"), el(tag, value.words, class_="aside")])
+        kind = "n" if column >= words else None
+        if column in double:
+            return el(tag, value, class_="over" if scope else kind, scope=scope, colspan=2)
+        return el(tag, value, class_=kind, scope=scope)
+
+    def row(cells: Sequence[object]) -> Markup:
         first = cell("th", 0, cells[0], "row")
         return el("tr", first, *(cell("td", i, value) for i, value in enumerate(cells[1:], 1)))
 
     heads = el("tr", *(cell("th", i, value, "col") for i, value in enumerate(head)))
-    body = el("tbody", *map(row, rows))
+    body = el("tbody", *map(row, lines))
     inner = el("table", el("caption", caption) if caption else None, el("thead", heads), body)
     return el("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption or "table")
 

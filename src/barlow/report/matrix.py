@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,11 @@ from barlow.report import charts
 from barlow.report.charts import Chart, Line, number
 from barlow.report.markup import Markup, el, join, note
 from barlow.report.part import Part
-from barlow.report.record import table_of
+from barlow.report.record import table_of, value_of
 
 HOW = (
-    "Rows and columns are the embedding's dimensions, of one view and of the other. Redundancy reduction wants a strong "
-    "diagonal, as the views agree, and nothing beside it, as no two dimensions say the same."
+    "Rows and columns are the embedding's dimensions, of one view and of the other. Redundancy reduction wants a "
+    "strong diagonal, as the views agree, and nothing beside it, as no two dimensions say the same."
 )
 SPECTRUM = (
     "The strength of each direction, the strongest first, as a share of the strongest. A curve that stays high uses "
@@ -50,7 +51,7 @@ def correlation(snapshots: Sequence[Mapping[str, Any]], why: str) -> Part:
         values, d = values_of(each["cross_correlation"])
         content = picture(values)
         figures[f"cross-correlation-{each['step']:06d}.png"] = content
-        shown.append(_matrix(values, d, each["step"], content))
+        shown.append(_matrix(values, d, each, content))
     if not shown:
         return Part(NAME, TITLE, note(why))
     legend = el("p", "Orange is a correlation towards 1, white none, blue towards −1.", class_="note")
@@ -80,14 +81,20 @@ def picture(values: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _matrix(values: np.ndarray, d: int, step: int, content: bytes) -> Markup:
-    side = len(values)
+def by_chance(count: float, side: int, d: int) -> float:
+    """How large the strongest of a block's correlations is where there are none: √(2 ln 2m / n), of m and n images."""
+    return math.sqrt(2 * math.log(2 * (d / side) ** 2) / count)
+
+
+def _matrix(values: np.ndarray, d: int, line: Mapping[str, Any], content: bytes) -> Markup:
+    side, step, count = len(values), line["step"], value_of(line, "images", "count")
     diagonal = values.diagonal().mean()
     off = np.abs(values[~np.eye(side, dtype=bool)]).mean() if side > 1 else 0.0
     block = (
         "" if side == d else f"; each square the strongest of a block of about {round(d / side)} × {round(d / side)}"
     )
-    words = f"{d} × {d}{block}; diagonal {diagonal:.2f}, beside it {off:.2f} in the mean"
+    chance = f", where chance alone gives {by_chance(count, side, d):.2f}" if count else ""
+    words = f"{d} × {d}{block}; diagonal {diagonal:.2f}, beside it {off:.2f} in the mean{chance}"
     address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     img = el("img", src=address, width=SHOWN, height=SHOWN, alt=f"cross-correlation at step {step}: {words}")
     return el("figure", img, el("figcaption", el("b", f"step {number(float(step))}"), el("br"), words))
@@ -98,9 +105,11 @@ def spectra(snapshots: Sequence[Mapping[str, Any]], why: str) -> Part:
     drawn = []
     for output in ("features", "embeddings"):
         having = [each for each in snapshots if table_of(each, "spectrum").get(output)]
+        shown = chosen(having)
+        colours = {1: (0,), 2: (7, 0)}.get(len(shown), (7, 4, 0))
         lines = [
             Line(f"step {number(float(each['step']))}", _falling(each["spectrum"][output]), colour)
-            for colour, each in zip((7, 4, 0), chosen(having), strict=False)
+            for colour, each in zip(colours, shown, strict=False)
         ]
         if lines := [line for line in lines if line.points]:
             drawn.append(Chart(f"spectrum-{output}", output, lines, x="direction", log_x=True))

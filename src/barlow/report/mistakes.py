@@ -27,6 +27,8 @@ MOST_CLASSES = 40
 """Of a drawn table of confusions; of more classes the pairs that are mixed up most are listed alone."""
 NUMBERED = 12
 """Up to so many classes, the squares have their numbers written on them."""
+LONGEST = 18
+"""Characters of a class's name beside its row."""
 PAIRS, HARDEST = 10, 24
 SIDE, SHOWN, QUALITY = 96, 100, 70
 
@@ -50,10 +52,10 @@ def made(measured: Kept | None, shown: Shown | None, names: Sequence[str], evalu
     found = predicted.predictions
     table_of = confusions(labels, found, len(measured.classes))
     svg = drawn(table_of, measured.classes) if len(measured.classes) <= MOST_CLASSES else None
+    picture = el("div", svg, class_="scroll", tabindex=0, role="region", aria_label="confusions") if svg else None
     body = [
         el("h3", "Confusions"),
-        el("div", svg, class_="scroll") if svg else None,
-        _pairs(table_of, measured.classes),
+        el("div", picture, _pairs(table_of, measured.classes), class_="pair"),
         el("h3", "Each class"),
         _by_class(table_of, measured.classes),
     ]
@@ -75,12 +77,13 @@ def confusions(labels: Int64[np.ndarray, "n"], found: Int64[np.ndarray, "n"], cl
 def drawn(counts: Int64[np.ndarray, "k k"], classes: Sequence[str], style: str = "") -> Markup:
     """The table of confusions as a picture: each square as dark as its share of its row."""
     k, cell = len(counts), 30 if len(counts) <= NUMBERED else 18
-    left, top = 130, 96
-    width, height = left + k * cell + 60, top + k * cell + 8
+    longest = min(max(map(len, classes), default=1), LONGEST)
+    left, top = 20 + 6.5 * longest, 26 + 4.6 * longest
+    width, height = round(left + k * cell + 4.6 * longest), round(top + k * cell + 8)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     parts: list[object] = []
     for i, name in enumerate(classes):
-        short = name if len(name) <= 18 else f"{name[:17]}…"
+        short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         x, y = left + i * cell + cell / 2, top + i * cell + cell / 2
         parts.append(el("text", short, x=left - 8, y=y + 4, text_anchor="end"))
         parts.append(el("text", short, transform=f"translate({x + 4} {top - 8}) rotate(-45)"))
@@ -159,7 +162,7 @@ def _hardest(
 
     def picture(part: int, row: int) -> Markup:
         is_, taken = classes[int(labels[row])], classes[int(found[row])]
-        caption = join([f"{is_} → {taken}", el("br"), el("small", f"{percent(votes[row])} % of the votes")])
+        caption = join([f"{is_} → {taken}", el("br"), el("small", f"votes {percent(votes[row])} %")])
         return el("figure", whole.show(part, names[row], title=names[row]), el("figcaption", caption))
 
     style = whole.rule + "".join(whole.place(part) for part in range(len(hardest)))

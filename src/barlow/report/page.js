@@ -53,7 +53,7 @@ for (const figure of document.querySelectorAll(".chart")) {
   };
   svg.addEventListener("pointermove", point);
   svg.addEventListener("pointerdown", point);
-  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave());
   figure.addEventListener("blur", leave);
   figure.addEventListener("keydown", (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -70,7 +70,7 @@ for (const home of document.querySelectorAll(".map")) {
   const canvas = home.querySelector("canvas"), pen = canvas.getContext("2d"), panel = home.querySelector(".near");
   const count = names.length, view = { k: 1, x: 0, y: 0 }, down = new Map();
   const chosen = new Set();
-  let kind = Object.keys(places)[0], at = -1, drawn = 0, moved = 0, colours = [];
+  let kind = home.querySelector('button[data-place][aria-pressed="true"]')?.dataset.place ?? "pca", at = -1, drawn = 0, moved = 0, colours = [];
   const address = getComputedStyle(home.querySelector(".m") ?? home).backgroundImage;
   const atlas = address.startsWith('url("data:') ? Object.assign(new Image(), { src: address.slice(5, -2) }) : null;
   const wide = () => canvas.clientWidth, high = () => canvas.clientHeight;
@@ -187,7 +187,7 @@ for (const home of document.querySelectorAll(".map")) {
     else hush();
   });
   on("pointercancel", (event) => down.delete(event.pointerId));
-  on("pointerleave", hush);
+  on("pointerleave", (event) => event.pointerType === "mouse" && hush());
   on("wheel", (event) => {
     if (document.activeElement !== canvas && !event.ctrlKey) return;
     event.preventDefault();

@@ -5,7 +5,7 @@ from typing import Any
 
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.report import BASELINES, Row, called, rows_of
-from barlow.report.markup import el, join, note, table
+from barlow.report.markup import Aside, el, join, note, table
 from barlow.report.part import Part, missing
 from barlow.report.record import Record, table_of, value_of
 
@@ -55,7 +55,7 @@ def _cells(row: Row, families: list[str]) -> Iterator[object]:
             yield "–"
             continue
         name, score = row.baselines[family]
-        yield join([percent(score.value), el("small", name)], " ")
+        yield Aside(percent(score.value), name.replace("_", " "))
     if families:
         yield interval(row.gain)
 
@@ -65,7 +65,7 @@ def interval(found: Score | Difference | None) -> object:
     if found is None:
         return "–"
     plus = "+" if isinstance(found, Difference) and found.value >= 0 else ""
-    return join([plus + percent(found.value), el("small", f"{percent(found.low)} to {percent(found.high)}")], " ")
+    return Aside(plus + percent(found.value), f"{percent(found.low)} to {percent(found.high)}")
 
 
 def percent(value: float) -> str:

@@ -32,8 +32,11 @@ def state_of(record: Record) -> tuple[str, str] | None:
 def lines_of(record: Record) -> list[tuple[str, str]]:
     """What is said after training and after an evaluation: a word, and the rest."""
     said: list[str] = []
-    if (ran := record.ran) is not None:
-        said += after_training(ran, record.log) if record.log else []
+    done, total = record.steps
+    if (ran := record.ran) is not None and record.log:
+        said += after_training(ran, record.log)
+        if done < total and not said[0].startswith("reached  a collapse"):
+            said = []  # what a run has reached, it says at its end
     if record.results is not None:
         said += after_evaluation_of(ran, rows_of(record.results))
     split = [line.partition(" ") for line in dict.fromkeys(said)]
@@ -50,17 +53,27 @@ def verdict(record: Record) -> Part:
         rows.append(
             (
                 "steps",
-                f"{done:,} of {total:,}: the run is not finished. `barlow pretrain --resume --out "
-                f"{record.command}` goes on with it",
+                join(
+                    [
+                        f"{done:,} of {total:,}: the run is not finished. ",
+                        el("code", f"barlow pretrain --resume --out {record.command}"),
+                        " goes on with it",
+                    ]
+                ),
             )
         )
     if (state := state_of(record)) is not None:
         rows.append(("state", el("span", f"{state[0]}: {state[1]}", class_=f"state {state[0]}")))
-    rows += lines_of(record)
+    rows += [(word, _said(word, rest)) for word, rest in lines_of(record)]
     if record.results is None:
-        rows.append(("not yet", f"how good the encoder is, nobody has measured: {record.evaluate}"))
+        rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
     rows += [("note", line) for line in record.notes]
     return Part("verdict", "Verdict", pairs(rows))
+
+
+def _said(word: str, rest: str) -> object:
+    """A line, in the colour of what it means where that is bad."""
+    return el("span", rest, class_="state collapsed") if word == "reached" and rest.startswith("a collapse") else rest
 
 
 def recipe(record: Record) -> Part:
@@ -138,12 +151,12 @@ def images(record: Record) -> Part:
     data = table_of(record.recipe, "data")
     rows: list[tuple[object, object]] = [
         ("from", ", ".join(map(str, record.sources))),
-        ("usable", f"{report.get('usable')} of {report.get('candidates')}"),
+        ("usable", f"{_count(report.get('usable'))} of {_count(report.get('candidates'))}"),
         ("size", f"{report.get('median_height')} × {report.get('median_width')} in the median (height × width)"),
         ("seen as", _seen(data)),
     ]
     if isinstance(extensions := report.get("extensions"), dict) and extensions:
-        rows.append(("files", ", ".join(f"{count} {kind}" for kind, count in extensions.items())))
+        rows.append(("files", ", ".join(f"{_count(count)} {kind}" for kind, count in extensions.items())))
     if isinstance(classes := report.get("classes"), dict) and classes:
         counts = [count for count in classes.values() if isinstance(count, int)]
         spread = f", {min(counts)} to {max(counts)} images each" if counts else ""
@@ -156,6 +169,10 @@ def images(record: Record) -> Part:
     if isinstance(notes := report.get("notes"), dict):
         rows += [("note", f"{what}: {_shown(value)}") for what, value in notes.items()]
     return Part("images", "Images", pairs(rows))
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "–"
 
 
 def _seen(data: Mapping[str, Any]) -> str:
