@@ -27,7 +27,7 @@ class Kept:
 
 
 def before_training(run: Record, encoder: nn.Module | None) -> tuple[nn.Module | None, str]:
-    """The network as it was before it was trained, and what it is called.
+    """The network as it was before it was trained, and what it was then.
 
     A run with `--init` has kept the weights that it started from; any other network is built anew from its seed. One
     that was given in Python can be had in neither way.
@@ -38,9 +38,9 @@ def before_training(run: Record, encoder: nn.Module | None) -> tuple[nn.Module |
     if config["kind"] == "custom":
         return None, ""
     if (run.path / "start").is_dir():
-        return read_encoder(run.path / "start"), "its start"
+        return read_encoder(run.path / "start"), "the weights that the run started from"
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-    return build_encoder(config["name"], **{key: config[key] for key in keys}), "untrained"
+    return build_encoder(config["name"], **{key: config[key] for key in keys}), "weights drawn at random"
 
 
 def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None) -> Kept | None:

@@ -75,7 +75,7 @@ def confusions(labels: Int64[np.ndarray, "n"], found: Int64[np.ndarray, "n"], cl
 
 
 def drawn(counts: Int64[np.ndarray, "k k"], classes: Sequence[str], style: str = "") -> Markup:
-    """The table of confusions as a picture: each square as dark as its share of its row."""
+    """The table of confusions as a picture: each square the stronger, the larger its share of its row."""
     k, cell = len(counts), 30 if len(counts) <= NUMBERED else 18
     longest = min(max(map(len, classes), default=1), LONGEST)
     left, top = 20 + 6.5 * longest, 26 + 4.6 * longest
@@ -90,12 +90,14 @@ def drawn(counts: Int64[np.ndarray, "k k"], classes: Sequence[str], style: str =
     for i, j in zip(*np.nonzero(counts), strict=True):
         x, y, share = left + j * cell, top + i * cell, shares[i, j]
         told = f"{classes[i]} taken for {classes[j]}: {counts[i, j]} ({percent(share)} %)"
-        square = el("rect", el("title", told), x=x, y=y, width=cell - 1, height=cell - 1, fill_opacity=f"{share:.3f}")
+        square = el(
+            "rect", el("title", told), x=x, y=y, width=cell - 1, height=cell - 1, fill_opacity=f"{share**0.7:.3f}"
+        )
         parts.append(el("g", square, class_="cell f0" if i == j else "cell f1"))
         if k <= NUMBERED:
             place = {"x": x + (cell - 1) / 2, "y": y + cell / 2 + 4, "text_anchor": "middle"}
             parts.append(
-                el("text", counts[i, j], class_="on" if share > 0.55 else "off", pointer_events="none", **place)
+                el("text", counts[i, j], class_="on" if share > 0.45 else "off", pointer_events="none", **place)
             )
     parts.append(el("path", d=f"M{left} {top}h{k * cell}v{k * cell}h{-k * cell}z", class_="grid"))
     standing = {"xmlns": "http://www.w3.org/2000/svg"} if style else {}

@@ -43,7 +43,7 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
         return Pictured(missing(NAME, TITLE, "There are fewer than three images."))
     sets = {"after training": nearest_of(shown.features, NEIGHBOURS)}
     if shown.before is not None:
-        sets[shown.before_words] = nearest_of(shown.before, NEIGHBOURS)
+        sets["before training"] = nearest_of(shown.before, NEIGHBOURS)
     queries = permutation(1, 0, len(shown))[:QUERIES]
     needed = list(dict.fromkeys([int(q) for q in queries] + [int(i) for s in sets.values() for i in s[queries].flat]))
     side = shown.pictures.side(SIDE)
@@ -65,7 +65,8 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
         )
         for q in queries
     ]
-    body = [el("p", f"Among {shown.what}."), _agreement(shown, sets), el("div", *rows, class_="rows")]
+    was = f" Before training the network had {shown.before_words}." if shown.before is not None else ""
+    body = [el("p", f"Among {shown.what}.{was}"), _agreement(shown, sets), el("div", *rows, class_="rows")]
     style = whole.rule + "".join(whole.place(part) for part in range(len(needed)))
     return Pictured(Part(NAME, TITLE, join(body), HOW), style)
 

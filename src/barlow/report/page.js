@@ -22,6 +22,11 @@ function say(x, y, ...parts) {
 const hush = () => { tip.hidden = true; };
 window.addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
 
+// On paper everything is open.
+window.addEventListener("beforeprint", () => {
+  for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
+});
+
 // Curves: a cursor at the step that is pointed at, and what each curve is there.
 for (const figure of document.querySelectorAll(".chart")) {
   const { x, y, name, lines } = read(figure), svg = figure.querySelector("svg");

@@ -49,6 +49,7 @@ class Shown:
     before: Features | None
     """Of the same images, from the network before training."""
     before_words: str
+    """What that network was."""
     labels: Int64[np.ndarray, "n"] | None
     classes: list[str]
     pictures: Pictures | None
