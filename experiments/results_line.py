@@ -134,6 +134,7 @@ LATER: dict[tuple[str, str], tuple[Any, ...]] = {
     ("data", "value_range"): (None, "auto"),
     ("schedule", "steps"): (None,),
     ("optim", "rate_in_momentum"): (False,),
+    ("train", "monitor_images"): (500, 0),
     ("method", "passes"): ("each_view",),
     ("method", "large"): (None,),
     ("method", "stop_gradient"): (True,),

@@ -17,7 +17,7 @@ import tiny
 import torch
 from test_storage import Killed, failing
 
-from barlow import checkpoints, storage
+from barlow import checkpoints, step_log, storage
 from barlow import run as runs
 from barlow.pretraining import pretrain
 from barlow.run import BrokenRun, Displaced, Run, RunFolderError
@@ -423,10 +423,10 @@ def test_lines_of_steps_that_are_run_again_are_forgotten(tmp_path: Path) -> None
         storage.append_line(run.path / "metrics.jsonl", {"step": step})
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"step": 8, "lo')
-    assert run.rewind_metrics(4) == 1
+    assert step_log.rewind(run.path / "metrics.jsonl", 4) == 1
     assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
     assert (run.path / "metrics.jsonl").read_text().endswith("}\n")
-    assert run.rewind_metrics(0) == 0
+    assert step_log.rewind(run.path / "metrics.jsonl", 0) == 0
     assert run.metrics() == []
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from barlow import storage
+from barlow.recipe import files
 from barlow.seals import sha256
 from barlow.size import Size, height_width
 
@@ -26,6 +27,7 @@ SMALL: dict[str, Any] = {
     "train.device": "cpu",
     "train.precision": "float32",
     "train.log_steps": 1,
+    "train.monitor_images": 0,
     "train.steps": 12,
 }
 """Overrides that make any shipped recipe tiny, and hand out the network's own features alone.
@@ -41,6 +43,26 @@ def heads(method: dict[str, Any]) -> dict[str, Any]:
         for name, head in method.items()
         if isinstance(head, dict) and "widths" in head
     }
+
+
+def of_recipe(name: str) -> dict[str, Any]:
+    """Overrides that make a recipe tiny and leave its views, objective, optimizer and schedule as they are.
+
+    Pictures are held in memory (starting a worker takes longer than all the rest); slices, groups and the queue fit the
+    batch.
+    """
+    content = files.read(name)
+    changes: dict[str, Any] = {key: value for key, value in SMALL.items() if not key.startswith("method.")}
+    changes |= {"data.executor": "in_memory"} | heads(content["method"])
+    if content["objective"].get("slice_rows"):
+        changes["objective.slice_rows"] = 8
+    if content["objective"]["kind"] == "w_mse" and content["encoder"]["init"]:
+        changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
+    if content["objective"].get("queue"):
+        changes["objective.queue"] = 64
+    if content["method"].get("batch_norm_rows"):
+        changes["method.batch_norm_rows"] = 8
+    return changes
 
 
 def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, seed: int = 0) -> Path:

@@ -15,7 +15,6 @@ from torch import nn
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
-from barlow.methods._networks import Method
 from barlow.nets import building, weights
 from barlow.nets.handed_out import freeze_stages
 from barlow.nets.norms import fix_statistics
@@ -58,7 +57,11 @@ def build_learner(
         say: told where the weights start.
     """
     recipe, given = plan.recipe, given or Given()
-    method: Any = build_method(plan, given, say)
+    method = recipe.build_method().build(partial(_new_encoder, plan, given, say), recipe.seed)
+    if not isinstance(getattr(method, "encoder", None), nn.Module):
+        raise ValueError(
+            f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
+        )
     objective = plan.new_objective(given.objective)
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     method.to(device=world.device, memory_format=layout)
@@ -93,24 +96,6 @@ def build_learner(
         activation_checkpointing=recipe.train.activation_checkpointing,
         all_rows=None if loader is None else loader.all_rows,
     )
-
-
-def build_method(plan: Plan, given: Given | None = None, say: Say = lambda line: None) -> Method:
-    """The networks of a run with their first weights, on the CPU.
-
-    Args:
-        plan, given, say: as for `build_learner`.
-
-    Raises:
-        ValueError: the method has no encoder, or the encoder was given in Python and is not given again.
-    """
-    recipe = plan.recipe
-    method: Method = recipe.build_method().build(partial(_new_encoder, plan, given or Given(), say), recipe.seed)
-    if not isinstance(getattr(method, "encoder", None), nn.Module):
-        raise ValueError(
-            f"the method {recipe.method['kind']} has no network `encoder`, which the run is to keep; add it"
-        )
-    return method
 
 
 def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **changes: Any) -> tuple[nn.Module, int]:

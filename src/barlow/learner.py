@@ -16,11 +16,12 @@ from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
+from barlow.nets.modes import in_eval_mode
 from barlow.nets.norms import synchronized
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
-from barlow.types import Embedding, Ids, Outputs, Rows
+from barlow.types import Embedding, Ids, Images, Outputs, Rows
 
 AllRows = Callable[[], Iterable[Rows]]
 """All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
@@ -185,21 +186,31 @@ class Learner:
             views: how many the method is used to; it is given the centre so many times.
         """
         assert self.all_rows is not None
-        modes = [(module, module.training) for module in self.method.modules()]
-        self.method.eval()
         ids, z = [], []
-        for rows in self.all_rows():
-            with self.world.autocast(self.precision):
-                embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
-            z.append(self.world.collect(embedded.float()).flatten(0, 1))
-            ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        for module, mode in modes:
-            module.training = mode
+        with in_eval_mode(self.method):
+            for rows in self.all_rows():
+                with self.world.autocast(self.precision):
+                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
+                z.append(self.world.collect(embedded.float()).flatten(0, 1))
+                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
         # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
         listed, order = torch.cat(ids).sort(stable=True)
         first = torch.ones_like(listed, dtype=torch.bool)
         first[1:] = listed[1:] != listed[:-1]
         return listed[first], torch.cat(z)[order][first]
+
+    @torch.no_grad()
+    def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:
+        """Features of a view, and embeddings if the method compares any: float32, on the CPU. Nothing is changed.
+
+        Args:
+            view: normalised images, in this process alone.
+            views: how many the method is used to; it is given this one so many times.
+        """
+        known = {"ids": torch.zeros(len(view), dtype=torch.int64)}
+        with in_eval_mode(self.method), self.world.autocast(self.precision):
+            outputs = self.method(Rows([view] * views, known))
+        return {name: z.float().cpu() for name, z in outputs.compared().items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors under method/…, objective/… and optimizer/…, and all else of the optimizer as plain values.

@@ -19,7 +19,7 @@ from barlow.telling import Say, silent
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
 FILES = re.compile(
-    r"recipe\.yaml|run\.json|report\.html|environment\.json|data\.json|images\.json|views\.png|metrics\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
+    r"recipe\.yaml|run\.json|report\.html|environment\.json|data\.json|images\.json|views\.png|(metrics|monitor)\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
     r"|hang(-\d+)?\.txt"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
@@ -30,7 +30,7 @@ FILES = re.compile(
 
 FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/features)?")
 
-CHANGED_IN_PLACE = re.compile(r"\.lock|metrics\.jsonl|evaluation/history\.jsonl")
+CHANGED_IN_PLACE = re.compile(r"\.lock|(metrics|monitor)\.jsonl|evaluation/history\.jsonl")
 """Files that are not replaced by new ones, but opened and changed."""
 
 _DECORATED = re.compile(r"\.tmp-(?:removed-)?(?P<folder>.+)-[0-9a-f]{8}|\.(?P<file>.+)\.tmp-[0-9a-f]{8}")

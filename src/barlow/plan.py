@@ -4,7 +4,9 @@ It is written into the run's recipe.yaml, and a resumed run reads it from there.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,6 +79,10 @@ class Plan:
         if (kind := self.recipe.objective["kind"]).startswith(CUSTOM):
             raise RecipeError(f"the objective is {kind}: pass the object in Python, pretrain(objective=...)")
         return self.recipe.build_objective()
+
+    def expected(self, given: Any = None) -> Callable[[int, int, int], tuple[float | None, float | None]]:
+        """What is known beforehand of the loss of an objective that was given in Python, or of the recipe's."""
+        return partial(objectives.expected, self.section_of(given))
 
     def new_objective(self, given: Any = None) -> Any:
         """The objective as a step calls it, with first state of its own where it has some.

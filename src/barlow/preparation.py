@@ -1,5 +1,6 @@
 """From a recipe to a plan: looks at the images and the machine, replaces each `auto` by a value, and says why."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,8 @@ class Prepared:
     reasons: list[str]
     """What was chosen and why, a line each."""
     loader: MemoryLoader | StreamingLoader
+    pipeline: ViewPipeline
+    """Makes the loader's views."""
     report: dict[str, Any]
     """For data.json."""
     sheet: Callable[[], np.ndarray]
@@ -119,6 +122,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         plan,
         reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
         loader,
+        pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
         | values.as_dict(),
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
@@ -126,6 +130,15 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory.ids,
         inventory.digests,
     )
+
+
+def prepare_alike(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
+    """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
+    if world.main:
+        prepared = prepare(chosen, world, objective, counted)
+        world.share(json.dumps(prepared.plan.recipe.as_dict()))
+        return prepared
+    return prepare(schema.check(json.loads(world.share(None))), world, objective)
 
 
 def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,17 +16,19 @@ from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data import image_digests
-from barlow.data.counting import Counted, not_shown
+from barlow.data.counting import not_shown
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.workers import WorkersLost
+from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
 from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
 from barlow.machine import environment, hang_seconds
 from barlow.main_guard import stop_if_imported_again
+from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
 from barlow.plan import Plan
 from barlow.recipe import files, schema
@@ -35,6 +36,7 @@ from barlow.recipe.changes import override
 from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
 from barlow.run import Run
+from barlow.step_log import StepLog
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained, listening, memory_explained
 from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
@@ -69,6 +71,7 @@ def pretrain(
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
+    probe_with: FoldersOrName | None = None,
     tell: Callable[[str], None] | None = None,
     **flags: Any,
 ) -> Result:
@@ -89,6 +92,8 @@ def pretrain(
         overwrite: replace the run in `out`.
         overrides: dotted keys of the recipe, `{"objective.redundancy": 0.01}`.
         progress: show a live line.
+        probe_with: labelled images, a sub-folder for each class. Now and then kNN learns from a part of them and is
+            measured on another; the scores go to monitor.jsonl. Nothing is trained on them. Do not give test images.
         tell: receives one-line messages.
         flags: the command line's short flags by their names, `minutes=15` or `batch_size=256`. All of them are listed
             in `barlow.recipe.flags.FLAGS`; of `epochs`, `steps` and `minutes` one may be given.
@@ -128,7 +133,7 @@ def pretrain(
                 beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
             say = tell if world.main else silent
             watch = held.enter_context(watching(world, run.path, tell, limit))
-            pretraining = _Pretraining(run, given, world, say, begun, tell, requests, watch, check_held)
+            pretraining = _Pretraining(run, given, world, say, begun, tell, requests, watch, check_held, probe_with)
             return pretraining.run_recipe(chosen, progress=progress and world.main)
         except Asked as asked:
             raise Interrupted(f"stopped {pretraining.where if pretraining else BEFORE}") from asked
@@ -171,13 +176,13 @@ class _Pretraining:
     watch: Watch
     check_held: Callable[[], None]
     """Raises where the run folder is not the one any more that was locked."""
-    once: Say = field(init=False)
-    """`say`, for what is met again and again."""
+    probe_with: FoldersOrName | None
+    """Labelled images that scores are measured with while it trains."""
     where: str = BEFORE
     """How far it has come, for whoever asks to stop while nothing is under way."""
 
     def __post_init__(self) -> None:
-        self.once = once(self.say)
+        self.once = once(self.say)  # for what is met again and again
 
     def run_recipe(self, chosen: Recipe, *, progress: bool) -> Result:
         run, world, say = self.run, self.world, self.say
@@ -187,7 +192,7 @@ class _Pretraining:
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
         counted = self.watch.counted(_counter() if progress else not_shown)
         with self._bad_images_listed():
-            prepared = prepared_alike(chosen, world, self.given.objective, counted)
+            prepared = preparation.prepare_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
             say(line)
         loader = prepared.loader
@@ -205,7 +210,11 @@ class _Pretraining:
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
             start = checkpoint.step
-        log = MetricsLog(run, plan.recipe.train.log_steps, say, since=start)
+        logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
+        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, Health(total), plan.expected(self.given.objective))
+        monitor = None
+        if world.main and start < total:
+            monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)
         finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids))
         first = None
         if plan.recipe.encoder.init is not None and not self.begun.resumed:
@@ -214,13 +223,16 @@ class _Pretraining:
         if world.main:
             write_start = None if first is None else lambda: finishing.write(run.path / "start", first)
             self._begin(plan, prepared, start, write_start, save)
-            log.rewind()
+            for each in logs:
+                each.rewind()
         if start == total:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         stop = StopIfAsked(self.requests, world, save, run, start, total)
-        watchers = self._watchers(plan, log, save, progress, prepared.source.locate)
+        watchers = self._watchers(plan, log, monitor, save, progress, prepared.source.locate)
         stop.judged_by(self.watch, learner.settle)
         with explained(plan, run, stop):
+            if monitor is not None and start == 0:
+                monitor.look(0)
             self._train(learner, loader, course, watchers, stop)
         self.watch.save = None
         self.where = AFTER.format(run.path)
@@ -357,6 +369,7 @@ class _Pretraining:
         self,
         plan: Plan,
         log: MetricsLog,
+        monitor: Monitor | None,
         save: Callable[[int], None],
         progress: bool,
         locate: Callable[[int], str],
@@ -364,11 +377,12 @@ class _Pretraining:
         watchers: list[Watcher] = [ReplacedImages(self.tell, locate)]
         if self.world.main:
             train = plan.recipe.train
-            watchers += [log, Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say)]
+            watchers += [log] if monitor is None else [log, monitor]
+            watchers.append(Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say))
         if progress:
             from rich.console import Console
 
-            watchers.insert(2, LiveLine(Console(stderr=True)))
+            watchers.insert(2, LiveLine(Console(stderr=True), log))
         return watchers
 
 
@@ -381,14 +395,3 @@ def _counter() -> Counter:
     from rich.console import Console
 
     return Counter(Console(stderr=True))
-
-
-def prepared_alike(
-    chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown
-) -> preparation.Prepared:
-    """What every process knows about the images. The first resolves what is `auto`; the others do as it did."""
-    if world.main:
-        prepared = preparation.prepare(chosen, world, objective, counted)
-        world.share(json.dumps(prepared.plan.recipe.as_dict()))
-        return prepared
-    return preparation.prepare(schema.check(json.loads(world.share(None))), world, objective)

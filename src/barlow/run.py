@@ -5,6 +5,7 @@ run.json           who the run is: its id, what was asked for, its recipe again,
 data.json          what was found, what was skipped and why
 images.json        a digest of each image, by which test images are found among them
 metrics.jsonl      one line per logged step, each with a digest of itself
+monitor.jsonl      now and then, what the networks make of a few fixed views: diagnostics, spectra, scores
 hang.txt           where the run was taken to hang: what each of its threads was doing
 views.png          augmented views of the user's own images
 checkpoints/       step-000123/, committed whole, the last two kept; the first, of step 0, before anything is trained
@@ -23,8 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from barlow import checkpoints, exits, limits, ownership, regular, storage
-from barlow.seals import sealed
+from barlow import checkpoints, exits, limits, ownership, regular, step_log, storage
 from barlow.telling import Say, silent
 
 
@@ -190,21 +190,13 @@ class Run:
                 "written there. A run that was moved is gone on with from its newest checkpoint, where it is now"
             )
 
-    def rewind_metrics(self, step: int) -> int:
-        """Forgets logged lines of steps after `step`: they are about to be run again. Lines that are no lines of a log,
-        or were changed since, are set aside in metrics.jsonl.bad; returns how many."""
-        path = self.path / "metrics.jsonl"
-        if bad := storage.bad_lines(path):
-            aside = path.with_name(path.name + ".bad")
-            before = storage.read_bytes(aside) if aside.exists() else b""
-            storage.write_bytes(aside, before + b"".join(line + b"\n" for line in bad))
-        storage.write_lines(path, [sealed(row) for row in self.metrics() if row["step"] <= step])
-        return len(bad)
-
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged lines."""
-        rows = storage.read_lines(self.path / "metrics.jsonl")
-        return [row for row in rows if isinstance(row.get("step"), int)]
+        """The lines of metrics.jsonl."""
+        return step_log.lines(self.path / "metrics.jsonl")
+
+    def monitored(self) -> list[dict[str, Any]]:
+        """The lines of monitor.jsonl."""
+        return step_log.lines(self.path / "monitor.jsonl")
 
 
 _OWNER = re.compile(r"process \d+ on ")

@@ -60,3 +60,13 @@ class Outputs:
     """The embeddings that an objective compares: those of a group with each other. Barlow Twins has one group, of all
     views; BYOL has two, (prediction of view 1, target of view 2) and the other way round; a classifier has its logits
     alone in one."""
+
+    def compared(self) -> dict[str, Features | Embedding]:
+        """What is looked at for collapse: the first view's features, and its embeddings where views are compared.
+
+        A classifier's logits are compared with classes, not with another view; to lie in few directions is their task.
+        """
+        first = {"features": self.features[0].detach()}
+        if len(self.groups[0]) > 1:
+            first["embeddings"] = self.groups[0][0].detach()
+        return first

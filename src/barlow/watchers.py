@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from barlow import storage
 from barlow.data.counting import words
 from barlow.data.folder import printable
-from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
-from barlow.run import Run
-from barlow.seals import sealed
+from barlow.diagnostics import embedding_statistics, healthy_ranges
+from barlow.diagnostics.health import Health
+from barlow.step_log import StepLog
 from barlow.telling import unfailing
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
     from barlow.data.loader import Batch
     from barlow.learner import Outcome
-    from barlow.types import Outputs
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,9 @@ class ReplacedImages:
             self.warn(f"{where} could not be read ({reason}); {other} took its place")
 
 
-def _judged(outputs: "Outputs") -> "dict[str, Tensor]":
-    """What is looked at for collapse: the first view's features, and its embeddings where views are compared.
-
-    A classifier's logits are compared with classes, not with another view; to lie in few directions is their task.
-    """
-    judged = {"features": outputs.features[0].detach()}
-    if len(outputs.groups[0]) > 1:
-        judged["embeddings"] = outputs.groups[0][0].detach()
-    return judged
+Expected = Callable[[int, int, int], "tuple[float | None, float | None]"]
+"""Of a loss, by rows of the batch, width of the embeddings and number of groups: what it is for views that have nothing
+in common, and its floor. None where no formula is known."""
 
 
 @dataclass
@@ -113,30 +105,38 @@ class MetricsLog:
     """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
     features and embeddings say about collapse (no extra forward pass)."""
 
-    run: Run
+    log: StepLog
     every: int
-    warn: Callable[[str], None]
-    since: int | None = None
-    """The step that the log is still to be rewound to, before its next line."""
+    say: Callable[[str], None]
+    health: Health
+    expected: Expected = lambda rows, width, groups: (None, None)
     started: float = field(default_factory=time.monotonic)
     latest: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, float | None] = field(default_factory=dict)
+    """What is expected of the loss; known from the first step on."""
     _speed: Throughput = field(default_factory=Throughput)
-    _warned: set[str] = field(default_factory=set)
 
     def __call__(self, moment: Moment) -> None:
         self._speed.add(moment)
+        if not self.reference:
+            groups = moment.outcome.outputs.groups
+            unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
+            self.reference = {"unrelated": unrelated, "floor": floor}
         if moment.step % self.every and moment.step != moment.total:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
         terms = moment.terms()
-        judged = _judged(moment.outcome.outputs)
+        judged = moment.outcome.outputs.compared()
         states = {name: embedding_statistics(z) for name, z in judged.items()}
+        if self.health.read(moment.step, states, {name: tuple(z.shape) for name, z in judged.items()}):
+            self.say(f"step {moment.step}: {self.health}")
         self.latest = {
             "step": moment.step,
             "epoch": moment.batch.epoch,
             "loss": sum(terms.values()),
             "terms": terms,
+            "reference": self.reference,
             "rate": moment.outcome.rate,
             "gradient_norm": float(moment.outcome.gradient_norm),
             "images_per_second": round(images_per_second, 1),
@@ -145,37 +145,10 @@ class MetricsLog:
             "replaced": len(moment.batch.replaced),
             **states,
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
+            "state": self.health.word,
+            "why": self.health.why,
         }
-        try:
-            self._rewind()
-            storage.append_line(self.run.path / "metrics.jsonl", sealed(self.latest))
-        except storage.StorageError as error:  # a log is worth less than a step
-            self._warn_once("log", f"{error}; training goes on without these lines")
-        if moment.step >= 0.1 * moment.total:  # the first tenth is the way out of a random start
-            for name, z in judged.items():
-                for concern in concerns(states[name], *z.shape):
-                    kind = f"{name} {concern.partition(':')[0]}"  # what follows has the step's own numbers in it
-                    self._warn_once(kind, f"step {moment.step}, {name}: {concern}")
-
-    def rewind(self) -> None:
-        """Forgets the lines of steps that are about to be run again. Where that fails, the next line tries it again."""
-        try:
-            self._rewind()
-        except storage.StorageError as error:
-            self._warn_once("log", f"{error}; training goes on without these lines")
-
-    def _rewind(self) -> None:
-        if self.since is not None:
-            if bad := self.run.rewind_metrics(self.since):
-                lines = "a line that is" if bad == 1 else f"{bad} lines that are"
-                path = self.run.path / "metrics.jsonl"
-                self.warn(f"{path} had {lines} damaged or cut short, now in metrics.jsonl.bad")
-            self.since = None
-
-    def _warn_once(self, kind: str, line: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            self.warn(line)
+        self.log.append(self.latest)
 
 
 @dataclass
@@ -211,11 +184,17 @@ class Checkpointer:
             self._saved_at = time.monotonic()
 
 
+WORTH_SAYING = 0.1
+"""Share of the time that is spent waiting for images, from which on the live line says so."""
+
+
 @dataclass
 class LiveLine:
     """One line that is rewritten on a terminal, and printed now and then elsewhere."""
 
     console: "Console"
+    metrics: MetricsLog | None = None
+    """Whose word on the run, and what is expected of its loss, is shown."""
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     _shown_at: float = 0.0
@@ -237,15 +216,29 @@ class LiveLine:
         images_per_second, wait = self._speed.read()
         done = moment.step - self.first_step
         left = (now - self.started) / done * (moment.total - moment.step) if done else float("nan")
-        terms = moment.terms()
         parts = [
             f"step {moment.step}/{moment.total}",
-            f"loss {sum(terms.values()):.4g} (" + ", ".join(f"{n} {v:.3g}" for n, v in terms.items()) + ")",
-            f"{images_per_second:.0f} img/s",
-            f"wait {100 * wait:.0f}%",
             f"eta {_clock(left)}",
+            *([] if self.metrics is None else [self.metrics.health.word]),
+            self._loss(moment.terms()),
+            f"{images_per_second:.0f} img/s",
+            *([f"wait {100 * wait:.0f}%"] if wait >= WORTH_SAYING else []),
         ]
         _show(self.console, " ".join(parts), ended=last)
+
+    def _loss(self, terms: dict[str, float]) -> str:
+        """The loss between its floor and what it is for unrelated views; where nothing is expected, with its terms."""
+        reference = {} if self.metrics is None else self.metrics.reference
+        unrelated, floor = reference.get("unrelated"), reference.get("floor")
+        beside = ", ".join(f"{name} {_short(value)}" for name, value in terms.items())
+        if unrelated is not None:
+            beside = f"unrelated {_short(unrelated)}" + ("" if floor is None else f", floor {_short(floor)}")
+        return f"loss {_short(sum(terms.values()))} ({beside})"
+
+
+def _short(value: float) -> str:
+    """A number in few characters: four digits and more as a whole number, fewer with three that count."""
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 @dataclass

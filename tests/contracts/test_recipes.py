@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -41,26 +40,6 @@ def resolved(name: str) -> schema.Recipe:
 
 SMALL = [name for name in NAMES if "/" not in name]
 """Made for the user's own images; the others are published, each in the folder of its set of images."""
-
-
-def made_tiny(name: str) -> dict[str, Any]:
-    """Overrides that make the recipe tiny and leave its views, objective, optimizer and schedule as they are.
-
-    Pictures are held in memory (starting a worker takes longer than all the rest); slices, groups and the queue fit the
-    batch.
-    """
-    content = files.read(name)
-    changes: dict[str, Any] = {key: value for key, value in tiny.SMALL.items() if not key.startswith("method.")}
-    changes |= {"data.executor": "in_memory"} | tiny.heads(content["method"])
-    if content["objective"].get("slice_rows"):
-        changes["objective.slice_rows"] = 8
-    if content["objective"]["kind"] == "w_mse" and content["encoder"]["init"]:
-        changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
-    if content["objective"].get("queue"):
-        changes["objective.queue"] = 64
-    if content["method"].get("batch_norm_rows"):
-        changes["method.batch_norm_rows"] = 8
-    return changes
 
 
 def test_every_file_of_the_folder_is_found_the_small_ones_first() -> None:
@@ -154,7 +133,7 @@ def pngs(name: str, folder: Path) -> Path:
 
 
 def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) -> None:
-    changes = made_tiny(name) | {"train.steps": 2, "data.sources": [str(pngs(name, tmp_path / "data"))]}
+    changes = tiny.of_recipe(name) | {"train.steps": 2, "data.sources": [str(pngs(name, tmp_path / "data"))]}
     run = tmp_path / "run"
     result = pretrain(out=run, recipe=name, overrides=changes, progress=False)
     assert result.metrics["step"] == 2
@@ -174,7 +153,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", [*SMALL, "imagenet/barlow_twins"], indirect=True)
 def test_what_a_run_writes_repeats_it_bit_for_bit(name: str, tmp_path: Path) -> None:
     data = pngs(name, tmp_path / "data")
-    changes = made_tiny(name) | {"train.steps": 3, "seed": 5}
+    changes = tiny.of_recipe(name) | {"train.steps": 3, "seed": 5}
     pretrain(data, tmp_path / "first", recipe=name, overrides=changes, progress=False)
     pretrain(out=tmp_path / "again", recipe=str(tmp_path / "first" / "recipe.yaml"), progress=False)
     assert tiny.weights(tmp_path / "again") == tiny.weights(tmp_path / "first")

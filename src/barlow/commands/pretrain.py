@@ -41,6 +41,12 @@ def add(verbs: Any) -> None:
             *options, dest=flag.name, type=flag.type, metavar=flag.metavar, choices=flag.choices, help=flag.help
         )
     groups["common"].add_argument("--devices", type=int, metavar="N", help="processes, a GPU each; the batch is shared")
+    groups["common"].add_argument(
+        "--probe-with",
+        nargs="+",
+        metavar="FOLDER",
+        help="labelled images, none of the test's: kNN on a part of them now and then",
+    )
     folder = pretrain.add_argument_group("run folder")
     folder.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it")
     folder.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -80,6 +86,7 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         **_asked(arguments, changes),
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        probe_with=arguments.probe_with,
         tell=tell,
     )
     if not first_process():

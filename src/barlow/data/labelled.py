@@ -156,25 +156,28 @@ def read_labelled(
     preprocessing: Preprocessing,
     max_bad: float,
     counted: Counted = not_shown,
+    *,
+    called: str | None = None,
 ) -> LabelledSet:
     """Reads every image once: which can be read, how large it is, its hash, and its centre view where memory allows.
 
     Args:
         images: folders with a sub-folder for each class, or the name of a set.
-        split: "train" or "test", for a named set; messages call the images by it too (`--train`).
+        split: "train" or "test", for a named set.
         preprocessing: what the networks expect of an image.
         max_bad: the share of images that may be unreadable.
         counted: told how many files have been listed, and images read.
+        called: what messages call the images, as in `--train`; None: by their split.
 
     Raises:
         ValueError: the images have no labels.
         TooManyUnreadable: too many of them cannot be read.
     """
-    value_range = preprocessing.value_range
+    value_range, called = preprocessing.value_range, called or split
     source = open_source(images, split=split, channels=preprocessing.channels, value_range=value_range, counted=counted)
     if source.labels is None or source.classes is None:
         raise UnusableData(
-            f"--{split} {source.name} has no labels; put its images into one sub-folder for each class "
+            f"--{called} {source.name} has no labels; put its images into one sub-folder for each class "
             f"({source.name}/CLASS/image.jpg)"
         )
     shape = (len(source), *height_width(preprocessing.size), preprocessing.channels)
@@ -199,13 +202,13 @@ def read_labelled(
         return index, pixel_hash(view), ""
 
     with kept_from_the_screen():
-        taken = list(over(in_threads(take, range(count), available_cores()), f"--{split} images read", count, counted))
+        taken = list(over(in_threads(take, range(count), available_cores()), f"--{called} images read", count, counted))
     skipped = [(source.locate(index), reason) for index, digest, reason in taken if not digest]
     if len(skipped) > max_bad * count or len(skipped) == count:
         allow = min(1.0, np.ceil(100 * len(skipped) / count) / 100)
         kinds = counts(dict(Counter(kind_of(reason) for _, reason in skipped).most_common()))
         raise TooManyUnreadable(
-            f"{len(skipped)} of {count} images of --{split} {source.name} cannot be read: {kinds}, such as "
+            f"{len(skipped)} of {count} images of --{called} {source.name} cannot be read: {kinds}, such as "
             f"{printable(skipped[0][0])}: {skipped[0][1]}; remove them, or allow them with --max-bad {allow:g}",
             {"source": source.name, "skipped": [{"where": printable(where), "reason": why} for where, why in skipped]},
         )

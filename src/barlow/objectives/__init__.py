@@ -130,6 +130,22 @@ def asks(call: Any, *, required: bool = False) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not (required and p.default is not p.empty)]
 
 
+def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float | None, float | None]:
+    """Of an objective's loss, what it is for views that have nothing in common, and its floor (`_levels.py`).
+
+    Args:
+        objective: the dataclass; one that was given in Python may have no `levels`, and then nothing is known.
+        rows: of the global batch.
+        width: of the embeddings.
+        groups: of a step.
+    """
+    if not hasattr(objective, "levels") or rows < 2:
+        return None, None
+    summed = {"groups": groups} if "groups" in asks(objective.levels) else {}
+    levels = objective.levels(rows, width, **summed)
+    return levels.unrelated, levels.floor
+
+
 def built(objective: Any, *, width: int, images: int, classes: int | None, seed: int) -> "Objective | nn.Module":
     """What a run calls: the objective itself, or the module that it builds, given what it asks for and no more.
 

@@ -15,6 +15,7 @@ from barlow.objectives._inputs import (
     in_float64,
     mean,
 )
+from barlow.objectives._levels import Levels, excess
 from barlow.types import Embedding, Terms
 
 __all__ = ["BarlowTwins"]
@@ -73,6 +74,16 @@ class BarlowTwins:
     def __post_init__(self) -> None:
         check_non_negative(invariance=self.invariance, redundancy=self.redundancy, eps=self.eps)
         check_one_of(get_args(Normalization), normalization=self.normalization)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: a correlation of n independent pairs has mean 0 and variance 1 / (n - 1), so that the diagonal sum
+        is d n / (n - 1) and the other one d (d - 1) / (n - 1). Floor: equal views, all of whose correlations with
+        themselves are s, as what is off the diagonal is then s² d times `excess` or more; the best s is taken."""
+        if self.normalization != "batch":
+            return Levels(None, None)
+        diagonal, others = self.invariance * width, self.redundancy * width * excess(rows, width)
+        floor = diagonal * others / (diagonal + others) if diagonal and others else 0.0
+        return Levels((diagonal * rows + self.redundancy * width * (width - 1)) / (rows - 1), floor)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:

@@ -1,5 +1,6 @@
 """Barlow Twins as a cross-entropy: soft maxima of the cross-correlation, with a temperature, instead of squares."""
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from barlow.linalg import Scalar, Standardized, cross_correlation, disagreement, standardize, without_diagonal
 from barlow.objectives._inputs import check_non_negative, full_precision, in_float64
+from barlow.objectives._levels import Levels
 from barlow.types import Embedding, Terms
 
 __all__ = ["BarlowTwinsCrossEntropy"]
@@ -58,6 +60,14 @@ class BarlowTwinsCrossEntropy:
         check_non_negative(redundancy=self.redundancy, temperature=self.temperature, eps=self.eps)
         if self.temperature == 0:
             raise ValueError("temperature is 0: give a number above 0, such as 0.1")
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: a correlation of n independent pairs is nearly normal with variance s² = 1 / (n - 1), and so
+        exp(c / τ) has mean exp(s² / 2τ²), and exp(max(c, 0) / τ) half of 1 and exp(s² / 2τ²) (1 + erf(s / τ√2))."""
+        s = 1 / (self.temperature * math.sqrt(rows - 1))
+        positive = (1 + math.exp(s * s / 2) * (1 + math.erf(s / math.sqrt(2)))) / 2
+        others = self.redundancy * math.log(positive) if width > 1 else 0.0
+        return Levels(1 / self.temperature - s * s / 2 + others, 0.0)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from barlow.objectives._directions import prediction_error
 from barlow.objectives._inputs import full_precision
+from barlow.objectives._levels import Levels
 from barlow.types import Embedding, Terms
 
 __all__ = ["BYOL"]
@@ -37,6 +38,10 @@ class BYOL:
         >>> BYOL()(p, t)["distance"].item()  # the first row agrees, the second is opposite: 2 · (0 + 4) / 2
         4.0
     """
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated directions are 2 apart in the mean, which counts twice."""
+        return Levels(4.0, 0.0)
 
     def __call__(self, p: Embedding, t: Embedding) -> Terms:
         with full_precision((p, t), fewest=1) as (prediction, target):

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from barlow.objectives._covariance import check_hinge, hinge_and_covariance
 from barlow.objectives._directions import prediction_error
 from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision
+from barlow.objectives._levels import Levels, variance_and_covariance
 from barlow.types import Embedding, Terms
 
 __all__ = ["BYOLVICReg"]
@@ -57,6 +58,16 @@ class BYOLVICReg:
         check_non_negative(variance=self.variance, covariance=self.covariance)
         check_hinge(self.gamma, self.eps)
         check_one_of(get_args(Convention), convention=self.convention)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Those of the distance, with VICReg's terms of one embedding."""
+        unrelated, least = (4.0, 0.0) if self.convention == "byol" else (0.0, -1.0)
+        terms = variance_and_covariance(
+            rows, width, variance=self.variance, covariance=2 * self.covariance, gamma=self.gamma, eps=self.eps
+        )
+        assert terms.unrelated is not None
+        assert terms.floor is not None
+        return Levels(unrelated + terms.unrelated, least + terms.floor)
 
     def __call__(self, p: Embedding, t: Embedding, z: Embedding) -> Terms:
         with full_precision((p, t, z)) as (prediction, target, embedding):

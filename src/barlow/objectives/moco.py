@@ -10,6 +10,7 @@ from barlow.linalg import Scalar
 from barlow.objectives._classification import surprisal
 from barlow.objectives._directions import directions
 from barlow.objectives._inputs import check_positive, full_precision, in_float64
+from barlow.objectives._levels import Levels, contrast, least_contrast
 from barlow.types import Embedding, Terms
 
 __all__ = ["MoCo"]
@@ -67,6 +68,11 @@ class MoCo:
                 f"queue is {self.queue}: give the number of keys that it holds, such as 4096, at most {MOST:,}"
             )
         check_positive(temperature=self.temperature)
+
+    def levels(self, rows: int, width: int, *, groups: int = 1) -> Levels:
+        """Unrelated: the right key is one of the queue's and one more. Floor: all keys of the queue lie opposite."""
+        unrelated = contrast(self.queue + 1, width, self.temperature)
+        return Levels(groups * unrelated, groups * least_contrast(self.queue, -1.0, self.temperature))
 
     def build(self, *, width: int, seed: int) -> "KeyQueue":
         """The queue, for embeddings of `width` features."""

@@ -7,6 +7,7 @@ import torch
 from barlow.objectives._classification import surprisal
 from barlow.objectives._directions import directions
 from barlow.objectives._inputs import check_positive, full_precision, in_float64
+from barlow.objectives._levels import Levels, contrast, least_contrast
 from barlow.types import Embedding, Terms
 
 __all__ = ["MoCoV3"]
@@ -48,6 +49,13 @@ class MoCoV3:
 
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: the right key is one of n. Floor: keys equal their queries, and all other cosines are
+        -1 / (n - 1), as low as all of n directions can have them."""
+        scale = 4 * self.temperature
+        least = least_contrast(rows - 1, -1 / (rows - 1), self.temperature)
+        return Levels(scale * contrast(rows, width, self.temperature), scale * least)
 
     def __call__(self, q: Embedding, k: Embedding) -> Terms:
         with full_precision((q, k)) as (queries, keys):

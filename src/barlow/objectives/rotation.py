@@ -1,8 +1,10 @@
 """Rotation: by how many quarter turns was the image rotated?"""
 
+import math
 from dataclasses import dataclass
 
 from barlow.objectives._classification import Classes, Logits, cross_entropy
+from barlow.objectives._levels import Levels
 from barlow.types import Terms
 
 __all__ = ["Rotation"]
@@ -34,6 +36,10 @@ class Rotation:
         >>> round(Rotation()(logits, rotation=rotation)["cross_entropy"].item(), 4)  # log 4
         1.3863
     """
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: all four are equally likely."""
+        return Levels(math.log(width), 0.0)
 
     def __call__(self, logits: Logits, *, rotation: Classes) -> Terms:
         return {"cross_entropy": cross_entropy(logits, rotation, name="rotation", width=QUARTER_TURNS)}

@@ -12,6 +12,7 @@ from barlow.linalg import Scalar
 from barlow.objectives._classification import surprisal
 from barlow.objectives._directions import directions
 from barlow.objectives._inputs import check_one_of, check_positive, full_precision, in_float64, mean
+from barlow.objectives._levels import Levels, contrast, least_contrast
 from barlow.types import Embedding, Terms
 
 __all__ = ["SimCLR"]
@@ -59,6 +60,14 @@ class SimCLR:
     def __post_init__(self) -> None:
         check_positive(temperature=self.temperature)
         check_one_of(get_args(Convention), convention=self.convention)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: the right one is one of 2n - 1. Floor: the views of an image are equal, and all other cosines are
+        -1 / (n - 1), as low as all of n directions can have them."""
+        directions_summed = 2 if self.convention == "code" else 1
+        least = least_contrast(2 * rows - 2, -1 / (rows - 1), self.temperature)
+        unrelated = contrast(2 * rows - 1, width, self.temperature)
+        return Levels(directions_summed * unrelated, directions_summed * least)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:

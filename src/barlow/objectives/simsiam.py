@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from barlow.objectives._directions import prediction_error
 from barlow.objectives._inputs import full_precision
+from barlow.objectives._levels import Levels
 from barlow.types import Embedding, Terms
 
 __all__ = ["SimSiam"]
@@ -41,6 +42,10 @@ class SimSiam:
         >>> round(SimSiam()(p, t)["negative_cosine"].item(), 6)  # the first row agrees; the second has a cosine of 0.6
         -0.8
     """
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated directions have a cosine of 0 in the mean."""
+        return Levels(0.0, -1.0)
 
     def __call__(self, p: Embedding, t: Embedding) -> Terms:
         with full_precision((p, t), fewest=1) as (prediction, target):

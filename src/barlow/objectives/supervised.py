@@ -1,8 +1,10 @@
 """Supervised training with the images' labels: the reference that methods without labels are compared with."""
 
+import math
 from dataclasses import dataclass
 
 from barlow.objectives._classification import Classes, Logits, cross_entropy
+from barlow.objectives._levels import Levels
 from barlow.types import Terms
 
 __all__ = ["Supervised"]
@@ -31,6 +33,10 @@ class Supervised:
         >>> round(Supervised()(logits, labels=labels)["cross_entropy"].item(), 4)  # log 4
         1.3863
     """
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: all classes are equally likely."""
+        return Levels(math.log(width), 0.0)
 
     def __call__(self, logits: Logits, *, labels: Classes) -> Terms:
         return {"cross_entropy": cross_entropy(logits, labels, name="labels")}

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from barlow.objectives._directions import directions
 from barlow.objectives._inputs import check_positive, full_precision, in_float64, mean
+from barlow.objectives._levels import Levels, contrast
 from barlow.objectives._sinkhorn import sinkhorn
 from barlow.types import Embedding, Terms
 
@@ -81,6 +82,10 @@ class SwAV:
                 raise ValueError(f"{name} is {value}: give a whole number from {least} to {most:,}")
         if not 0 <= self.queue_from <= 1:
             raise ValueError(f"queue_from is {self.queue_from}: give a share of the run, from 0 to 1")
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: the prediction knows nothing of the code, and is as sharp as random directions make it."""
+        return Levels(contrast(self.prototypes, width, self.temperature), 0.0)
 
     def build(self, *, width: int, seed: int) -> "Swapping":
         """The prototypes and the queue, for embeddings of `width` features."""

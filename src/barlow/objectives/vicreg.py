@@ -8,6 +8,7 @@ import torch
 
 from barlow.objectives._covariance import check_hinge, hinge_and_covariance
 from barlow.objectives._inputs import check_non_negative, check_one_of, full_precision, mean
+from barlow.objectives._levels import Levels, variance_and_covariance
 from barlow.types import Embedding, Terms
 
 __all__ = ["VICReg"]
@@ -69,6 +70,20 @@ class VICReg:
         check_non_negative(invariance=self.invariance, variance=self.variance, covariance=self.covariance)
         check_hinge(self.gamma, self.eps)
         check_one_of(get_args(Convention), convention=self.convention)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated: features of variance 1 are 2 apart in the mean of the squares. Floor: equal views."""
+        features = width if self.convention == "equations" else 1
+        of_views = variance_and_covariance(
+            rows,
+            width,
+            variance=self.variance * (1 if self.convention == "code" else 2),
+            covariance=2 * self.covariance,
+            gamma=self.gamma,
+            eps=self.eps,
+        )
+        assert of_views.unrelated is not None
+        return Levels(2 * self.invariance * features + of_views.unrelated, of_views.floor)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from barlow.objectives._directions import squared_distance
 from barlow.objectives._inputs import check_one_of, full_precision, in_float64
+from barlow.objectives._levels import Levels
 from barlow.objectives._whitening import Whitening, whiten
 from barlow.types import Embedding, Terms
 
@@ -83,6 +84,10 @@ class WMSE:
             raise ValueError(f"slicings is {self.slicings}: give 1 or more")
         check_one_of(get_args(Whitening), whitening=self.whitening)
         check_one_of(get_args(Distance), distance=self.distance)
+
+    def levels(self, rows: int, width: int) -> Levels:
+        """Unrelated directions are 2 apart, and so are, per feature, unrelated numbers of variance 1."""
+        return Levels(2.0, 0.0)
 
     def __call__(self, *z: Embedding) -> Terms:
         with full_precision(z) as views:

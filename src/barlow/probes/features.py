@@ -3,10 +3,9 @@
 The encoder is evaluated, not the projector: the projector is thrown away after pretraining.
 """
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow import exits, limits, storage
+from barlow.nets.modes import in_eval_mode
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -97,7 +97,7 @@ def embed(
     device = torch.device(device)
     encoder.to(device)
     rows = []
-    with _eval_mode(encoder), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
+    with in_eval_mode(encoder), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, precision == "bf16"):
         for batch in images:
             f = encoder(batch.to(device, memory_format=torch.channels_last))
             if f.ndim != 2:
@@ -109,17 +109,6 @@ def embed(
     if not rows:
         raise ValueError("no images to embed; give at least one batch")
     return torch.cat(rows)
-
-
-@contextlib.contextmanager
-def _eval_mode(encoder: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in encoder.modules()}
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():  # not train(): that would also wake the parts a user had frozen
-            module.training = training
 
 
 def weights_hash(encoder: nn.Module) -> str:

@@ -34,6 +34,7 @@ FREE_ON_RESUME = (
     "data.workers",
     "train.device",
     "train.log_steps",
+    "train.monitor_images",
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
 )

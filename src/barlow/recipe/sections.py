@@ -25,6 +25,7 @@ MOST_WORKERS = 256
 """Threads or processes that read images."""
 
 MOST_EPOCHS, MOST_MINUTES = 10_000_000, 10_000_000
+MOST_MONITORED = 10_000
 """Of a run: twenty years of minutes."""
 
 ONE_OF = {
@@ -291,6 +292,8 @@ class TrainSection(Section):
     """Images of the batch whose activations are kept at a time; null: all."""
     activation_checkpointing: bool = False
     """Whether activations are computed again for the backward pass, in place of being kept."""
+    monitor_images: Annotated[int, Field(ge=0, le=MOST_MONITORED)] = 500
+    """Images whose fixed views are looked at now and then (monitor.jsonl); 0: none. It changes nothing of the run."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSection":

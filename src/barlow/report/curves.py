@@ -15,6 +15,9 @@ HOW = (
 )
 TITLE = "Features and embeddings"
 OUTPUTS = ("features", "embeddings")
+FIRST = ("-rankme", "-lidar", "-alignment", "-uniformity")
+"""What the names of the monitor's charts end with that are shown at once."""
+
 STATISTICS = {
     "std": "spread",
     "effective_rank": "directions in use",
@@ -30,11 +33,17 @@ def part(record: Record) -> Part:
     monitored = [(name, list(_of_monitor(record, name))) for name in OUTPUTS]
     scores = list(_scores(record))
     blocks, drawn = [], []
-    for words, found in (("one training batch", logged), ("a fixed set of images", monitored)):
-        for name, several in found:
-            if several:
-                blocks += [el("h3", f"{name.capitalize()}, {words}"), charts.grid(several)]
-                drawn += several
+    for name, several in logged:
+        if several:
+            blocks += [el("h3", f"{name.capitalize()}, one training batch"), charts.grid(several)]
+            drawn += several
+    for name, several in monitored:
+        if several:
+            blocks += [el("h3", f"{name.capitalize()}, the same images in views that never change")]
+            blocks.append(charts.grid(chart for chart in several if chart.name.endswith(FIRST)))
+            rest = [chart for chart in several if not chart.name.endswith(FIRST)]
+            blocks.append(el("details", el("summary", f"{len(rest)} more diagnostics"), charts.grid(rest)))
+            drawn += several
     if scores:
         blocks += [el("h3", "Scores"), charts.grid(scores)]
         drawn += scores

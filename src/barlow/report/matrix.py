@@ -26,8 +26,6 @@ SPECTRUM = (
 NAME, TITLE = "matrix", "Cross-correlation"
 NEGATIVE, ZERO, POSITIVE = np.array([38, 84, 160]), np.array([250, 250, 248]), np.array([178, 58, 20])
 SHOWN = 256
-SIDE = 64
-"""Of a matrix as it is kept: a square for each block of dimensions, of which it is the value farthest from 0."""
 
 
 def chosen(snapshots: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,67 @@
+"""What stands on the screen while a run trains."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from barlow.diagnostics.health import Health
+from barlow.step_log import StepLog
+from barlow.types import Outputs
+from barlow.watchers import LiveLine, MetricsLog
+
+
+def moment(step: int, total: int, loss: float = 1013.4, wait: float = 0.0) -> Any:
+    z = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    outcome = SimpleNamespace(outputs=Outputs([z, z], [(z, z)]), rate=0.1, gradient_norm=torch.tensor(1.0))
+    return SimpleNamespace(
+        step=step,
+        total=total,
+        images=8,
+        outcome=outcome,
+        batch=SimpleNamespace(epoch=0, replaced=[]),
+        wait_seconds=wait,
+        step_seconds=1.0,
+        settle=lambda: None,
+        terms=lambda: {"invariance": loss - 43.0, "redundancy": 43.0},
+    )
+
+
+@pytest.fixture
+def metrics(tmp_path: Any) -> MetricsLog:
+    log = StepLog(tmp_path / "metrics.jsonl", print)
+    return MetricsLog(log, 50, lambda line: None, Health(200_000), lambda rows, width, groups: (1074.13, 35.603))
+
+
+def shown(metrics: MetricsLog | None, *moments: Any) -> list[str]:
+    """The lines of a terminal of 80 columns."""
+    screen = io.StringIO()
+    line = LiveLine(Console(file=screen, force_terminal=True, width=80), metrics)
+    line.REFRESH_SECONDS = 0.0
+    for each in moments:
+        if metrics is not None:
+            metrics(each)
+        line(each)
+    return [part.rstrip() for part in screen.getvalue().split("\r") if part.strip()]
+
+
+def test_a_line_says_the_word_and_the_loss_beside_what_is_expected_from_the_first_step_on(metrics: MetricsLog) -> None:
+    first, second = shown(metrics, moment(1, 200_000), moment(2, 200_000))
+    assert first == "step 1/200000 eta ? starting loss 1013 (unrelated 1074, floor 35.6) 8 img/s"
+    assert second.endswith("8 img/s")
+    assert "wait" not in second
+
+
+def test_waiting_is_told_where_there_is_much_of_it() -> None:
+    (line,) = shown(None, moment(1, 9, wait=0.4))
+    assert line == "step 1/9 eta ? loss 1013 (invariance 970, redundancy 43) 8 img/s wait 40%"
+
+
+def test_the_longest_line_still_has_its_eta_at_80_columns(metrics: MetricsLog) -> None:
+    metrics.expected = lambda rows, width, groups: (12345.6, 1122.2)
+    line = shown(metrics, moment(100_000, 200_000, 9999.9), moment(100_001, 200_000, 12345.0))[-1]
+    assert len(line) <= 79
+    assert "eta " in line
