@@ -167,8 +167,7 @@ def test_where_the_images_have_moved_the_rest_is_still_there(home: Path, tmp_pat
     assert "The test images are not shown" in read.words
     assert "kNN top-1" in read.words
     assert read.of("canvas"), "points without pictures"
-    (run / "monitor.jsonl").unlink()
-    assert "its networks cannot be looked at now" in Read(page_of(run)).words
+    assert "its networks cannot be looked at now" in read.words
     assert "Each class" in read.words
 
 
@@ -277,7 +276,6 @@ def monitored(step: int, d: int = 4) -> dict[str, Any]:
 
 
 def test_of_a_run_without_a_monitor_the_networks_are_looked_at_now(run: Path) -> None:
-    (run / "monitor.jsonl").unlink()
     told: list[str] = []
     read = Read(write_report(run, tell=told.append, **SHORT).read_text(encoding="utf-8"))
     assert told == ["reading 60 of the run's images, as it was not monitored"]
@@ -290,7 +288,6 @@ def test_of_a_run_without_a_monitor_the_networks_are_looked_at_now(run: Path) ->
 
 def test_what_the_monitor_kept_is_shown_and_nothing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("barlow.report.writing.snapshots", lambda *_: pytest.fail("the monitor has kept them"))
-    (run / "monitor.jsonl").unlink()
     for step in (0, 4, 8, 12):
         storage.append_line(run / "monitor.jsonl", sealed(monitored(step, d=100)))
     read = Read(page_of(run))

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,19 @@ def picture(values: np.ndarray) -> bytes:
 
 
 def by_chance(count: float, side: int, d: int) -> float:
-    """How large the strongest of a block's correlations is where there are none: √(2 ln 2m / n), of m and n images."""
-    return math.sqrt(2 * math.log(2 * (d / side) ** 2) / count)
+    """How large the strongest of a block's correlations is on average where nothing is correlated.
+
+    A correlation over n images is then about normal, with variance 1/n, and of m independent ones the strongest is
+    below x with probability P(|z| < x)ᵐ. The mean is taken over five quantiles of that.
+
+    Args:
+        count: images.
+        side: blocks along a side.
+        d: dimensions along a side.
+    """
+    m, normal = (d / side) ** 2, NormalDist()
+    quantiles = [normal.inv_cdf((1 + u ** (1 / m)) / 2) for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    return fmean(quantiles) / math.sqrt(count)
 
 
 def _matrix(values: np.ndarray, d: int, line: Mapping[str, Any], content: bytes) -> Markup:
