@@ -27,7 +27,7 @@ def imports_of(program: str) -> tuple[set[str], float, str]:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "--help", "--version", "pretrain --help", "evaluate --help", "list --help", "list"]
+    ["", "--help", "--version", "pretrain --help", "evaluate --help", "report --help", "list --help", "list"]
     + [f"list {what}" for what in ("recipes", "objectives", "encoders", "datasets")],
 )
 def test_help_and_lists_answer_without_importing_anything_heavy(words: str) -> None:

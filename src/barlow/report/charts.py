@@ -50,8 +50,8 @@ class Chart:
     log_x: bool = False
     y_from: float | None = None
     """A level that is always shown, such as 0."""
-    words: str = ""
-    """What it shows, for those who cannot see it."""
+    about: str = ""
+    """What the number is, below the chart."""
 
     @property
     def drawn(self) -> list[Line]:
@@ -129,7 +129,7 @@ def svg(chart: Chart, style: str = "") -> Markup:
                     "text",
                     words,
                     x=LEFT + 4 if left else WIDTH - RIGHT - 2,
-                    y=max(y(value) - 4, TOP + 8),
+                    y=y(value) - 4 if y(value) > TOP + 14 else y(value) + 12,
                     text_anchor="start" if left else "end",
                 ),
             ]
@@ -163,10 +163,9 @@ def figure(chart: Chart) -> Markup:
             {"name": line.name, "points": [[round(a, 6), float(f"{b:.5g}")] for a, b in line.points]} for line in lines
         ],
     }
-    legend = None
-    if len(lines) > 1:
-        legend = el("figcaption", *(key(line.name, line.colour) for line in lines), class_="legend")
-    return el("figure", svg(chart), legend, data(content), class_="chart", tabindex=0)
+    legend = [key(line.name, line.colour) for line in lines] if len(lines) > 1 else [text(chart.about)]
+    caption = el("figcaption", *legend, class_="legend") if any(legend) else None
+    return el("figure", svg(chart), caption, data(content), class_="chart", tabindex=0)
 
 
 def key(name: str, colour: int) -> Markup:
@@ -182,8 +181,6 @@ def grid(charts: Iterable[Chart]) -> Markup:
 
 def spoken(chart: Chart) -> str:
     """What a chart shows, in words."""
-    if chart.words:
-        return chart.words
     ends = [
         f"{line.name} from {number(line.points[0][1])} at {chart.x} {number(line.points[0][0])} "
         f"to {number(line.points[-1][1])} at {chart.x} {number(line.points[-1][0])}"

@@ -31,7 +31,7 @@ def verdicts(runs: Sequence[Record], names: Sequence[str]) -> Part:
     head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1", "verdict"]
     how = "The scores are those of the newest evaluation of each run, in per cent, with their 95 % intervals."
     notes = [note(line) for line in _other_images(runs, names)]
-    return Part("verdict", "Runs", join([table(head, rows, caption="the runs"), *notes]), how)
+    return Part("verdict", "Runs", join([table(head, rows, words=(0, 1, 7), caption="the runs"), *notes]), how)
 
 
 def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
@@ -83,7 +83,8 @@ def curves(runs: Sequence[Record], names: Sequence[str]) -> Part:
 def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
     def overlaid(name: str, title: str, *keys: str, y_from: float | None = None) -> Iterator[Chart]:
         lines = [Line(n, run.curve(*keys), i) for i, (run, n) in enumerate(zip(runs, names, strict=True))]
-        if lines := [line for line in lines if line.points]:
+        lines = [line for line in lines if line.points]
+        if any(value for line in lines for _, value in line.points):
             yield Chart(name, title, lines, y_from=y_from)
 
     yield from overlaid("loss", "loss", "loss")
@@ -110,7 +111,9 @@ def recipes(runs: Sequence[Record], names: Sequence[str]) -> Part:
     if not rows:
         return Part("recipe", "Recipes", note("All runs have the same recipe, seed included."))
     how = "Only the keys that are not the same in all runs; a dash where a recipe has no such key."
-    return Part("recipe", "Recipes", table(["key", *names], rows, words=len(runs) + 1, caption="differing keys"), how)
+    return Part(
+        "recipe", "Recipes", table(["key", *names], rows, words=range(len(runs) + 1), caption="differing keys"), how
+    )
 
 
 def _value(content: Mapping[str, Any], key: str) -> object:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from barlow.diagnostics import DIAGNOSTICS
 from barlow.report import charts
 from barlow.report.charts import Chart, Line
-from barlow.report.markup import el, join
+from barlow.report.markup import Markup, el, join
 from barlow.report.part import Part, missing
 from barlow.report.record import Record, curve, names_in, value_of
 
@@ -15,14 +15,14 @@ HOW = (
 )
 TITLE = "Features and embeddings"
 OUTPUTS = ("features", "embeddings")
-FIRST = ("-rankme", "-lidar", "-alignment", "-uniformity")
+FIRST = ("-rankme", "-lidar", "-alignment")
 """What the names of the monitor's charts end with that are shown at once."""
 
 STATISTICS = {
     "std": "spread",
     "effective_rank": "directions in use",
-    "mean_abs_correlation": "mean |correlation| of two features",
-    "dead": "share of features that do not vary",
+    "mean_abs_correlation": "mean |correlation|",
+    "dead": "share of dead features",
 }
 """What a line of the log holds of each output, in words."""
 
@@ -39,7 +39,7 @@ def part(record: Record) -> Part:
             drawn += several
     for name, several in monitored:
         if several:
-            blocks += [el("h3", f"{name.capitalize()}, the same images in views that never change")]
+            blocks += [el("h3", f"{name.capitalize()}, the same images in views that never change"), _of_images(record)]
             blocks.append(charts.grid(chart for chart in several if chart.name.endswith(FIRST)))
             rest = [chart for chart in several if not chart.name.endswith(FIRST)]
             blocks.append(el("details", el("summary", f"{len(rest)} more diagnostics"), charts.grid(rest)))
@@ -50,6 +50,13 @@ def part(record: Record) -> Part:
     if not drawn:
         return missing("health", TITLE, "No step was logged, so there is no curve.")
     return Part("health", TITLE, join(blocks), HOW, charts.files(drawn))
+
+
+def _of_images(record: Record) -> Markup:
+    """What the monitor has looked at."""
+    count = max((value for _, value in curve(record.monitor, "images", "count")), default=0)
+    words = f"Of {count:,.0f} images, the networks in eval mode. Dashed: the least and the most that a number can be."
+    return el("p", words, class_="how")
 
 
 def _of_batches(record: Record, output: str) -> Iterator[Chart]:
@@ -72,8 +79,7 @@ def _of_monitor(record: Record, output: str) -> Iterator[Chart]:
         values = [value for _, value in points]
         room = 2 * (max(values) - min(values)) or abs(values[0]) or 1.0
         near = [(v, w) for v, w in ends if v is not None and min(values) - room <= v <= max(values) + room]
-        what = words.get(name, name).partition(":")[0].partition(",")[0]
-        yield Chart(f"monitor-{output}-{name}", f"{name}", [Line(what, points)], at=near)
+        yield Chart(f"monitor-{output}-{name}", name, [Line(name, points)], at=near, about=words.get(name, ""))
 
 
 def _scores(record: Record) -> Iterator[Chart]:

@@ -7,7 +7,7 @@ is one way to write a tag, `el`, and whatever is put into one is a text to it, u
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,15 @@ class Aside:
     words: object
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]], *, words: int = 1, caption: str = "") -> Markup:
+def table(
+    head: Iterable[object], rows: Iterable[Iterable[object]], *, words: Collection[int] = (0,), caption: str = ""
+) -> Markup:
     """A table that scrolls by itself where the page is too narrow for it.
 
     Args:
         head: of the columns.
         rows: the first cell of each is its heading.
-        words: how many columns from the left hold words; the others hold numbers, which end on one line.
+        words: which columns hold words; the others hold numbers, which end below each other.
         caption: what the table is of, for those who hear it.
     """
 
@@ -88,10 +90,9 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]], *, words: in
     def cell(tag: str, column: int, value: object, scope: str | None = None) -> Markup:
         if isinstance(value, Aside):
             return join([el(tag, value.number, class_="n"), el(tag, value.words, class_="aside")])
-        kind = "n" if column >= words else None
         if column in double:
-            return el(tag, value, class_="over" if scope else kind, scope=scope, colspan=2)
-        return el(tag, value, class_=kind, scope=scope)
+            return el(tag, value, class_="over", scope=scope, colspan=2)
+        return el(tag, value, class_=None if column in words else "n", scope=scope)
 
     def row(cells: Sequence[object]) -> Markup:
         first = cell("th", 0, cells[0], "row")

@@ -125,7 +125,7 @@ def _pairs(counts: np.ndarray, classes: Sequence[str]) -> Markup:
     ]
     if not rows:
         return note("No test image was taken for another class.")
-    return table(["class", "taken for", "images", "% of its class"], rows, words=2, caption="pairs mixed up most")
+    return table(["class", "taken for", "images", "% of its class"], rows, words=(0, 1), caption="pairs mixed up most")
 
 
 def _by_class(counts: np.ndarray, classes: Sequence[str]) -> Markup:
