@@ -183,6 +183,18 @@ def test_test_images_that_are_others_by_now_are_not_shown(home: Path, tmp_path: 
     assert "are not those any more that were measured" in Read(page_of(run)).words
 
 
+def test_a_strangers_run_does_not_show_a_folder_that_it_names(home: Path, run: Path, tmp_path: Path) -> None:
+    own = tiny.images(tmp_path / "private", 40, classes=3, seed=9)
+    results = storage.read_sealed(run / "evaluation" / "results.json")
+    results["images"]["test"]["places"] = [str(own)]
+    storage.write_sealed(run / "evaluation" / "results.json", results)
+    read = Read(page_of(run))
+    assert "are not those any more that were measured" in read.words
+    assert not read.of("span") or not [a for a in read.of("span") if str(a.get("class")).startswith(("t t", "h h"))]
+    tiny.change_weights(run, lambda tensors: tensors | {"conv1.weight": -tensors["conv1.weight"]})
+    assert "the encoder that was measured is not there" in Read(page_of(run)).words
+
+
 def test_a_run_that_is_not_finished_says_so(run: Path) -> None:
     shutil.rmtree(run / "evaluation")
     shutil.rmtree(run / "encoder")
@@ -331,7 +343,14 @@ def test_figures_are_files_of_their_own(run: Path, tmp_path: Path) -> None:
 
     write_report(run, figures=tmp_path / "figures", **SHORT)
     files = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
-    assert {"loss.svg", "spectrum-features.svg", "confusions.svg", "views.png"} <= files.keys()
+    assert {
+        "loss.svg",
+        "spectrum-features.svg",
+        "confusions.svg",
+        "views.png",
+        "map-pca.svg",
+        "neighbours.png",
+    } <= files.keys()
     assert any(name.startswith("cross-correlation-") for name in files)
     for name, content in files.items():
         if name.endswith(".svg"):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from barlow.report.charts import COLOURS
+from barlow.report.charts import COLOURS, asset
 from barlow.report.markup import Markup, data, el, join, note
 from barlow.report.neighbours import Pictured
 from barlow.report.part import Part, missing
@@ -74,7 +74,24 @@ def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
     )
     notes = [note(line) for line in shown.notes]
     about = el("p", f"{shown.what[0].upper()}{shown.what[1:]}.")
-    return Pictured(Part(NAME, TITLE, join([about, *notes, body]), HOW), style)
+    figures = {f"map-{which}.svg": drawn(places, shown).encode() for which, places in maps.items()}
+    return Pictured(Part(NAME, TITLE, join([about, *notes, body]), HOW, figures), style)
+
+
+def drawn(places: np.ndarray, shown: Shown) -> Markup:
+    """The map as a picture of its own, without the images."""
+    colours = [0] * len(shown) if shown.labels is None else [int(label) % COLOURS for label in shown.labels]
+    points = (
+        el("circle", cx=int(x), cy=int(y), r=4, class_=f"f{colour}", fill_opacity="0.8")
+        for (x, y), colour in zip(places, colours, strict=True)
+    )
+    return el(
+        "svg",
+        el("style", Markup(asset("figures.css"))),
+        *points,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox="0 0 1000 1000",
+    )
 
 
 def _tools(kinds: Sequence[str]) -> Markup:

@@ -45,9 +45,16 @@ def part(record: Record) -> Part:
     drawn = [chart for chart in drawn if chart.drawn]
     shown = {"loss": loss} | (terms if len(terms) > 1 else {})
     rows = [
-        [name, number(points[0][1]), number(min(value for _, value in points)), number(points[-1][1])]
+        [
+            name,
+            number(points[0][1]),
+            number(min(value for _, value in points)),
+            number(points[-1][1]),
+            *(number(value) if name == "loss" else "" for value, _ in at),
+        ]
         for name, points in shown.items()
     ]
     first, last = (f"step {number(loss[i][0])}" for i in (0, -1))
-    body = [charts.grid(drawn), table(["", first, "lowest", last], rows, caption="the loss and its terms")]
+    head = ["", first, "lowest", last, *(words for _, words in at)]
+    body = [charts.grid(drawn), table(head, rows, caption="the loss and its terms")]
     return Part("loss", "Loss", join(body), HOW if at else WITHOUT, charts.files(drawn))

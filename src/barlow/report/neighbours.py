@@ -1,6 +1,6 @@
 """Nearest neighbours of a few images drawn at random, before training and after it: what the encoder sees alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from barlow.report.part import Part, missing
 from barlow.report.pictures import Atlas, atlas
 from barlow.report.shown import Shown, nearest_of
 from barlow.views.keys import permutation
+from barlow.views.sheet import png
 
 HOW = (
     "Each row begins with an image drawn at random. After it come the images that are most similar to it by cosine, "
@@ -47,7 +48,8 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
     queries = permutation(1, 0, len(shown))[:QUERIES]
     needed = list(dict.fromkeys([int(q) for q in queries] + [int(i) for s in sets.values() for i in s[queries].flat]))
     side = shown.pictures.side(SIDE)
-    whole = atlas("t", shown.pictures.read(needed, side), len(needed), side, shown=64, quality=QUALITY)
+    pictures = list(shown.pictures.read(needed, side))
+    whole = atlas("t", iter(pictures), len(needed), side, shown=64, quality=QUALITY)
     part_of = {row: part for part, row in enumerate(needed)}
 
     def picture(row: int, like: int | None = None) -> Markup:
@@ -68,7 +70,28 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
     was = f" Before training the network had {shown.before_words}." if shown.before is not None else ""
     body = [el("p", f"Among {shown.what}.{was}"), _agreement(shown, sets), el("div", *rows, class_="rows")]
     style = whole.rule + "".join(whole.place(part) for part in range(len(needed)))
-    return Pictured(Part(NAME, TITLE, join(body), HOW), style)
+    sheet = _sheet(
+        [[[int(q)], *([int(i) for i in near[q]] for near in sets.values())] for q in queries], pictures, part_of
+    )
+    return Pictured(Part(NAME, TITLE, join(body), HOW, {"neighbours.png": sheet}), style)
+
+
+def _sheet(
+    rows: Sequence[Sequence[Sequence[int]]], pictures: Sequence[np.ndarray], part_of: Mapping[int, int]
+) -> bytes:
+    """The same as a picture of its own: in each row an image, its neighbours after training, and those before."""
+    side = len(pictures[0])
+    gap, wide = max(2, side // 16), side // 2
+    width = sum(len(group) for group in rows[0]) * (side + gap) + len(rows[0]) * wide - wide
+    sheet = np.full((len(rows) * (side + gap), width, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        left = 0
+        for group in row:
+            for image in group:
+                sheet[i * (side + gap) : i * (side + gap) + side, left : left + side] = pictures[part_of[image]]
+                left += side + gap
+            left += wide
+    return png(sheet)
 
 
 def _captioned(whole: Atlas, part: int, row: int, like: int | None, shown: Shown, names: Sequence[str]) -> Markup:

@@ -6,7 +6,7 @@ from typing import Any
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.report import BASELINES, Row, called, rows_of
 from barlow.report.markup import Aside, el, join, note, table
-from barlow.report.part import Part, missing
+from barlow.report.part import Part
 from barlow.report.record import Record, table_of, value_of
 
 HOW = (
@@ -20,8 +20,8 @@ def part(record: Record) -> Part:
     """The newest evaluation in full, and the others beside it."""
     report = record.results
     if report is None:
-        words = f"The encoder has not been measured. This measures it: {record.evaluate}"
-        return missing("evaluation", TITLE, words)
+        words = note("The encoder has not been measured. This measures it: ", el("code", record.evaluate))
+        return Part("evaluation", TITLE, join([*_while_training(record), words]))
     rows = rows_of(report)
     families = [family for family in BASELINES if any(family in row.baselines for row in rows)]
     head = ["", "encoder", *(BASELINES[family].lower() for family in families), *(["gain"] if families else [])]
@@ -31,10 +31,25 @@ def part(record: Record) -> Part:
     ]
     if not families:
         body.append(note("No baselines were measured, so these numbers say little by themselves."))
+    body += _while_training(record)
     body += [note(f"Beware: {line}") for line in report.get("warnings", [])]
     if len(record.evaluations) > 1:
         body += [el("h3", "All evaluations"), _beside(record.evaluations)]
     return Part("evaluation", TITLE, join(body), HOW)
+
+
+def _while_training(record: Record) -> Iterator[object]:
+    """What the monitor has measured last, on images that were held out of labelled training images."""
+    lines = [line for line in record.monitor if table_of(line, "scores")]
+    for name, score in table_of(lines[-1], "scores").items() if lines else ():
+        value, low, high, n = (value_of(score, key) for key in ("value", "low", "high", "n"))
+        if value is None or low is None or high is None or n is None:
+            continue
+        yield el(
+            "p",
+            f"While it trained, at step {lines[-1]['step']:,}: {name} {percent(value)} ({percent(low)} to "
+            f"{percent(high)}) on {n:,.0f} images that were held out of labelled ones, of the network's own features.",
+        )
 
 
 def _about(report: Mapping[str, Any]) -> Iterator[object]:

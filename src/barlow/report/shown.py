@@ -117,8 +117,9 @@ def _measured(run: Record, measured: Kept, network: nn.Module | None, words: str
         pictures = Pictures(source, measured.test.ids[rows], preprocessing)
         if int(pictures.ids.max()) >= len(source):
             raise NoInput(f"there are fewer images in {source.name} than were measured")
-        if network is not None and weights_hash(network) == measured.report["encoder_sha256"]:
-            _check_same(pictures, features, network)
+        if network is None or weights_hash(network) != measured.report["encoder_sha256"]:
+            raise NoInput("the encoder that was measured is not there, so nobody can tell whether they are still those")
+        _check_same(pictures, features, network)
     except (OSError, ValueError, LookupError, TypeError) as error:
         pictures = None
         notes.append(f"The test images are not shown: {one_line(error)}.")
@@ -158,7 +159,10 @@ def _test_source(images: dict[str, object], preprocessing: Preprocessing) -> Ima
 
 
 def _check_same(pictures: Pictures, features: Features, network: nn.Module) -> None:
-    """Refuses images that are not those whose features were kept: files were added, say, and all positions moved."""
+    """Refuses images that are not those whose features were kept: files were added, say, and all positions moved.
+
+    A stranger's run may name any folder, too. What is shown of one are images that the stranger has had.
+    """
     rows = permutation(0, 0, len(pictures.ids))[:TRIED]
     views = centre_views(
         pictures.source, pictures.ids[rows], pictures.preprocessing, batch_size=TRIED, workers=available_cores()
