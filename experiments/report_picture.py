@@ -19,10 +19,10 @@ from barlow.pretraining import pretrain
 from barlow.report import write_report
 
 PICTURE = Path(__file__).parents[1] / "docs" / "report.png"
-WIDTH, HEIGHT, GAP = 800, 1080, 24
-SHOWN = 0.78
+WIDTH, HEIGHT, GAP = 1020, 1400, 24
+SHOWN = 0.66
 """Of the size on a screen."""
-COLOURS = 160
+COLOURS = 256
 """So that the file stays below 300 kB."""
 
 
@@ -47,7 +47,7 @@ def screens(page: Path) -> list[Image.Image]:
         opened.locator("#map").evaluate("part => part.scrollIntoView()")
         canvas = opened.locator(".map canvas")
         canvas.focus()
-        for key in ("ArrowRight", "ArrowUp", *"++"):
+        for key in ("ArrowRight", "ArrowUp"):
             opened.keyboard.press(key)
         canvas.evaluate("map => map.blur()")
         opened.wait_for_timeout(300)
@@ -64,7 +64,7 @@ def main(words: list[str]) -> None:
     for i, part in enumerate(parts):
         whole.paste(part, (i * (WIDTH + GAP), 0))
     small = whole.resize((round(whole.width * SHOWN), round(whole.height * SHOWN)), Image.Resampling.LANCZOS)
-    small.quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+    small.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
 
 

@@ -59,9 +59,13 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
         el(
             "div",
             el("div", picture(int(q)), class_="query"),
-            *(
-                el("div", el("span", words, class_="by"), el("div", *(picture(int(i), int(q)) for i in near[q])))
-                for words, near in sets.items()
+            el(
+                "div",
+                *(
+                    el("div", el("span", words, class_="by"), el("div", *(picture(int(i), int(q)) for i in near[q])))
+                    for words, near in sets.items()
+                ),
+                class_="strips",
             ),
             class_="row",
         )
