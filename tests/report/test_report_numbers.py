@@ -1,6 +1,8 @@
 """The numbers behind a report's figures are those that they say they are."""
 
+import base64
 import io
+import re
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,7 +13,9 @@ import torch
 from PIL import Image
 
 from barlow import storage
+from barlow.data.decoding import UnreadableImage
 from barlow.monitor import cross_correlation
+from barlow.nets.preprocessing import Preprocessing
 from barlow.report import charts, compared, record, write_report
 from barlow.report.charts import Chart, Line, number, thinned
 from barlow.report.image_map import on_a_grid, tsne
@@ -19,6 +23,7 @@ from barlow.report.kept import kept
 from barlow.report.matrix import NEGATIVE, by_chance, chosen, picture, values_of
 from barlow.report.mistakes import confusions
 from barlow.report.neighbours import agreement
+from barlow.report.pictures import GROUND, Pictures, atlas
 from barlow.report.shown import nearest_of, pca
 from barlow.seals import sealed
 
@@ -161,6 +166,61 @@ def test_features_whose_labels_are_not_those_of_the_evaluation_are_left_out(run:
     results["images"]["test"]["labels"] = "0" * 64
     storage.write_sealed(path, results)
     assert kept(record.read(run), encoder, None) is None
+
+
+class Few:
+    """Images in memory, of which one cannot be read."""
+
+    name, classes, labels = "few", None, None
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+
+    def __len__(self) -> int:
+        return 3
+
+    def read(self, index: int, min_side: int = 0) -> np.ndarray:
+        if index == 1:
+            raise UnreadableImage("damaged")
+        return self.image
+
+    def locate(self, index: int) -> str:
+        return f"few[{index}]"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "white"),
+    [((40, 40, 1), 16, 255), ((40, 60, 3), 16, 255), ((20, 80, 3), (8, 32), 255), ((40, 40, 7), 16, 65535)],
+)
+def test_a_picture_shows_what_the_encoder_gets_whatever_its_bands_bits_and_shape(
+    shape: tuple[int, ...], size: int | tuple[int, int], white: int
+) -> None:
+    image = np.zeros(shape, np.uint8 if white == 255 else np.uint16)
+    image[: shape[0] // 2] = white
+    channels = shape[2]
+    expected = Preprocessing(size, 1.0, "bicubic", (0.5,) * channels, (0.5,) * channels, channels)
+    pictures = Pictures(Few(image), np.arange(3), expected)
+    first, second, _ = pictures.read([0, 1, 2], 32)
+    assert first.shape == (32, 32, 3)
+    assert first.dtype == np.uint8
+    high = 32 if isinstance(size, int) else 8
+    top = (32 - high) // 2
+    assert (first[top + 1, 4:-4] == 255).all(), "the upper half is white"
+    assert (first[top + high - 2, 4:-4] == 0).all(), "the lower half is black"
+    assert (first[:top, :] == GROUND).all(), "beside a view that is not square there is grey"
+    assert (second == GROUND).all(), "as is what cannot be read any more"
+    assert pictures.side(96) == min(shape[:2])
+
+
+def test_an_atlas_has_each_picture_at_its_place() -> None:
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+    pictures = (np.full((16, 16, 3), colour, np.uint8) for colour in colours)
+    whole = atlas("t", pictures, 5, 16, shown=32, quality=90)
+    picture = Image.open(io.BytesIO(base64.b64decode(whole.address.partition(",")[2]))).convert("RGB")
+    assert picture.size == (whole.columns * 16, whole.rows * 16)
+    for part, colour in enumerate(colours):
+        x, y = (int(v) // 2 for v in re.findall(r"-?(\d+)px", whole.place(part)))
+        assert np.abs(np.subtract(picture.getpixel((x + 8, y + 8)), colour)).max() < 16
 
 
 # --- Several runs -----------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ for (const home of document.querySelectorAll(".map")) {
       soon();
     });
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", theme);
+  for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", theme);
   new ResizeObserver(soon).observe(canvas);
   atlas?.addEventListener("load", soon);
   theme();
