@@ -183,6 +183,17 @@ def test_test_images_that_are_others_by_now_are_not_shown(home: Path, tmp_path: 
     assert "are not those any more that were measured" in Read(page_of(run)).words
 
 
+def test_damaged_features_are_left_out_and_the_runs_own_images_shown(run: Path) -> None:
+    for path in (run / "evaluation" / "features").iterdir():
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(bytes(data))
+    told: list[str] = []
+    read = Read(write_report(run, tell=told.append, **SHORT).read_text(encoding="utf-8"))
+    assert "60 of 60 images that the run was trained on" in read.words
+    assert [line for line in told if line.endswith("these features are left out")]
+
+
 def test_a_strangers_run_does_not_show_a_folder_that_it_names(home: Path, run: Path, tmp_path: Path) -> None:
     own = tiny.images(tmp_path / "private", 40, classes=3, seed=9)
     results = storage.read_sealed(run / "evaluation" / "results.json")

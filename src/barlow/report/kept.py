@@ -7,11 +7,13 @@ from typing import Any
 from torch import nn
 
 from barlow.data.labelled import labels_digest
+from barlow.exits import UnusableData
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, read_encoder
 from barlow.probes.features import FeatureSet, content_key, load_features, weights_hash
 from barlow.report.record import Record, table_of, value_of
 from barlow.results import HOME
+from barlow.telling import Say, silent
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def before_training(run: Record, encoder: nn.Module | None) -> tuple[nn.Module |
     return build_encoder(config["name"], **{key: config[key] for key in keys}), "weights drawn at random"
 
 
-def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None) -> Kept | None:
+def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: Say = silent) -> Kept | None:
     """What the newest evaluation has kept of its features; None where that is not whole any more.
 
     Labels are taken as they were kept, if they are those of the evaluation: files of features may be shared by
@@ -53,25 +55,30 @@ def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None) -> Ke
         run: the run.
         encoder: the network that was measured; None where it cannot be built.
         before: the network before training, if it can be had.
+        say: told of features that are damaged.
     """
     report = run.results
     if report is None:
         return None
     name = str(table_of(run.recipe, "encoder").get("name")).removeprefix("custom:")
     of_encoder = f"{name if encoder is None else type(encoder).__name__} {report['encoder_sha256']}"
-    train, test = (_features(run, report, part, of_encoder) for part in ("train", "test"))
+    train, test = (_features(run, report, part, of_encoder, say) for part in ("train", "test"))
     if train is None or test is None:
         return None
     of_before = None if before is None else f"{type(before).__name__} {weights_hash(before)}"
-    other = None if of_before is None else _features(run, report, "test", of_before)
+    other = None if of_before is None else _features(run, report, "test", of_before, say)
     return Kept(report, train, test, other, [str(each) for each in report["classes"]])
 
 
-def _features(run: Record, report: Mapping[str, Any], part: str, encoder: str) -> FeatureSet | None:
+def _features(run: Record, report: Mapping[str, Any], part: str, encoder: str, say: Say) -> FeatureSet | None:
     images = table_of(report, "images", part)
     key = content_key(
         encoder=encoder, source=str(images["fingerprint"]), preprocessing=table_of(report, "preprocessing")
     )
-    found = load_features(run.path / HOME / "features", key, int(value_of(images, "count") or 0))
+    try:
+        found = load_features(run.path / HOME / "features", key, int(value_of(images, "count") or 0))
+    except UnusableData as damage:
+        say(f"{damage}: these features are left out")
+        return None
     digest = images.get("labels")  # results of the first release have none
     return found if found is not None and digest in (None, labels_digest(found.labels)) else None

@@ -83,7 +83,7 @@ def shown(run: Record, most: int, say: Say) -> Shown | str:
     """
     network, why = _encoder(run)
     before, words = before_training(run, network)
-    measured = kept(run, network, before)
+    measured = kept(run, network, before, say)
     if measured is not None:
         return _measured(run, measured, network, words, most)
     if network is None:
