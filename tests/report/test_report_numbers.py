@@ -223,6 +223,20 @@ def test_an_atlas_has_each_picture_at_its_place() -> None:
         assert np.abs(np.subtract(picture.getpixel((x + 8, y + 8)), colour)).max() < 16
 
 
+def test_an_atlas_that_would_be_too_large_keeps_less_of_each_picture() -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (48, 48, 3), np.uint8) for _ in range(30)]
+    free = atlas("m", noise, 30, 48, shown=48, quality=55)
+    assert (free.side, free.columns, free.rows) == (48, 6, 5)
+    less = atlas("m", noise, 30, 48, shown=48, quality=55, most=len(free.address) - 1)
+    assert less.side == 48
+    assert len(less.address) < len(free.address)
+    tiny = atlas("m", noise, 30, 48, shown=48, quality=55, most=8_000)
+    assert (tiny.side, tiny.columns, tiny.rows) == (24, 6, 5) or tiny.side == 16
+    picture = Image.open(io.BytesIO(base64.b64decode(tiny.address.partition(",")[2])))
+    assert picture.size == (6 * tiny.side, 5 * tiny.side)
+
+
 # --- Several runs -----------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """A map of the images: each is a point, and images that the encoder sees alike lie near each other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,8 +60,9 @@ def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
     if shown.pictures is not None:
         side = shown.pictures.side(SIDE)
         whole = atlas("m", shown.pictures.read(range(len(shown)), side), len(shown), side, shown=side, quality=QUALITY)
+        whole = replace(whole, shown=whole.side)
         style, hidden = whole.rule, el("span", class_="m", hidden=True)
-        content |= {"side": side, "columns": whole.columns}
+        content |= {"side": whole.side, "columns": whole.columns}
     words = f"map of {len(shown)} images; the arrow keys go from image to image, plus and minus zoom"
     canvas = el("canvas", tabindex=0, role="application", aria_label=words)
     body = el(

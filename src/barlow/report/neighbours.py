@@ -49,7 +49,7 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
     needed = list(dict.fromkeys([int(q) for q in queries] + [int(i) for s in sets.values() for i in s[queries].flat]))
     side = shown.pictures.side(SIDE)
     pictures = list(shown.pictures.read(needed, side))
-    whole = atlas("t", iter(pictures), len(needed), side, shown=64, quality=QUALITY)
+    whole = atlas("t", pictures, len(needed), side, shown=64, quality=QUALITY)
     part_of = {row: part for part, row in enumerate(needed)}
 
     def picture(row: int, like: int | None = None) -> Markup:

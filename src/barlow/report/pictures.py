@@ -1,7 +1,7 @@
 """Pictures of a run's images, as its encoder gets them: read again, made small, and put into one."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,9 @@ from barlow.size import height_width
 
 GROUND = 128
 """The grey behind pictures that are not square, and of what cannot be read any more."""
+
+MOST_CHARACTERS, LOWER = 5_500_000, (35, 15)
+"""Of a picture that is an address, so that the page has less than 8 MB; and the qualities that are tried for it."""
 
 LEAST = 16
 """Pixels along a side of a picture, however small the images are."""
@@ -113,12 +116,40 @@ class Atlas:
         return el("span", class_=f"{self.name} {self.name}{part}", role="img", aria_label=words, **attributes)
 
 
-def atlas(name: str, pictures: Iterator[np.ndarray], count: int, side: int, *, shown: int, quality: int) -> Atlas:
-    """Puts pictures of one size side by side, row by row."""
+def atlas(
+    name: str,
+    pictures: Iterable[np.ndarray],
+    count: int,
+    side: int,
+    *,
+    shown: int,
+    quality: int,
+    most: int = MOST_CHARACTERS,
+) -> Atlas:
+    """Puts pictures of one size side by side, row by row.
+
+    Args:
+        name: of the class that shows a part.
+        pictures: in their order.
+        count: of them.
+        side: of each, in pixels.
+        shown: on the page.
+        quality: of WebP. Where that gives more than `most` characters, as noise does, less of it is kept, and if need
+            be half of the resolution.
+        most: characters of the address.
+    """
     columns = max(1, math.ceil(math.sqrt(count)))
     rows = max(1, math.ceil(count / columns))
     whole = np.full((rows * side, columns * side, 3), GROUND, np.uint8)
     for i, picture in enumerate(pictures):
         top, left = i // columns * side, i % columns * side
         whole[top : top + side, left : left + side] = picture
-    return Atlas(name, data_address(Image.fromarray(whole), quality), side, columns, rows, shown)
+    image = Image.fromarray(whole)
+    while True:
+        for each in (quality, *(q for q in LOWER if q < quality)):
+            if len(address := data_address(image, each)) <= most:
+                return Atlas(name, address, side, columns, rows, shown)
+        if side <= LEAST:
+            return Atlas(name, address, side, columns, rows, shown)
+        side = max(LEAST, side // 2)
+        image = image.resize((columns * side, rows * side), Image.Resampling.BOX)
