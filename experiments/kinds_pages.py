@@ -1,4 +1,5 @@
-"""Writes docs/objectives.md and docs/methods.md from the docstrings of what they are about (`--check` only compares).
+"""Writes docs/objectives.md and docs/methods.md from docstrings, and the table of diagnostics of docs/reading-a-run.md
+(`--check` only compares).
 
 python experiments/kinds_pages.py
 """
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 
 import yaml
-from generated import ROOT, markdown, write_or_check
+from generated import ROOT, markdown, put_between, write_or_check
+
+from barlow.diagnostics.catalogue import Shape, fitting
 
 PACKAGE, DOCS = ROOT / "src" / "barlow", ROOT / "docs"
 
@@ -108,11 +111,27 @@ def page(folder: str) -> str:
     return "\n\n".join([INTRODUCTIONS[folder].strip(), *sections]) + "\n"
 
 
+SHAPE = Shape(500, 2, 512)
+"""Images, views of each, and width, of which the page shows floors and ceilings."""
+
+
+def diagnostics(text: str) -> str:
+    """The page on runs with the table of all diagnostics in it."""
+    rows = [
+        (f"`{each.name}`", each.what, *(f"{end:.3g}".replace("inf", "–") for end in each.bounds(SHAPE)))
+        for each in fitting(SHAPE)
+    ]
+    ends = [f"{end} for {SHAPE.n} × {SHAPE.d}" for end in ("floor", "ceiling")]
+    begin, end = "<!-- diagnostics: written by experiments/kinds_pages.py -->", "<!-- end of diagnostics -->"
+    return put_between(text, begin, end, markdown(("name", "what", *ends), rows))
+
+
 def main() -> int:
-    return max(
+    pages = [
         write_or_check(__doc__ or "", DOCS / f"{folder}.md", [], lambda text, lines, folder=folder: page(folder))
         for folder in INTRODUCTIONS
-    )
+    ]
+    return max(*pages, write_or_check(__doc__ or "", DOCS / "reading-a-run.md", [], lambda text, _: diagnostics(text)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What is seen of a run from outside, and that looking changes nothing of it."""
 
-import itertools
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from barlow.cli import main
 from barlow.data.fixed_views import FEWEST, FixedViews
 from barlow.data.sources import open_source
 from barlow.diagnostics import diagnose
+from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH, Health
 from barlow.monitor import Budget, cross_correlation, spectrum
 from barlow.pretraining import pretrain
@@ -229,39 +229,46 @@ def test_diagnostics_of_a_line_are_those_of_the_package() -> None:
 
 # --- The word --------------------------------------------------------------------------------------------------------
 
-FINE = {"std": 0.9, "dead": 0.0, "effective_rank": 40.0, "mean_abs_correlation": 0.1}
-POINT = FINE | {"std": 0.01}
-LINE = FINE | {"effective_rank": 1.2}
+
+def line(step: int, *, spread: float = 0.9, difference: float = 1.0) -> dict[str, Any]:
+    return {
+        "step": step,
+        "loss": 1.0,
+        "rate": 0.1,
+        "features": {"std": 0.9},
+        "embeddings": {"std": spread, "effective_rank": 20.0},
+        "views": {"difference": difference, "agreement": 0.5, "chance": 0.0},
+        "moved": 0.01,
+    }
 
 
-def words(*readings: dict[str, float], total: int = 100, first: int = 20) -> list[str]:
-    health = Health(total)
-    steps = itertools.count(first)
-    said = []
-    for reading in readings:
-        health.read(next(steps), {"embeddings": reading}, {"embeddings": (128, 64)})
+def words(*spreads: float, total: int = 100, first: int = 20) -> list[str]:
+    health, said = Health(About(total)), []
+    for number, spread in enumerate(spreads):
+        health.read(line(first + number, spread=spread))
         said.append(health.word)
     return said
 
 
 def test_the_first_tenth_of_a_run_is_its_start_whatever_it_looks_like() -> None:
-    assert words(POINT, LINE, FINE, total=1000) == [STARTING] * 3
+    assert words(0.01, 0.01, 0.01, total=1000) == [STARTING] * 3
 
 
-def test_a_run_that_comes_out_of_its_start_is_healthy_without_an_alarm() -> None:
-    assert words(LINE, LINE, FINE, FINE) == [STARTING, STARTING, HEALTHY, HEALTHY]
+def test_what_no_network_comes_out_of_is_told_at_once() -> None:
+    health = Health(About(1000))
+    assert [health.read(line(step, difference=0.0)) for step in (2, 4, 6)] == [True, False, False]
+    assert str(health).startswith("watch: views identical: ")
 
 
-def test_one_odd_batch_is_no_alarm_and_three_are() -> None:
-    assert words(FINE, LINE, FINE, LINE, LINE, LINE, FINE) == [HEALTHY] * 5 + [WATCH, HEALTHY]
-    assert words(FINE, POINT, POINT, POINT, POINT) == [HEALTHY] * 3 + [COLLAPSED] * 2
+def test_one_odd_batch_is_no_alarm_and_two_are() -> None:
+    assert words(0.9, 0.01, 0.9, 0.01, 0.01, 0.9) == [HEALTHY] * 4 + [COLLAPSED, HEALTHY]
 
 
-def test_a_word_comes_with_its_reason_and_a_change_is_told() -> None:
-    health = Health(100)
-    changed = [health.read(20 + i, {"embeddings": POINT}, {"embeddings": (128, 64)}) for i in range(5)]
-    assert changed == [False, False, True, False, False]
-    assert str(health).startswith("collapsed: embeddings: collapse: all images give nearly the same output (std 0.01")
+def test_a_part_without_gradient_is_not_forgotten() -> None:
+    health = Health(About(100))
+    for step in range(2, 40, 2):
+        health.read(line(step) | ({"without_gradient": ["encoder"]} if step == 2 else {}))
+    assert health.word == WATCH
 
 
 # --- The log ---------------------------------------------------------------------------------------------------------

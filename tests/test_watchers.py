@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.types import Outputs
@@ -16,13 +17,15 @@ from barlow.watchers import LiveLine, MetricsLog
 
 def moment(step: int, total: int, loss: float = 1013.4, wait: float = 0.0) -> Any:
     z = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-    outcome = SimpleNamespace(outputs=Outputs([z, z], [(z, z)]), rate=0.1, gradient_norm=torch.tensor(1.0))
+    outcome = SimpleNamespace(
+        outputs=Outputs([z, z], [(z, z)]), rate=0.1, gradient_norm=torch.tensor(1.0), without_gradient=()
+    )
     return SimpleNamespace(
         step=step,
         total=total,
         images=8,
         outcome=outcome,
-        batch=SimpleNamespace(epoch=0, replaced=[]),
+        batch=SimpleNamespace(epoch=0, replaced=[], rows=SimpleNamespace(views=[])),
         wait_seconds=wait,
         step_seconds=1.0,
         settle=lambda: None,
@@ -33,7 +36,7 @@ def moment(step: int, total: int, loss: float = 1013.4, wait: float = 0.0) -> An
 @pytest.fixture
 def metrics(tmp_path: Any) -> MetricsLog:
     log = StepLog(tmp_path / "metrics.jsonl", print)
-    return MetricsLog(log, 50, lambda line: None, Health(200_000), lambda rows, width, groups: (1074.13, 35.603))
+    return MetricsLog(log, 50, lambda line: None, Health(About(200_000)), lambda rows, width, groups: (1074.13, 35.603))
 
 
 def shown(metrics: MetricsLog | None, *moments: Any) -> list[str]:

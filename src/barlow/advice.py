@@ -15,6 +15,7 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
+from barlow.diagnostics.doctor import FRESH, About, Finding, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
 from barlow.recipe.schema import CUSTOM
@@ -31,9 +32,6 @@ LOSS_SAYS_LITTLE = ("byol", "byol_vicreg", "moco", "moco_v3", "simsiam", "swav")
 
 JUDGED = {"knn": "kNN", "logistic": "logistic"}
 """The probes by which an encoder is judged: one that takes features as they are, and one that weighs them."""
-
-OUTPUTS = ("features", "embeddings")
-"""What a run logs the statistics of (watchers.py)."""
 
 FAMILIES = {"start": "its start", "pixels": "raw pixels", "untrained": "the untrained network"}
 """Families of baselines (probes/report.py), in words."""
@@ -235,9 +233,9 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         ran: the run.
         log: the lines of its metrics.jsonl, oldest first.
     """
-    if (sick := _collapsed(ran, log)) is not None:
-        remedy = f"advice   unless the images are nearly alike: half the rate, --optim.lr_per_256 {ran.rate / 2:.2g}"
-        return [f"reached  a collapse: {sick}", remedy]
+    if (sick := _sick(ran, log)) is not None:
+        rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
+        return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
     if ran.few is not None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
@@ -250,21 +248,10 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
 
 
-def _collapsed(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
-    """What the end of the log shows of a collapse, if it does.
-
-    Given weights may see images of one kind as nearly alike from the start. So in a run from weights it is no collapse
-    unless the run itself took half of what there was.
-    """
-    for name in OUTPUTS:
-        for statistic, words in (("std", "spread"), ("effective_rank", "directions in use")):
-            seen, lows = _logged(log, name, statistic), _logged(log, "healthy", name, statistic, 0)
-            if not (seen and lows):
-                continue
-            end, low = median(seen[-3:]), lows[-1]
-            if end < low and not (ran.from_weights and end > seen[0] / 2):
-                return f"{name}, {words} {end:.3g} (healthy from {low:.3g})"
-    return None
+def _sick(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """What the end of the log shows of an illness, if it does."""
+    told = [line for line in log[:-FRESH] if line.get("without_gradient")]
+    return next(iter(examine([*told, *log[-FRESH:]], About(ran.steps))), None)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from barlow import exits
 from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
+from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
 from barlow.methods._networks import Method
@@ -31,6 +32,9 @@ other. The last batch is filled up with repeated rows."""
 class NonFinite(exits.Diverged):
     """The loss or its gradient is not a number; nothing was updated with it."""
 
+    images: Sequence[int] = ()
+    """Ids of the images whose features are not finite, if that is where it began."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,6 +46,8 @@ class Outcome:
     """Of the global batch."""
     rate: float
     gradient_norm: Tensor
+    without_gradient: Sequence[str] = ()
+    """Parts of the networks that should be trained and got no gradient; looked for in the second step alone."""
 
 
 class Learner:
@@ -144,14 +150,31 @@ class Learner:
         self._share_gradients()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
         self._unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
-        self.settle(leave=self._late)
+        try:
+            self.settle(leave=self._late)
+        except NonFinite as error:
+            raise error if self._late else self._located(error, outputs, batch) from None
+        idle = parts_without_gradient(self.named_parameters()) if batch.step == 1 else ()
         freeze(self.optimizer, progress)
         update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
         if hasattr(self.objective, "after_step"):
             self.objective.after_step()
-        return Outcome(outputs, terms, rate, norm)
+        return Outcome(outputs, terms, rate, norm, idle)
+
+    def _located(self, error: "NonFinite", outputs: Outputs, batch: Batch) -> "NonFinite":
+        """The same error with where it began: images whose features are not finite, or else the layer nearest to the
+        loss whose gradient is not."""
+        bad = ~torch.stack([features.detach().isfinite().all(dim=1) for features in outputs.features]).all(dim=0)
+        if bool(bad.any()):
+            made = NonFinite(f"{error}. The features of {int(bad.sum())} of {len(bad)} images are not finite")
+            made.images = batch.rows.known["ids"].to(bad.device)[bad].tolist()
+            return made
+        layers = [
+            name for name, p in self.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
+        ]
+        return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
     def begin_epoch(self, views: int) -> None:
         """Lets an objective with a `before_epoch` look at all images.

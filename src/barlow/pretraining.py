@@ -21,6 +21,8 @@ from barlow.data.inventory import TooManyUnreadable
 from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.workers import WorkersLost
+from barlow.diagnostics.doctor import About
+from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
 from barlow.finishing import Finishing
@@ -206,12 +208,13 @@ class _Pretraining:
         course = self._course(plan, loader)
         # Before anything is written: an unknown encoder leaves no run behind.
         learner = build_learner(plan, world, loader, self.given, say)
-        start = 0
+        start = 0 if checkpoint is None else checkpoint.step
         if checkpoint is not None:
             learner.load(checkpoint.tensors, checkpoint.state)
-            start = checkpoint.step
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
-        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, Health(total), plan.expected(self.given.objective))
+        expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
+        health = Health(About(total, course.peak))
+        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
         monitor = None
         if world.main and start < total:
             monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)
@@ -230,7 +233,7 @@ class _Pretraining:
         stop = StopIfAsked(self.requests, world, save, run, start, total)
         watchers = self._watchers(plan, log, monitor, save, progress, prepared.source.locate)
         stop.judged_by(self.watch, learner.settle)
-        with explained(plan, run, stop):
+        with explained(plan, run, prepared.source.locate):
             if monitor is not None and start == 0:
                 monitor.look(0)
             self._train(learner, loader, course, watchers, stop)

@@ -18,6 +18,7 @@ from barlow.distributed import World
 from barlow.exits import ASKS, Diverged
 from barlow.learner import NonFinite
 from barlow.plan import Plan
+from barlow.printable import printable
 from barlow.run import Run
 from barlow.size import Size, words
 from barlow.telling import Say, silent
@@ -286,16 +287,24 @@ def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterato
 
 
 @contextlib.contextmanager
-def explained(plan: Plan, run: Run, stop: StopIfAsked) -> Iterator[None]:
-    """What ends training in the middle, with what to do about it."""
+def explained(plan: Plan, run: Run, locate: Callable[[int], str]) -> Iterator[None]:
+    """What ends training in the middle, with what to do about it.
+
+    Args:
+        plan: of the run.
+        run: its folder.
+        locate: where a person finds an image, from its id.
+    """
     try:
         with memory_explained(plan.batch_size, plan.image_size, plan.recipe.encoder.name):
             yield
     except Diverged as error:
         rate = plan.recipe.optim.rate_per_256(plan.batch_size)
         newest = max(checkpoints.folders(run.path))
+        named = [printable(locate(image)) for image in getattr(error, "images", ())]
+        which = f" ({', '.join(named[:3])}{', …' if len(named) > 3 else ''})" if named else ""
         raise NonFinite(
-            f"{error}. The checkpoint of step {newest} is good. To go on from its encoder at a third of the rate: "
-            f"barlow pretrain -c {run.path / 'recipe.yaml'} --init {run.path} --optim.lr_per_256 {rate / 3:.2g} "
+            f"{error}{which}. The checkpoint of step {newest} is good. To go on from its encoder at a third of the "
+            f"rate: barlow pretrain -c {run.path / 'recipe.yaml'} --init {run.path} --optim.lr_per_256 {rate / 3:.2g} "
             "--out ANOTHER_FOLDER"
         ) from error

@@ -9,6 +9,7 @@ from barlow import storage
 from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
+from barlow.diagnostics.evidence import Movement, of_views
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.telling import unfailing
@@ -110,14 +111,18 @@ class MetricsLog:
     say: Callable[[str], None]
     health: Health
     expected: Expected = lambda rows, width, groups: (None, None)
+    movement: Movement | None = None
     started: float = field(default_factory=time.monotonic)
     latest: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, float | None] = field(default_factory=dict)
     """What is expected of the loss; known from the first step on."""
     _speed: Throughput = field(default_factory=Throughput)
+    _idle: list[str] = field(default_factory=list)
+    """Parts without gradient, until a line has told them."""
 
     def __call__(self, moment: Moment) -> None:
         self._speed.add(moment)
+        self._idle += moment.outcome.without_gradient
         if not self.reference:
             groups = moment.outcome.outputs.groups
             unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
@@ -129,8 +134,6 @@ class MetricsLog:
         terms = moment.terms()
         judged = moment.outcome.outputs.compared()
         states = {name: embedding_statistics(z) for name, z in judged.items()}
-        if self.health.read(moment.step, states, {name: tuple(z.shape) for name, z in judged.items()}):
-            self.say(f"step {moment.step}: {self.health}")
         self.latest = {
             "step": moment.step,
             "epoch": moment.batch.epoch,
@@ -144,11 +147,15 @@ class MetricsLog:
             "seconds": round(time.monotonic() - self.started, 2),
             "replaced": len(moment.batch.replaced),
             **states,
+            "views": of_views(moment.batch.rows.views, moment.outcome.outputs.groups[0]),
+            "moved": None if self.movement is None else self.movement.read(),
+            **({"without_gradient": self._idle} if self._idle else {}),
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
-            "state": self.health.word,
-            "why": self.health.why,
         }
-        self.log.append(self.latest)
+        self._idle = []
+        if self.health.read(self.latest):
+            self.say(f"step {moment.step}: {self.health}")
+        self.log.append({**self.latest, "state": self.health.word, "why": self.health.why})
 
 
 @dataclass

@@ -171,13 +171,13 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
     ),
     Diagnostic(
         "mean_abs_correlation",
-        "mean |correlation| of two features",
+        "mean absolute correlation of two features",
         lambda sample: sample.correlations[0],
         lambda shape: (_mean_square_correlation(shape), 1.0),
     ),
     Diagnostic(
         "max_abs_correlation",
-        "largest |correlation| of two features",
+        "largest absolute correlation of two features",
         lambda sample: sample.correlations[1],
         lambda shape: (_mean_square_correlation(shape) ** 0.5, 1.0),
     ),

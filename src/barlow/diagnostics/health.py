@@ -1,62 +1,49 @@
-"""One word on how a run is doing, from the statistics of its batches, and when that word changes."""
+"""One word on how a run is doing, from what the doctor finds in its log, and when that word changes."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from barlow.diagnostics.collapse import concerns
+from barlow.diagnostics.doctor import CAUSES, FRESH, About, Finding, examine
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
 START = 0.1
-"""The share of a run that is its start: networks come out of a random state there, and look ill on the way."""
-
-IN_A_ROW = 3
-"""So many readings must show the same before it is said: one batch is one draw."""
+"""The share of a run that is its start: networks come out of a random state there, and look ill on the way. What no
+network comes out of, views that are identical or parts without gradient, is told at once all the same."""
 
 
 @dataclass
 class Health:
-    """Reads the statistics of one batch after the other.
+    """Reads one line of a log after the other.
 
     Args:
-        total: steps of the run.
+        about: the run. What the doctor says of its facts alone is no matter of health.
     """
 
-    total: int
+    about: About
     word: str = STARTING
     why: str | None = None
-    """What is wrong, in the words of the last reading that showed it."""
-    _seen: Counter[str] = field(default_factory=Counter)
-    """How many readings in a row have shown each concern."""
+    """What is wrong."""
+    _lines: list[Mapping[str, Any]] = field(default_factory=list)
+    """The newest, and those that told of a part without gradient."""
 
     def __str__(self) -> str:
         return self.word + ("" if self.why is None else f": {self.why}")
 
-    def read(
-        self, step: int, statistics: Mapping[str, Mapping[str, float]], shapes: Mapping[str, tuple[int, ...]]
-    ) -> bool:
-        """Takes the statistics of a batch's features, and of its embeddings; returns whether the word has changed.
-
-        Args:
-            step: updates done.
-            statistics: by name of the output, what `embedding_statistics` returned.
-            shapes: by the same name, rows and width.
-        """
-        now = {
-            f"{name}, {line.partition(':')[0]}": f"{name}: {line}"
-            for name, found in statistics.items()
-            for line in concerns(found, *shapes[name][:2])
-        }
-        self._seen = Counter({kind: self._seen[kind] + 1 for kind in now})
-        lasting = [line for kind, line in now.items() if self._seen[kind] >= IN_A_ROW]
+    def read(self, line: Mapping[str, Any]) -> bool:
+        """Takes a line of metrics.jsonl; returns whether the word has changed."""
+        kept = [each for each in self._lines[:-FRESH] if each.get("without_gradient")]
+        self._lines = [*kept, *self._lines[-FRESH:], line]
+        started = line["step"] >= START * self.about.total
+        found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
         before = self.word
-        if step < START * self.total:
-            self.word, self.why = STARTING, None
-        elif not lasting:
-            waits = before == STARTING and bool(now)  # it may be about to come out of its start
-            self.word, self.why = (STARTING if waits else HEALTHY), None
+        if found:
+            self.word, self.why = _word(found[0]), str(found[0])
         else:
-            collapse = [line for line in lasting if ": collapse:" in line]
-            self.word, self.why = (COLLAPSED, collapse[0]) if collapse else (WATCH, lasting[0])
+            self.word, self.why = (HEALTHY if started else STARTING), None
         return self.word != before
+
+
+def _word(finding: Finding) -> str:
+    return COLLAPSED if finding.name.endswith("collapse") else WATCH

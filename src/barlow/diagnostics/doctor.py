@@ -1,0 +1,254 @@
+"""Names what is wrong with a run, with the evidence and the one setting to change.
+
+All that is read are the lines of metrics.jsonl and a few facts about the run. So the same doctor speaks while a run
+trains, in its advice, and in a report made a year later. The thresholds come from runs that were made ill on purpose
+and runs that were well (experiments/doctor.py, results/doctor.jsonl).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Line = Mapping[str, Any]
+
+FRESH = 2
+"""Lines at the end of a log that are looked at: what only one of them shows is the draw of a batch."""
+
+SAME_VIEWS = 1e-3
+"""Two views whose pixels differ by less are one: a single flip or crop differs by a hundred times as much."""
+
+STILL = 1e-7
+"""Weights that have moved by less between two lines do not learn; float32 rounds at 6e-8."""
+
+LEAP = 0.05
+"""Share of their length by which weights move in one step, from which on they leap: what they had learned is gone."""
+
+ONE_POINT, POINT_OF_FEATURES = 0.1, 0.05
+"""Spread of embeddings, and of features, below which all images are one."""
+
+FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
+"""Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
+
+ABOVE_CHANCE = 0.03
+"""Agreement of two views of an image, less that of different images, below which the two have nothing in common."""
+
+WORSE_THAN_UNRELATED = 1.5
+"""A loss beyond so many times that of unrelated views has been driven there."""
+
+COPIES = 0.2
+"""Share of copies among the images that is worth a word."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the doctor knows of a run beside its log."""
+
+    total: int
+    """Steps of the run."""
+    peak: float = 0.0
+    """The highest rate of its schedule."""
+    images: int | None = None
+    width: int | None = None
+    """Of the embeddings."""
+    epochs: float | None = None
+    copies: float | None = None
+    """Share of the images that are copies of others."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong."""
+
+    name: str
+    evidence: str
+    advice: str
+    """The one setting to change."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.evidence}; {self.advice}"
+
+
+def examine(lines: Sequence[Line], about: About) -> list[Finding]:
+    """What is wrong with a run, the cause before its consequences; empty where all is well, or nothing can be said yet.
+
+    Args:
+        lines: of metrics.jsonl, oldest first.
+        about: the run.
+    """
+    found = [finding for sign in SIGNS if (finding := sign(lines, about)) is not None]
+    causes = [each for each in found if each.name in CAUSES]
+    return causes or found
+
+
+def _last(lines: Sequence[Line], *keys: str) -> list[float]:
+    """The numbers under some keys in the newest lines, as far as they have them."""
+    return list(_numbers(lines[-FRESH:], keys))
+
+
+def _numbers(lines: Sequence[Line], keys: Sequence[str]) -> Iterator[float]:
+    for line in lines:
+        value: Any = line
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, int | float):
+            yield float(value)
+
+
+def _identical_views(lines: Sequence[Line], about: About) -> Finding | None:
+    seen = _last(lines, "views", "difference")
+    if not seen or max(seen) >= SAME_VIEWS:
+        return None
+    return Finding(
+        "views identical",
+        f"the two views of an image differ by {max(seen):.2g} (normalised pixels)",
+        "give the recipe's views ops that draw: random_resized_crop with a scale below 1, colour jitter",
+    )
+
+
+def _no_gradient(lines: Sequence[Line], about: About) -> Finding | None:
+    for line in lines:
+        if idle := line.get("without_gradient"):
+            parts = ", ".join(map(str, idle))
+            return Finding(
+                "no gradient",
+                f"{parts} got no gradient at step {line['step']}",
+                "look for a detach(), a no_grad() or requires_grad = False before it, or take it out of the method",
+            )
+    return None
+
+
+def _nothing_moves(lines: Sequence[Line], about: About) -> Finding | None:
+    # At both ends of a schedule the rate may be next to nothing on purpose.
+    lines = [line for line in lines if line.get("rate", 0.0) >= 0.01 * about.peak]
+    moved, rates = _last(lines, "moved"), _last(lines, "rate")
+    if len(moved) < FRESH or max(moved) >= STILL:
+        return None
+    rate = max(rates, default=0.0)
+    return Finding(
+        "rate too low",
+        f"weights moved by {max(moved):.2g} of their length between two lines, at a rate of {rate:.2g}",
+        "raise --optim.lr_per_256",
+    )
+
+
+def _collapse(lines: Sequence[Line], about: About) -> Finding | None:
+    spread, of_features = _last(lines, "embeddings", "std"), _last(lines, "features", "std")
+    if len(of_features) == FRESH and max(of_features) < POINT_OF_FEATURES:
+        return Finding(
+            "constant collapse",
+            f"all images have nearly the same features (spread {max(of_features):.2g})",
+            "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
+        )
+    if len(spread) == FRESH and max(spread) < ONE_POINT:
+        healthy = f", while features spread by {min(of_features):.2g}" if of_features else ""
+        return Finding(
+            "head-only collapse",
+            f"all images have nearly the same embedding (spread {max(spread):.2g}){healthy}",
+            "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
+        )
+    directions = _last(lines, "embeddings", "effective_rank")
+    if len(directions) == FRESH and max(directions) < FEW_DIRECTIONS and _possible(lines) >= OF_DIRECTIONS:
+        return Finding(
+            "dimensional collapse",
+            f"embeddings use {max(directions):.1f} directions",
+            "give the term that decorrelates more weight, or lower --optim.lr_per_256",
+        )
+    return None
+
+
+def _possible(lines: Sequence[Line]) -> float:
+    """Directions that embeddings of so many rows and so many features can have at all."""
+    range_of = lines[-1].get("healthy", {}).get("embeddings", {}).get("effective_rank", (0.0, math.inf))
+    return float(range_of[1])
+
+
+def _leaps(lines: Sequence[Line], about: About) -> Finding | None:
+    before = 0
+    for line in lines:
+        steps, before = line["step"] - before, line["step"]
+        moved = line.get("moved")
+        if isinstance(moved, int | float) and steps > 0 and moved / steps > LEAP:
+            at = f"at a rate of {line.get('rate', 0.0):.2g}"
+            evidence = f"weights moved by {moved / steps:.2g} of their length in a step, {at}"
+            return Finding("rate too high", evidence, "a tenth of --optim.lr_per_256")
+    return None
+
+
+def _too_high(lines: Sequence[Line], about: About) -> Finding | None:
+    losses, unrelated = _last(lines, "loss"), _last(lines, "reference", "unrelated")
+    if len(losses) < FRESH or not unrelated or unrelated[-1] <= 0:
+        return None
+    if min(losses) < WORSE_THAN_UNRELATED * unrelated[-1]:
+        return None
+    return Finding(
+        "rate too high",
+        f"the loss is {median(losses):.4g}, and views that have nothing in common have {unrelated[-1]:.4g}",
+        "a third of --optim.lr_per_256",
+    )
+
+
+def _at_chance(lines: Sequence[Line], about: About) -> Finding | None:
+    agreement, chance = _last(lines, "views", "agreement"), _last(lines, "views", "chance")
+    if len(agreement) < FRESH or lines[-1]["step"] < 0.1 * about.total:
+        return None
+    above = max(a - c for a, c in zip(agreement, chance, strict=True))
+    if above >= ABOVE_CHANCE:
+        return None
+    return Finding(
+        "views too strong, or of different images",
+        f"two views of one image agree no more than views of two images do (cosine {median(agreement):.2f}, "
+        f"and {median(chance):.2f})",
+        "weaken the views (a larger scale of random_resized_crop), and look at views.png: is each row one image?",
+    )
+
+
+def _copies(lines: Sequence[Line], about: About) -> Finding | None:
+    if about.copies is None or about.copies < COPIES:
+        return None
+    return Finding(
+        "duplicates",
+        f"{about.copies:.0%} of the images are copies of others",
+        "remove them: they count as many times as they are there",
+    )
+
+
+def _few_images(lines: Sequence[Line], about: About) -> Finding | None:
+    if about.images is None or about.width is None or about.images >= about.width:
+        return None
+    return Finding(
+        "too few images for the width",
+        f"{about.images:,} images, and embeddings of {about.width:,} features",
+        "a narrower projector: --method.projector.widths",
+    )
+
+
+def _few_epochs(lines: Sequence[Line], about: About) -> Finding | None:
+    if about.epochs is None or about.epochs >= 3:
+        return None
+    return Finding(
+        "too few epochs",
+        f"each image is seen {about.epochs:.1f} times",
+        "more --minutes, or --init with weights that exist",
+    )
+
+
+Sign = Callable[[Sequence[Line], About], Finding | None]
+
+SIGNS: tuple[Sign, ...] = (
+    _identical_views,
+    _no_gradient,
+    _nothing_moves,
+    _leaps,
+    _too_high,
+    _collapse,
+    _at_chance,
+    _copies,
+    _few_images,
+    _few_epochs,
+)
+"""In the order in which they are told."""
+
+CAUSES = ("views identical", "no gradient", "rate too low", "rate too high")
+"""What explains whatever else is seen."""

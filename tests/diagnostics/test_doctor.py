@@ -1,0 +1,214 @@
+"""Runs that are made ill in one way each are told so by its name, with the setting to change; healthy ones are not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from barlow import exits
+from barlow.diagnostics.doctor import FRESH, About, Finding, examine
+from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
+from barlow.exits import Diverged
+from barlow.pretraining import pretrain
+from barlow.run import Run
+from barlow.views.pipeline import ViewPipeline
+
+FINE: dict[str, Any] = {
+    "loss": 400.0,
+    "rate": 0.003,
+    "reference": {"unrelated": 1074.0, "floor": 35.0},
+    "features": {"std": 0.8, "effective_rank": 60.0},
+    "embeddings": {"std": 0.9, "effective_rank": 40.0},
+    "views": {"difference": 1.1, "agreement": 0.6, "chance": 0.0},
+    "moved": 0.01,
+}
+
+
+def log(*, count: int = 5, **changes: Any) -> list[dict[str, Any]]:
+    """Lines that are fine but for some changes, each at a dotted key."""
+    line: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in FINE.items()}
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            line[section][name] = value
+        else:
+            line[section] = value
+    return [{**line, "step": 50 * (i + 1)} for i in range(count)]
+
+
+def names(lines: list[dict[str, Any]], **about: Any) -> list[str]:
+    return [finding.name for finding in examine(lines, About(**({"total": 250} | about)))]
+
+
+ILL: dict[str, dict[str, Any]] = {
+    "views identical": {"views__difference": 0.0, "views__agreement": 1.0},
+    "no gradient": {"without_gradient": ["projector"]},
+    "rate too low": {"moved": 1e-9},
+    "rate too high": {"loss": 9_000.0},
+    "constant collapse": {"features__std": 0.001, "embeddings__std": 0.001},
+    "head-only collapse": {"embeddings__std": 0.001},
+    "dimensional collapse": {"embeddings__effective_rank": 1.1},
+    "views too strong, or of different images": {"views__agreement": 0.01},
+}
+
+
+def test_a_run_that_is_fine_has_no_finding() -> None:
+    assert names(log()) == []
+    assert examine([], About(total=10)) == []
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_each_illness_is_named_with_evidence_and_one_setting(name: str) -> None:
+    (finding,) = examine(log(**ILL[name]), About(total=250))
+    assert finding.name == name
+    assert finding.evidence
+    assert finding.advice
+    assert str(finding).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("name", set(ILL) - {"no gradient"})
+def test_what_only_one_line_shows_is_no_finding(name: str) -> None:
+    assert names([*log(count=FRESH), *log(count=1, **ILL[name])]) == []
+
+
+def test_a_cause_is_told_without_its_consequences() -> None:
+    assert names(log(moved=0.0, embeddings__std=0.001, features__std=0.001)) == ["rate too low"]
+    assert names(log(views__difference=0.0, embeddings__std=0.001)) == ["views identical"]
+
+
+def test_the_facts_of_a_run_are_findings_too() -> None:
+    found = names(log(), images=200, width=1024, epochs=1.2, copies=0.5)
+    assert found == ["duplicates", "too few images for the width", "too few epochs"]
+
+
+def test_nothing_is_said_of_chance_in_the_first_tenth() -> None:
+    assert names(log(views__agreement=0.0), total=10_000) == []
+
+
+def test_weights_that_stand_still_where_the_schedule_wants_it_are_fine() -> None:
+    assert names(log(moved=0.0, rate=1e-6), peak=0.003) == []
+    assert names(log(moved=0.0, rate=1e-4), peak=0.003) == ["rate too low"]
+
+
+def test_two_features_that_use_two_directions_are_fine() -> None:
+    narrow = {"healthy": {"embeddings": {"effective_rank": [1.5, 2.0]}}}
+    assert names([line | narrow for line in log(embeddings__effective_rank=1.9)]) == []
+
+
+def test_lines_of_an_older_log_are_read_as_far_as_they_go() -> None:
+    lines = [{"step": 50 * i, "loss": 3.0, "features": {"std": None}} for i in range(1, 6)]
+    assert names(lines) == []
+
+
+# --- The evidence ----------------------------------------------------------------------------------------------------
+
+
+def test_agreement_is_the_cosine_of_two_views_beside_that_of_two_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, other = (7 + torch.randn(400, 64, generator=generator) for _ in range(2))
+    views = [torch.randn(4, 3, 5, 5, generator=generator) for _ in range(2)]
+    found = of_views(views, (a, a))
+    assert found["agreement"] == pytest.approx(1, abs=1e-5)
+    assert found["chance"] == pytest.approx(0, abs=0.02)
+    assert found["difference"] == pytest.approx(float((views[0] - views[1]).square().mean().sqrt()))
+    assert of_views(views, (a, other))["agreement"] == pytest.approx(0, abs=0.02)
+    assert of_views([views[0], views[0]], (a,)) == {"difference": 0.0}
+    assert of_views([views[0], views[0][..., :3]], (a,)) == {}
+
+
+def test_a_part_is_without_gradient_if_all_of_it_is() -> None:
+    network = nn.ModuleDict({"encoder": nn.Linear(2, 2), "projector": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    x = network["encoder"](torch.ones(1, 2))
+    (network["projector"](x.detach()).sum() + 0 * network["head"](x).sum()).backward()
+    assert parts_without_gradient(network.named_parameters()) == ["encoder", "head"]
+
+
+def test_movement_is_relative() -> None:
+    layer = nn.Linear(3, 3)
+    movement = Movement(list(layer.parameters()))
+    with torch.no_grad():
+        layer.weight.mul_(1.1)
+        layer.bias.add_(100)
+    assert movement.read() == pytest.approx(0.1, rel=1e-4)
+    assert movement.read() == 0
+
+
+# --- Runs ------------------------------------------------------------------------------------------------------------
+
+
+class Detached(nn.Module):
+    """Its projector learns; it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 16 * 16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.flatten(1)).detach()
+        return y
+
+
+class Poisoned(nn.Module):
+    """The features of images whose first pixel is bright are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 16 * 16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f: Tensor = self.layer(x.flatten(1))
+        return torch.where(x[:, :1, 0, 0] > 1.2, torch.nan, f)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("photos"), 64)
+
+
+def found_in(run: Path, photos: Path, *, steps: int = 40, **given: Any) -> list[Finding]:
+    overrides = tiny.SMALL | {"train.steps": steps, "train.log_steps": 2} | given.pop("overrides", {})
+    pretrain(photos, run, recipe="small_barlow_twins", overrides=overrides, progress=False, **given)
+    return examine(Run(run).metrics(), About(total=steps))
+
+
+def test_a_run_whose_encoder_gets_no_gradient_is_told_so(photos: Path, tmp_path: Path) -> None:
+    (finding,) = found_in(tmp_path / "run", photos, encoder=Detached(), steps=6)
+    assert finding.evidence == "encoder got no gradient at step 2"
+
+
+def test_a_run_at_no_rate_is_told_so(photos: Path, tmp_path: Path) -> None:
+    (finding,) = found_in(tmp_path / "run", photos, overrides={"optim.lr_per_256": 1e-15, "optim.weight_decay": 0.0})
+    assert finding.name == "rate too low"
+
+
+def test_a_run_on_one_view_twice_is_told_so(photos: Path, tmp_path: Path) -> None:
+    crop = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ratio": [1.0, 1.0], "size": "auto"}
+    (finding,) = found_in(tmp_path / "run", photos, overrides={"views": [[crop], [crop]]})
+    assert finding.name == "views identical"
+
+
+def test_a_run_on_pairs_of_different_images_is_told_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ViewPipeline.from_memory
+
+    def mismatched(self: ViewPipeline, *given: Any) -> list[Tensor]:
+        first, second = made(self, *given)
+        return [first, second.roll(1, 0)]
+
+    monkeypatch.setattr(ViewPipeline, "from_memory", mismatched)
+    found = found_in(tmp_path / "run", photos, overrides={"data.executor": "in_memory"})
+    assert "views too strong, or of different images" in [finding.name for finding in found]
+
+
+def test_a_run_that_is_well_is_told_nothing(photos: Path, tmp_path: Path) -> None:
+    assert found_in(tmp_path / "run", photos) == []
+
+
+def test_images_whose_features_are_not_finite_are_named(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"features of \d+ of 16 images are not finite \(.*\.png") as caught:
+        found_in(tmp_path / "run", photos, encoder=Poisoned())
+    assert exits.code_of(caught.value) == exits.DIVERGED
