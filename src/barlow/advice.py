@@ -233,7 +233,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         ran: the run.
         log: the lines of its metrics.jsonl, oldest first.
     """
-    if (sick := _sick(ran, log)) is not None:
+    if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
     if ran.few is not None:
@@ -248,7 +248,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
 
 
-def _sick(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
+def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
     told = [line for line in log[:-FRESH] if line.get("without_gradient")]
     return next(iter(examine([*told, *log[-FRESH:]], About(ran.steps))), None)

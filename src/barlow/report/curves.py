@@ -33,6 +33,8 @@ def part(record: Record) -> Part:
     monitored = [(name, list(_of_monitor(record, name))) for name in OUTPUTS]
     scores = list(_scores(record))
     blocks, drawn = [], []
+    if views := _of_views(record):
+        logged.append(("views", views))
     for name, several in logged:
         if several:
             blocks += [el("h3", f"{name.capitalize()}, one training batch"), charts.grid(several)]
@@ -67,6 +69,14 @@ def _of_batches(record: Record, output: str) -> Iterator[Chart]:
         low, high = (value_of(record.log[-1], "healthy", output, statistic, end) for end in (0, 1))
         band = None if low is None or high is None else (low, high)
         yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0)
+
+
+def _of_views(record: Record) -> list[Chart]:
+    """How alike the embeddings of two views are, of one image and of two."""
+    pairs = {"of one image": "agreement", "of two images": "chance"}
+    lines = [Line(words, record.curve("views", key), colour) for colour, (words, key) in enumerate(pairs.items())]
+    found = Chart("views-agreement", "cosine of two views' embeddings", lines)
+    return [found] if found.drawn else []
 
 
 def _of_monitor(record: Record, output: str) -> Iterator[Chart]:

@@ -41,6 +41,12 @@ def part(record: Record) -> Part:
     drawn += [
         Chart("rate", "learning rate", [Line("rate", record.curve("rate"), 7)], y_from=0.0),
         Chart("gradient", "norm of the gradient", [Line("norm", record.curve("gradient_norm"), 7)]),
+        Chart(
+            "moved",
+            "how far weights moved",
+            [Line("moved", record.curve("moved"), 7)],
+            about="since the line before, over their length",
+        ),
     ]
     drawn = [chart for chart in drawn if chart.drawn]
     shown = {"loss": loss} | (terms if len(terms) > 1 else {})

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from barlow.advice import after_evaluation_of, after_training
+from barlow.advice import after_evaluation_of, after_training, illness
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
 from barlow.report.charts import number
@@ -31,16 +31,22 @@ def state_of(record: Record) -> tuple[str, str] | None:
 
 def lines_of(record: Record) -> list[tuple[str, str]]:
     """What is said after training and after an evaluation: a word, and the rest."""
-    said: list[str] = []
-    done, total = record.steps
-    if (ran := record.ran) is not None and record.log:
-        said += after_training(ran, record.log)
-        if done < total and not said[0].startswith("reached  a collapse"):
-            said = []  # what a run has reached, it says at its end
+    said = _after_training(record)
     if record.results is not None:
-        said += after_evaluation_of(ran, rows_of(record.results))
+        said += after_evaluation_of(record.ran, rows_of(record.results))
     split = [line.partition(" ") for line in dict.fromkeys(said)]
     return [(word, rest.strip()) for word, _, rest in split]
+
+
+def _after_training(record: Record) -> list[str]:
+    """What a run has reached, at its end; that it is ill, at once."""
+    (done, total), ran = record.steps, record.ran
+    if ran is None or not record.log:
+        return []
+    try:
+        return after_training(ran, record.log) if done >= total or illness(ran, record.log) else []
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return ["note metrics.jsonl is not of the form that this version of barlow writes, so it gets no advice"]
 
 
 def verdict(record: Record) -> Part:
@@ -64,16 +70,17 @@ def verdict(record: Record) -> Part:
         )
     if (state := state_of(record)) is not None:
         rows.append(("state", el("span", f"{state[0]}: {state[1]}", class_=f"state {state[0]}")))
-    rows += [(word, _said(word, rest)) for word, rest in lines_of(record)]
+    rows += [(word, _said(record, word, rest)) for word, rest in lines_of(record)]
     if record.results is None:
         rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
     rows += [("note", line) for line in record.notes]
     return Part("verdict", "Verdict", pairs(rows))
 
 
-def _said(word: str, rest: str) -> object:
+def _said(record: Record, word: str, rest: str) -> object:
     """A line, in the colour of what it means where that is bad."""
-    return el("span", rest, class_="state collapsed") if word == "reached" and rest.startswith("a collapse") else rest
+    ill = word == "reached" and record.ran is not None and illness(record.ran, record.log) is not None
+    return el("span", rest, class_="state collapsed") if ill else rest
 
 
 def recipe(record: Record) -> Part:
