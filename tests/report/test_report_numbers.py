@@ -150,6 +150,7 @@ def test_mistakes_are_those_of_the_evaluation(home: Path) -> None:
     run = record.read(home / "run")
     found = kept(run, load_encoder(home / "run"), None)
     assert found is not None
+    assert found.train is not None
     assert run.results is not None
     predicted = WeightedKNN().predict(found.train, found.test.features)
     counts = confusions(found.test.labels, predicted.predictions, len(found.classes))

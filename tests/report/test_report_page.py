@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import tiny
+import yaml
 from strange_names import HOSTILE, LONG
 from torch import nn
 
 from barlow import cli, storage
 from barlow.pretraining import pretrain
+from barlow.recipe.changes import override
 from barlow.report import write_report
-from barlow.run import Run
+from barlow.run import Run, load_recipe_text
 from barlow.seals import sealed
 
 SHORT = {"map": "pca"}
@@ -307,6 +309,38 @@ def test_of_a_run_without_a_monitor_the_networks_are_looked_at_now(run: Path) ->
         f"cross-correlation at step {step}" for step in (0, 12)
     ]
     assert not (run / "monitor.jsonl").exists(), "nothing is written but the report"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"encoder.init": "timm:resnet18.a1_in1k"},
+            "the weights that it started from (timm:resnet18.a1_in1k) are not in",
+        ),
+        ({"method.projector.widths": [40_000, 40_000]}, "heads of 1,600,000,000 weights"),
+        ({"data.sources": ["cifar10"]}, "takes images of cifar10, which is not here"),
+    ],
+)
+def test_a_strangers_recipe_fetches_nothing_and_takes_no_memory(
+    run: Path, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("barlow.report.snapshots.build_learner", lambda *_, **__: pytest.fail("nothing is built"))
+    recipe = override(load_recipe_text(run / "recipe.yaml"), changes)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (run / "run.json").unlink()
+    assert said in Read(page_of(run)).words
+
+
+def test_an_objective_given_in_python_is_not_needed(home: Path, tmp_path: Path) -> None:
+    class Own:
+        def __call__(self, *z: Any) -> dict[str, Any]:
+            return {"distance": (z[0] - z[1]).square().mean()}
+
+    out = pretrain(
+        home / "train", tmp_path / "own", objective=Own(), overrides=tiny.SMALL | {"train.steps": 2}, progress=False
+    ).run_folder
+    assert [a for a in Read(page_of(out)).of("img") if str(a["alt"]).startswith("cross-correlation at step 2")]
 
 
 def test_what_the_monitor_kept_is_shown_and_nothing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

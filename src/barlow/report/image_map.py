@@ -24,6 +24,8 @@ KINDS = ("pca", "tsne")
 WORDS = {"tsne": "t-SNE", "pca": "PCA"}
 SIDE, QUALITY = 48, 55
 NEAR = 6
+MOST_KEYS = 60
+"""Of more classes the map has no legend."""
 LONGEST = 100
 """Characters of a name that the map keeps."""
 
@@ -116,6 +118,8 @@ def _legend(shown: Shown) -> Markup | None:
     if shown.labels is None:
         return None
     counts = np.bincount(shown.labels, minlength=len(shown.classes))
+    if (there := int((counts > 0).sum())) > MOST_KEYS:
+        return note(f"{there} classes share {COLOURS} colours; an image's own is told where it is pointed at.")
     keys = [
         el(
             "button",

@@ -15,13 +15,18 @@ from barlow.report.record import Record, table_of, value_of
 from barlow.results import HOME
 from barlow.telling import Say, silent
 
+MOST_PRODUCTS = 2e12
+"""Of comparing every test image with every training image: half a minute of one core. ImageNet's are sixty times as
+many, and its features ten gigabytes."""
+
 
 @dataclass(frozen=True)
 class Kept:
     """The features that the newest evaluation was made of."""
 
     report: dict[str, Any]
-    train: FeatureSet
+    train: FeatureSet | None
+    """None where so many images are too many to be searched for a report."""
     test: FeatureSet
     before: FeatureSet | None
     """Of the test images, from the network before training."""
@@ -62,9 +67,13 @@ def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: 
         return None
     name = str(table_of(run.recipe, "encoder").get("name")).removeprefix("custom:")
     of_encoder = f"{name if encoder is None else type(encoder).__name__} {report['encoder_sha256']}"
-    train, test = (_features(run, report, part, of_encoder, say) for part in ("train", "test"))
-    if train is None or test is None:
+    if (test := _features(run, report, "test", of_encoder, say)) is None:
         return None
+    train = None
+    if len(test) * (value_of(report, "images", "train", "count") or 0) * test.features.shape[1] <= MOST_PRODUCTS:
+        train = _features(run, report, "train", of_encoder, say)
+        if train is None:
+            return None
     of_before = None if before is None else f"{type(before).__name__} {weights_hash(before)}"
     other = None if of_before is None else _features(run, report, "test", of_before, say)
     return Kept(report, train, test, other, [str(each) for each in report["classes"]])

@@ -45,6 +45,9 @@ def made(measured: Kept | None, shown: Shown | None, names: Sequence[str], evalu
     if measured is None:
         words = f"No evaluation has kept its features. This gives one: {evaluate}"
         return Pictured(missing(NAME, TITLE, words))
+    if measured.train is None:
+        words = "There are too many images to be searched for a report; the evaluation has the scores."
+        return Pictured(missing(NAME, TITLE, words))
     predicted = WeightedKNN().predict(measured.train, measured.test.features)
     labels = measured.test.labels
     if predicted.classes is None:

@@ -6,6 +6,7 @@ import io
 from PIL import Image
 
 from barlow import storage
+from barlow.data.decoding import decode
 from barlow.report.markup import el, join
 from barlow.report.part import Part, missing
 from barlow.report.record import Record
@@ -14,25 +15,23 @@ HOW = (
     "One row for each of a few images: the original on the left, then draws of each view. Two views of a row should "
     "still show the same thing to you; if they do not, the network cannot learn that they do."
 )
-MOST_PIXELS = 30_000_000
-"""Of the sheet, which is some three million."""
+MOST_PIXELS, MOST_BYTES = 30_000_000, 2**26
+"""Of the sheet, which is some three million pixels and a few megabytes."""
 
 
 def part(record: Record) -> Part:
     """The sheet of views."""
     path = record.path / "views.png"
     try:
-        content = storage.read_bytes(path)
+        size = path.stat().st_size
+        content = storage.read_bytes(path) if size <= MOST_BYTES else b""
     except FileNotFoundError:
         return missing(
             "views", "Views", "views.png, the sheet of augmented views that a run draws at its start, is missing."
         )
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-        if opened.width * opened.height > MOST_PIXELS:
-            return missing(
-                "views", "Views", f"views.png has {opened.width} × {opened.height} pixels: it is no sheet of views."
-            )
-        sheet = opened.convert("RGB")
+    if not content:
+        return missing("views", "Views", f"views.png has {size:,} bytes: it is no sheet of views.")
+    sheet = Image.fromarray(decode(content, channels=3, max_pixels=MOST_PIXELS))
     address = data_address(sheet, quality=82)
     picture = el("img", src=address, alt="originals and their augmented views", width=sheet.width, height=sheet.height)
     return Part("views", "Views", join([el("div", picture, class_="scroll sheet")]), HOW, {"views.png": content})
