@@ -167,3 +167,25 @@ def test_it_is_whole_without_its_script(browser: Any, address: str) -> None:
     assert opened.page.locator("#neighbours .t").first.is_visible()
     assert opened.page.locator("#evaluation table").first.is_visible()
     opened.context.close()
+
+
+def test_zoomed_in_a_drag_moves_the_map(browser: Any, address: str) -> None:
+    opened = Opened(browser, address, DESKTOP)
+    canvas = opened.page.locator(".map canvas")
+    canvas.scroll_into_view_if_needed()
+    for _ in range(2):
+        opened.page.locator("button[data-act=in]").click()
+    assert opened.page.evaluate("document.querySelector('.map canvas').style.touchAction") == "none"
+    before, box = canvas.screenshot(), canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    opened.page.mouse.move(x, y)
+    opened.page.mouse.down()
+    opened.page.mouse.move(x + 120, y + 60, steps=4)
+    opened.page.mouse.up()
+    opened.page.mouse.move(2, 2)
+    opened.page.wait_for_timeout(100)
+    assert canvas.screenshot() != before
+    opened.page.locator("button[data-act=all]").click()
+    assert opened.page.evaluate("document.querySelector('.map canvas').style.touchAction") == "pan-y"
+    assert opened.wrong == []
+    opened.context.close()

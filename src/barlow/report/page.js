@@ -156,6 +156,7 @@ for (const home of document.querySelectorAll(".map")) {
     const k = Math.max(1, Math.min(60, view.k * by)), f = k / view.k;
     Object.assign(view, { k, x: px - (px - view.x) * f, y: py - (py - view.y) * f });
     if (k === 1) Object.assign(view, { x: 0, y: 0 });
+    canvas.style.touchAction = k > 1 ? "none" : "pan-y"; // zoomed in, a finger moves the map and not the page
     hush();
     soon();
   }
@@ -176,7 +177,7 @@ for (const home of document.querySelectorAll(".map")) {
     if (others.length) {
       const spread = (p) => Math.hypot(p.clientX - others[0].clientX, p.clientY - others[0].clientY) || 1;
       zoom(spread(event) / spread(before), event.offsetX, event.offsetY);
-    } else if (event.pointerType === "mouse" && view.k > 1) {
+    } else if (view.k > 1) {
       view.x += event.clientX - before.clientX;
       view.y += event.clientY - before.clientY;
       soon();
