@@ -16,10 +16,11 @@ from barlow import storage
 from barlow.data.decoding import UnreadableImage
 from barlow.monitor import cross_correlation
 from barlow.nets.preprocessing import Preprocessing
-from barlow.report import charts, compared, record, write_report
+from barlow.probes.features import FeatureSet
+from barlow.report import charts, compared, mistakes, record, write_report
 from barlow.report.charts import Chart, Line, number, thinned
 from barlow.report.image_map import on_a_grid, tsne
-from barlow.report.kept import kept
+from barlow.report.kept import Kept, kept
 from barlow.report.matrix import NEGATIVE, by_chance, chosen, picture, values_of
 from barlow.report.mistakes import confusions
 from barlow.report.neighbours import agreement
@@ -236,6 +237,16 @@ def test_an_atlas_that_would_be_too_large_keeps_less_of_each_picture() -> None:
     assert (tiny.side, tiny.columns, tiny.rows) == (24, 6, 5) or tiny.side == 16
     picture = Image.open(io.BytesIO(base64.b64decode(tiny.address.partition(",")[2])))
     assert picture.size == (6 * tiny.side, 5 * tiny.side)
+
+
+def test_where_images_have_several_labels_each_label_is_listed_the_worst_first() -> None:
+    labels = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 5, np.uint8)
+    features = torch.tensor(labels[:, :1], dtype=torch.float32) + 0.01 * random(20, 1)  # the second label is not in it
+    features = torch.cat([features, torch.ones(20, 1)], dim=1)
+    few = FeatureSet(features, labels, np.arange(20))
+    part = mistakes.made(Kept({}, few, few, None, ["seen", "unseen"]), None, [], "").part
+    assert part.body.index("unseen") < part.body.index(">seen<")
+    assert "average precision" in part.body
 
 
 # --- Several runs -----------------------------------------------------------------------------------------------------

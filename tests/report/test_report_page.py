@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from strange_names import HOSTILE, LONG
 from torch import nn
 
 from barlow import cli, storage
+from barlow.evaluation import evaluate
 from barlow.pretraining import pretrain
+from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.report import write_report
 from barlow.run import Run, load_recipe_text
@@ -121,6 +124,17 @@ def test_the_same_run_gives_the_same_bytes(home: Path, page: str, tmp_path: Path
 
 def test_it_goes_by_mail(page: str) -> None:
     assert len(page.encode()) < 8e6
+
+
+@pytest.mark.nightly
+def test_five_thousand_images_take_less_than_a_minute_and_go_by_mail(tmp_path: Path) -> None:
+    out = pretrain("shapes", tmp_path / "run", overrides=tiny.SMALL | {"train.steps": 2}, progress=False).run_folder
+    evaluate(out, "shapes:test", "shapes:train", probes=["knn"], baselines=False)
+    began = time.process_time()
+    path = write_report(out, map="tsne")
+    assert time.process_time() - began < 60, "of processor time"
+    assert "all 5,000 test images" in path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 8e6
 
 
 def test_every_picture_has_words_and_every_part_a_sentence_or_table(page: str) -> None:
@@ -341,6 +355,17 @@ def test_an_objective_given_in_python_is_not_needed(home: Path, tmp_path: Path) 
         home / "train", tmp_path / "own", objective=Own(), overrides=tiny.SMALL | {"train.steps": 2}, progress=False
     ).run_folder
     assert [a for a in Read(page_of(out)).of("img") if str(a["alt"]).startswith("cross-correlation at step 2")]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("recipe", [name for name in files.names() if name.startswith("small_")])
+def test_a_run_of_every_small_recipe_has_every_part(recipe: str, home: Path, tmp_path: Path) -> None:
+    small = tiny.of_recipe(recipe) | {"train.steps": 2}
+    out = pretrain(home / "train", tmp_path / "run", recipe=recipe, overrides=small, progress=False).run_folder
+    read = Read(page_of(out))
+    assert "cannot be looked at now" not in read.words
+    shown = [a for a in read.of("img") if str(a["alt"]).startswith("cross-correlation at step 2")]
+    assert len(shown) == (0 if "compares no two views" in read.words else 1)
 
 
 def test_what_the_monitor_kept_is_shown_and_nothing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
