@@ -216,7 +216,8 @@ def test_a_long_spectrum_is_stored_in_part_with_both_ends() -> None:
 
 def test_a_budget_allows_a_share_of_the_time() -> None:
     budget = Budget(0.01, began=100.0)
-    assert budget.allows(100.0)
+    assert not budget.allows(100.0 + 99)  # it is taken to take a second
+    assert budget.allows(100.0 + 100)
     budget.took(2.0)
     assert not budget.allows(100.0 + 399)  # the next one would take two seconds more
     assert budget.allows(100.0 + 400)

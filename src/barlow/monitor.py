@@ -91,7 +91,8 @@ class Budget:
     share: float
     began: float = field(default_factory=time.monotonic)
     spent: float = 0.0
-    last: float = 0.0
+    last: float = 1.0
+    """Seconds that it took the last time, or is taken to take the first time."""
 
     def allows(self, now: float) -> bool:
         return self.spent + self.last <= self.share * (now - self.began)

@@ -234,7 +234,7 @@ class _Pretraining:
         watchers = self._watchers(plan, log, monitor, save, progress, prepared.source.locate)
         stop.judged_by(self.watch, learner.settle)
         with explained(plan, run, prepared.source.locate):
-            if monitor is not None and start == 0:
+            if monitor is not None and start == 0 and not run.monitored():
                 monitor.look(0)
             self._train(learner, loader, course, watchers, stop)
         self.watch.save = None

@@ -16,19 +16,21 @@ def meaning(run: Path) -> dict[str, Any]:
     """The content of every file of a run by its name, without ids, clocks and how often it was started.
 
     Of JSON it is the content; of everything else a digest. A file that is there in one folder and not in the other is a
-    difference, and so is a step that was logged twice. Not looked at is metrics.jsonl.bad, where half a line goes, as a
-    killed process leaves it.
+    difference, and so is a step that was logged twice. Not looked at are metrics.jsonl.bad and monitor.jsonl.bad, where
+    half a line goes, as a killed process leaves it.
     """
     return {
         name: _content(path)
         for name, path in ownership.contents(run)
-        if path.is_file() and path.name not in (".lock", "metrics.jsonl.bad", storage.MANIFEST)
+        if path.is_file() and path.suffix != ".bad" and path.name not in (".lock", storage.MANIFEST)
     }
 
 
 def _content(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [(row["step"], row["loss"]) for row in Run(path.parent).metrics()]
+    if path.name == "monitor.jsonl":
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in Run(path.parent).monitored()]
     if path.suffix == ".jsonl":
         return [_lasting(row) for row in storage.read_lines(path)]
     if path.suffix == ".json":
@@ -47,6 +49,7 @@ def wrong_in(run: Path) -> list[str]:
     for folder in list(checkpoints.folders(run).values())[-1:]:  # whether an older one is, is looked at in need only
         if damage := checkpoints.damage_in(folder):
             wrong.append(f"{folder.name} is damaged: {damage}")
-    for bad in storage.bad_lines(run / "metrics.jsonl"):
-        wrong.append(f"the log has a line that is none: {bad[:50]!r}")
+    for log in ("metrics.jsonl", "monitor.jsonl"):
+        for bad in storage.bad_lines(run / log):
+            wrong.append(f"{log} has a line that is none: {bad[:50]!r}")
     return wrong

@@ -85,7 +85,9 @@ def counted(run: Path, warm: Warm, words: Words) -> list[tuple[str, str]]:
 
 
 COURSES = {
-    "begin, save, rotate and write the encoder": Course(lambda p: p.pretrain("--resume"), nothing, 60),
+    "begin, save, rotate and write the encoder": Course(
+        lambda p: p.pretrain("--resume", train__monitor_images=16), nothing, 60
+    ),
     "overwrite": Course(lambda p: p.pretrain("--overwrite", seed=1), finished, 25, first="open .data.json"),
     "begin from weights": Course(
         lambda p: p.pretrain("--resume", "--init", p.other), nothing, 35, first="open .recipe.yaml"

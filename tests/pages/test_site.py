@@ -1,5 +1,6 @@
 """The site of docs/ is built from the pages as they are, without a broken link, and no page is missing from it."""
 
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 
 def named(entry: object) -> list[str]:
@@ -21,7 +23,12 @@ def named(entry: object) -> list[str]:
 
 def test_every_page_has_its_place() -> None:
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    assert sorted(named(site["nav"])) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert sorted(named(site["nav"])) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_every_figure_that_a_page_shows_is_there_and_every_one_is_shown() -> None:
+    shown = re.findall(r"\]\((figures/[\w.]+)\)", "".join(path.read_text("utf-8") for path in DOCS.glob("*.md")))
+    assert sorted(set(shown)) == sorted(f"figures/{path.name}" for path in (DOCS / "figures").iterdir())
 
 
 @pytest.mark.nightly
