@@ -20,7 +20,7 @@ test-learning: .venv/ready
 nightly: .venv/ready
 	rm -f results/nightly.partial
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" \
-	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/faults tests/learning tests/data tests/pages
+	  tests/objectives tests/optim tests/equivalence tests/contracts/test_methods.py tests/faults tests/learning tests/data tests/pages tests/report
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial $(BIN)/python -m pytest -n 2 -m "not learning" tests/mutations
 	$(BIN)/python -m pytest -m learning
 	mv results/nightly.partial results/nightly.jsonl

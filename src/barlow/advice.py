@@ -233,7 +233,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         ran: the run.
         log: the lines of its metrics.jsonl, oldest first.
     """
-    if (sick := _sick(ran, log)) is not None:
+    if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
     if ran.few is not None:
@@ -248,7 +248,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
 
 
-def _sick(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
+def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
     told = [line for line in log[:-FRESH] if line.get("without_gradient")]
     return next(iter(examine([*told, *log[-FRESH:]], About(ran.steps))), None)
@@ -296,7 +296,12 @@ def after_evaluation(ran: Ran | None, results: Results) -> list[str]:
         ran: the run; None where its folder does not say enough.
         results: what was measured.
     """
-    rows = [row for row in results_table(results) if row.probe in JUDGED and row.metric in ("top1", "map")]
+    return after_evaluation_of(ran, results_table(results))
+
+
+def after_evaluation_of(ran: Ran | None, table: Iterable[Row]) -> list[str]:
+    """The same of the rows of an evaluation, which a run's folder keeps (`barlow.probes.report.rows_of`)."""
+    rows = [row for row in table if row.probe in JUDGED and row.metric in ("top1", "map")]
     judged = [row for row in rows if row.gain is not None]
     if {row.probe for row in judged} != JUDGED.keys():
         return []

@@ -17,7 +17,7 @@ from barlow.data.counting import Counted, NowAndThen
 from barlow.data.folder import EMPTY
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import LabelledSet, read_labelled
-from barlow.data.sources import FoldersOrName, missing_set, named_set
+from barlow.data.sources import FoldersOrName, missing_set, named_set, places
 from barlow.distributed import choose_device
 from barlow.finishing import encoder_at
 from barlow.identity import identity_of
@@ -198,7 +198,7 @@ def _evaluate(
         warnings.append(line)
         say(line)
 
-    report = _report(results, learn, measured, warnings, weights_hash(network))
+    report = _report(results, (learn, measured), (train, test), warnings, weights_hash(network))
     evaluation = Evaluation(results, report, home / "results.json", after_evaluation(_what_ran(folder.path), results))
     asked = {"step": step, "probes": list(chosen), "augment": augment, "baselines": baselines}
     try:
@@ -312,20 +312,26 @@ def _on_augmented_views(
 
 
 def _report(
-    results: Results, train: LabelledSet, test: LabelledSet, warnings: list[str], encoder_hash: str
+    results: Results,
+    sets: tuple[LabelledSet, LabelledSet],
+    given: tuple[FoldersOrName, FoldersOrName],
+    warnings: list[str],
+    encoder_hash: str,
 ) -> dict[str, Any]:
-    """What a file of results says."""
+    """What a file of results says. `places` is where `barlow report` finds the images again, to show them."""
+    train = sets[0]
     return {
         **as_json(results),
         "images": {
             name: {
                 "source": images.source.name,
+                "places": places(named),
                 "count": len(images),
                 "skipped": [{"where": where, "reason": reason} for where, reason in images.skipped],
                 "fingerprint": images.fingerprint,
                 "labels": images.labels_digest,
             }
-            for name, images in (("train", train), ("test", test))
+            for name, images, named in zip(("train", "test"), sets, given, strict=True)
         },
         "classes": train.classes,
         "preprocessing": train.preprocessing.as_dict(),

@@ -125,7 +125,7 @@ def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Modu
     recipe = schema.check(load_recipe_text(run / "recipe.yaml") if stored is None else stored)
     if (identity := identity_of(Run(run))) is not None:
         recipe = identity.located(recipe)
-    finishing = _of_recipe(recipe, run)
+    finishing = of_recipe(recipe, run)
     section, world = recipe.encoder, World(torch.device("cpu"))
     if module is None and section.name.startswith(schema.CUSTOM):
         raise ValueError(
@@ -146,8 +146,16 @@ def _of_checkpoint(run: Path, folder: Path, module: nn.Module | None) -> nn.Modu
     return weights.unpacked(tensors, config, str(folder), module)
 
 
-def _of_recipe(recipe: Recipe, run: Path) -> Finishing:
-    """What finishing takes, from a run's own files."""
+def of_recipe(recipe: Recipe, run: Path) -> Finishing:
+    """What finishing takes, from a run's own files.
+
+    Args:
+        recipe: resolved, with its folders where they are.
+        run: its folder.
+
+    Raises:
+        NoInput: the images are those of a set that is not here, or there are none.
+    """
     data, preprocessing = recipe.data, preprocessing_of(recipe)
     for missing in filter(None, map(missing_set, data.sources)):
         raise NoInput(

@@ -129,7 +129,7 @@ class Monitor:
         """Writes a line of what the networks are after so many steps."""
         line: Line = {"step": step, "seconds": round(time.monotonic() - self.diagnostics_budget.began, 2)}
         if read and len(self.views) > 1:
-            line |= self._timed(self.diagnostics_budget, self._read)
+            line |= self._timed(self.diagnostics_budget, self.read)
         if measure and self.scores is not None:
             line |= self._timed(self.scores_budget, self._measure)
         if len(line) > 2:
@@ -148,7 +148,8 @@ class Monitor:
         device = self.learner.world.device
         return {"scores": self.scores.of(self.learner.method.encoder, self.batch_size, device)}
 
-    def _read(self) -> Line:
+    def read(self) -> Line:
+        """What the diagnostics say of the networks as they are, their spectra, and the cross-correlation."""
         images = {"count": len(self.views), "views": DRAWS, "held_out": False}
         found: dict[str, Any] = {"images": images, "diagnostics": {}, "spectrum": {}}
         draws = [self._outputs(draw) for draw in range(DRAWS)]

@@ -19,7 +19,7 @@ from barlow.telling import Say, silent
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
 FILES = re.compile(
-    r"recipe\.yaml|run\.json|environment\.json|data\.json|images\.json|views\.png|(metrics|monitor)\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
+    r"recipe\.yaml|run\.json|report\.html|environment\.json|data\.json|images\.json|views\.png|(metrics|monitor)\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
     r"|hang(-\d+)?\.txt"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"

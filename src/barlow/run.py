@@ -12,6 +12,7 @@ checkpoints/       step-000123/, committed whole, the last two kept; the first, 
 start/             with --init: the weights that the run started from, in the same form as encoder/
 encoder/           model.safetensors, config.json: all that load_encoder needs
 evaluation/        a file of results for each set of images, cached features
+report.html        of `barlow report`: all of it to look at
 """
 
 import contextlib

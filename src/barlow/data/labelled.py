@@ -75,8 +75,8 @@ class LabelledSet:
 
     @property
     def labels_digest(self) -> str:
-        """One hash for the labels in their order. Their numbers mean `classes`."""
-        return sha256(f"{self.labels.shape};".encode() + np.ascontiguousarray(self.labels, np.int64).tobytes())
+        """`labels_digest` of the labels. Their numbers mean `classes`."""
+        return labels_digest(self.labels)
 
     @property
     def skipped_note(self) -> str | None:
@@ -233,6 +233,11 @@ def pixel_hash(image: np.ndarray) -> str:
     digest = hashlib.blake2b(f"{image.shape} {image.dtype};".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
+
+
+def labels_digest(labels: np.ndarray) -> str:
+    """One hash for labels in their order."""
+    return sha256(f"{labels.shape};".encode() + np.ascontiguousarray(labels, np.int64).tobytes())
 
 
 def fingerprint(hashes: Sequence[str]) -> str:

@@ -66,6 +66,14 @@ def named_set(text: str) -> str | None:
     return name if name in NAMED else None
 
 
+def places(images: FoldersOrName) -> list[str]:
+    """Where images are, for whoever reads them again from elsewhere: the whole paths of folders, or the set's name."""
+    if isinstance(images, str) and named_set(images):
+        return [images]
+    folders = [images] if isinstance(images, str | os.PathLike) else images
+    return [str(f) if named_set(str(f)) and len(folders) == 1 else os.path.abspath(os.fspath(f)) for f in folders]
+
+
 def open_source(
     images: FoldersOrName | ImageSource,
     *,

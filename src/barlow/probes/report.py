@@ -195,6 +195,24 @@ def as_json(results: Results) -> dict[str, Any]:
 def row_label(probe: str, metric: str) -> str:
     """What tables call a metric of a probe, as in `kNN top-1`."""
     return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+def rows_of(report: Mapping[str, Any]) -> list[Row]:
+    """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is no such report.
+    """
+    results: Results = {
+        name: {
+            kind: Outcome({metric: Score(**score) for metric, score in outcome["metrics"].items()}, outcome["notes"])
+            for kind, outcome in outcomes.items()
+        }
+        for name, outcomes in report["sets"].items()
+    }
+    return [
+        replace(row, gain=None if gain is None else Difference(*(gain[key] for key in ("value", "low", "high", "n"))))
+        for row in results_table(results)
+        for gain in [report["gain"].get(f"{row.probe}.{row.metric}")]
+    ]
 
 
 def render(results: Results) -> str:
@@ -226,6 +244,11 @@ def render(results: Results) -> str:
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
+
+
+def called(row: Row) -> str:
+    """What a person calls a row: kNN top-1."""
+    return row_label(row.probe, row.metric)
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:

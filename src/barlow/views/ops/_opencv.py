@@ -6,6 +6,7 @@ comes in and never on its batch, so an image still becomes the same in every bat
 """
 
 import importlib.util
+import threading
 from functools import cache
 from typing import Any
 
@@ -20,14 +21,19 @@ LARGE = 64
 """An image with a side above this many pixels is large: working on it alone is worth the extra calls."""
 
 
+_LOADING = threading.Lock()
+"""cv2 replaces itself while it is being imported: a thread that looks for it meanwhile finds half a module."""
+
+
 @cache
 def opencv() -> Any:
     """The module cv2, or None where it is not installed."""
-    if importlib.util.find_spec("cv2") is None:
-        return None
-    import cv2
+    with _LOADING:
+        if importlib.util.find_spec("cv2") is None:
+            return None
+        import cv2
 
-    return cv2
+        return cv2
 
 
 def interleaved(x: Images | Pixels) -> bool:

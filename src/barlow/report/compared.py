@@ -1,0 +1,185 @@
+"""Several runs beside each other: what came of them, their curves in one picture, and where their recipes differ."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from barlow.probes.report import Row, called, rows_of
+from barlow.recipe.changes import flat
+from barlow.report import charts, summary
+from barlow.report.charts import Chart, Line, number
+from barlow.report.curves import OUTPUTS, STATISTICS
+from barlow.report.markup import el, join, note, table
+from barlow.report.part import Part, missing
+from barlow.report.record import Record, names_in, table_of
+from barlow.report.scores import interval, percent
+
+LOSSES = "A loss is comparable between runs of one objective only, and not between objectives."
+NOT_THE_RECIPE = ("seed", "data.mean", "data.std", "data.workers")
+"""Keys in which repetitions of one recipe differ."""
+
+
+def names_of(runs: Sequence[Record]) -> list[str]:
+    """What each run is called: by its folder, or by its whole path where several folders have one name."""
+    names = [run.name for run in runs]
+    return [run.command if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+
+
+def verdicts(runs: Sequence[Record], names: Sequence[str]) -> Part:
+    """A line for each run."""
+    rows = [list(_verdict(run, i, name)) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
+    head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1", "verdict"]
+    how = "The scores are those of the newest evaluation of each run, in per cent, with their 95 % intervals."
+    notes = [note(line) for line in _other_images(runs, names)]
+    return Part("verdict", "Runs", join([table(head, rows, words=(0, 1, 7), caption="the runs"), *notes]), how)
+
+
+def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
+    yield charts.key(name, i)
+    yield str(table_of(run.recipe, "objective").get("kind"))
+    done, total = run.steps
+    yield f"{total:,}" if done >= total else f"{done:,} of {total:,}"
+    yield str(run.recipe.get("seed"))
+    losses = run.curve("loss")
+    yield number(losses[-1][1]) if losses else "–"
+    rows = rows_by_name(run)
+    for key in ("knn.top1", "logistic.top1"):
+        yield interval(rows[key].encoder) if key in rows else "–"
+    state = summary.state_of(run)
+    said = [f"{state[0]}: {state[1]}"] if state else []
+    said += [rest for word, rest in summary.lines_of(run) if word in ("reached", "verdict")]
+    yield el("span", said[-1] if said else "–", class_="words")
+
+
+def rows_by_name(run: Record) -> dict[str, Row]:
+    """The rows of a run's newest evaluation, by probe and metric."""
+    return {} if run.results is None else {f"{row.probe}.{row.metric}": row for row in rows_of(run.results)}
+
+
+def _other_images(runs: Sequence[Record], names: Sequence[str]) -> Iterator[str]:
+    """A line where not all runs were measured by the same test images."""
+    images = {n: _test_images(run) for run, n in zip(runs, names, strict=True) if run.results is not None}
+    if len(set(images.values())) > 1:
+        groups: dict[str, list[str]] = {}
+        for name, each in images.items():
+            groups.setdefault(each, []).append(name)
+        yield "Beware: these runs were measured on different test images, so their scores do not compare: " + "; ".join(
+            " and ".join(group) for group in groups.values()
+        )
+
+
+def _test_images(run: Record) -> str:
+    return str(table_of(run.results, "images", "test").get("fingerprint"))
+
+
+def curves(runs: Sequence[Record], names: Sequence[str]) -> Part:
+    """The curves of all runs, quantity by quantity."""
+    drawn = list(_charts(runs, names))
+    if not drawn:
+        return missing("loss", "Curves", "None of the runs has logged a step.")
+    return Part("loss", "Curves", charts.grid(drawn), LOSSES, charts.files(drawn))
+
+
+def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
+    def overlaid(name: str, title: str, *keys: str, y_from: float | None = None) -> Iterator[Chart]:
+        lines = [Line(n, run.curve(*keys), i) for i, (run, n) in enumerate(zip(runs, names, strict=True))]
+        lines = [line for line in lines if line.points]
+        if any(value for line in lines for _, value in line.points):
+            yield Chart(name, title, lines, y_from=y_from)
+
+    yield from overlaid("loss", "loss", "loss")
+    terms = dict.fromkeys(name for run in runs for name in names_in(run.log, "terms"))
+    if len(terms) > 1:
+        for term in terms:
+            yield from overlaid(f"term-{term}", term, "terms", term)
+    yield from overlaid("rate", "learning rate", "rate", y_from=0.0)
+    for output in OUTPUTS:
+        for statistic, words in STATISTICS.items():
+            yield from overlaid(f"{output}-{statistic}", f"{output}: {words}", output, statistic, y_from=0.0)
+    yield from overlaid("speed", "images a second", "images_per_second", y_from=0.0)
+
+
+def recipes(runs: Sequence[Record], names: Sequence[str]) -> Part:
+    """The keys in which the recipes differ."""
+    tables = [flat(run.recipe) for run in runs]
+    keys = dict.fromkeys(key for each in tables for key in each if not key.startswith("source."))
+    rows = [
+        [el("code", key), *(_value(each, key) for each in tables)]
+        for key in keys
+        if len({repr(each.get(key)) for each in tables}) > 1
+    ]
+    if not rows:
+        return Part("recipe", "Recipes", note("All runs have the same recipe, seed included."))
+    how = "Only the keys that are not the same in all runs; a dash where a recipe has no such key."
+    return Part(
+        "recipe", "Recipes", table(["key", *names], rows, words=range(len(runs) + 1), caption="differing keys"), how
+    )
+
+
+def _value(content: Mapping[str, Any], key: str) -> object:
+    if key not in content:
+        return "–"
+    value = content[key]
+    written = ", ".join(map(_short, value)) if isinstance(value, list) else _short(value)
+    return el("span", written, class_="words")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value.get('kind')} (" + ", ".join(f"{k} {v}" for k, v in value.items() if k != "kind") + ")"
+    return "null" if value is None else str(value)
+
+
+def groups_of(runs: Sequence[Record]) -> list[list[int]]:
+    """Runs of one recipe that differ in their seeds alone, by position; the recipe as it was asked for, if it is known.
+
+    With a budget in minutes two seeds make different numbers of steps, and are the same recipe.
+    """
+    found: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        content = {k: v for k, v in flat(run.asked or run.recipe).items() if k not in NOT_THE_RECIPE}
+        found.setdefault(repr(sorted(content.items(), key=lambda item: item[0])), []).append(i)
+    return list(found.values())
+
+
+def scores(runs: Sequence[Record], names: Sequence[str]) -> Part:
+    """Scores beside each other, and mean and spread of runs that differ in their seeds alone."""
+    by_run = [rows_by_name(run) for run in runs]
+    keys = dict.fromkeys(key for rows in by_run for key in rows)
+    if not keys:
+        return missing("evaluation", "Evaluation", f"None of the runs was evaluated: {runs[0].evaluate}")
+    rows = [[called(next(r[key] for r in by_run if key in r)), *(_score(r.get(key)) for r in by_run)] for key in keys]
+    body = [table(["", *names], rows, caption="scores of each run")]
+    several = [group for group in groups_of(runs) if len(group) > 1]
+    if several:
+        heads = [join([_of_group(g, names), el("br"), el("small", f"{len(g)} seeds")]) for g in several]
+        means = [
+            [called(next(r[key] for r in by_run if key in r)), *(_mean(by_run, g, key, runs) for g in several)]
+            for key in keys
+        ]
+        body += [
+            el("h3", "Over seeds"),
+            table(["", *heads], means, caption="mean and standard deviation over the seeds"),
+        ]
+    how = (
+        "The interval of a run is over the choice of test images. Over seeds: mean ± standard deviation of runs that "
+        "differ in their seeds alone, which is what chance makes of one recipe."
+    )
+    return Part("evaluation", "Evaluation", join(body), how)
+
+
+def _of_group(group: Sequence[int], names: Sequence[str]) -> str:
+    return ", ".join(names[i] for i in group)
+
+
+def _score(row: Row | None) -> object:
+    return "–" if row is None or row.encoder is None else interval(row.encoder)
+
+
+def _mean(by_run: Sequence[Mapping[str, Row]], group: Sequence[int], key: str, runs: Sequence[Record]) -> str:
+    """Mean ± standard deviation; a dash where the runs were not measured by the same images."""
+    having = [i for i in group if key in by_run[i] and by_run[i][key].encoder is not None]
+    if len(having) < 2 or len({_test_images(runs[i]) for i in having}) > 1:
+        return "–"
+    values = [row.encoder.value for i in having if (row := by_run[i][key]).encoder is not None]
+    return f"{percent(fmean(values))} ± {percent(stdev(values))}"

@@ -1,0 +1,99 @@
+"""What features and embeddings looked like over the steps: spread, directions in use, correlation; and scores."""
+
+from collections.abc import Iterator
+
+from barlow.diagnostics import DIAGNOSTICS
+from barlow.report import charts
+from barlow.report.charts import Chart, Line
+from barlow.report.markup import Markup, el, join
+from barlow.report.part import Part, missing
+from barlow.report.record import Record, curve, names_in, value_of
+
+HOW = (
+    "Each line is a number of one training batch; the tinted band is the range that is called healthy. A spread near 0 "
+    "means that all images get the same output, few directions that most of the width is not used."
+)
+TITLE = "Features and embeddings"
+OUTPUTS = ("features", "embeddings")
+FIRST = ("-rankme", "-lidar", "-alignment")
+"""What the names of the monitor's charts end with that are shown at once."""
+
+STATISTICS = {
+    "std": "spread",
+    "effective_rank": "directions in use",
+    "mean_abs_correlation": "mean |correlation|",
+    "dead": "share of dead features",
+}
+"""What a line of the log holds of each output, in words."""
+
+
+def part(record: Record) -> Part:
+    """The statistics of the log, and the diagnostics and scores of the monitor where there is one."""
+    logged = [(name, list(_of_batches(record, name))) for name in OUTPUTS]
+    monitored = [(name, list(_of_monitor(record, name))) for name in OUTPUTS]
+    scores = list(_scores(record))
+    blocks, drawn = [], []
+    if views := _of_views(record):
+        logged.append(("views", views))
+    for name, several in logged:
+        if several:
+            blocks += [el("h3", f"{name.capitalize()}, one training batch"), charts.grid(several)]
+            drawn += several
+    for name, several in monitored:
+        if several:
+            blocks += [el("h3", f"{name.capitalize()}, the same images in views that never change"), _of_images(record)]
+            blocks.append(charts.grid(chart for chart in several if chart.name.endswith(FIRST)))
+            rest = [chart for chart in several if not chart.name.endswith(FIRST)]
+            blocks.append(el("details", el("summary", f"{len(rest)} more diagnostics"), charts.grid(rest)))
+            drawn += several
+    if scores:
+        blocks += [el("h3", "Scores"), charts.grid(scores)]
+        drawn += scores
+    if not drawn:
+        return missing("health", TITLE, "No step was logged, so there is no curve.")
+    return Part("health", TITLE, join(blocks), HOW, charts.files(drawn))
+
+
+def _of_images(record: Record) -> Markup:
+    """What the monitor has looked at."""
+    count = max((value for _, value in curve(record.monitor, "images", "count")), default=0)
+    words = f"Of {count:,.0f} images, the networks in eval mode. Dashed: the least and the most that a number can be."
+    return el("p", words, class_="how")
+
+
+def _of_batches(record: Record, output: str) -> Iterator[Chart]:
+    for statistic, words in STATISTICS.items():
+        points = record.curve(output, statistic)
+        if not points or (statistic == "dead" and not any(value for _, value in points)):
+            continue  # most networks have no dead feature at any step, and a line along 0 says nothing more
+        low, high = (value_of(record.log[-1], "healthy", output, statistic, end) for end in (0, 1))
+        band = None if low is None or high is None else (low, high)
+        yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0)
+
+
+def _of_views(record: Record) -> list[Chart]:
+    """How alike the embeddings of two views are, of one image and of two."""
+    pairs = {"of one image": "agreement", "of two images": "chance"}
+    lines = [Line(words, record.curve("views", key), colour) for colour, (words, key) in enumerate(pairs.items())]
+    found = Chart("views-agreement", "cosine of two views' embeddings", lines)
+    return [found] if found.drawn else []
+
+
+def _of_monitor(record: Record, output: str) -> Iterator[Chart]:
+    words = {each.name: each.what for each in DIAGNOSTICS}
+    for name in names_in(record.monitor, "diagnostics", output):
+        points = curve(record.monitor, "diagnostics", output, name, "value")
+        if not points:
+            continue
+        ends = [(value_of(record.monitor[-1], "diagnostics", output, name, end), end) for end in ("floor", "ceiling")]
+        values = [value for _, value in points]
+        room = 2 * (max(values) - min(values)) or abs(values[0]) or 1.0
+        near = [(v, w) for v, w in ends if v is not None and min(values) - room <= v <= max(values) + room]
+        yield Chart(f"monitor-{output}-{name}", name, [Line(name, points)], at=near, about=words.get(name, ""))
+
+
+def _scores(record: Record) -> Iterator[Chart]:
+    for name in names_in(record.monitor, "scores"):
+        points = [(step, 100 * value) for step, value in curve(record.monitor, "scores", name, "value")]
+        if points:
+            yield Chart(f"score-{name}", f"{name}, per cent", [Line(name, points, 2)])

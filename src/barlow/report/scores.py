@@ -1,0 +1,110 @@
+"""How good the encoder is: each probe's score with its interval, beside what costs nothing, and the gain over it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from barlow.probes.intervals import Difference, Score
+from barlow.probes.report import BASELINES, Row, called, rows_of
+from barlow.report.markup import Aside, el, join, note, table
+from barlow.report.part import Part
+from barlow.report.record import Record, table_of, value_of
+
+HOW = (
+    "Per cent of test images that are right, with the 95 % interval over the choice of test images. The gain is over "
+    "the best baseline on the same images; where its interval holds 0, the two are not told apart."
+)
+TITLE = "Evaluation"
+
+
+def part(record: Record) -> Part:
+    """The newest evaluation in full, and the others beside it."""
+    report = record.results
+    if report is None:
+        words = note("The encoder has not been measured. This measures it: ", el("code", record.evaluate))
+        return Part("evaluation", TITLE, join([*_while_training(record), words]))
+    rows = rows_of(report)
+    families = [family for family in BASELINES if any(family in row.baselines for row in rows)]
+    head = ["", "encoder", *(BASELINES[family].lower() for family in families), *(["gain"] if families else [])]
+    body: list[object] = [
+        el("p", *_about(report)),
+        table(head, (_cells(row, families) for row in rows), caption="scores of the encoder and of its baselines"),
+    ]
+    if not families:
+        body.append(note("No baselines were measured, so these numbers say little by themselves."))
+    body += _while_training(record)
+    body += [note(f"Beware: {line}") for line in report.get("warnings", [])]
+    if len(record.evaluations) > 1:
+        body += [el("h3", "All evaluations"), _beside(record.evaluations)]
+    return Part("evaluation", TITLE, join(body), HOW)
+
+
+def _while_training(record: Record) -> Iterator[object]:
+    """What the monitor has measured last, on images that were held out of labelled training images."""
+    lines = [line for line in record.monitor if table_of(line, "scores")]
+    for name, score in table_of(lines[-1], "scores").items() if lines else ():
+        value, low, high, n = (value_of(score, key) for key in ("value", "low", "high", "n"))
+        if value is None or low is None or high is None or n is None:
+            continue
+        yield el(
+            "p",
+            f"While it trained, at step {lines[-1]['step']:,}: {name} {percent(value)} ({percent(low)} to "
+            f"{percent(high)}) on {n:,.0f} images that were held out of labelled ones, of the network's own features.",
+        )
+
+
+def _about(report: Mapping[str, Any]) -> Iterator[object]:
+    learn, test = (table_of(report, "images", name) for name in ("train", "test"))
+    step = value_of(report, "asked", "step")
+    yield f"{learn.get('count'):,} labelled images of {learn.get('source')} to learn from, "
+    yield f"{test.get('count'):,} of {test.get('source')} to be measured on, {len(report['classes'])} classes"
+    yield f", the encoder as it was at step {step:,.0f}" if step is not None else ""
+    times = value_of(report, "times_measured")
+    yield f"; these test images were looked at {times:.0f} times." if times is not None and times > 1 else "."
+
+
+def _cells(row: Row, families: list[str]) -> Iterator[object]:
+    yield called(row)
+    yield interval(row.encoder)
+    for family in families:
+        if family not in row.baselines:
+            yield "–"
+            continue
+        name, score = row.baselines[family]
+        yield Aside(percent(score.value), name.replace("_", " "))
+    if families:
+        yield interval(row.gain)
+
+
+def interval(found: Score | Difference | None) -> object:
+    """A number with its 95 % interval, in per cent."""
+    if found is None:
+        return "–"
+    plus = "+" if isinstance(found, Difference) and found.value >= 0 else ""
+    return Aside(plus + percent(found.value), f"{percent(found.low)} to {percent(found.high)}")
+
+
+def percent(value: float) -> str:
+    """A share in per cent, with a true minus."""
+    return f"{100 * value:.1f}".replace("-", "−")
+
+
+def _beside(evaluations: list[dict[str, Any]]) -> object:
+    """All evaluations of the run, a column each."""
+    found = [{(row.probe, row.metric): row for row in rows_of(each)} for each in evaluations]
+    keys = dict.fromkeys(key for rows in found for key in rows)
+    heads = [join([table_of(each, "images", "test").get("source"), el("br"), _which(each)]) for each in evaluations]
+    rows = [[called(next(r[key] for r in found if key in r)), *(_score(r.get(key)) for r in found)] for key in keys]
+    return table(["test images", *heads], rows, caption="scores of the encoder in each evaluation")
+
+
+def _which(report: Mapping[str, Any]) -> object:
+    step = value_of(report, "asked", "step")
+    return el(
+        "small",
+        f"{table_of(report, 'images', 'test').get('count')} images"
+        + (f", step {step:.0f}" if step is not None else ""),
+    )
+
+
+def _score(row: Row | None) -> object:
+    return "–" if row is None else interval(row.encoder)
