@@ -195,6 +195,8 @@ def as_json(results: Results) -> dict[str, Any]:
 def row_label(probe: str, metric: str) -> str:
     """What tables call a metric of a probe, as in `kNN top-1`."""
     return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+
+
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
     """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
 
