@@ -69,7 +69,7 @@ def test_each_illness_is_named_with_evidence_and_one_setting(name: str) -> None:
     assert str(finding).startswith(f"{name}: ")
 
 
-@pytest.mark.parametrize("name", set(ILL) - {"no gradient"})
+@pytest.mark.parametrize("name", sorted(set(ILL) - {"no gradient"}))
 def test_what_only_one_line_shows_is_no_finding(name: str) -> None:
     assert names([*log(count=FRESH), *log(count=1, **ILL[name])]) == []
 
