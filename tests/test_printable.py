@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barlow import cli
+from barlow.commands import terminal
 from barlow.finishing import load_encoder
 from barlow.printable import printable, printable_lines
 from barlow.wording import in_arguments
@@ -49,15 +50,15 @@ def test_every_error_that_python_gets_can_be_printed(text: str) -> None:
 
 
 def test_the_command_line_prints_by_two_functions_and_both_make_it_printable() -> None:
-    tree = ast.parse(inspect.getsource(cli))
+    tree = ast.parse(inspect.getsource(terminal))
     printing = {}
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
             if ast.unparse(call.func) == "print":
                 printing[function.name] = ast.unparse(call)
-    assert set(printing) <= {"_print_error", "_print"}
+    assert set(printing) <= {"_print_error", "put"}
     assert "printable(" in printing["_print_error"]
-    assert "printable_lines(" in printing["_print"]
+    assert "printable_lines(" in printing["put"]
 
 
 @pytest.fixture(scope="module")

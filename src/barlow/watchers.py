@@ -155,7 +155,8 @@ class MetricsLog:
         self._idle = []
         if self.health.read(self.latest):
             self.say(f"step {moment.step}: {self.health}")
-        self.log.append({**self.latest, "state": self.health.word, "why": self.health.why})
+        self.latest |= {"state": self.health.word, "why": self.health.why}
+        self.log.append(self.latest)
 
 
 @dataclass

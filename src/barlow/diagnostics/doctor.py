@@ -34,6 +34,9 @@ FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
 ABOVE_CHANCE = 0.03
 """Agreement of two views of an image, less that of different images, below which the two have nothing in common."""
 
+LEARNS_BY = 50
+"""Steps after which views of an image should be told from views of others."""
+
 WORSE_THAN_UNRELATED = 1.5
 """A loss beyond so many times that of unrelated views has been driven there."""
 
@@ -191,7 +194,7 @@ def _too_high(lines: Sequence[Line], about: About) -> Finding | None:
 
 def _at_chance(lines: Sequence[Line], about: About) -> Finding | None:
     agreement, chance = _last(lines, "views", "agreement"), _last(lines, "views", "chance")
-    if len(agreement) < FRESH or lines[-1]["step"] < 0.1 * about.total:
+    if len(agreement) < FRESH or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
         return None
     above = max(a - c for a, c in zip(agreement, chance, strict=True))
     if above >= ABOVE_CHANCE:

@@ -8,8 +8,8 @@ from barlow.diagnostics.doctor import CAUSES, FRESH, About, Finding, examine
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
-START = 0.1
-"""The share of a run that is its start: networks come out of a random state there, and look ill on the way. What no
+START, START_STEPS = 0.1, 20
+"""The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and look ill on the way. What no
 network comes out of, views that are identical or parts without gradient, is told at once all the same."""
 
 
@@ -35,7 +35,7 @@ class Health:
         """Takes a line of metrics.jsonl; returns whether the word has changed."""
         kept = [each for each in self._lines[:-FRESH] if each.get("without_gradient")]
         self._lines = [*kept, *self._lines[-FRESH:], line]
-        started = line["step"] >= START * self.about.total
+        started = line["step"] >= max(START * self.about.total, START_STEPS)
         found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
         before = self.word
         if found:
