@@ -200,7 +200,7 @@ def test_a_run_on_pairs_of_different_images_is_told_so(
         return [first, second.roll(1, 0)]
 
     monkeypatch.setattr(ViewPipeline, "from_memory", mismatched)
-    found = found_in(tmp_path / "run", photos, overrides={"data.executor": "in_memory"})
+    found = found_in(tmp_path / "run", photos, steps=60, overrides={"data.executor": "in_memory"})
     assert "views too strong, or of different images" in [finding.name for finding in found]
 
 

@@ -9,8 +9,9 @@ from barlow.diagnostics.doctor import CAUSES, FRESH, About, Finding, examine
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
 START, START_STEPS = 0.1, 20
-"""The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and look ill on the way. What no
-network comes out of, views that are identical or parts without gradient, is told at once all the same."""
+"""The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
+look ill on the way. What no network comes out of, views that are identical or parts without gradient, is told at once
+all the same."""
 
 
 @dataclass
