@@ -183,7 +183,8 @@ def _seen(data: Mapping[str, Any]) -> str:
 
     try:
         view, whole = size(data["image_size"]), data.get("centre_size")
-        said = f"views of {view} pixels, {data['channels']} channels"
+        channels = data["channels"]
+        said = f"views of {view} pixels, {channels} channel" + ("s" if channels != 1 else "")
         return said + (f"; finished features are of whole images at {size(whole)}" if whole else "")
     except (LookupError, TypeError, ValueError):
         return "unknown"
