@@ -25,7 +25,17 @@ import measure
 from clock import Cost
 from workers import Questions, Worker, WorkerFailed
 
-PROGRAMS = ("views_from_jpeg", "views_in_memory", "objectives", "knn", "logistic", "embedding", "startup", "step")
+PROGRAMS = (
+    "views_from_jpeg",
+    "views_in_memory",
+    "objectives",
+    "knn",
+    "logistic",
+    "embedding",
+    "startup",
+    "checking",
+    "step",
+)
 NEW = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "comparisons.jsonl"
 

@@ -57,6 +57,8 @@ PARTS = {
     "judge": Part(("aerial", "mri"), tuple(range(5, 10)), "mobilenetv3_small_050", {}),
 }
 
+GREY = ("shapes", "mri")
+
 RIGHT = {
     "healthy": (),
     "rate zero": ("rate too low",),
@@ -139,7 +141,12 @@ def asked(case: Case) -> dict[str, Any]:
         overrides["views"] = [[FULL], [FULL]]
     elif case.illness == "no gradient":
         network = build_encoder(
-            part.encoder, in_channels=3, image_size=32, seed=case.seed, stem="small", options=part.options
+            part.encoder,
+            in_channels=1 if case.images in GREY else 3,
+            image_size=32,
+            seed=case.seed,
+            stem="small",
+            options=part.options,
         )
         given["encoder"] = Detached(network)
         for key in ("encoder.name", "encoder.options"):

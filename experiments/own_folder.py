@@ -117,7 +117,12 @@ def unpacked(name: str, data: Path, work: Path) -> dict[str, Path]:
 
 def near_duplicates(files: Sequence[Path]) -> NDArray[np.int64]:
     """The number of each image's cluster: images are in one cluster if a chain of near-duplicates leads from one to the
-    other."""
+    other.
+
+    By plain correlation, where `barlow.data.near_duplicates` weights fine structure and looks for mirrored images too:
+    its clusters of `mri` are others, and what is held out, and with it every line of results on that set, depends on
+    these.
+    """
     from PIL import Image
     from scipy.sparse.csgraph import connected_components
 

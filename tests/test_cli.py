@@ -9,7 +9,7 @@ import pytest
 import tiny
 import yaml
 
-from barlow import __version__, cli, objectives
+from barlow import __version__, cli, commands, objectives
 from barlow.data.names import NAMED
 from barlow.nets.encoder_table import TESTED
 from barlow.recipe import files, schema
@@ -27,7 +27,7 @@ def imports_of(program: str) -> tuple[set[str], float, str]:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "--help", "--version", "pretrain --help", "evaluate --help", "report --help", "list --help", "list"]
+    ["", "--help", "--version", *(f"{verb} --help" for verb in commands.VERBS), "list"]
     + [f"list {what}" for what in ("recipes", "objectives", "encoders", "datasets")],
 )
 def test_help_and_lists_answer_without_importing_anything_heavy(words: str) -> None:
@@ -63,7 +63,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    for verb in ("pretrain", "evaluate", "list"):
+    for verb in commands.VERBS:
         assert verb in out
 
 

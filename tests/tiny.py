@@ -77,6 +77,19 @@ def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, 
     return folder
 
 
+def scenes(count: int, seed: int, side: int = 64) -> np.ndarray:
+    """(n, side, side, 3): smooth random fields, whose spectrum falls as that of photos does."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    frequency[0, 0] = 1
+    found = []
+    for _ in range(count):
+        planes = [np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) / frequency) for _ in range(3)]
+        planes = [p / p.std() for p in planes]
+        found.append(np.stack([128 + 40 * planes[0] + 15 * p for p in planes], axis=2))
+    return np.clip(found, 0, 255).astype(np.uint8)
+
+
 def words(**overrides: Any) -> list[str]:
     """`SMALL` and more as words of the command line."""
     import json

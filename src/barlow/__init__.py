@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from barlow import torchvision_guard
 
 if TYPE_CHECKING:
+    from barlow.checking import check as check
     from barlow.evaluation import evaluate as evaluate
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
+    from barlow.study import compare as compare
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,8 @@ _HOME = {
     "SimSiam": "barlow.objectives.simsiam",
     "VICReg": "barlow.objectives.vicreg",
     "WMSE": "barlow.objectives.w_mse",
+    "check": "barlow.checking",
+    "compare": "barlow.study",
     "evaluate": "barlow.evaluation",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
@@ -58,6 +62,8 @@ __all__ = [
     "SwAV",
     "VICReg",
     "__version__",
+    "check",
+    "compare",
     "evaluate",
     "load_encoder",
     "pretrain",

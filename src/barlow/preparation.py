@@ -70,9 +70,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
             processes cannot share.
     """
     machine = facts.machine(world)
-    chosen, expected = _with_weights_network(chosen)
-    source, channels, found, values = _opened(chosen, expected, machine, counted)
-    chosen = _with_classes(chosen, source)
+    images = opened(chosen, machine, counted)
+    source, channels, found, values = images.source, images.channels, images.found, images.values
+    expected, chosen = images.expected, _with_classes(images.recipe, source)
     data = chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
@@ -237,12 +237,31 @@ def _with_classes(chosen: Recipe, source: ImageSource) -> Recipe:
     return schema.check(override(chosen.as_dict(), {"method.head": resolved["head"]}))
 
 
-def _opened(
-    chosen: Recipe, expected: Normalization | None, machine: facts.Machine, counted: Counted
-) -> tuple[ImageSource, int, facts.ImageFacts, reasons.Values]:
-    """The source, with as many channels and the range of values as it is trained with, and what a look at it shows."""
+@dataclass(frozen=True)
+class OpenedImages:
+    """The images of a recipe, as they are read for training."""
 
-    def opened(channels: int, value_range: ValueRange | None) -> ImageSource:
+    recipe: Recipe
+    """With the network of the weights that it starts from."""
+    source: ImageSource
+    """With as many channels and the range of values as it is trained with."""
+    channels: int
+    found: facts.ImageFacts
+    """What a look at a few images shows."""
+    values: reasons.Values
+    expected: Normalization | None
+    """What given weights expect of images."""
+
+
+def opened(chosen: Recipe, machine: facts.Machine, counted: Counted = not_shown) -> OpenedImages:
+    """Lists the images of a recipe, looks at a few, and opens them as they are read for training.
+
+    Raises:
+        ValueError: no such images; or the recipe's weights are not there.
+    """
+    chosen, expected = _with_weights_network(chosen)
+
+    def source_of(channels: int, value_range: ValueRange | None) -> ImageSource:
         data = chosen.data
         return open_source(
             data.sources,
@@ -255,12 +274,13 @@ def _opened(
 
     given = chosen.data.channels
     first = 3 if given == "auto" else given
-    source = opened(first, None)
+    source = source_of(first, None)
     found = facts.images(source)
     channels = choices.channels(given, found, expected)
     values = _values(chosen, source, found, expected, machine)
-    same = channels == first and values.ends is None
-    return (source if same else opened(channels, values.ends)), channels, found, values
+    if channels != first or values.ends is not None:
+        source = source_of(channels, values.ends)
+    return OpenedImages(chosen, source, channels, found, values, expected)
 
 
 def _values(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from barlow.printable import printable_lines
 
-_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|report|list)\b[^`;]*)")
+_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|report|check|compare|list)\b[^`;]*)")
 """A command that a message spells out stays one."""
 
 _VALUE = r"\d+x\d+|-?\d[\d.]*(?:e-?\d+)?|true|false|null"
@@ -21,10 +21,10 @@ _FLAG = re.compile(rf"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: ({_VALUE})(?
 
 _RECIPE = re.compile(r"(?<![\w/.-])-c ([\w/.-]*\w)")
 
-_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", "shm-size"})
+_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", "shm-size", "json"})
 """Flags that no function has an argument for. The last is one of `docker run`."""
 
-_SWITCHES = frozenset({"resume", "overwrite", "augment"})
+_SWITCHES = frozenset({"resume", "overwrite", "augment", "fast"})
 """Flags without a value."""
 
 _VALUES = {"true": "True", "false": "False", "null": "None"}

@@ -198,7 +198,9 @@ def test_methods_stand_beside_each_other_with_their_rate_and_their_speed(table: 
     assert set(table.METHODS_NAMES) == set(program("experiments/methods.py").METHODS)
 
 
-@pytest.mark.parametrize("page", ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages"])
+@pytest.mark.parametrize(
+    "page", ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages", "near_duplicates"]
+)
 def test_the_pages_that_programs_write_are_up_to_date(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
     done = subprocess.run([sys.executable, str(program), "--check"], check=False)

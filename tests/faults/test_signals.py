@@ -79,6 +79,7 @@ SELECTED = [
     ("measuring", 1, "SIGINT"),
     ("training", 1, "SIGUSR1"),
     ("evaluating", 1, "SIGXCPU"),
+    ("checking", 1, "SIGTERM"),
     ("reading", 2, "SIGUSR2"),
     ("measuring", 2, "SIGINT"),
     ("training", 2, "SIGTERM"),
@@ -87,7 +88,7 @@ SELECTED = [
 
 
 def grid() -> Iterator[Any]:
-    phases = [*product(("reading", "measuring", "training"), (1, 2)), ("evaluating", 1)]
+    phases = [*product(("reading", "measuring", "training"), (1, 2)), ("evaluating", 1), ("checking", 1)]
     for (phase, processes), name in product(phases, NAMES):
         marks = [] if (phase, processes, name) in SELECTED else [pytest.mark.nightly]
         yield pytest.param(phase, processes, name, marks=marks)
@@ -115,6 +116,7 @@ def test_a_signal_ends_a_command_in_time_and_the_same_command_goes_on(
             "embedding ",
             "what was embedded is kept",
         ),
+        "checking": (["check", str(folder), "--fast"], "reading ", "a check keeps nothing"),
     }[phase]
     command = Command(given, tmp_path / "log")
     command.until((lambda: Run(out).metrics()) if phase == "training" else lambda: begins in command.said)

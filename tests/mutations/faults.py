@@ -48,6 +48,7 @@ SCHEDULES = "optim/test_schedules.py::test_"
 DISTILLATION = "methods/test_distillation.py::test_"
 LEARNER = "test_learner.py::test_"
 BLOCKS = "data/test_blocks.py::test_"
+NEAR = "data/test_near_duplicates.py::test_"
 CHUNKS = "equivalence/test_chunks.py::test_"
 BACKWARD = "test_global_gradient.py::test_"
 ONE_STEP = "equivalence/test_one_step.py::test_two_processes_with_different_rows_take_the_step_of_one"
@@ -254,6 +255,48 @@ FAULTS = [
         (
             "data/test_loader.py::test_every_image_comes_once_an_epoch_in_another_order_and_the_short_batch_is_dropped[memory]",
         ),
+    ),
+    Fault(
+        "near-duplicates are not looked for among mirrored images",
+        "data/near_duplicates.py",
+        "similar.add_(differences.abs_())",
+        "similar.add_(differences)",
+        (f"{NEAR}what_was_changed_slightly_is_in_the_cluster_of_its_original[mirrored]",),
+    ),
+    Fault(
+        "near-duplicates are compared without the weights of their frequencies",
+        "data/near_duplicates.py",
+        "(squares[:, None] + squares).pow(0.25)",
+        "(squares[:, None] + squares).clamp(0, 1)",
+        (f"{NEAR}the_most_alike_are_those_of_a_loop_over_all_pairs[0]",),
+    ),
+    Fault(
+        "pairs below the diagonal are left out where two sets are compared",
+        "data/near_duplicates.py",
+        "range(first if upper else 0, len(b), COLUMNS)",
+        "range(first, len(b), COLUMNS)",
+        (f"{NEAR}the_most_alike_are_those_of_a_loop_over_all_pairs[1]",),
+    ),
+    Fault(
+        "an image is its own near-duplicate",
+        "data/near_duplicates.py",
+        "similar[inside, at[inside]] = -math.inf",
+        "similar[inside, at[inside]] += 0.0",
+        (f"{NEAR}an_image_is_not_its_own_neighbour_where_it_is_left_out",),
+    ),
+    Fault(
+        "a check's rows are those of the files, whether they can be read or not",
+        "data/survey.py",
+        "thumbnails, colour = thumbnails[ids], colour[ids]",
+        "thumbnails, colour = thumbnails[: len(ids)], colour[: len(ids)]",
+        ("data/test_survey.py::test_thumbnails_and_means_are_in_the_order_of_the_images_that_can_be_read",),
+    ),
+    Fault(
+        "every difference of two sets that is beyond chance is told, however small",
+        "data/shift.py",
+        "return self.p < CHANCE and self.distance >= LEAST_DISTANCE",
+        "return self.p < CHANCE",
+        ("data/test_shift.py::test_a_difference_that_is_sure_and_small_is_not_told",),
     ),
     # --- Views ------------------------------------------------------------------------------------------------------
     Fault(

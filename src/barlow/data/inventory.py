@@ -211,6 +211,49 @@ def _scan(source: ImageSource, sample: int | None, workers: int, seed: int, coun
     return take.inventory(len(decoded) + (bad_headers if len(decoded) + bad_headers == count else 0), fraction)
 
 
+Use = Callable[[int, Array, Header | None], Array]
+"""Gets an image that was just read, by its id, and its header where it is a file; in the thread that has read it.
+Returns the pixels by which its colour is judged: the same, or what was made of them."""
+
+
+def read_all(
+    source: ImageSource, use: Use, *, min_side: int = 0, workers: int = 2, counted: Counted = not_shown
+) -> Inventory:
+    """Takes the inventory of a whole set, reading every file once, and hands each image on.
+
+    (What decoders write to the screen is the caller's to catch: `last_words.kept_from_the_screen`.)
+
+    Args:
+        source: what to read.
+        use: gets each image that can be read.
+        min_side: if positive, JPEGs may come at a fraction of their size; see `ImageSource.read`.
+        workers: threads that decode.
+        counted: told how many images have been read.
+    """
+    taking = Taking(source)
+
+    def look(index: int) -> tuple[Header | None, bool]:
+        if isinstance(source, FolderSource):
+            image, header = source.read_with_header(index, min_side)
+        else:
+            image, header = source.read(index, 0), None
+            taking.sizes[index] = image.shape[:2]
+            taking.digests[index] = image_digests.of_pixels(image)
+        return header, colourless(use(index, image, header))
+
+    count = len(source)
+    looks = in_threads(_attempt(look), range(count), workers)
+    for index, found, reason in over(looks, "images read", count, counted):
+        if found is None:
+            taking.bad(index, reason)
+            continue
+        header, grey = found
+        if header is not None:
+            taking.header(index, header)
+        taking.grey = taking.grey and grey
+    return taking.inventory(count, len(taking.skipped) / count)
+
+
 class Taking:
     """An inventory while it is being taken, in one thread."""
 
@@ -235,9 +278,6 @@ class Taking:
             self.transparent.add(index)
         if header.deep:
             self.deep.add(index)
-
-    def image(self, image: Array) -> None:
-        self.grey = self.grey and colourless(image)
 
     def inventory(self, decoded: int, bad_fraction: float) -> Inventory:
         source, count = self.source, len(self.source)
@@ -308,7 +348,7 @@ def _attempt(read: Callable[[int], R]) -> Callable[[int], tuple[int, R | None, s
         try:
             return index, read(index), ""
         except UnreadableImage as error:
-            return index, None, error.reason
+            return index, None, error.reason or "unreadable"
 
     return attempt
 

@@ -1,5 +1,6 @@
 """Whole sets in memory. Every file is decoded once, and the inventory is taken on the way."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from barlow.data import image_digests
-from barlow.data.counting import Counted, not_shown, over
+from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import Inventory, Taking, in_threads
+from barlow.data.inventory import Inventory, read_all
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.resizing import resized
 from barlow.data.sources import ImageSource
@@ -75,43 +75,19 @@ def hold(
         TooManyUnreadable: a larger share of the images than `max_bad` cannot be read, or none can.
     """
     with kept_from_the_screen():
-        inventory, held = _hold(source, working_size, workers, counted)
+        shape, channels, wide = _looked_at(source, working_size)
+        # The rows of unreadable images are never written to, and memory that is not written to is not taken.
+        pixels = np.empty((len(source), channels, *shape), np.uint16 if wide else np.uint8)
+        sizes = np.zeros((len(source), 2), np.int64)
+
+        def keep(index: int, image: Array, header: Header | None) -> Array:
+            sizes[index] = image.shape[:2] if header is None else (header.height, header.width)
+            squashed = _squash(image, shape)
+            pixels[index] = squashed.transpose(2, 0, 1)
+            return squashed
+
+        inventory = read_all(source, keep, min_side=max(shape), workers=workers, counted=counted)
     inventory.check(1.0 if max_bad is None else max_bad)
-    return inventory, held
-
-
-def _hold(source: ImageSource, working_size: Size, workers: int, counted: Counted) -> tuple[Inventory, Held]:
-    count = len(source)
-    most = max(height_width(working_size))
-    probes = [_read(source, int(i), most) for i in np.unique(np.linspace(0, count - 1, PROBED).astype(int))]
-    met = [size for image, size, _, _ in probes if image is not None]
-    first = next((image for image, _, _, _ in probes if image is not None), None)
-    channels = getattr(source, "channels", 3) if first is None else first.shape[2]
-    shape = _shape(working_size, met)
-    # The rows of unreadable images are never written to, and memory that is not written to is not taken.
-    wide = getattr(source, "value_range", None) is not None if first is None else first.dtype == np.uint16
-    pixels = np.empty((count, channels, *shape), np.uint16 if wide else np.uint8)
-    sizes = np.zeros((count, 2), np.int64)
-    taking = Taking(source)
-
-    def take(index: int) -> tuple[int, Header | None, str]:
-        image, size, header, reason = _read(source, index, max(shape))
-        if image is not None:
-            sizes[index] = size
-            pixels[index] = _squash(image, shape).transpose(2, 0, 1)
-            if header is None:  # of a set without files
-                taking.digests[index] = image_digests.of_pixels(image)
-        return index, header, reason
-
-    for index, header, reason in over(in_threads(take, range(count), workers), "images read", count, counted):
-        if reason:
-            taking.bad(index, reason)
-            continue
-        taking.sizes[index] = sizes[index]
-        if header is not None:
-            taking.header(index, header)
-        taking.image(pixels[index].transpose(1, 2, 0))
-    inventory = taking.inventory(count, len(taking.skipped) / count)
     for row, index in enumerate(inventory.ids):  # moves the readable images together, in place
         if row != index:
             pixels[row], sizes[row] = pixels[index], sizes[index]
@@ -119,6 +95,29 @@ def _hold(source: ImageSource, working_size: Size, workers: int, counted: Counte
     return inventory, Held(
         torch.from_numpy(pixels[:usable]), torch.from_numpy(sizes[:usable]), torch.from_numpy(inventory.ids)
     )
+
+
+def _looked_at(source: ImageSource, working_size: Size) -> tuple[HeightWidth, int, bool]:
+    """Height and width at which a set is held, how many channels it has, and whether it has 16 bits; by a few images.
+
+    What cannot be read is left out here, and found when all are read.
+    """
+    most = max(height_width(working_size))
+    met: list[HeightWidth] = []
+    images: list[Array] = []
+    for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)).tolist():
+        with contextlib.suppress(UnreadableImage):
+            if isinstance(source, FolderSource):
+                image, header = source.read_with_header(index, most)
+                met.append((header.height, header.width))
+            else:
+                image = source.read(index, 0)
+                met.append((image.shape[0], image.shape[1]))
+            images = images or [image]
+    if not images:
+        wide = getattr(source, "value_range", None) is not None
+        return _shape(working_size, met), getattr(source, "channels", 3), wide
+    return _shape(working_size, met), images[0].shape[2], images[0].dtype == np.uint16
 
 
 def _shape(working_size: Size, met: Sequence[HeightWidth]) -> HeightWidth:
@@ -129,18 +128,6 @@ def _shape(working_size: Size, met: Sequence[HeightWidth]) -> HeightWidth:
         return height_width(min(working_size, max(map(max, met))))
     heights, widths = zip(*met, strict=True)
     return min(working_size[0], max(heights)), min(working_size[1], max(widths))
-
-
-def _read(source: ImageSource, index: int, min_side: int) -> tuple[Array | None, tuple[int, int], Header | None, str]:
-    """Pixels, original height and width, and the header of a file; or no pixels, and the reason."""
-    try:
-        if isinstance(source, FolderSource):
-            image, header = source.read_with_header(index, min_side)
-            return image, (header.height, header.width), header, ""
-        image = source.read(index, 0)
-        return image, (image.shape[0], image.shape[1]), None, ""
-    except UnreadableImage as error:
-        return None, (0, 0), None, error.reason or "unreadable"
 
 
 def _squash(image: Array, shape: HeightWidth) -> Array:

@@ -22,13 +22,23 @@ def lines(inventory: Inventory, batch_size: int) -> Iterator[str]:
             "others for evaluation"
         )
     if empty := inventory.notes.get(EMPTY):
-        yield f"empty    no images in {names(empty)}"
+        yield of_empty(empty)
     repeated, certain = image_digests.copies(inventory.digests)
     if repeated:
-        how = "are copies of others," if certain else "may be copies of others: they agree"
-        yield f"copies   {repeated} of {len(inventory.ids)} images {how} {image_digests.words(certain)}"
+        yield of_copies(repeated, len(inventory.ids), certain)
     if batch_size < FEW_ROWS:
         yield f"batch    {batch_size} images are few to take correlations or spreads of: 64 and more are usual"
+
+
+def of_empty(folders: Any) -> str:
+    """A line on sub-folders without images."""
+    return f"empty    no images in {names(folders)}"
+
+
+def of_copies(repeated: int, images: int, certain: bool) -> str:
+    """A line on images that are copies of others; see `image_digests.copies`."""
+    how = "are copies of others," if certain else "may be copies of others: they agree"
+    return f"copies   {repeated:,} of {images:,} images {how} {image_digests.words(certain)}"
 
 
 def names(found: Any) -> str:

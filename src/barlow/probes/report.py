@@ -192,6 +192,11 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
+def row_label(probe: str, metric: str) -> str:
+    """What tables call a metric of a probe, as in `kNN top-1`."""
+    return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+
+
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
     """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
 
@@ -227,7 +232,7 @@ def render(results: Results) -> str:
     for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(called(row), *_cells(row, there))
+        table.add_row(row_label(row.probe, row.metric), *_cells(row, there))
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
@@ -245,7 +250,7 @@ def render(results: Results) -> str:
 
 def called(row: Row) -> str:
     """What a person calls a row: kNN top-1."""
-    return f"{_LABELS.get(row.probe, row.probe)} {_METRICS.get(row.metric, row.metric)}"
+    return row_label(row.probe, row.metric)
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:

@@ -95,3 +95,26 @@ def view_sheet(
                 one = one.clamp(0, 1).mul(255).round().byte() if one.is_floating_point() else one
                 sheet[top : top + high, left : left + wide] = _cell(one.permute(1, 2, 0).numpy(), cell)
     return sheet
+
+
+def image_sheet(parts: Sequence[Sequence[Sequence[UInt[np.ndarray, "h w c"]]]]) -> UInt8[np.ndarray, "height width 3"]:
+    """Draws images in rows, each fitted into a square cell.
+
+    Args:
+        parts: rows of images, in parts between which there is a gap. An image may have any size, and 8 or 16 bits.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    rows = [(row, number) for number, part in enumerate(parts) for row in part]
+    if not rows:
+        raise ValueError("image_sheet: got no images; give one or more.")
+    step = CELL + MARGIN
+    width = max(len(row) for row, _ in rows) * step + MARGIN
+    sheet = np.full((len(rows) * step + MARGIN + rows[-1][1] * (GAP - MARGIN), width, 3), PAPER, dtype=np.uint8)
+    for k, (row, number) in enumerate(rows):
+        top = MARGIN + k * step + number * (GAP - MARGIN)
+        for column, image in enumerate(row):
+            left = MARGIN + column * step
+            sheet[top : top + CELL, left : left + CELL] = _cell(image, (CELL, CELL))
+    return sheet

@@ -1,0 +1,372 @@
+"""`barlow check`: whether a set of images is fit for training, and what to expect of it, before anything is trained.
+
+Nothing is written to the images' folders. What is told of unreadable files, of channels and of the range of values is
+what a training run would tell, as both ask the same modules.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barlow import facts, fetching, preparation, storage
+from barlow.advice import LONG, SHORT, Ran, before_training
+from barlow.assembly import Given, build_learner, seconds_per_step
+from barlow.check_report import Budget, Check, Pace
+from barlow.data import image_digests, near_duplicates
+from barlow.data.counting import Counted, NowAndThen
+from barlow.data.decoding import UnreadableImage
+from barlow.data.folder import EMPTY, SPLITS
+from barlow.data.near_duplicates import ALIKE, SIDE
+from barlow.data.shift import class_shift, shifts
+from barlow.data.sources import FoldersOrName, open_source
+from barlow.data.survey import Survey, survey
+from barlow.distributed import World, joined
+from barlow.machine import available_cores
+from barlow.printable import one_line, printable
+from barlow.recipe import files, schema
+from barlow.recipe.changes import override
+from barlow.recipe.request import DEFAULT, chosen_recipe, requested
+from barlow.recipe.schema import Recipe
+from barlow.set_report import Between, Near, SetReport
+from barlow.size import words
+from barlow.stopping import Asked, Interrupted, listening
+from barlow.telling import Say, unfailing
+from barlow.views.keys import permutation
+from barlow.views.sheet import CELL, image_sheet, png
+from barlow.wording import in_arguments
+
+MINUTES = (SHORT, LONG, 4 * LONG)
+"""Budgets that are told as steps and epochs: those of the runs that were measured, and an hour."""
+
+MOST_PAIRS = 10**10
+"""So many pairs of images are compared: all of 100,000 images. Of larger sets as many images as that allows, drawn at
+random, are compared with all others."""
+
+EXAMPLES = 20
+"""Groups of near-duplicates, or test images in training, that the plain data shows; and `OF_A_GROUP` of each."""
+
+OF_A_GROUP = 8
+SHEET_ROWS, SHEET_COLUMNS = 8, 8
+
+
+@in_arguments
+def check(
+    data: FoldersOrName,
+    test: FoldersOrName | None = None,
+    *,
+    recipe: str | None = None,
+    fast: bool = False,
+    sheet: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    tell: Callable[[str], None] | None = None,
+) -> Check:
+    """Looks at a whole set of images before anything is trained on it.
+
+    Args:
+        data: a folder of images, several, or the name of a set.
+        test: other images, which an encoder is to be measured on: how much do they overlap, and do they differ?
+        recipe: the one that the time of a step is measured with; `barlow pretrain`'s default by default.
+        fast: leave the time of a step out.
+        sheet: a file that gets a picture of samples and of near-duplicates. It may not lie in the images' folders.
+        device: cpu, cuda, mps or auto, for the time of a step.
+        tell: receives one-line messages on how far it is.
+
+    Returns:
+        What was found; `text()` is for people, `as_dict()` for programs. An unreadable image is no error here.
+
+    Raises:
+        NoInput: there is no such folder or set, or no image in it.
+        UnusableData: no image can be read.
+        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop.
+    """
+    say = unfailing(tell)
+    with listening(say) as requests:
+        requests.given_up = lambda: KEPT_NOTHING
+        try:
+            return _check(data, test, recipe, fast=fast, sheet=sheet, device=device, say=say)
+        except Asked as asked:
+            raise Interrupted(f"stopped; {KEPT_NOTHING}") from asked
+
+
+KEPT_NOTHING = "a check keeps nothing of what it has read: give the same command again"
+
+
+def _check(
+    data: FoldersOrName,
+    test: FoldersOrName | None,
+    recipe: str | None,
+    *,
+    fast: bool,
+    sheet: str | os.PathLike[str] | None,
+    device: str,
+    say: Say,
+) -> Check:
+    sources = [data] if isinstance(data, str | os.PathLike) else list(data)
+    chosen = chosen_recipe(data, recipe=recipe, device=device)
+    shipped = recipe is None or recipe in files.names()
+    fetching.check_asked(chosen, requested(data), shipped=shipped, start_kept=False)
+    chosen = schema.check(override(chosen.as_dict(), {"data.max_bad": 1.0}))  # what cannot be read is told here
+    _check_apart(sheet, [*sources, *([] if test is None else [test] if isinstance(test, str | os.PathLike) else test)])
+    say(f"reading {', '.join(map(printable, sources))}")
+    with joined(device) as world:
+        images = preparation.opened(chosen, facts.machine(world), NowAndThen(say))
+        seen = survey(images.source, workers=available_cores(), counted=NowAndThen(say))
+        ends = images.values.ends
+        firsts = _groups(seen)
+        found, others, overlap = Check(_report(seen, firsts, ends)), None, None
+        if test is not None:
+            source = open_source(
+                test,
+                split="test",
+                channels=images.channels,
+                max_pixels=chosen.data.max_pixels,
+                value_range=ends,
+                counted=NowAndThen(say),
+            )
+            others = survey(source, workers=available_cores(), counted=NowAndThen(say))
+            overlap = _Overlap.of(seen, others)
+            report = _report(others, _groups(others), ends)
+            found = replace(found, test=report, between=_between(seen, others, overlap))
+        if sheet is not None:
+            pairs = [] if others is None or overlap is None else _pairs(seen, others, overlap)
+            storage.write_bytes(Path(sheet), png(_sheet(seen, firsts, pairs)))
+        return found if fast else _with_pace(found, chosen, recipe or DEFAULT, world, say)
+
+
+def _check_apart(sheet: str | os.PathLike[str] | None, folders: list[Any]) -> None:
+    """Refuses a picture that would lie among the images."""
+    if sheet is None:
+        return
+    place = Path(sheet).resolve()
+    for folder in map(os.fspath, folders):
+        if os.path.isdir(folder) and place.is_relative_to(Path(folder).resolve()):
+            raise ValueError(
+                f"--sheet {printable(sheet)} would be among the images of {printable(folder)}: name a file elsewhere"
+            )
+
+
+# --- One set ----------------------------------------------------------------------------------------------------------
+
+
+def _groups(seen: Survey) -> NDArray[np.int64] | None:
+    """The clusters of near-duplicates; None of a set that is too large, and of images that are too small."""
+    return near_duplicates.clusters(seen.thumbnails) if 0 < _compared(seen) == len(seen) else None
+
+
+def _compared(seen: Survey) -> int:
+    """How many images of a set are compared with all of it: none where most have fewer pixels than a thumbnail."""
+    if np.median(seen.sizes.min(axis=1)) < SIDE:
+        return 0
+    return min(len(seen), max(1, MOST_PAIRS // len(seen)))
+
+
+def _report(seen: Survey, firsts: NDArray[np.int64] | None, ends: tuple[float, float] | None) -> SetReport:
+    inventory = seen.inventory
+    notes = {name: value for name, value in inventory.notes.items() if name not in (EMPTY, SPLITS)}
+    copies, certain = image_digests.copies(inventory.digests)
+    described = inventory.as_dict()
+    heights, widths = ([int(each.min()), int(np.median(each)), int(each.max())] for each in seen.sizes.T)
+    return SetReport(
+        name=printable(inventory.name),
+        candidates=inventory.candidates,
+        usable=len(seen),
+        unreadable=inventory.reasons,
+        skipped=[{"where": each["where"], "reason": each["reason"]} for each in described["skipped"]],
+        formats=seen.formats,
+        extensions=inventory.extensions,
+        modes=seen.modes,
+        grey=inventory.grey,
+        more_than_8_bits=inventory.deep,
+        value_range=None if ends is None else list(ends),
+        transparent=inventory.transparent,
+        several_frames=inventory.multiframe,
+        heights=heights,
+        widths=widths,
+        one_size=bool((seen.sizes == seen.sizes[0]).all()),
+        classes=described["classes"],
+        several_labels=seen.labels is not None and seen.labels.ndim > 1,
+        empty=_texts(inventory.notes.get(EMPTY)),
+        splits=_texts(inventory.notes.get(SPLITS)),
+        notes=notes,
+        copies=copies,
+        copies_certain=certain,
+        near=_near_in_sample(seen) if firsts is None else _near(seen, firsts),
+        brightness=float(seen.brightness.mean()),
+        contrast=float(seen.contrast.mean()),
+        colour=float(seen.colour.mean()),
+    )
+
+
+def _texts(found: Any) -> list[str]:
+    return [printable(name) for name in found or []]
+
+
+def _near(seen: Survey, firsts: NDArray[np.int64]) -> Near:
+    numbers, members = np.unique(firsts, return_counts=True)
+    order = np.lexsort((numbers, -members))  # the largest first
+    several = [int(numbers[k]) for k in order if members[k] > 1]
+    across = None
+    if seen.labels is not None and seen.labels.ndim == 1:
+        pairs = np.unique(np.stack([firsts, seen.labels], axis=1), axis=0)
+        across = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
+    return Near(
+        alike=ALIKE,
+        images=int(members[members > 1].sum()),
+        clusters=len(several),
+        largest=int(members.max()),
+        across_classes=across,
+        compared=len(seen),
+        examples=[
+            [printable(seen.place(int(row))) for row in np.flatnonzero(firsts == first)[:OF_A_GROUP]]
+            for first in several[:EXAMPLES]
+        ],
+    )
+
+
+def _near_in_sample(seen: Survey) -> Near:
+    """Of a set too large for all pairs: how many of some images have a near-duplicate among all. Of images that are too
+    small none are compared."""
+    compared = _compared(seen)
+    rows = np.sort(np.asarray(permutation(0, 0, len(seen))[:compared], np.int64))
+    found = near_duplicates.most_alike(seen.thumbnails[rows], seen.thumbnails, leave_out=rows)
+    near = np.flatnonzero(found.similarity[:, 0] > ALIKE)
+    return Near(
+        alike=ALIKE,
+        images=len(near),
+        clusters=None,
+        largest=None,
+        across_classes=None,
+        compared=compared,
+        examples=[
+            [printable(seen.place(int(row))) for row in (rows[k], found.positions[k, 0])] for k in near[:EXAMPLES]
+        ],
+    )
+
+
+# --- Two sets ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Overlap:
+    """Of the test images that were compared: their rows, the training image that each is most like, and which have a
+    copy or a near-duplicate there, the most similar first."""
+
+    rows: NDArray[np.int64]
+    found: near_duplicates.Alike
+    near: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, train: Survey, test: Survey) -> "_Overlap":
+        compared = min(len(test), max(1, MOST_PAIRS // len(train))) if _compared(train) and _compared(test) else 0
+        rows = np.sort(np.asarray(permutation(0, 0, len(test))[:compared], np.int64))
+        found = near_duplicates.most_alike(test.thumbnails[rows], train.thumbnails)
+        whole = test.inventory.digests[rows, 1]
+        copies = (whole != image_digests.UNKNOWN) & np.isin(whole, train.inventory.digests[:, 1])
+        near = np.flatnonzero((found.similarity[:, 0] > ALIKE) | copies)
+        return cls(rows, found, near[np.argsort(-found.similarity[near, 0], kind="stable")])
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Rows of a test image and of the training image that it is like. (Copies without contrast are like none.)"""
+        like = self.near[self.found.similarity[self.near, 0] > ALIKE]
+        return list(zip(self.rows[like].tolist(), self.found.positions[like, 0].tolist(), strict=True))
+
+
+def _between(train: Survey, test: Survey, overlap: _Overlap) -> Between:
+    copies, certain = image_digests.shared(test.inventory.digests, train.inventory.digests)
+    similarity, mirrored = overlap.found.similarity[overlap.near, 0], overlap.found.mirrored[overlap.near, 0]
+    several = any(each.labels is not None and each.labels.ndim > 1 for each in (train, test))
+    return Between(
+        images=len(test),
+        copies=copies,
+        copies_certain=certain,
+        near=len(overlap.near),
+        compared=len(overlap.rows),
+        alike=ALIKE,
+        examples=[
+            {
+                "test": printable(test.place(of_test)),
+                "train": printable(train.place(of_train)),
+                "similarity": float(similarity[k]),
+                "mirrored": bool(mirrored[k]),
+            }
+            for k, (of_test, of_train) in enumerate(overlap.pairs[:EXAMPLES])
+        ],
+        shifts=shifts(train, test),
+        classes=None if several else class_shift(train.inventory.classes, test.inventory.classes),
+    )
+
+
+# --- Training here ----------------------------------------------------------------------------------------------------
+
+
+def _with_pace(found: Check, chosen: Recipe, name: str, world: World, say: Say) -> Check:
+    say("measuring the time of a step")
+    try:
+        return replace(found, pace=_pace(chosen, name, world, NowAndThen(say)))
+    except (ValueError, RuntimeError, MemoryError) as error:  # the images are what was asked about
+        return replace(found, pace_missing=one_line(error, limit=400))
+
+
+def _pace(chosen: Recipe, name: str, world: World, counted: Counted) -> Pace:
+    """The time of a step of the recipe on these images, measured as `barlow pretrain` measures it."""
+    began = time.monotonic()
+    prepared = preparation.prepare(chosen, world, counted=counted)
+    reading = time.monotonic() - began
+    plan, loader = prepared.plan, prepared.loader
+    seconds = seconds_per_step(build_learner(plan, world, loader, Given()), loader)
+    budgets = []
+    for minutes in MINUTES:
+        steps = max(1, int(60 * minutes / seconds))
+        recipe = override(plan.recipe.as_dict(), {"train.steps": steps})
+        ran = Ran.of(recipe, prepared.report)
+        budgets.append(Budget(minutes, steps, steps / loader.steps_per_epoch, before_training(ran)))
+    return Pace(
+        recipe=name,
+        views=words(plan.image_size),
+        batch=plan.batch_size,
+        device=f"{plan.recipe.train.device}, {plan.precision}",
+        where=plan.executor,
+        reading_seconds=reading,
+        step_seconds=seconds,
+        epoch_steps=loader.steps_per_epoch,
+        budgets=budgets,
+        choices=prepared.reasons,
+    )
+
+
+# --- The picture ------------------------------------------------------------------------------------------------------
+
+
+def _sheet(seen: Survey, firsts: NDArray[np.int64] | None, pairs: list[list[np.ndarray]]) -> np.ndarray:
+    """Samples that are spread over the set, then a row for each of the largest groups of near-duplicates, and then
+    pairs of test and training images."""
+    spread = np.unique(np.linspace(0, len(seen) - 1, SHEET_ROWS * SHEET_COLUMNS).astype(int)).tolist()
+    rows = [spread[at : at + SHEET_COLUMNS] for at in range(0, len(spread), SHEET_COLUMNS)]
+    groups: list[list[int]] = []
+    if firsts is not None:
+        numbers, members = np.unique(firsts, return_counts=True)
+        largest = numbers[np.argsort(-members, kind="stable")][: int((members > 1).sum())]
+        groups = [np.flatnonzero(firsts == first)[:SHEET_COLUMNS].tolist() for first in largest[:SHEET_ROWS]]
+    return image_sheet([*([[_image(seen, row) for row in line] for line in part] for part in (rows, groups)), pairs])
+
+
+def _pairs(train: Survey, test: Survey, overlap: _Overlap) -> list[list[np.ndarray]]:
+    """Rows of test images, each with the training image that it is like."""
+    shown = overlap.pairs[: SHEET_ROWS * SHEET_COLUMNS // 2]
+    images = [_image(of, row) for pair in shown for of, row in zip((test, train), pair, strict=True)]
+    return [images[at : at + SHEET_COLUMNS] for at in range(0, len(images), SHEET_COLUMNS)]
+
+
+def _image(seen: Survey, row: int) -> np.ndarray:
+    try:
+        return seen.source.read(int(seen.inventory.ids[row]), CELL)
+    except UnreadableImage as error:
+        where = printable(seen.place(row))
+        raise UnreadableImage(f"{where} could be read a while ago, and cannot be read any more") from error
