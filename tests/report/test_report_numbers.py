@@ -1,11 +1,13 @@
 """The numbers behind a report's figures are those that they say they are."""
 
 import base64
+import doctest
 import io
 import re
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from barlow.data.decoding import UnreadableImage
 from barlow.monitor import cross_correlation
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import FeatureSet
-from barlow.report import charts, compared, mistakes, record, write_report
+from barlow.report import charts, compared, markup, mistakes, record, write_report, writing
 from barlow.report.charts import Chart, Line, number, thinned
 from barlow.report.image_map import on_a_grid, tsne
 from barlow.report.kept import Kept, kept
@@ -31,6 +33,12 @@ from barlow.seals import sealed
 
 def random(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("module", [charts, markup, writing], ids=lambda module: module.__name__)
+def test_the_examples_of_docstrings_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert (found.attempted >= 1, found.failed) == (True, 0)
 
 
 def test_a_thinned_curve_keeps_its_ends_its_lowest_and_its_highest_point() -> None:

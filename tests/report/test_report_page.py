@@ -429,6 +429,16 @@ def test_figures_are_files_of_their_own(run: Path, tmp_path: Path) -> None:
             assert Image.open(io.BytesIO(content)).format == "PNG"
 
 
+def test_a_figure_has_no_name_that_leads_elsewhere(run: Path, tmp_path: Path) -> None:
+    row = Run(run).metrics()[-1] | {"step": 13, "terms": {"../../../evil": 1.0, "/etc/evil": 1.0, "a" * 300: 1.0}}
+    storage.append_line(run / "metrics.jsonl", sealed(row))
+    home = tmp_path / "deep" / "figures"
+    write_report(run, figures=home, **SHORT)
+    names = {path.name for path in home.iterdir()}
+    assert {"term-_evil.svg", "term-_etc_evil.svg", f"term-{'a' * 75}.svg"} <= names
+    assert [path for path in tmp_path.rglob("*evil*") if path.parent != home] == []
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -46,7 +46,7 @@ def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
     for key in ("knn.top1", "logistic.top1"):
         yield interval(rows[key].encoder) if key in rows else "–"
     state = summary.state_of(run)
-    said = [f"{state[0]}: {state[1]}"] if state else []
+    said = [state[1]] if state else []
     said += [rest for word, rest in summary.lines_of(run) if word in ("reached", "verdict")]
     yield el("span", said[-1] if said else "–", class_="words")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from barlow.advice import after_evaluation_of, after_training, illness
+from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
 from barlow.report.charts import number
@@ -12,21 +13,15 @@ from barlow.report.part import Part
 from barlow.report.record import Record, table_of
 from barlow.size import words
 
-STATES = {
-    "healthy": "the run looks healthy",
-    "starting": "the run has just begun",
-    "watch": "something is to be watched",
-    "collapsed": "the run has collapsed",
-}
-"""States that a monitored run is in, in words."""
+STATES = (STARTING, HEALTHY, WATCH, COLLAPSED)
 
 
 def state_of(record: Record) -> tuple[str, str] | None:
-    """The state that the last line of the log gives, and why; None of runs that were not monitored."""
+    """The word on the run that the last line of its log has, and the word with its reason; None of older runs."""
     if not record.log or (state := record.log[-1].get("state")) not in STATES:
         return None
     why = record.log[-1].get("why")
-    return str(state), str(why) if isinstance(why, str) else STATES[str(state)]
+    return str(state), f"{state}: {why}" if isinstance(why, str) else str(state)
 
 
 def lines_of(record: Record) -> list[tuple[str, str]]:
@@ -69,7 +64,7 @@ def verdict(record: Record) -> Part:
             )
         )
     if (state := state_of(record)) is not None:
-        rows.append(("state", el("span", f"{state[0]}: {state[1]}", class_=f"state {state[0]}")))
+        rows.append(("state", el("span", state[1], class_=f"state {state[0]}")))
     rows += [(word, _said(record, word, rest)) for word, rest in lines_of(record)]
     if record.results is None:
         rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
@@ -188,7 +183,8 @@ def _seen(data: Mapping[str, Any]) -> str:
 
     try:
         view, whole = size(data["image_size"]), data.get("centre_size")
-        said = f"views of {view} pixels, {data['channels']} channels"
+        channels = data["channels"]
+        said = f"views of {view} pixels, {channels} channel" + ("s" if channels != 1 else "")
         return said + (f"; finished features are of whole images at {size(whole)}" if whole else "")
     except (LookupError, TypeError, ValueError):
         return "unknown"

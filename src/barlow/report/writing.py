@@ -1,6 +1,7 @@
 """From run folders to a report's file."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ from barlow.wording import in_arguments
 
 FILE = "report.html"
 """In the run's folder, unless another place is named."""
+
+LONGEST = 80
+"""Characters of a figure's name."""
 
 MAX_IMAGES, MOST_IMAGES = 5_000, 10_000
 """Images of the map, if there are so many, and the most that may be asked for: 48-pixel pictures of more of them would
@@ -88,8 +92,19 @@ def write_report(
     storage.write_text(path, page(_title(found), _subtitle(found), parts, style))
     if figures is not None:
         for name, content in _figures(parts).items():
-            storage.write_bytes(Path(figures) / name, content)
+            storage.write_bytes(Path(figures) / file_name(name), content)
     return path
+
+
+def file_name(name: str) -> str:
+    """A figure's name as one of a file: a log may name its terms as it likes, `../../.profile` among others.
+
+    Example:
+        >>> file_name("term-../../.profile.svg")
+        'term-_profile.svg'
+    """
+    stem, _, ending = name.rpartition(".")
+    return f"{re.sub('[^A-Za-z0-9-]+', '_', stem)[:LONGEST]}.{ending}"
 
 
 def _title(runs: Sequence[Record]) -> str:
