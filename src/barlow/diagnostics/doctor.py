@@ -8,7 +8,7 @@ and runs that were well (experiments/doctor.py, results/doctor.jsonl).
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 Line = Mapping[str, Any]
@@ -32,7 +32,8 @@ FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
 """Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
 
 ABOVE_CHANCE = 0.03
-"""Agreement of two views of an image, less that of different images, below which the two have nothing in common."""
+"""Agreement of two views of an image, less that of different images, below which the two have nothing in common; where
+batches are small, twice its standard error."""
 
 LEARNS_BY = 50
 """Steps after which views of an image should be told from views of others."""
@@ -196,8 +197,8 @@ def _at_chance(lines: Sequence[Line], about: About) -> Finding | None:
     agreement, chance = _last(lines, "views", "agreement"), _last(lines, "views", "chance")
     if len(agreement) < FRESH or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
         return None
-    above = max(a - c for a, c in zip(agreement, chance, strict=True))
-    if above >= ABOVE_CHANCE:
+    error = max(_last(lines, "views", "error"), default=0.0) / len(agreement) ** 0.5
+    if fmean(agreement) - fmean(chance) >= max(ABOVE_CHANCE, 2 * error):
         return None
     return Finding(
         "views too strong, or of different images",

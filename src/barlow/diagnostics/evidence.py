@@ -24,6 +24,7 @@ def of_views(views: Sequence[Images], group: Sequence[Embedding]) -> dict[str, f
       Two unrelated images differ by about √2. It is missing where views have different sizes.
     - ``agreement``: the mean cosine of two embeddings of one image, each less the mean of its view.
     - ``chance``: the same of two different images.
+    - ``error``: the standard error of their difference, by the images of the batch.
 
     Args:
         views: of the batch.
@@ -34,8 +35,9 @@ def of_views(views: Sequence[Images], group: Sequence[Embedding]) -> dict[str, f
         found["difference"] = float((views[0][:ROWS] - views[1][:ROWS]).float().square().mean().sqrt())
     if len(group) > 1 and group[0].shape == group[1].shape and len(group[0]) > 2:
         a, b = (torch.nn.functional.normalize(center(at_least_float32(z[:ROWS].detach())), dim=1) for z in group[:2])
-        found["agreement"] = float((a * b).sum(1).mean())
-        found["chance"] = float((a * b.roll(1, 0)).sum(1).mean())
+        same, other = (a * b).sum(1), (a * b.roll(1, 0)).sum(1)
+        found["agreement"], found["chance"] = float(same.mean()), float(other.mean())
+        found["error"] = float((same - other).std() / len(a) ** 0.5)
     return found
 
 
