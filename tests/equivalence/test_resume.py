@@ -375,7 +375,14 @@ def test_a_finished_run_can_be_resumed_and_stays_what_it_is(
 
 # --- Resumed as something else ------------------------------------------------------------------------------------
 
-FREE = {"data.workers", "train.device", "train.log_steps", "train.checkpoint_minutes", "train.checkpoint_steps"}
+FREE = {
+    "data.workers",
+    "train.device",
+    "train.log_steps",
+    "train.monitor_images",
+    "train.checkpoint_minutes",
+    "train.checkpoint_steps",
+}
 OTHER = {
     "data.value_range": [0.0, 4095.0],
     "data.channels": 1, "data.executor": "streaming", "data.split": "test", "encoder.name": "resnet34",

@@ -25,15 +25,18 @@ STILL = 1e-7
 LEAP = 0.05
 """Share of their length by which weights move in one step, from which on they leap: what they had learned is gone."""
 
-ONE_POINT, POINT_OF_FEATURES = 0.1, 0.05
+ONE_POINT, POINT_OF_FEATURES = 0.25, 0.05
 """Spread of embeddings, and of features, below which all images are one."""
 
-FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
+FEW_DIRECTIONS, OF_DIRECTIONS = 1.5, 4
 """Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
 
 ABOVE_CHANCE = 0.03
 """Agreement of two views of an image, less that of different images, below which the two have nothing in common; where
 batches are small, twice its standard error."""
+
+TOO_FEW = 0.35
+"""Twice the standard error from which on so few images, or so few directions, say nothing about chance."""
 
 LEARNS_BY = 50
 """Steps after which views of an image should be told from views of others."""
@@ -198,7 +201,7 @@ def _at_chance(lines: Sequence[Line], about: About) -> Finding | None:
     if len(agreement) < FRESH or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
         return None
     error = max(_last(lines, "views", "error"), default=0.0) / len(agreement) ** 0.5
-    if fmean(agreement) - fmean(chance) >= max(ABOVE_CHANCE, 2 * error):
+    if 2 * error > TOO_FEW or fmean(agreement) - fmean(chance) >= max(ABOVE_CHANCE, 2 * error):
         return None
     return Finding(
         "views too strong, or of different images",
