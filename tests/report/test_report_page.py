@@ -337,8 +337,9 @@ def test_of_a_run_without_a_monitor_the_networks_are_looked_at_now(run: Path) ->
     ],
 )
 def test_a_strangers_recipe_fetches_nothing_and_takes_no_memory(
-    run: Path, changes: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    run: Path, changes: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("barlow.data.sources.CACHE", tmp_path / "nothing was downloaded")
     monkeypatch.setattr("barlow.report.snapshots.build_learner", lambda *_, **__: pytest.fail("nothing is built"))
     recipe = override(load_recipe_text(run / "recipe.yaml"), changes)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
