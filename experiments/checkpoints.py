@@ -8,7 +8,7 @@ A run is looked at LOOKS times at even distances by its own monitor: diagnostics
 on a held-out part of labelled training images. A way to choose takes one of these moments by the diagnostics alone. Its
 regret is the best kNN of the run less the kNN of the moment that was taken, in points. Among the runs are some that are
 best in the middle (a rate that is too high, weights that are harmed) and some that collapse. The ways to choose are in
-WAYS; `last` and the number of the step are among them. `judge` was looked at once, after WAYS was fixed.
+WAYS; `last` and the number of the step are among them. `judge` is to be looked at once, after WAYS is fixed.
 
 A line of results/checkpoints.jsonl is a run with all its moments, so a sitting goes on where the last one ended.
 """

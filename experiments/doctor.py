@@ -4,9 +4,9 @@
     python experiments/doctor.py --data ../shared/data --part judge    # seeds 5 to 9, aerial and MRI, another encoder
 
 A run makes 100 steps of 64 images with a small network, and logs every tenth. Six illnesses are given to each of five
-objectives, and each objective has healthy runs beside them. The thresholds of `barlow.diagnostics.doctor` were chosen
-by the runs of `fit`; those of `judge` were looked at afterwards. A line of results/doctor.jsonl says what a run had,
-and has the numbers that the doctor reads. So a sitting goes on where the last one ended.
+objectives, and each objective has healthy runs beside them. The runs of `fit` are there to choose the thresholds of
+`barlow.diagnostics.doctor` by, and those of `judge` to be looked at once, afterwards. A line of results/doctor.jsonl
+says what a run had, and has the numbers that the doctor reads. So a sitting goes on where the last one ended.
 
     python experiments/doctor.py --table       # how many were named rightly, by the doctor as it is now
 """

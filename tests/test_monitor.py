@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from barlow import exits, monitor, storage
 from barlow.cli import main
 from barlow.data.fixed_views import FEWEST, FixedViews
 from barlow.data.sources import open_source
-from barlow.diagnostics import diagnose
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH, Health
 from barlow.monitor import Budget, cross_correlation, spectrum
@@ -221,11 +219,6 @@ def test_a_budget_allows_a_share_of_the_time() -> None:
     budget.took(2.0)
     assert not budget.allows(100.0 + 399)  # the next one would take two seconds more
     assert budget.allows(100.0 + 400)
-
-
-def test_diagnostics_of_a_line_are_those_of_the_package() -> None:
-    views = torch.randn(30, 2, 6, generator=torch.Generator().manual_seed(0))
-    assert asdict(diagnose(views)["std"]).keys() == {"value", "floor", "ceiling"}
 
 
 # --- The word --------------------------------------------------------------------------------------------------------

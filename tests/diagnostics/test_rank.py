@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -170,15 +171,24 @@ def test_a_range_that_the_spectrum_does_not_have_is_refused() -> None:
         rank.lidar(a[:, None])
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So that the time of the thread is all that is spent."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("shape", [(10_000, 512), (500, 8_192)])
-def test_each_takes_less_than_a_second(shape: tuple[int, int]) -> None:
+def test_each_takes_less_than_a_second(shape: tuple[int, int], one_thread: None) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape[0], 64, generator=generator) @ torch.randn(64, shape[1], generator=generator)
     x += 0.1 * torch.randn(*shape, generator=generator)
     for call in (*CALLS.values(), rank.effective_rank, rank.top_eigenvalue_share, rank.alpha_req):
-        began = time.process_time()
+        began = time.thread_time()
         call(x)
-        assert time.process_time() - began < 2  # both cores' seconds
-    began = time.process_time()
+        assert time.thread_time() - began < 1
+    began = time.thread_time()
     rank.lidar(x.reshape(-1, 10, shape[1]))
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 1
