@@ -7,7 +7,8 @@
 A test that injects faults calls `record` of tests/injections.py, and its file or folder is named in TESTS.
 
 A fault test that fails once in twenty times is worth nothing, and nobody believes it when it fails for a reason. So
-`repeat` runs them in two processes, as `make test` does, and counts the rounds in which one failed. The rounds need not be made in one sitting: those at one commit are added up.
+`repeat` runs them in two processes, as `make test` does, and counts the rounds in which one failed. The rounds need not
+be made in one sitting: those at one commit are added up.
 """
 
 import json
