@@ -3,20 +3,19 @@
 Everything is read, and nothing computed anew.
 """
 
-import contextlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from barlow import limits, storage
+from barlow import limits
 from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.probes.report import ENCODER
 from barlow.recipe.request import FREE_ON_RESUME, LENGTH
-from barlow.results import HOME, NEWEST
-from barlow.run import Run, load_recipe_text
+from barlow.record import Record, read, value_of
+from barlow.run import Run
 from barlow.seals import digest_of
 
 NO_DIFFERENCE = frozenset({"seed", *FREE_ON_RESUME, *LENGTH} - {"data.sources", "train.device"})
@@ -24,9 +23,6 @@ NO_DIFFERENCE = frozenset({"seed", *FREE_ON_RESUME, *LENGTH} - {"data.sources", 
 
 MEASURED = ("data.mean", "data.std")
 """Keys that follow from a sample of the images, which the seed draws, where they were `auto`."""
-
-MOST_EARLIER = 50
-"""Evaluations that are looked at beside the newest one."""
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """How the names of an encoder's tensors end that are no parameters."""
@@ -65,7 +61,7 @@ class RunFacts:
         parameters: of its encoder's network; None where it has no encoder yet.
         images: that it was trained on.
         evaluations: the newest first. Columns show the first one.
-        unknown: why there is none, if it is so.
+        notes: what of the folder could not be read, and whether it was not evaluated.
     """
 
     run: str
@@ -79,7 +75,7 @@ class RunFacts:
     parameters: int | None
     images: int | None
     evaluations: list[Evaluation]
-    unknown: str | None
+    notes: list[str]
 
     @property
     def evaluation(self) -> Evaluation:
@@ -115,15 +111,14 @@ def facts_of(path: Path) -> RunFacts:
     """
     run = Run.open(path)
     identity = identity_of(run)
-    recipe = dict(_flat(load_recipe_text(path / "recipe.yaml")))
-    asked = recipe if identity is None else dict(_flat(identity.asked))
+    record = read(path)
+    recipe = dict(_flat(record.recipe))
+    asked = dict(_flat(record.asked)) if record.asked else recipe
     extended = identity is not None and bool(identity.extensions)
-    log = run.metrics()
-    rates = [rate for line in log if (rate := _as_number(line.get("images_per_second"))) is not None]
-    images = _images(path)
-    steps = _as_number(recipe.get("train.steps"))
-    batch = _as_number(recipe.get("train.batch_size"))
-    evaluations, unknown = _evaluations(path)
+    rates = [rate for _, rate in record.curve("images_per_second")]
+    images, steps = value_of(record.data, "usable"), value_of(recipe, "train.steps")
+    batch = value_of(recipe, "train.batch_size")
+    evaluations, notes = _evaluations(record)
     return RunFacts(
         run=printable(path),
         recipe=recipe,
@@ -131,12 +126,12 @@ def facts_of(path: Path) -> RunFacts:
         budget={key: (recipe if extended else asked).get(key) for key in LENGTH},
         steps=None if steps is None else int(steps),
         epochs=None if steps is None or batch is None or not images else steps * batch / images,
-        seconds=_seconds(log),
+        seconds=record.seconds,
         images_per_second=statistics.median(rates) if rates else None,
         parameters=_parameters(path),
-        images=images,
+        images=None if images is None else int(images),
         evaluations=evaluations,
-        unknown=unknown,
+        notes=notes,
     )
 
 
@@ -163,27 +158,6 @@ def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(value, f"{above}.{key}" if above else str(key))
 
 
-def _as_number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _seconds(log: Sequence[Mapping[str, Any]]) -> float | None:
-    """What the steps took, over all starts: the clock of the log begins anew at each."""
-    read = [seconds for line in log if (seconds := _as_number(line.get("seconds"))) is not None]
-    if not read:
-        return None
-    return sum(before for before, after in zip(read, [*read[1:], 0.0], strict=True) if after < before)
-
-
-def _images(path: Path) -> int | None:
-    try:
-        usable = storage.read_sealed(path / "data.json")["usable"]
-    except (OSError, ValueError, KeyError):
-        return None
-    number = _as_number(usable)
-    return None if number is None else int(number)
-
-
 def _parameters(path: Path) -> int | None:
     """Of the encoder's network, by the header of its file."""
     try:
@@ -195,27 +169,22 @@ def _parameters(path: Path) -> int | None:
     return sum((of_network or own).values()) or None
 
 
-def _evaluations(path: Path) -> tuple[list[Evaluation], str | None]:
-    """What is known of a run's evaluations, the newest first; and why nothing is, if it is so."""
-    home = path / HOME
-    try:
-        found = [_evaluation(home / NEWEST)]
-    except FileNotFoundError:
-        return [], f"{path} was not evaluated: barlow evaluate {path}"
-    except _UNREADABLE as error:
-        return [], f"the evaluation of {path} cannot be read ({one_line(error)})"
-    earlier = sorted(home.glob("results-*.json"), key=lambda file: (-file.lstat().st_mtime, file.name))
-    for file in earlier[:MOST_EARLIER]:
-        with contextlib.suppress(*_UNREADABLE):
-            found.append(_evaluation(file))
-    return found, None
+def _evaluations(record: Record) -> tuple[list[Evaluation], list[str]]:
+    """What is known of a run's evaluations, the newest first; and what cannot be read."""
+    found, notes = list[Evaluation](), list(record.notes)
+    newest = [] if record.results is None else [record.results]
+    for report in [*newest, *reversed(record.evaluations)]:
+        try:
+            found.append(_evaluation(report))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if report is record.results:
+                notes.append(f"the evaluation of {record.command} cannot be read ({one_line(error)})")
+    if not found and not notes:
+        notes.append(f"{record.command} was not evaluated: barlow evaluate {record.command}")
+    return found, notes
 
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
-
-
-def _evaluation(file: Path) -> Evaluation:
-    report = storage.read_sealed(file)
+def _evaluation(report: Mapping[str, Any]) -> Evaluation:
     images = report["images"]["test"]
     source, count = str(images["source"]), int(images["count"])
     # A folder may be called by another path each time; its name, the number of its images and their labels are enough.

@@ -274,7 +274,8 @@ def _notes(facts: Sequence[RunFacts], columns: Sequence[Column]) -> Iterator[str
             for test, words in tested.items()
         )
         yield f"not the same test images, so that scores cannot be compared across them ({which})"
-    yield from (run.unknown for run in facts if run.unknown)
+    for run in facts:
+        yield from run.notes
 
 
 # --- As text ----------------------------------------------------------------------------------------------------------

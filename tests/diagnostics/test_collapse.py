@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from barlow.diagnostics import concerns, embedding_statistics, healthy_ranges
+from barlow.diagnostics import embedding_statistics, healthy_ranges
 
 SIZES = [(256, 1024), (256, 512), (512, 64), (64, 2048), (16, 8), (700, 32), (256, 256)]
 
@@ -13,8 +13,10 @@ def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-def found(z: torch.Tensor) -> str:
-    return " / ".join(concerns(embedding_statistics(z), *z.shape))
+def outside(z: torch.Tensor) -> set[str]:
+    """The statistics that are out of their healthy range."""
+    ranges = healthy_ranges(*z.shape)
+    return {name for name, value in embedding_statistics(z).items() if not ranges[name][0] <= value <= ranges[name][1]}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -23,8 +25,7 @@ def test_independent_features_are_within_every_range(size: tuple[int, int]) -> N
     for z in (gaussian(*size), gaussian(*size).relu(), 3 + gaussian(*size) * 2, 1e-20 * gaussian(*size)):
         statistics = embedding_statistics(z)
         assert statistics.keys() == ranges.keys()
-        assert concerns(statistics, *size) == []
-        assert all(ranges[name][0] <= value <= ranges[name][1] for name, value in statistics.items())
+        assert outside(z) == set()
     chance = math.sqrt(2 / (math.pi * (min(size[0], 512) - 1)))
     assert embedding_statistics(gaussian(*size))["mean_abs_correlation"] == pytest.approx(chance, rel=0.15)
     assert embedding_statistics(gaussian(*size))["std"] == pytest.approx(1, abs=0.05)
@@ -35,10 +36,9 @@ def test_effective_rank_of_noise_is_nearly_all_there_can_be() -> None:
     assert embedding_statistics(gaussian(512, 32))["effective_rank"] > 0.95 * 32
 
 
-def test_constant_embeddings_are_a_collapse_and_nothing_else_is_said() -> None:
+def test_constant_embeddings_have_no_spread() -> None:
     for z in (torch.zeros(256, 64), torch.full((256, 64), 0.3), 1 + 1e-3 * gaussian(256, 64)):
-        (line,) = concerns(embedding_statistics(z), 256, 64)
-        assert line.startswith("collapse")
+        assert "std" in outside(z)
     assert embedding_statistics(torch.full((256, 64), 0.3)) == {
         "std": 0,
         "dead": 1,
@@ -52,13 +52,12 @@ def test_one_direction_is_a_dimensional_collapse_with_full_correlation() -> None
     statistics = embedding_statistics(z)
     assert statistics["effective_rank"] == pytest.approx(1, abs=0.01)
     assert statistics["mean_abs_correlation"] == pytest.approx(1, abs=1e-4)
-    assert "dimensional collapse: 1.0 of 255" in found(z)
-    assert "redundant features" in found(z)
+    assert outside(z) == {"effective_rank", "mean_abs_correlation"}
 
 
 def test_few_directions_among_many_features_are_noticed() -> None:
     z = gaussian(256, 8) @ gaussian(8, 512, seed=1) + 1e-3 * gaussian(256, 512, seed=2)
-    assert "dimensional collapse" in found(z)
+    assert "effective_rank" in outside(z)
 
 
 def test_half_dead_features_are_noticed_and_do_not_spoil_the_correlation() -> None:
@@ -67,7 +66,7 @@ def test_half_dead_features_are_noticed_and_do_not_spoil_the_correlation() -> No
     statistics = embedding_statistics(z)
     assert statistics["dead"] == 0.5
     assert statistics["mean_abs_correlation"] == pytest.approx(math.sqrt(2 / (math.pi * 255)), rel=0.05)
-    assert found(z) == "dead features: 50% do not vary (healthy below 10%)"
+    assert outside(z) == {"dead"}
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -85,10 +84,10 @@ def test_a_wide_embedding_is_sampled_and_its_statistics_are_those_of_the_whole()
     assert embedding_statistics(z)["mean_abs_correlation"] == pytest.approx(whole, rel=0.03)
 
 
-def test_not_a_number_is_said_plainly() -> None:
+def test_what_is_not_finite_is_in_no_range() -> None:
     z = gaussian(32, 8)
     z[3, 3] = float("inf")
-    assert "NaN or infinity" in found(z)
+    assert {"std", "effective_rank", "mean_abs_correlation"} <= outside(z)
 
 
 def test_half_precision_and_gradients_do_not_matter() -> None:
@@ -104,19 +103,13 @@ def test_half_precision_and_gradients_do_not_matter() -> None:
 def test_tiny_batches_have_statistics_and_ranges_that_admit_noise(size: tuple[int, int]) -> None:
     z = gaussian(*size, seed=5)
     assert not any(math.isnan(value) for value in embedding_statistics(z).values())
-    assert "dimensional" not in found(z)
-    assert "redundant" not in found(z)
+    assert not {"effective_rank", "mean_abs_correlation"} & outside(z)
 
 
 @pytest.mark.parametrize("z", [torch.zeros(1, 4), torch.zeros(4), torch.zeros(4, 0), torch.zeros(4, 4).long()])
 def test_what_is_no_batch_is_refused(z: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="two rows"):
         embedding_statistics(z)
-
-
-def test_statistics_that_were_not_measured_are_not_judged() -> None:
-    assert concerns({}, 256, 512) == []
-    assert len(concerns({"effective_rank": 2.0}, 256, 512)) == 1
 
 
 def test_a_training_batch_costs_tens_of_milliseconds() -> None:

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import storage
+from barlow import record, storage
 from barlow.data.decoding import UnreadableImage
 from barlow.monitor import cross_correlation
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import FeatureSet
-from barlow.report import charts, compared, markup, mistakes, record, write_report, writing
+from barlow.report import charts, compared, markup, mistakes, write_report, writing
 from barlow.report.charts import Chart, Line, number, thinned
 from barlow.report.image_map import on_a_grid, tsne
 from barlow.report.kept import Kept, kept

@@ -1,7 +1,7 @@
 """Whether training works, seen without labels: numbers of features or embeddings, and what they can be at all."""
 
 from barlow.diagnostics.catalogue import DIAGNOSTICS, Reading, diagnose
-from barlow.diagnostics.collapse import concerns, embedding_statistics, healthy_ranges
+from barlow.diagnostics.collapse import embedding_statistics, healthy_ranges
 from barlow.diagnostics.geometry import (
     alignment,
     correlations,
@@ -25,7 +25,6 @@ __all__ = [
     "Reading",
     "alignment",
     "alpha_req",
-    "concerns",
     "correlations",
     "cosine_between_views",
     "dead",

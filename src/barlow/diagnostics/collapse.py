@@ -1,7 +1,6 @@
 """Whether one batch shows collapse: all images at one point, all in a few directions, or many features dead."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -81,42 +80,3 @@ def healthy_ranges(n: int, d: int) -> dict[str, tuple[float, float]]:
         "effective_rank": (min(max(0.1 * bound, 1.5), 0.75 * bound), float(bound)),
         "mean_abs_correlation": (0.0, min(chance + 0.25, 0.9) if n > 3 else 1.0),
     }
-
-
-def concerns(statistics: Mapping[str, float], n: int, d: int) -> list[str]:
-    """One plain line for each way in which a batch's statistics are out of their healthy range; empty when all is well.
-
-    Args:
-        statistics: what `embedding_statistics` returned. A statistic that is missing is not judged.
-        n: rows of the batch.
-        d: width of the embedding.
-    """
-    if any(math.isnan(value) for value in statistics.values()):
-        return ["the representation holds NaN or infinity: lower the learning rate or train in float32"]
-    ranges = healthy_ranges(n, d)
-
-    def low(name: str) -> bool:
-        return statistics.get(name, math.inf) < ranges[name][0]
-
-    def high(name: str) -> bool:
-        return statistics.get(name, -math.inf) > ranges[name][1]
-
-    if low("std"):
-        return [
-            f"collapse: all images give nearly the same output (std {statistics['std']:.3g}, healthy above "
-            f"{ranges['std'][0]:g})"
-        ]
-    found = []
-    if low("effective_rank"):
-        found.append(
-            f"dimensional collapse: {statistics['effective_rank']:.1f} of {ranges['effective_rank'][1]:.0f} possible "
-            f"directions in use (healthy above {ranges['effective_rank'][0]:.1f})"
-        )
-    if high("mean_abs_correlation"):
-        found.append(
-            f"redundant features: mean |correlation| {statistics['mean_abs_correlation']:.2f} "
-            f"(healthy below {ranges['mean_abs_correlation'][1]:.2f})"
-        )
-    if high("dead"):
-        found.append(f"dead features: {statistics['dead']:.0%} do not vary (healthy below {ranges['dead'][1]:.0%})")
-    return found

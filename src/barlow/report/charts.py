@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from barlow.record import Point
 from barlow.report.markup import Markup, data, el, join, text
-from barlow.report.record import Point
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 24

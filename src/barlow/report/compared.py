@@ -6,12 +6,12 @@ from typing import Any
 
 from barlow.probes.report import Row, called, rows_of
 from barlow.recipe.changes import flat
+from barlow.record import Record, names_in, table_of
 from barlow.report import charts, summary
 from barlow.report.charts import Chart, Line, number
 from barlow.report.curves import OUTPUTS, STATISTICS
 from barlow.report.markup import el, join, note, table
 from barlow.report.part import Part, missing
-from barlow.report.record import Record, names_in, table_of
 from barlow.report.scores import interval, percent
 
 LOSSES = "A loss is comparable between runs of one objective only, and not between objectives."

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from barlow.diagnostics import DIAGNOSTICS
+from barlow.record import Record, curve, names_in, value_of
 from barlow.report import charts
 from barlow.report.charts import Chart, Line
 from barlow.report.markup import Markup, el, join
 from barlow.report.part import Part, missing
-from barlow.report.record import Record, curve, names_in, value_of
 
 HOW = (
     "Each line is a number of one training batch; the tinted band is the range that is called healthy. A spread near 0 "

@@ -11,7 +11,7 @@ from barlow.exits import UnusableData
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, read_encoder
 from barlow.probes.features import FeatureSet, content_key, load_features, weights_hash
-from barlow.report.record import Record, table_of, value_of
+from barlow.record import Record, table_of, value_of
 from barlow.results import HOME
 from barlow.telling import Say, silent
 

@@ -1,10 +1,10 @@
 """The loss and its terms over the steps, beside what they would be for views that have nothing in common."""
 
+from barlow.record import Record, names_in, value_of
 from barlow.report import charts
 from barlow.report.charts import Chart, Line, number
 from barlow.report.markup import join, table
 from barlow.report.part import Part, missing
-from barlow.report.record import Record, names_in, value_of
 
 HOW = (
     "The loss is the sum of its terms. A dashed line is a level to compare with: what the loss is where two views have "

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from barlow.record import table_of, value_of
 from barlow.report import charts
 from barlow.report.charts import Chart, Line, number
 from barlow.report.markup import Markup, el, join, note
 from barlow.report.part import Part
-from barlow.report.record import table_of, value_of
 
 HOW = (
     "Rows and columns are the embedding's dimensions, of one view and of the other. Redundancy reduction wants a "

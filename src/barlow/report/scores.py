@@ -5,9 +5,9 @@ from typing import Any
 
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.report import BASELINES, Row, called, rows_of
+from barlow.record import Record, table_of, value_of
 from barlow.report.markup import Aside, el, join, note, table
 from barlow.report.part import Part
-from barlow.report.record import Record, table_of, value_of
 
 HOW = (
     "Per cent of test images that are right, with the 95 % interval over the choice of test images. The gain is over "

@@ -22,9 +22,9 @@ from barlow.printable import one_line
 from barlow.probes.features import embed, weights_hash
 from barlow.probes.neighbours import most_similar
 from barlow.recipe import schema
+from barlow.record import Record, table_of, value_of
 from barlow.report.kept import Kept, before_training, kept
 from barlow.report.pictures import Pictures
-from barlow.report.record import Record, table_of, value_of
 from barlow.run import Run
 from barlow.telling import Say
 from barlow.types import Features

@@ -20,7 +20,7 @@ from barlow.plan import Plan
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
-from barlow.report.record import Record
+from barlow.record import Record
 from barlow.run import Run
 from barlow.step_log import StepLog
 from barlow.telling import Say

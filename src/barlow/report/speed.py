@@ -1,10 +1,10 @@
 """How long it took: images a second, and how much of the time went into waiting for them."""
 
+from barlow.record import Record
 from barlow.report import charts
 from barlow.report.charts import Chart, Line, number
 from barlow.report.markup import join, pairs
 from barlow.report.part import Part, missing
-from barlow.report.record import Record
 
 HOW = "Where the share of waiting is large, images are read more slowly than the network can use them."
 
@@ -19,9 +19,8 @@ def part(record: Record) -> Part:
         Chart("speed", "images a second", [Line("images a second", speeds)], y_from=0.0),
         Chart("waiting", "waiting for images, per cent", [Line("waiting", waits, 1)], y_from=0.0),
     ]
-    seconds = _seconds(record)
     rows: list[tuple[object, object]] = [
-        ("training", f"{_clock(seconds)} in all"),
+        ("training", f"{_clock(record.seconds or 0.0)} in all"),
         ("speed", f"{number(sum(v for _, v in speeds) / len(speeds))} images a second on average"),
     ]
     if waits:
@@ -29,16 +28,6 @@ def part(record: Record) -> Part:
     if replaced := sum(value for _, value in record.curve("replaced")):
         rows.append(("replaced", f"{replaced:.0f} images that could not be read any more, by others"))
     return Part("time", "Time", join([pairs(rows), charts.grid(drawn)]), HOW, charts.files(drawn))
-
-
-def _seconds(record: Record) -> float:
-    """All starts together: each counts from its own beginning, and the log has the last line of each."""
-    total, before = 0.0, 0.0
-    for _, seconds in record.curve("seconds"):
-        if seconds < before:
-            total += before
-        before = seconds
-    return total + before
 
 
 def _clock(seconds: float) -> str:

@@ -7,10 +7,10 @@ from barlow.advice import after_evaluation_of, after_training, illness
 from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
+from barlow.record import Record, table_of
 from barlow.report.charts import number
 from barlow.report.markup import Markup, el, join, note, pairs
 from barlow.report.part import Part
-from barlow.report.record import Record, table_of
 from barlow.size import words
 
 STATES = (STARTING, HEALTHY, WATCH, COLLAPSED)

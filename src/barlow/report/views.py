@@ -7,9 +7,9 @@ from PIL import Image
 
 from barlow import storage
 from barlow.data.decoding import decode
+from barlow.record import Record
 from barlow.report.markup import el, join
 from barlow.report.part import Part, missing
-from barlow.report.record import Record
 
 HOW = (
     "One row for each of a few images: the original on the left, then draws of each view. Two views of a row should "

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from barlow import ownership, storage
+from barlow import ownership, record, storage
 from barlow.printable import one_line
+from barlow.record import Record, table_of
 from barlow.report import (
     compared,
     curves,
@@ -16,7 +17,6 @@ from barlow.report import (
     matrix,
     mistakes,
     neighbours,
-    record,
     scores,
     speed,
     summary,
@@ -25,7 +25,6 @@ from barlow.report import (
 from barlow.report.neighbours import Pictured
 from barlow.report.page import BROKEN, made, page
 from barlow.report.part import Part, missing
-from barlow.report.record import Record, table_of
 from barlow.report.shown import Shown, shown
 from barlow.report.snapshots import snapshots
 from barlow.telling import Say, unfailing

@@ -1,4 +1,4 @@
-"""What a run folder says, read once: every part of a report is made of it."""
+"""What a run folder says, read once: reports and comparisons are made of it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,9 @@ from barlow.run import Run, load_recipe_text
 
 Point = tuple[float, float]
 """A step, and a number that was logged there."""
+
+MOST_EVALUATIONS = 50
+"""The newest ones, where there are more."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ class Record:
         done = max((line["step"] for line in self.log), default=0)
         return done, int(total) if total is not None else done
 
+    @property
+    def seconds(self) -> float | None:
+        """What the logged steps took, all starts together; None where nothing was logged.
+
+        The clock of the log begins anew at each start, so the last line of each is added up.
+        """
+        read = [seconds for _, seconds in self.curve("seconds")]
+        if not read:
+            return None
+        return sum(before for before, after in zip(read, [*read[1:], 0.0], strict=True) if after < before)
+
     def curve(self, *keys: str | int) -> list[Point]:
         """What the log holds under some keys, by step."""
         return curve(self.log, *keys)
@@ -144,7 +158,7 @@ def _evaluations(home: Path, table: Any) -> list[dict[str, Any]]:
         order = {str(line["file"]): None for line in storage.read_lines(home / HISTORY) if "file" in line}
     there = {path.name for path in home.glob("results-*.json")}
     names = [name for name in order if name in there] + sorted(there - order.keys())
-    found = [table(f"{HOME}/{name}") for name in names]
+    found = [table(f"{HOME}/{name}") for name in names[-MOST_EVALUATIONS:]]
     return [each for each in found if each]
 
 
