@@ -16,6 +16,7 @@ from barlow.data.fixed_views import FEWEST, FixedViews
 from barlow.data.sources import open_source
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH, Health
+from barlow.exits import NoInput
 from barlow.monitor import Budget, cross_correlation, spectrum
 from barlow.pretraining import pretrain
 from barlow.run import Run
@@ -95,6 +96,12 @@ def test_scores_come_from_labelled_images_that_were_named(photos: Path, classes:
     assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
     assert score["value"] > 0.7, "each class has a colour of its own"
     assert "diagnostics" not in lines[-1]
+
+
+def test_a_folder_that_is_not_there_is_told_with_its_flag(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoInput, match=r"^probe_with: no folder or data set 'nowhere'"):
+        monitored(photos, tmp_path / "run", images=0, probe_with="nowhere")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_labelled_images_without_labels_are_refused_before_anything_is_written(

@@ -15,7 +15,7 @@ DATA = 65
 NO_INPUT = 66
 """What was named does not exist: a folder of images, a run."""
 DIVERGED = 69
-"""A loss, a gradient or a weight is not a finite number any more."""
+"""A loss, a gradient or a weight is not a finite number any more, or a run collapsed that was to end then."""
 OUR_FAULT = 70
 """Something that barlow did not foresee, or a process that ended on its own. `--debug` shows where."""
 MEMORY = 71
@@ -52,6 +52,12 @@ class UnusableData(ValueError):
 
 class Diverged(RuntimeError):
     """A loss, a gradient or a weight is not a finite number any more."""
+
+    exit_code = DIVERGED
+
+
+class Collapsed(RuntimeError):
+    """All images have nearly the same embedding, and the run was to end where that lasts."""
 
     exit_code = DIVERGED
 

@@ -44,7 +44,7 @@ from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
 from barlow.views.sheet import png
 from barlow.watchdog import FIRST_STEP, Watch, watching
-from barlow.watchers import Checkpointer, Counter, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher
 from barlow.wording import in_arguments
 
 
@@ -237,8 +237,7 @@ class _Pretraining:
             if monitor is not None and start == 0 and not run.monitored():
                 monitor.look(0)
             self._train(learner, loader, course, watchers, stop)
-        self.watch.save = None
-        self.where = AFTER.format(run.path)
+        self.watch.save, self.where = None, AFTER.format(run.path)
         trained = finishing.finished(learner.method.encoder, world)
         if world.main:
             self.check_held()
@@ -378,15 +377,15 @@ class _Pretraining:
         locate: Callable[[int], str],
     ) -> list[Watcher]:
         watchers: list[Watcher] = [ReplacedImages(self.tell, locate)]
+        train = plan.recipe.train
         if self.world.main:
-            train = plan.recipe.train
             watchers += [log] if monitor is None else [log, monitor]
             watchers.append(Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say))
         if progress:
             from rich.console import Console
 
             watchers.insert(2, LiveLine(Console(stderr=True), log))
-        return watchers
+        return watchers + ([EndIfCollapsed(log, self.world, save, self.run.path)] if train.stop_if_collapsed else [])
 
 
 def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:

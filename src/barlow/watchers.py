@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from barlow import storage
@@ -10,7 +11,9 @@ from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
 from barlow.diagnostics.evidence import Movement, of_views
-from barlow.diagnostics.health import Health
+from barlow.diagnostics.health import COLLAPSED, Health
+from barlow.distributed import World
+from barlow.exits import Collapsed
 from barlow.step_log import StepLog
 from barlow.telling import unfailing
 
@@ -190,6 +193,38 @@ class Checkpointer:
             else:
                 self._failed = False
             self._saved_at = time.monotonic()
+
+
+LASTING = 5
+"""Lines of the log in a row that say `collapsed` before a run ends because of it: networks come out of a short one."""
+
+
+@dataclass
+class EndIfCollapsed:
+    """Ends a run that has collapsed and stays so. All processes end together, so each asks after each logged step.
+
+    Raises:
+        Collapsed: from the watcher, with the reason. The state is saved.
+    """
+
+    log: MetricsLog
+    world: World
+    save: Callable[[int], None]
+    run: Path
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.step % self.log.every or moment.step == moment.total:
+            return
+        health = self.log.health
+        if not self.world.any(health.word == COLLAPSED and health.lines >= LASTING):
+            return
+        if self.world.main:
+            self.save(moment.step)
+        why = self.world.share(health.why)
+        raise Collapsed(
+            f"step {moment.step}: {why}. It has been so for {LASTING} lines of the log, so the run ends here, saved. "
+            f"To go on all the same: barlow pretrain --resume --out {self.run} --train.stop_if_collapsed false"
+        )
 
 
 WORTH_SAYING = 0.1

@@ -8,13 +8,15 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from barlow import exits
+from barlow import checkpoints, exits
 from barlow.diagnostics.doctor import FRESH, About, Finding, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
-from barlow.exits import Diverged
+from barlow.diagnostics.health import COLLAPSED
+from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
 from barlow.run import Run
 from barlow.views.pipeline import ViewPipeline
+from barlow.watchers import LASTING
 
 FINE: dict[str, Any] = {
     "loss": 400.0,
@@ -212,3 +214,30 @@ def test_images_whose_features_are_not_finite_are_named(photos: Path, tmp_path: 
     with pytest.raises(Diverged, match=r"features of \d+ of 16 images are not finite \(.*\.png") as caught:
         found_in(tmp_path / "run", photos, encoder=Poisoned())
     assert exits.code_of(caught.value) == exits.DIVERGED
+
+
+def alike(*z: Tensor) -> dict[str, Tensor]:
+    """All that an objective does without the part that keeps images apart."""
+    return {"distance": 1 - nn.functional.cosine_similarity(z[0], z[-1], dim=1).mean()}
+
+
+def test_a_run_that_collapsed_ends_where_that_is_asked_for_and_can_be_gone_on_with(
+    photos: Path, tmp_path: Path
+) -> None:
+    ends = {"train.stop_if_collapsed": True, "optim.lr_per_256": 0.5}
+    with pytest.raises(Collapsed, match=r"step \d+: \S+ collapse: .*To go on all the same: ") as caught:
+        found_in(tmp_path / "run", photos, steps=150, overrides=ends, objective=alike)
+    assert exits.code_of(caught.value) == exits.DIVERGED
+    said = [line["state"] for line in Run(tmp_path / "run").metrics()]
+    assert said[-LASTING:] == [COLLAPSED] * LASTING
+    assert said[-LASTING - 1] != COLLAPSED
+    stopped_at = max(checkpoints.folders(tmp_path / "run"))
+    assert stopped_at == 2 * len(said) < 150
+    pretrain(
+        out=tmp_path / "run",
+        resume=True,
+        progress=False,
+        objective=alike,
+        overrides={"train.stop_if_collapsed": False},
+    )
+    assert max(checkpoints.folders(tmp_path / "run")) == 150

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from barlow.data.folder import FolderSource
 from barlow.data.inventory import TooManyUnreadable, counts, in_threads, kind_of
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
-from barlow.exits import UnusableData
+from barlow.exits import NoInput, UnusableData
 from barlow.machine import available_cores, available_memory
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import printable
@@ -170,11 +171,16 @@ def read_labelled(
         called: what messages call the images, as in `--train`; None: by their split.
 
     Raises:
+        NoInput: there are none of this name.
         ValueError: the images have no labels.
         TooManyUnreadable: too many of them cannot be read.
     """
     value_range, called = preprocessing.value_range, called or split
-    source = open_source(images, split=split, channels=preprocessing.channels, value_range=value_range, counted=counted)
+    opening = partial(open_source, split=split, channels=preprocessing.channels, value_range=value_range)
+    try:
+        source = opening(images, counted=counted)
+    except NoInput as error:
+        raise NoInput(f"--{called}: {error}") from None
     if source.labels is None or source.classes is None:
         raise UnusableData(
             f"--{called} {source.name} has no labels; put its images into one sub-folder for each class "

@@ -26,6 +26,8 @@ class Health:
     word: str = STARTING
     why: str | None = None
     """What is wrong."""
+    lines: int = 0
+    """How many lines in a row have had this word."""
     _lines: list[Mapping[str, Any]] = field(default_factory=list)
     """The newest, and those that told of a part without gradient."""
 
@@ -43,6 +45,7 @@ class Health:
             self.word, self.why = _word(found[0]), str(found[0])
         else:
             self.word, self.why = (HEALTHY if started else STARTING), None
+        self.lines = self.lines + 1 if self.word == before else 1
         return self.word != before
 
 

@@ -35,6 +35,7 @@ FREE_ON_RESUME = (
     "train.device",
     "train.log_steps",
     "train.monitor_images",
+    "train.stop_if_collapsed",
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
 )

@@ -294,6 +294,8 @@ class TrainSection(Section):
     """Whether activations are computed again for the backward pass, in place of being kept."""
     monitor_images: Annotated[int, Field(ge=0, le=MOST_MONITORED)] = 500
     """Images whose fixed views are looked at now and then (monitor.jsonl); 0: none. It changes nothing of the run."""
+    stop_if_collapsed: bool = False
+    """Whether a run ends, saved and with exit code 69, once its log has said `collapsed` five times in a row."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSection":
