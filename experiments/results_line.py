@@ -136,6 +136,7 @@ LATER: dict[tuple[str, str], tuple[Any, ...]] = {
     ("optim", "rate_in_momentum"): (False,),
     ("train", "monitor_images"): (500, 0),
     ("train", "stop_if_collapsed"): (False, True),
+    ("train", "tensorboard"): (False, True),
     ("method", "passes"): ("each_view",),
     ("method", "large"): (None,),
     ("method", "stop_gradient"): (True,),

@@ -25,6 +25,7 @@ from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
+from barlow.event_file import EventFile, check_installed
 from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
@@ -192,7 +193,7 @@ class _Pretraining:
             run.remove_leftovers(say)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        counted = self.watch.counted(_counter() if progress else not_shown)
+        counted = self.watch.counted(Counter.on_screen() if progress else not_shown)
         with self._bad_images_listed():
             prepared = preparation.prepare_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
@@ -206,6 +207,7 @@ class _Pretraining:
         for line in [] if self.begun.resumed else before_training(ran):
             say(line)
         course = self._course(plan, loader)
+        check_installed(plan.recipe.train.tensorboard)
         # Before anything is written: an unknown encoder leaves no run behind.
         learner = build_learner(plan, world, loader, self.given, say)
         start = 0 if checkpoint is None else checkpoint.step
@@ -231,7 +233,7 @@ class _Pretraining:
         if start == total:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         stop = StopIfAsked(self.requests, world, save, run, start, total)
-        watchers = self._watchers(plan, log, monitor, save, progress, prepared.source.locate)
+        watchers = self._watchers(plan, log, monitor, start, save, progress, prepared.source.locate)
         stop.judged_by(self.watch, learner.settle)
         with explained(plan, run, prepared.source.locate):
             if monitor is not None and start == 0 and not run.monitored():
@@ -372,6 +374,7 @@ class _Pretraining:
         plan: Plan,
         log: MetricsLog,
         monitor: Monitor | None,
+        start: int,
         save: Callable[[int], None],
         progress: bool,
         locate: Callable[[int], str],
@@ -381,6 +384,7 @@ class _Pretraining:
         if self.world.main:
             watchers += [log] if monitor is None else [log, monitor]
             watchers.append(Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say))
+            watchers += [EventFile(log, self.run.path, start, self.say)] if train.tensorboard else []
         if progress:
             from rich.console import Console
 
@@ -391,9 +395,3 @@ class _Pretraining:
 def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:
     """Whether the step of a batch begins with what an objective does before an epoch, however long that takes."""
     return lambda batch: batch.begins_epoch and hasattr(learner.objective, "before_epoch")
-
-
-def _counter() -> Counter:
-    from rich.console import Console
-
-    return Counter(Console(stderr=True))

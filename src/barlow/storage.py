@@ -258,14 +258,16 @@ def read_sealed_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Appends one JSON line. Not synced: a log line is worth less than a step.
+    """Appends one JSON line. Where the last one was cut short, by a full disk say, it begins on a line of its own."""
+    append_bytes(path, json.dumps(finite(content)).encode() + b"\n", as_line=True)
 
-    Where the last line was cut short, by a full disk say, the new one begins on a line of its own.
-    """
+
+def append_bytes(path: Path, data: bytes, *, as_line: bool = False) -> None:
+    """Appends to a file, which is made where it is missing. Not synced: a log is worth less than a step."""
     try:
         with open(path, "a+b", opener=regular.in_place) as file:
-            cut = file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write(b"\n" * cut + json.dumps(finite(content)).encode() + b"\n")
+            cut = as_line and file.seek(0, os.SEEK_END) > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * cut + data)
     except OSError as error:
         raise _explained(error, path) from error
 

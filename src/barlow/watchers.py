@@ -135,7 +135,8 @@ class MetricsLog:
         moment.settle()
         images_per_second, wait = self._speed.read()
         terms = moment.terms()
-        judged = moment.outcome.outputs.compared()
+        outputs = moment.outcome.outputs
+        judged = outputs.compared()
         states = {name: embedding_statistics(z) for name, z in judged.items()}
         self.latest = {
             "step": moment.step,
@@ -150,7 +151,7 @@ class MetricsLog:
             "seconds": round(time.monotonic() - self.started, 2),
             "replaced": len(moment.batch.replaced),
             **states,
-            "views": of_views(moment.batch.rows.views, moment.outcome.outputs.groups[0]),
+            "views": of_views(moment.batch.rows.views, outputs.groups[0], outputs.features),
             "moved": None if self.movement is None else self.movement.read(),
             **({"without_gradient": self._idle} if self._idle else {}),
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
@@ -295,6 +296,12 @@ class Counter:
     console: "Console"
     _shown_at: float = field(default_factory=lambda: time.monotonic())
     _open: bool = False
+
+    @classmethod
+    def on_screen(cls) -> "Counter":
+        from rich.console import Console
+
+        return cls(Console(stderr=True))
 
     REFRESH_SECONDS = 0.5
     PLAIN_SECONDS = 10.0

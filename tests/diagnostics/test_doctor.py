@@ -24,7 +24,7 @@ FINE: dict[str, Any] = {
     "reference": {"unrelated": 1074.0, "floor": 35.0},
     "features": {"std": 0.8, "effective_rank": 60.0},
     "embeddings": {"std": 0.9, "effective_rank": 40.0},
-    "views": {"difference": 1.1, "agreement": 0.6, "chance": 0.0},
+    "views": {"difference": 1.1, "agreement": 0.6, "chance": 0.0, "error": 0.03},
     "moved": 0.01,
 }
 
@@ -79,6 +79,13 @@ def test_what_only_one_line_shows_is_no_finding(name: str) -> None:
 def test_a_cause_is_told_without_its_consequences() -> None:
     assert names(log(moved=0.0, embeddings__std=0.001, features__std=0.001)) == ["rate too low"]
     assert names(log(views__difference=0.0, embeddings__std=0.001)) == ["views identical"]
+
+
+def test_features_of_views_that_have_nothing_in_common_are_told_before_the_collapse_that_follows() -> None:
+    apart = {"views__features_agreement": 0.01, "views__features_chance": 0.0, "views__features_error": 0.03}
+    assert names(log(embeddings__std=0.01, **apart))[0] == "views too strong, or of different images"
+    assert names(log(**apart | {"views__features_agreement": 0.3}, embeddings__std=0.01)) == ["head-only collapse"]
+    assert names(log(**apart | {"views__features_error": 0.2})) == [], "too few images to tell"
 
 
 def test_the_facts_of_a_run_are_findings_too() -> None:

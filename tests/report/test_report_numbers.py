@@ -21,7 +21,7 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import FeatureSet
 from barlow.report import charts, compared, markup, mistakes, write_report, writing
 from barlow.report.charts import Chart, Line, number, thinned
-from barlow.report.image_map import on_a_grid, tsne
+from barlow.report.image_map import on_a_grid, pacmap, tsne
 from barlow.report.kept import Kept, kept
 from barlow.report.matrix import NEGATIVE, by_chance, chosen, picture, values_of
 from barlow.report.mistakes import confusions
@@ -110,6 +110,15 @@ def test_places_are_whole_numbers_in_a_square_and_one_odd_image_moves_none() -> 
     assert places.min() >= 0
     assert places.max() <= 1000
     assert np.ptp(places[:400], axis=0).min() > 500
+
+
+def test_pacmap_gives_the_same_map_again_and_keeps_groups_together() -> None:
+    pytest.importorskip("pacmap", reason="PaCMAP is not installed (extra `maps`)")
+    x = torch.cat([torch.randn(40, 16, generator=torch.Generator().manual_seed(k)) + 9 * k for k in range(3)])
+    found = pacmap(x)
+    assert torch.equal(found, pacmap(x))
+    centres = torch.stack([found[40 * k : 40 * (k + 1)].mean(0) for k in range(3)])
+    assert (torch.cdist(found, centres).argmin(1) == torch.arange(3).repeat_interleave(40)).all()
 
 
 def test_tsne_gives_the_same_map_again_and_keeps_groups_together() -> None:

@@ -443,7 +443,7 @@ def test_a_figure_has_no_name_that_leads_elsewhere(run: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["{run}", "--map", "umap"], "--map umap: give one of pca, tsne"),
+        (["{run}", "--map", "umap"], "--map umap: give one of pca, tsne, pacmap"),
         (["{run}", "--max-images", "2"], "--max-images 2: give 3 to 10,000"),
         (["{run}", "{run}"], "several runs are compared in one file, and none is named for it: add --out FILE"),
         (["{run}", "--out", "{run}"], "is a folder; name a file"),

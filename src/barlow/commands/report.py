@@ -20,7 +20,10 @@ def add(verbs: Any) -> None:
     report.add_argument("-o", "--out", metavar="FILE", help="default: RUN/report.html; needed for several")
     report.add_argument("--figures", metavar="DIR", help="write the figures as SVG and PNG files, too")
     report.add_argument(
-        "--map", default="tsne", metavar="pca|tsne", help="what the map shows first; pca takes no time (default: tsne)"
+        "--map",
+        default="tsne",
+        metavar="pca|tsne|pacmap",
+        help="what the map shows first; pca takes no time; default: %(default)s",
     )
     report.add_argument("--max-images", type=int, default=5000, metavar="N", help="of the map; default: %(default)s")
     add_debug(report)

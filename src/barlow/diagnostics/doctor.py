@@ -26,21 +26,28 @@ STILL = 1e-7
 LEAP = 0.05
 """Share of their length by which weights move in one step, from which on they leap: what they had learned is gone."""
 
-ONE_POINT, POINT_OF_FEATURES = 0.25, 0.05
-"""Spread of embeddings, and of features, below which all images are one."""
+ONE_POINT, POINT_OF_FEATURES = 0.07, 0.05
+"""Spread of embeddings, and of features, below which all images are one. BYOL's predictions begin at 0.18, and come out
+of it."""
 
-FEW_DIRECTIONS, OF_DIRECTIONS = 1.5, 4
+FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
 """Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
 
-ABOVE_CHANCE = 0.03
-"""Agreement of two views of an image, less that of different images, below which the two have nothing in common; where
-batches are small, twice its standard error."""
+POOLED = 10
+"""Lines at the end of a log over which the agreement of views is averaged: a batch has few images."""
 
-TOO_FEW = 0.35
-"""Twice the standard error from which on so few images, or so few directions, say nothing about chance."""
+IN_COMMON = 0.05
+"""Agreement of two views of an image, less that of different images, below which the two have nothing in common, if it
+is within twice its standard error. Healthy runs have 0.14 or more in their features."""
+
+SURE = 0.04
+"""The standard error up to which that can be told."""
 
 LEARNS_BY = 50
-"""Steps after which views of an image should be told from views of others."""
+"""Steps after which views of an image should be told from views of others by their embeddings."""
+
+SEEN_BY = 20
+"""Steps after which they should be by their features: those of an untrained network tell them already."""
 
 WORSE_THAN_UNRELATED = 1.5
 """A loss beyond so many times that of unrelated views has been driven there."""
@@ -197,17 +204,33 @@ def _too_high(lines: Sequence[Line], about: About) -> Finding | None:
     )
 
 
-def _at_chance(lines: Sequence[Line], about: About) -> Finding | None:
-    agreement, chance = _last(lines, "views", "agreement"), _last(lines, "views", "chance")
-    if len(agreement) < FRESH or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
+def _unlike_features(lines: Sequence[Line], about: About) -> Finding | None:
+    """Views that have nothing in common. It is a cause: what does not agree can make an objective collapse."""
+    spread = _last(lines, "features", "std")
+    if not lines or lines[-1]["step"] < SEEN_BY or (spread and max(spread) < POINT_OF_FEATURES):
         return None
-    error = max(_last(lines, "views", "error"), default=0.0) / len(agreement) ** 0.5
-    if 2 * error > TOO_FEW or fmean(agreement) - fmean(chance) >= max(ABOVE_CHANCE, 2 * error):
+    return _at_chance_by(lines, "features_", "features of two views of one image")
+
+
+def _unlike_embeddings(lines: Sequence[Line], about: About) -> Finding | None:
+    if not lines or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
+        return None
+    return _at_chance_by(lines, "", "two views of one image")
+
+
+def _at_chance_by(lines: Sequence[Line], prefix: str, what: str) -> Finding | None:
+    pooled = lines[-POOLED:]
+    agreement, chance, errors = (
+        list(_numbers(pooled, ("views", prefix + name))) for name in ("agreement", "chance", "error")
+    )
+    if len(agreement) < FRESH or len(errors) != len(agreement):
+        return None
+    error = sum(each**2 for each in errors) ** 0.5 / len(errors)
+    if error > SURE or fmean(agreement) - fmean(chance) >= min(IN_COMMON, 2 * error):
         return None
     return Finding(
-        "views too strong, or of different images",
-        f"two views of one image agree no more than views of two images do (cosine {median(agreement):.2f}, "
-        f"and {median(chance):.2f})",
+        UNLIKE,
+        f"{what} agree no more than those of two images do (cosine {fmean(agreement):.2f}, and {fmean(chance):.2f})",
         "weaken the views (a larger scale of random_resized_crop), and look at views.png: is each row one image?",
     )
 
@@ -242,6 +265,8 @@ def _few_epochs(lines: Sequence[Line], about: About) -> Finding | None:
     )
 
 
+UNLIKE = "views too strong, or of different images"
+
 Sign = Callable[[Sequence[Line], About], Finding | None]
 
 SIGNS: tuple[Sign, ...] = (
@@ -250,8 +275,9 @@ SIGNS: tuple[Sign, ...] = (
     _nothing_moves,
     _leaps,
     _too_high,
+    _unlike_features,
     _collapse,
-    _at_chance,
+    _unlike_embeddings,
     _copies,
     _few_images,
     _few_epochs,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow.linalg import at_least_float32, center
-from barlow.types import Embedding, Images
+from barlow.types import Embedding, Features, Images
 
 WATCHED = 4_096
 """Numbers of each tensor by which it is told whether weights move."""
@@ -17,28 +17,38 @@ ROWS = 512
 
 
 @torch.no_grad()
-def of_views(views: Sequence[Images], group: Sequence[Embedding]) -> dict[str, float]:
-    """How the first two views of a batch differ, and how much of that is left in their embeddings.
+def of_views(
+    views: Sequence[Images], group: Sequence[Embedding], features: Sequence[Features] = ()
+) -> dict[str, float]:
+    """How the first two views of a batch differ, and how much of that is left in their features and embeddings.
 
     - ``difference``: the root mean square of the difference of two views' pixels, normalised as the network gets them.
       Two unrelated images differ by about √2. It is missing where views have different sizes.
     - ``agreement``: the mean cosine of two embeddings of one image, each less the mean of its view.
     - ``chance``: the same of two different images.
     - ``error``: the standard error of their difference, by the images of the batch.
+    - ``features_agreement``, ``features_chance``, ``features_error``: likewise of the encoder's features. Those of an
+      untrained network agree already, so they tell views of one image from views of two before anything is learned.
 
     Args:
         views: of the batch.
         group: embeddings that are compared with each other, the first group of the step.
+        features: of the encoder, a batch for each view.
     """
     found = {}
     if len(views) > 1 and views[0].shape == views[1].shape:
         found["difference"] = float((views[0][:ROWS] - views[1][:ROWS]).float().square().mean().sqrt())
-    if len(group) > 1 and group[0].shape == group[1].shape and len(group[0]) > 2:
-        a, b = (torch.nn.functional.normalize(center(at_least_float32(z[:ROWS].detach())), dim=1) for z in group[:2])
-        same, other = (a * b).sum(1), (a * b.roll(1, 0)).sum(1)
-        found["agreement"], found["chance"] = float(same.mean()), float(other.mean())
-        found["error"] = float((same - other).std() / len(a) ** 0.5)
-    return found
+    found |= _agreement(group)
+    return found | {f"features_{name}": value for name, value in _agreement(features).items()}
+
+
+def _agreement(batches: Sequence[Tensor]) -> dict[str, float]:
+    if len(batches) < 2 or batches[0].shape != batches[1].shape or len(batches[0]) < 3:
+        return {}
+    a, b = (torch.nn.functional.normalize(center(at_least_float32(z[:ROWS].detach())), dim=1) for z in batches[:2])
+    same, other = (a * b).sum(1), (a * b.roll(1, 0)).sum(1)
+    error = float((same - other).std() / len(a) ** 0.5)
+    return {"agreement": float(same.mean()), "chance": float(other.mean()), "error": error}
 
 
 def parts_without_gradient(named: Iterable[tuple[str, nn.Parameter]]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from barlow.diagnostics.doctor import CAUSES, FRESH, About, Finding, examine
+from barlow.diagnostics.doctor import CAUSES, POOLED, About, Finding, examine
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
@@ -36,8 +36,8 @@ class Health:
 
     def read(self, line: Mapping[str, Any]) -> bool:
         """Takes a line of metrics.jsonl; returns whether the word has changed."""
-        kept = [each for each in self._lines[:-FRESH] if each.get("without_gradient")]
-        self._lines = [*kept, *self._lines[-FRESH:], line]
+        kept = [each for each in self._lines[:-POOLED] if each.get("without_gradient")]
+        self._lines = [*kept, *self._lines[-POOLED:], line]
         started = line["step"] >= max(START * self.about.total, START_STEPS)
         found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
         before = self.word

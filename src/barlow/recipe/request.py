@@ -36,6 +36,7 @@ FREE_ON_RESUME = (
     "train.log_steps",
     "train.monitor_images",
     "train.stop_if_collapsed",
+    "train.tensorboard",
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
 )

@@ -297,6 +297,9 @@ class TrainSection(Section):
     stop_if_collapsed: bool = False
     """Whether a run ends, saved and with exit code 69, once its log has said `collapsed` five times in a row."""
 
+    tensorboard: bool = False
+    """Whether the log is also written as TensorBoard's events, into RUN/tensorboard (extra `tensorboard`)."""
+
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainSection":
         given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]

@@ -1,5 +1,6 @@
 """A map of the images: each is a point, and images that the encoder sees alike lie near each other."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,8 +21,8 @@ HOW = (
     "distant groups are from each other means nothing."
 )
 TITLE, NAME = "Map", "map"
-KINDS = ("pca", "tsne")
-WORDS = {"tsne": "t-SNE", "pca": "PCA"}
+KINDS = ("pca", "tsne", "pacmap")
+WORDS = {"tsne": "t-SNE", "pca": "PCA", "pacmap": "PaCMAP"}
 SIDE, QUALITY = 48, 55
 NEAR = 6
 MOST_KEYS = 60
@@ -29,8 +30,10 @@ MOST_KEYS = 60
 LONGEST = 100
 """Characters of a name that the map keeps."""
 
-TSNE_FROM, TSNE_STEPS, PERPLEXITY = 20, 500, 30.0
-"""t-SNE is for so many images or more, and takes so many steps."""
+NEIGHBOURS_FROM = 20
+"""t-SNE and PaCMAP are for so many images or more."""
+
+TSNE_STEPS, PERPLEXITY = 500, 30.0
 
 
 def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
@@ -45,8 +48,8 @@ def made(shown: Shown, names: Sequence[str], kind: str) -> Pictured:
         return Pictured(missing(NAME, TITLE, "There are fewer than three images."))
     rows = torch.nn.functional.normalize(shown.features, dim=1)  # so that distances are those of cosines
     maps = {"pca": on_a_grid(pca(rows, 2))}
-    if kind == "tsne" and len(shown) >= TSNE_FROM:
-        maps = {"tsne": on_a_grid(tsne(rows)), **maps}
+    if kind != "pca" and len(shown) >= NEIGHBOURS_FROM:
+        maps = {kind: on_a_grid({"tsne": tsne, "pacmap": pacmap}[kind](rows)), **maps}
     content = {
         "names": [
             name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}" for name in names
@@ -156,6 +159,31 @@ def tsne(features: Features) -> Features:
     perplexity = min(PERPLEXITY, (len(start) - 1) / 3)
     made = TSNE(perplexity=perplexity, init=start, max_iter=TSNE_STEPS, random_state=0)
     return torch.from_numpy(made.fit_transform(features.float().numpy()))
+
+
+def check_kind(kind: str) -> None:
+    """The map that is asked for can be made.
+
+    Raises:
+        ValueError: there is no such map, or its package is missing.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"--map {kind}: give one of {', '.join(KINDS)}")
+    if kind == "pacmap" and importlib.util.find_spec("pacmap") is None:
+        raise ValueError("--map pacmap needs the package pacmap: pip install barlow[maps]")
+
+
+def pacmap(features: Features) -> Features:
+    """PaCMAP, which keeps more of how distant groups lie than t-SNE does.
+
+    Source: Wang, Huang, Rudin and Shaposhnik (JMLR 2021), in the authors' own form and with their settings.
+    Convention: it begins with PCA's map, and draws from a seed. Features are read as they are.
+    """
+    from pacmap import PaCMAP
+
+    x = features.float().numpy()
+    made = PaCMAP(n_components=2, random_state=0, apply_pca=False, verbose=False)
+    return torch.from_numpy(np.asarray(made.fit_transform(x, init="pca"), np.float32))
 
 
 def on_a_grid(places: Features) -> np.ndarray:

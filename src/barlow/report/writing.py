@@ -60,7 +60,7 @@ def write_report(
         runs: one run folder or several.
         out: the file; by default `report.html` in the run's folder. Several runs have no such place.
         figures: a folder for the figures as SVG and PNG files.
-        map: what the map of the images shows first: `tsne`, or `pca`, which takes no time.
+        map: what the map of the images shows first: `tsne`, `pca`, which takes no time, or `pacmap` (extra `maps`).
         max_images: how many images the map has at most.
         tell: receives messages of one line.
 
@@ -75,8 +75,7 @@ def write_report(
     named = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
     if not named:
         raise ValueError("no run is named; give one run folder or several")
-    if map not in image_map.KINDS:
-        raise ValueError(f"--map {map}: give one of {', '.join(image_map.KINDS)}")
+    image_map.check_kind(map)
     if not 3 <= max_images <= MOST_IMAGES:
         raise ValueError(f"--max-images {max_images}: give 3 to {MOST_IMAGES:,}")
     if out is None and len(named) > 1:
