@@ -221,11 +221,11 @@ def test_a_long_spectrum_is_stored_in_part_with_both_ends() -> None:
 
 def test_a_budget_allows_a_share_of_the_time() -> None:
     budget = Budget(0.01, began=100.0)
-    assert not budget.allows(100.0 + 99)  # it is taken to take a second
-    assert budget.allows(100.0 + 100)
+    assert not budget.allows(100.0 + 199)  # it is taken to take a second, and so is the last one
+    assert budget.allows(100.0 + 200)
     budget.took(2.0)
-    assert not budget.allows(100.0 + 399)  # the next one would take two seconds more
-    assert budget.allows(100.0 + 400)
+    assert not budget.allows(100.0 + 599)  # the next one would take two seconds more, and the last one, too
+    assert budget.allows(100.0 + 600)
 
 
 # --- The word --------------------------------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ from barlow.step_log import StepLog
 from barlow.telling import Say
 from barlow.watchers import Moment
 
-SHARE, SHARE_OF_SCORES = 0.01, 0.02
-"""Of a run's time that diagnostics, and scores, may take; the first and the last of a run come anyway."""
+SHARE, SHARE_OF_SCORES = 0.009, 0.02
+"""Of a run's time that diagnostics, and scores, may take; the first and the last of a run come anyway. What is left of
+a hundredth is for the log and the doctor."""
 
 DRAWS = 2
 """Fixed views of each image."""
@@ -95,7 +96,8 @@ class Budget:
     """Seconds that it took the last time, or is taken to take the first time."""
 
     def allows(self, now: float) -> bool:
-        return self.spent + self.last <= self.share * (now - self.began)
+        """Whether there is time for it now, and for the last one of a run, which comes anyway."""
+        return self.spent + 2 * self.last <= self.share * (now - self.began)
 
     def took(self, seconds: float) -> None:
         self.spent, self.last = self.spent + seconds, seconds
@@ -116,6 +118,7 @@ class Monitor:
     scores_budget: Budget = field(default_factory=lambda: Budget(SHARE_OF_SCORES))
     latest: Line = field(default_factory=dict)
     """The newest line."""
+    _took: float = field(default=0.0, init=False)
 
     def __call__(self, moment: Moment) -> None:
         last, now = moment.step == moment.total, time.monotonic()
@@ -127,14 +130,16 @@ class Monitor:
 
     def look(self, step: int, *, read: bool = True, measure: bool = True) -> None:
         """Writes a line of what the networks are after so many steps."""
-        line: Line = {"step": step, "seconds": round(time.monotonic() - self.diagnostics_budget.began, 2)}
+        self._took = 0.0
+        line: Line = {}
         if read and len(self.views) > 1:
             line |= self._timed(self.diagnostics_budget, self.read)
         if measure and self.scores is not None:
             line |= self._timed(self.scores_budget, self._measure)
-        if len(line) > 2:
-            self.latest = line
-            self.log.append(line)
+        if line:
+            now = time.monotonic() - self.diagnostics_budget.began
+            self.latest = {"step": step, "seconds": round(now, 2), "took": round(self._took, 3), **line}
+            self.log.append(self.latest)
 
     def _timed(self, budget: Budget, function: Callable[[], Line]) -> Line:
         began = time.monotonic()
@@ -142,6 +147,7 @@ class Monitor:
             return function()
         finally:
             budget.took(time.monotonic() - began)
+            self._took += budget.last
 
     def _measure(self) -> Line:
         assert self.scores is not None

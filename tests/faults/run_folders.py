@@ -30,7 +30,8 @@ def _content(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [(row["step"], row["loss"]) for row in Run(path.parent).metrics()]
     if path.name == "monitor.jsonl":
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in Run(path.parent).monitored()]
+        clock = ("seconds", "took")
+        return [{key: value for key, value in row.items() if key not in clock} for row in Run(path.parent).monitored()]
     if path.suffix == ".jsonl":
         return [_lasting(row) for row in storage.read_lines(path)]
     if path.suffix == ".json":
