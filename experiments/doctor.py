@@ -195,7 +195,7 @@ def ran(case: Case, data: Path, work: Path) -> dict[str, Any]:
 def said(line: dict[str, Any]) -> list[str]:
     """What the doctor says of a run now: the first name that it gives, or that the run ended with numbers that are
     none."""
-    health = Health(About(STEPS, peak=max((each["rate"] for each in line["lines"]), default=0.0)))
+    health = Health(About(STEPS, peak=max((each.get("rate", 0.0) for each in line["lines"]), default=0.0)))
     for each in line["lines"]:
         health.read(each)
         if health.why is not None:

@@ -15,7 +15,7 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
-from barlow.diagnostics.doctor import FRESH, About, Finding, examine
+from barlow.diagnostics.doctor import About, Finding, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
 from barlow.recipe.schema import CUSTOM
@@ -250,8 +250,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
-    told = [line for line in log[:-FRESH] if line.get("without_gradient")]
-    return next(iter(examine([*told, *log[-FRESH:]], About(ran.steps))), None)
+    return next(iter(examine(log, About(ran.steps))), None)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:

@@ -235,7 +235,7 @@ class _Pretraining:
         stop = StopIfAsked(self.requests, world, save, run, start, total)
         watchers = self._watchers(plan, log, monitor, start, save, progress, prepared.source.locate)
         stop.judged_by(self.watch, learner.settle)
-        with explained(plan, run, prepared.source.locate):
+        with log.last_words(lambda: stop.step, kept=world.main), explained(plan, run, prepared.source.locate):
             if monitor is not None and start == 0 and not run.monitored():
                 monitor.look(0)
             self._train(learner, loader, course, watchers, stop)

@@ -1,7 +1,8 @@
 """What happens beside the loop: the log, the live line, checkpoints. Each watcher knows when it is due."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,9 +12,9 @@ from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
 from barlow.diagnostics.evidence import Movement, of_views
-from barlow.diagnostics.health import COLLAPSED, Health
+from barlow.diagnostics.health import COLLAPSED, DIVERGED, Health
 from barlow.distributed import World
-from barlow.exits import Collapsed
+from barlow.exits import Collapsed, Diverged
 from barlow.step_log import StepLog
 from barlow.telling import unfailing
 
@@ -161,6 +162,21 @@ class MetricsLog:
             self.say(f"step {moment.step}: {self.health}")
         self.latest |= {"state": self.health.word, "why": self.health.why}
         self.log.append(self.latest)
+
+    @contextlib.contextmanager
+    def last_words(self, step: Callable[[], int], *, kept: bool) -> Iterator[None]:
+        """Where training ends because numbers are none any more, the log says so: a report has nothing else to go by.
+
+        Args:
+            step: how many updates were done.
+            kept: whether this process keeps the log.
+        """
+        try:
+            yield
+        except Diverged as error:
+            if kept:
+                self.log.append({"step": step() + 1, "state": DIVERGED, "why": str(error)})
+            raise
 
 
 @dataclass

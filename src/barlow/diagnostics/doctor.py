@@ -30,20 +30,21 @@ ONE_POINT, POINT_OF_FEATURES = 0.07, 0.05
 """Spread of embeddings, and of features, below which all images are one. BYOL's predictions begin at 0.18, and come out
 of it."""
 
-FEW_DIRECTIONS, OF_DIRECTIONS = 2.0, 4
+FEW_DIRECTIONS, OF_DIRECTIONS = 1.5, 4
 """Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
 
-POOLED = 10
-"""Lines at the end of a log over which the agreement of views is averaged: a batch has few images."""
+POOLED, EARLY = 10, 50
+"""Lines at the end of a log over which the agreement of two views' embeddings is averaged, as a batch has few images;
+and lines at its beginning over which that of their features is. What views have in common does not change in a run."""
 
 IN_COMMON = 0.05
 """Agreement of two views of an image, less that of different images, below which the two have nothing in common, if it
 is within twice its standard error. Healthy runs have 0.14 or more in their features."""
 
-SURE = 0.04
+SURE = 0.035
 """The standard error up to which that can be told."""
 
-LEARNS_BY = 50
+LEARNS_BY = 80
 """Steps after which views of an image should be told from views of others by their embeddings."""
 
 SEEN_BY = 20
@@ -180,8 +181,8 @@ def _possible(lines: Sequence[Line]) -> float:
 
 
 def _leaps(lines: Sequence[Line], about: About) -> Finding | None:
-    before = 0
-    for line in lines:
+    before = lines[-POOLED - 1]["step"] if len(lines) > POOLED else 0
+    for line in lines[-POOLED:]:
         steps, before = line["step"] - before, line["step"]
         moved = line.get("moved")
         if isinstance(moved, int | float) and steps > 0 and moved / steps > LEAP:
@@ -209,19 +210,18 @@ def _unlike_features(lines: Sequence[Line], about: About) -> Finding | None:
     spread = _last(lines, "features", "std")
     if not lines or lines[-1]["step"] < SEEN_BY or (spread and max(spread) < POINT_OF_FEATURES):
         return None
-    return _at_chance_by(lines, "features_", "features of two views of one image")
+    return _at_chance_by(lines[:EARLY], "features_", "features of two views of one image")
 
 
 def _unlike_embeddings(lines: Sequence[Line], about: About) -> Finding | None:
     if not lines or lines[-1]["step"] < max(0.1 * about.total, LEARNS_BY):
         return None
-    return _at_chance_by(lines, "", "two views of one image")
+    return _at_chance_by(lines[-POOLED:], "", "two views of one image")
 
 
 def _at_chance_by(lines: Sequence[Line], prefix: str, what: str) -> Finding | None:
-    pooled = lines[-POOLED:]
     agreement, chance, errors = (
-        list(_numbers(pooled, ("views", prefix + name))) for name in ("agreement", "chance", "error")
+        list(_numbers(lines, ("views", prefix + name))) for name in ("agreement", "chance", "error")
     )
     if len(agreement) < FRESH or len(errors) != len(agreement):
         return None

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from barlow.diagnostics.doctor import CAUSES, POOLED, About, Finding, examine
+from barlow.diagnostics.doctor import CAUSES, EARLY, POOLED, About, Finding, examine
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
+
+DIVERGED = "diverged"
+"""The word in the last line of a run that ended because its numbers were none any more."""
 
 START, START_STEPS = 0.1, 20
 """The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
@@ -29,15 +32,16 @@ class Health:
     lines: int = 0
     """How many lines in a row have had this word."""
     _lines: list[Mapping[str, Any]] = field(default_factory=list)
-    """The newest, and those that told of a part without gradient."""
+    """The first and the newest ones, and those that told of a part without gradient."""
 
     def __str__(self) -> str:
         return self.word + ("" if self.why is None else f": {self.why}")
 
     def read(self, line: Mapping[str, Any]) -> bool:
         """Takes a line of metrics.jsonl; returns whether the word has changed."""
-        kept = [each for each in self._lines[:-POOLED] if each.get("without_gradient")]
-        self._lines = [*kept, *self._lines[-POOLED:], line]
+        self._lines.append(line)
+        if len(self._lines) > EARLY + POOLED + 1 and not self._lines[EARLY].get("without_gradient"):
+            del self._lines[EARLY]
         started = line["step"] >= max(START * self.about.total, START_STEPS)
         found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
         before = self.word

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from barlow.advice import after_evaluation_of, after_training, illness
-from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH
+from barlow.diagnostics.health import COLLAPSED, DIVERGED, HEALTHY, STARTING, WATCH
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
 from barlow.record import Record, table_of
@@ -13,7 +13,7 @@ from barlow.report.markup import Markup, el, join, note, pairs
 from barlow.report.part import Part
 from barlow.size import words
 
-STATES = (STARTING, HEALTHY, WATCH, COLLAPSED)
+STATES = (STARTING, HEALTHY, WATCH, COLLAPSED, DIVERGED)
 
 
 def state_of(record: Record) -> tuple[str, str] | None:
@@ -50,7 +50,7 @@ def verdict(record: Record) -> Part:
     done, total = record.steps
     if not record.log:
         rows.append(("steps", "nothing was logged: the run has made no step yet, or its metrics.jsonl is gone"))
-    elif done < total:
+    elif done < total and record.log[-1].get("state") != DIVERGED:
         rows.append(
             (
                 "steps",

@@ -1,0 +1,103 @@
+"""What a report says first, of five runs that deserve five different words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from barlow import record
+from barlow.evaluation import evaluate
+from barlow.exits import Diverged
+from barlow.pretraining import pretrain
+from barlow.report import summary, write_report
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of eight classes, which their colours tell."""
+    return tiny.images(tmp_path_factory.mktemp("photos") / "train", 160, classes=8)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("others") / "test", 80, classes=8, seed=1)
+
+
+def trained(photos: Path, out: Path, *, steps: int = 60, overrides: dict[str, Any] | None = None, **given: Any) -> Path:
+    changes = tiny.SMALL | {"train.steps": steps, "train.log_steps": 2} | (overrides or {})
+    pretrain(photos, out, recipe="small_barlow_twins", overrides=changes, progress=False, **given)
+    return out
+
+
+def said(run: Path) -> dict[str, str]:
+    """The verdict's rows, as far as they are plain text."""
+    read = record.read(run)
+    state = summary.state_of(read)
+    return {"state": state[1] if state else ""} | dict(summary.lines_of(read))
+
+
+def written(run: Path) -> str:
+    return write_report(run, map="pca").read_text(encoding="utf-8")
+
+
+def alike(*z: Tensor) -> dict[str, Tensor]:
+    return {"distance": 1 - nn.functional.cosine_similarity(z[0], z[-1], dim=1).mean()}
+
+
+def not_finite(*z: Tensor) -> dict[str, Tensor]:
+    """After some steps embeddings have moved, and the loss is none."""
+    not_finite.calls += 1  # type: ignore[attr-defined]
+    factor = float("nan") if not_finite.calls > 9 else 1.0  # type: ignore[attr-defined]
+    return {"distance": factor * (z[0] - z[-1]).square().mean()}
+
+
+def test_a_healthy_run(photos: Path, tmp_path: Path) -> None:
+    run = trained(photos, tmp_path / "run")
+    assert said(run)["state"] == "healthy"
+    assert said(run)["reached"] == "what 160 images allow, which is little: 60 steps, 6 epochs"
+    assert 'class="state healthy"' in written(run)
+
+
+def test_a_run_that_collapsed(photos: Path, tmp_path: Path) -> None:
+    run = trained(photos, tmp_path / "run", objective=alike, overrides={"optim.lr_per_256": 0.5})
+    assert said(run)["state"].startswith("collapsed: head-only collapse: all images have nearly the same embedding")
+    assert said(run)["advice"].startswith("lower --optim.lr_per_256")
+    assert 'class="state collapsed"' in written(run)
+
+
+def test_a_run_whose_loss_is_no_number(photos: Path, tmp_path: Path) -> None:
+    not_finite.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(Diverged):
+        trained(photos, tmp_path / "run", objective=not_finite)
+    run = tmp_path / "run"
+    assert said(run)["state"].startswith("diverged: step ")
+    assert "To go on from its encoder at a third of the rate" in said(run)["state"]
+    page = written(run)
+    assert 'class="state diverged"' in page
+    assert "goes on with it" not in page, "the same command would end in the same way"
+    assert record.read(run).steps[0] < 60
+
+
+def test_a_run_of_two_epochs(photos: Path, tmp_path: Path) -> None:
+    run = trained(photos, tmp_path / "run", steps=20)
+    assert "what 160 images allow, which is little: 20 steps, 2 epochs" in said(run)["reached"]
+    assert "collapse" not in said(run)["state"]
+
+
+def test_a_network_whose_weights_are_broken(photos: Path, others: Path, tmp_path: Path) -> None:
+    run = trained(photos, tmp_path / "run")
+
+    def broken(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All images give the same features."""
+        return {
+            name: torch.zeros_like(each) if name.endswith("weight") and each.ndim == 4 else each
+            for name, each in tensors.items()
+        }
+
+    tiny.change_weights(run, broken)
+    evaluate(run, train=photos, test=others, probes=["knn", "logistic"])
+    assert said(run)["verdict"].startswith("not worth having: kNN -")
+    assert "not worth having" in written(run)
