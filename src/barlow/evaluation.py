@@ -180,6 +180,7 @@ def _evaluate(
     home = prepare_home(folder.path, out, say)
     say("reading the labelled images")
     learn, measured = _read_both(train, test, network, max_bad, home, NowAndThen(say))
+    known_protocols.check_labels(chosen, learn.labels.ndim == 2)
     warnings = list(_warnings(learn, measured, folder))
     for line in warnings:
         say(line)
