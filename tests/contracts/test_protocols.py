@@ -36,14 +36,22 @@ SEARCHES = {"retrieval"}
 """Protocols that do not say of which class an image is."""
 
 
+QUICK = {"svm": {"costs": (0.1, 1.0, 10.0)}}
+"""Settings of protocols that take long; all others are as a user gets them."""
+
+
+def built(kind: str) -> Probe:
+    return protocols.load(kind)(**QUICK.get(kind, {}))
+
+
 @pytest.fixture(params=protocols.kinds())
 def probe(request) -> Probe:
-    return protocols.load(request.param)()
+    return built(request.param)
 
 
 @pytest.fixture(params=[kind for kind in protocols.kinds() if kind not in SEARCHES])
 def classifier(request) -> Probe:
-    return protocols.load(request.param)()
+    return built(request.param)
 
 
 def said(prediction) -> list[np.ndarray]:
