@@ -23,6 +23,7 @@ from barlow.nets.seeding import seeded
 from barlow.network import check_reachable
 from barlow.printable import one_line
 from barlow.seals import Damaged, sha256
+from barlow.size import Size, size_of
 
 Tensors = dict[str, Tensor]
 
@@ -61,6 +62,19 @@ class Normalization:
         return (self.channels, self.value_range) == (channels, value_range)
 
 
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""The usual one, of torchvision's and most of timm's networks."""
+
+
+@dataclass(frozen=True)
+class Centre:
+    """Which centre view of an image a network is measured on; see `Preprocessing`."""
+
+    size: Size
+    crop_ratio: float
+    interpolation: str
+
+
 @dataclass(frozen=True)
 class Origin:
     """Given weights.
@@ -70,12 +84,14 @@ class Origin:
         read: takes the encoder that is to be filled, and returns the tensors by name.
         network: which network they are of; None where the source does not say.
         normalization: what they expect of an image; None where the source does not say.
+        centre: the view that they are measured on; None where the source does not say.
     """
 
     source: str
     read: Callable[[nn.Module], Tensors]
     network: Network | None = None
     normalization: Normalization | None = None
+    centre: Centre | None = None
 
 
 def origin_of(source: str) -> Origin:
@@ -197,6 +213,7 @@ class Packaged:
         sha256: how the file's digest begins.
         network: timm's name of the network. Its tensors have the file's order and shapes under other names.
         normalization: what the weights expect of an image.
+        centre: the view that they were measured on.
         about: one line for the user.
     """
 
@@ -206,6 +223,7 @@ class Packaged:
     sha256: str
     network: str
     normalization: Normalization
+    centre: Centre
     about: str
 
 
@@ -219,6 +237,7 @@ PACKAGED = {
         # ImageNet's mean, every shape fits too, and accuracy falls by a tenth or more (tests/nets/test_packaged.py).
         network="tf_efficientnet_lite0",
         normalization=Normalization((127 / 255,) * 3, (128 / 255,) * 3),
+        centre=Centre(224, 0.875, "bicubic"),
         about="EfficientNet-Lite0, trained with ImageNet's labels; 17 MB, Apache-2.0",
     ),
 }
@@ -242,7 +261,7 @@ def _packaged(source: str, name: str) -> Origin:
         )
     file = Path(spec.origin).parent / chosen.file
     network = Network(chosen.network, {}, "as_is", True)
-    return Origin(source, lambda encoder: _renamed(file, chosen), network, chosen.normalization)
+    return Origin(source, lambda encoder: _renamed(file, chosen), network, chosen.normalization, chosen.centre)
 
 
 def _renamed(file: Path, chosen: Packaged) -> Tensors:
@@ -276,13 +295,38 @@ def _timm(source: str, name: str) -> Origin:
     if name not in tags or len(tags) == 1:
         there = f"there are: {some(tags[:-1])}" if len(tags) > 1 else "there are none for this network"
         raise ValueError(f"timm has no pretrained weights {name!r}; {there}")
-    cfg: Any = timm.get_pretrained_cfg(name)
     return Origin(
         source,
         lambda encoder: _timm_weights(encoder, name),
         Network(architecture, {}, "as_is", True),
-        Normalization(tuple(cfg.mean), tuple(cfg.std)),
+        normalization_of(name),
+        centre_of(name),
     )
+
+
+def normalization_of(name: str) -> Normalization:
+    """What timm's weights of a name expect of an image; of a network's name, those that timm takes by default.
+
+    `IMAGENET`, where timm says nothing.
+    """
+    cfg = _configured(name)
+    return IMAGENET if cfg is None else Normalization(tuple(cfg.mean), tuple(cfg.std))
+
+
+def centre_of(name: str) -> Centre:
+    """The centre view that timm's weights of a name are measured on, likewise; 224 pixels, where timm says nothing."""
+    cfg = _configured(name)
+    if cfg is None:
+        return Centre(224, 0.875, "bicubic")
+    known = cfg.interpolation in ("nearest", "bilinear", "bicubic", "lanczos")
+    return Centre(size_of(cfg.input_size[1:]), float(cfg.crop_pct), cfg.interpolation if known else "bilinear")
+
+
+def _configured(name: str) -> Any:
+    """What timm says of weights, or of a network; None where it knows nothing of the name."""
+    import timm
+
+    return timm.get_pretrained_cfg(name, allow_unregistered=True)
 
 
 @contextmanager
