@@ -22,16 +22,8 @@ from barlow.finishing import encoder_at
 from barlow.limits import SIDE
 from barlow.nets import stored_size
 from barlow.nets.building import build_encoder
-from barlow.nets.origin import (
-    IMAGENET,
-    Centre,
-    Network,
-    Normalization,
-    centre_of,
-    described,
-    normalization_of,
-    origin_of,
-)
+from barlow.nets.expected import IMAGENET, Centre, Normalization, centre_of, normalization_of
+from barlow.nets.origin import Network, described, origin_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import encoder_folder, initialise, with_description
 from barlow.printable import printable
