@@ -98,6 +98,6 @@ def test_a_network_whose_weights_are_broken(photos: Path, others: Path, tmp_path
         }
 
     tiny.change_weights(run, broken)
-    evaluate(run, train=photos, test=others, probes=["knn", "logistic"])
+    evaluate(run, train=photos, test=others, protocols=["knn", "logistic"])
     assert said(run)["verdict"].startswith("not worth having: kNN -")
     assert "not worth having" in written(run)

@@ -5,7 +5,7 @@ The encoder is evaluated, not the projector: the projector is thrown away after 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from barlow import exits, limits, storage
 from barlow.nets.modes import in_eval_mode
+from barlow.probes.average_precision import UNJUDGED
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -33,7 +34,8 @@ class FeatureSet:
 
     Args:
         features: (N, f) finite float32, on the CPU or a device.
-        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image.
+        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image. In these, `UNJUDGED`
+            stands where nobody says whether the image has the label.
         ids: (N,) which images of the source these are.
     """
 
@@ -55,13 +57,14 @@ class FeatureSet:
                 f"{n} rows of features, labels of shape {self.labels.shape} and {len(self.ids)} ids; "
                 "give one label (or one row of labels) and one id per row"
             )
-        if self.labels.dtype.kind not in "iub" or self.labels.min(initial=0) < 0:
+        lowest, highest = self.labels.min(initial=0), self.labels.max(initial=0)
+        if self.labels.dtype.kind not in "iub" or lowest < (UNJUDGED if self.labels.ndim == 2 else 0):
             raise ValueError(
-                f"labels of type {self.labels.dtype} with minimum {self.labels.min(initial=0)}; they are class numbers "
+                f"labels of type {self.labels.dtype} with minimum {lowest}; they are class numbers "
                 "from 0, or zeros and ones: leave unlabelled images out"
             )
-        if self.labels.ndim == 2 and self.labels.max(initial=0) > 1:
-            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {self.labels.max()}")
+        if self.labels.ndim == 2 and highest > 1:
+            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {highest}")
         if not bool(torch.isfinite(self.features).all()):
             bad = int((~torch.isfinite(self.features).all(dim=1)).sum())
             raise NotFinite(
@@ -76,6 +79,10 @@ class FeatureSet:
     def several_labels(self) -> bool:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
+
+
+EpochFeatures = Callable[[int], FeatureSet]
+"""Gives the features that an epoch (counted from 0) trains on, for example those of augmented views, embedded anew."""
 
 
 def embed(
