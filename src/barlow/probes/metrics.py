@@ -1,7 +1,8 @@
 """What a probe predicted, and how right it was."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,50 @@ def compare(predicted: Predicted, other: Predicted, labels: np.ndarray) -> dict[
     if predicted.classes is None:
         mine, theirs = predicted.scores, other.scores
         value = float(macro_average_precision(mine, labels)[0] - macro_average_precision(theirs, labels)[0])
-        low, high = bootstrap(
-            lambda counts: (
-                macro_average_precision(mine, labels, counts) - macro_average_precision(theirs, labels, counts)
-            ),
-            len(labels),
-        )
-        return {"map": Difference(value, min(low, value), max(high, value), len(labels))}
+
+        def difference(counts: np.ndarray) -> np.ndarray:
+            return macro_average_precision(mine, labels, counts) - macro_average_precision(theirs, labels, counts)
+
+        return {"map": _bootstrapped(difference, value, len(labels))}
     ours, others = _right(predicted, labels), _right(other, labels)
     return {name: paired(ours[name], others[name]) for name in ours}
+
+
+def compare_means(
+    predictions: Sequence[Predicted], others: Sequence[Predicted], labels: np.ndarray
+) -> dict[str, Difference]:
+    """How much better some predictions are than others on average, as for encoders of several seeds each.
+
+    Of one each this is `compare`. Of more, the interval is a bootstrap over the test images, each with all predictions
+    of it: so it says what the choice of images explains, and nothing about further seeds.
+    """
+    if len(predictions) == len(others) == 1:
+        return compare(predictions[0], others[0], labels)
+    if predictions[0].classes is None:
+
+        def mean(of: Sequence[Predicted], counts: np.ndarray | None = None) -> np.ndarray:
+            return np.mean([macro_average_precision(each.scores, labels, counts) for each in of], axis=0)
+
+        value = float(mean(predictions)[0] - mean(others)[0])
+        return {
+            "map": _bootstrapped(lambda counts: mean(predictions, counts) - mean(others, counts), value, len(labels))
+        }
+    ours, theirs = ([_right(each, labels) for each in of] for of in (predictions, others))
+    found = {}
+    for name in ours[0]:
+        each = np.mean([right[name] for right in ours], axis=0) - np.mean([right[name] for right in theirs], axis=0)
+        found[name] = _bootstrapped(partial(_mean_of_drawn, each), float(each.mean()), len(each))
+    return found
+
+
+def _mean_of_drawn(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    mean: np.ndarray = counts @ values / len(values)
+    return mean
+
+
+def _bootstrapped(statistic: Callable[[np.ndarray], np.ndarray], value: float, n: int) -> Difference:
+    low, high = bootstrap(statistic, n)
+    return Difference(value, min(low, value), max(high, value), n)
 
 
 def _right(predicted: Predicted, labels: np.ndarray) -> dict[str, np.ndarray]:
