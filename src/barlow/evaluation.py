@@ -282,9 +282,8 @@ def _evaluated(
     """All encoders on all pairs of sets. Those that expect the same of an image are measured after each other, so that
     images are read once for them."""
     target = choose_device(asked.device)
-    chosen = known_protocols.build(
-        asked.protocols, target
-    )  # first: hours of embedding must not end with an unknown one
+    # First: hours of embedding must not end with an unknown one.
+    chosen = known_protocols.build(asked.protocols, target)
     if asked.augment and "linear_sgd" not in chosen:
         raise ValueError(f"--augment is for linear_sgd, and --protocol names only {', '.join(chosen)}: add linear_sgd")
     encoders = [asked.found(each, say) for each in named]
@@ -300,6 +299,7 @@ def _evaluated(
             say("reading the labelled images")
             first = members[0]
             images = read_images(pair, encoders[first].preprocessing, asked.max_bad, homes[first], NowAndThen(say))
+            known_protocols.check_labels(chosen, images.train.labels.ndim == 2)
             for i in members:
                 if len(encoders) > 1:
                     say(f"encoder  {encoders[i].name}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from barlow import exits, limits, storage
 from barlow.nets.modes import in_eval_mode
+from barlow.probes.average_precision import UNJUDGED
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -34,7 +35,8 @@ class FeatureSet:
 
     Args:
         features: (N, f) finite float32, on the CPU or a device.
-        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image.
+        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image. In these, `UNJUDGED`
+            stands where nobody says whether the image has the label.
         ids: (N,) which images of the source these are.
     """
 
@@ -56,13 +58,14 @@ class FeatureSet:
                 f"{n} rows of features, labels of shape {self.labels.shape} and {len(self.ids)} ids; "
                 "give one label (or one row of labels) and one id per row"
             )
-        if self.labels.dtype.kind not in "iub" or self.labels.min(initial=0) < 0:
+        lowest, highest = self.labels.min(initial=0), self.labels.max(initial=0)
+        if self.labels.dtype.kind not in "iub" or lowest < (UNJUDGED if self.labels.ndim == 2 else 0):
             raise ValueError(
-                f"labels of type {self.labels.dtype} with minimum {self.labels.min(initial=0)}; they are class numbers "
+                f"labels of type {self.labels.dtype} with minimum {lowest}; they are class numbers "
                 "from 0, or zeros and ones: leave unlabelled images out"
             )
-        if self.labels.ndim == 2 and self.labels.max(initial=0) > 1:
-            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {self.labels.max()}")
+        if self.labels.ndim == 2 and highest > 1:
+            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {highest}")
         if not bool(torch.isfinite(self.features).all()):
             bad = int((~torch.isfinite(self.features).all(dim=1)).sum())
             raise NotFinite(

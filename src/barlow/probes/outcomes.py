@@ -1,7 +1,7 @@
 """What protocols have found, kept under what it follows from: a question that was answered is not worked on again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,18 @@ from torch import Tensor
 
 from barlow import __version__, limits, storage
 from barlow.exits import UnusableData
-from barlow.probes.features import WIDTH
+from barlow.probes.drawn import Drawn
 from barlow.probes.intervals import Score
-from barlow.probes.metrics import Predicted
+from barlow.probes.metrics import Predicted, Prediction
+from barlow.probes.ranked import Ranked
 from barlow.probes.report import Outcome
 from barlow.seals import Damaged, digest_of, finite, sealed_tensors
 from barlow.telling import Say
 
 FORMAT = 1
+
+MOST_NUMBERS = 2**25
+"""Of one answer, to be kept: a quarter of a gigabyte."""
 
 _PLACES_ONLY = ("device",)
 """Settings of a protocol that say where it computes, and not what."""
@@ -63,8 +67,8 @@ class Outcomes:
             return None
         try:
             there = limits.tensors_in(path)  # before a stranger's gigabytes are read
-            if sum(entry.items for entry in there.values()) > max(len(labels), 1) * WIDTH:
-                raise Damaged(f"{path} is far larger than what is predicted of {len(labels):,} images")
+            if sum(entry.items for entry in there.values()) > 2 * MOST_NUMBERS:
+                raise Damaged(f"{path} is far larger than what is kept")
             return _outcome(storage.read_sealed_tensors(path), labels)
         except (UnusableData, OSError, LookupError, TypeError, ValueError, AssertionError) as error:
             self.say(f"{error}: it is computed again" if isinstance(error, UnusableData) else f"{path} is not used")
@@ -72,12 +76,17 @@ class Outcomes:
 
     def keep(self, key: str, outcome: Outcome) -> Outcome:
         """Keeps an outcome, and returns it as it will be found again."""
-        plain = replace(outcome, notes=_plain(outcome.notes), chosen_on_test=_plain(outcome.chosen_on_test))
+        answers = outcome.answers and (_compact(outcome.answers[0]), outcome.answers[1])
+        notes, chosen = _plain(outcome.notes), _plain(outcome.chosen_on_test)
+        compact = replace(outcome, notes=notes, chosen_on_test=chosen, answers=answers)
+        if _numbers(compact) > MOST_NUMBERS:
+            self.say(f"an answer of {_numbers(compact):,} numbers is not kept: asked again, it is computed again")
+            return compact
         try:
-            storage.write_tensors(self._place(key), sealed_tensors(_tensors(plain)), {"key": key})
+            storage.write_tensors(self._place(key), sealed_tensors(_tensors(compact)), {"key": key})
         except storage.StorageError as error:
             self.say(f"{error}; the numbers are not lost, and would be computed again")
-        return plain
+        return compact
 
     def _place(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.safetensors"
@@ -88,12 +97,28 @@ def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-_PREDICTED = "predicted."
+_ARRAY = "answers."
 """What the names of a prediction's arrays begin with."""
+
+_KINDS: Mapping[str, Callable[..., Prediction]] = {kind.__name__: kind for kind in (Predicted, Drawn, Ranked)}
+"""The kinds of prediction, by the names under which they are kept."""
+
+
+def _compact(prediction: Prediction) -> Prediction:
+    """The same, without what no metric and no difference asks for: of a thousand classes, the five best of an image."""
+    if isinstance(prediction, Predicted) and prediction.classes is not None:
+        return Drawn(prediction.answers[None], None, len(prediction.classes), prediction.notes)
+    return prediction
+
+
+def _numbers(outcome: Outcome) -> int:
+    if outcome.answers is None:
+        return 0
+    return sum(value.size for value in vars(outcome.answers[0]).values() if isinstance(value, np.ndarray))
 
 
 def _tensors(outcome: Outcome) -> dict[str, Tensor]:
-    """Numbers as JSON, whose text is exact; arrays as they are."""
+    """Numbers as JSON, whose text is exact; arrays as they are, but whole numbers in as few bytes as they need."""
     table: dict[str, Any] = {
         "metrics": {name: asdict(score) for name, score in outcome.metrics.items()},
         "notes": outcome.notes,
@@ -101,27 +126,33 @@ def _tensors(outcome: Outcome) -> dict[str, Tensor]:
     }
     tensors = {}
     if outcome.answers is not None:
-        predicted, _ = outcome.answers
-        values = {field.name: getattr(predicted, field.name) for field in fields(predicted) if field.name != "notes"}
+        prediction: Any = outcome.answers[0]
+        values = {each.name: getattr(prediction, each.name) for each in fields(prediction) if each.name != "notes"}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        tensors = {_PREDICTED + name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        table["without"] = [name for name in values if name not in arrays]
-        assert all(values[name] is None for name in table["without"])
+        tensors = {_ARRAY + name: torch.from_numpy(np.ascontiguousarray(_small(a))) for name, a in arrays.items()}
+        rest = {name: value for name, value in values.items() if name not in arrays}
+        table["answers"] = {"kind": type(prediction).__name__, "rest": rest}
     text = json.dumps(finite(table)).encode()
     return {**tensors, "table": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.int64 or not array.size:
+        return array
+    kind = next(kind for kind in (np.int16, np.int32, np.int64) if np.iinfo(kind).max >= np.abs(array).max())
+    return array.astype(kind)
 
 
 def _outcome(tensors: Mapping[str, Tensor], labels: np.ndarray) -> Outcome:
     table = json.loads(tensors["table"].numpy().tobytes())
     answers = None
-    if "without" in table:
-        arrays: dict[str, Any] = {
-            name.removeprefix(_PREDICTED): tensor.numpy()
-            for name, tensor in tensors.items()
-            if name.startswith(_PREDICTED)
+    if (kept := table.get("answers")) is not None:
+        arrays = {
+            name.removeprefix(_ARRAY): array.astype(np.int64) if array.dtype.kind == "i" else array
+            for name, array in ((name, tensor.numpy()) for name, tensor in tensors.items() if name.startswith(_ARRAY))
         }
-        absent: dict[str, Any] = dict.fromkeys(table["without"])
-        answers = Predicted(**arrays, **absent, notes=table["notes"]), labels
+        prediction: Prediction = _KINDS[kept["kind"]](**arrays, **kept["rest"], notes=table["notes"])
+        answers = prediction, labels
     return Outcome(
         metrics={name: Score(**score) for name, score in table["metrics"].items()},
         notes=table["notes"],

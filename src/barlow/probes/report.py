@@ -9,7 +9,7 @@ import numpy as np
 
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
-from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, compare, measure
+from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
 from barlow.protocols import Probe, build, label_of
 
 ENCODER = "encoder"
@@ -30,7 +30,21 @@ BASELINES_OF = {AUGMENTED: "linear_sgd"}
 WIDTH = 80
 """Columns of the table."""
 
-_METRICS = {"top1": "top-1", "top5": "top-5", "map": "mAP", BEST_EPOCH: "best epoch"}
+_METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    BALANCED: "by class",
+    BEST_EPOCH: "best epoch",
+    "map": "mAP",
+    "map_envelope": "mAP",
+    "map_11_point": "11-pt mAP",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+    "recall_at_10": "R@10",
+}
+_BALANCED_WORDS = "By class: the mean over the classes of the share of each that is right; shown as their sizes differ."
+_DRAWN_WORDS = "Means over draws of training images, with intervals over the draws: "
+
 _BEST_EPOCH_WORDS = (
     "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
     "their numbers only, so without a gain."
@@ -47,7 +61,7 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
-    answers: tuple[Predicted, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
 
@@ -111,9 +125,9 @@ def check_labelled_alike(name: str, train: FeatureSet, test: FeatureSet) -> None
         )
 
 
-def outcome_of(predicted: Predicted, labels: np.ndarray) -> Outcome:
+def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
-    best = best_epoch(predicted, labels)
+    best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
     return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
 
@@ -241,9 +255,22 @@ def render(results: Results) -> str:
     for words, needed in (
         (_BEST_EPOCH_WORDS, any(row.metric == BEST_EPOCH for row in rows)),
         (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
+        (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
+        *_words_on_draws(results),
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
+
+
+def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
+    """How many draws there were of each protocol that draws."""
+    counts = {
+        label_of(kind): outcome.notes["draws"]
+        for outcomes in results.values()
+        for kind, outcome in outcomes.items()
+        if "draws" in outcome.notes
+    }
+    yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
 
 
 def called(row: Row) -> str:

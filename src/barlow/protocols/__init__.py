@@ -10,7 +10,7 @@ class says which of its fields that sets. Several numbers are several protocols:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from barlow import kinds as _kinds
@@ -18,7 +18,8 @@ from barlow import kinds as _kinds
 if TYPE_CHECKING:
     import torch
 
-    from barlow.probes import FeatureSet, Predicted, Score
+    from barlow.probes import FeatureSet, Score
+    from barlow.probes.metrics import Prediction
     from barlow.types import Features
 
 DEFAULT = ("knn", "knn5_euclidean", "logistic", "linear_sgd")
@@ -34,7 +35,7 @@ class Probe(Protocol):
          from which `measure` finds the best epoch; top-1 and top-5 are always those of the last epoch;
       2. calling the probe is `measure(predict(train, test.features), test.labels)`;
       3. the scores of a test row depend on that row and `train` only; equal inputs give equal scores;
-      4. a `train` of one class is a ValueError; several labels an image are accepted.
+      4. a `train` of one class is a ValueError; several labels an image are accepted, or refused (`several_labels`).
     """
 
     label: ClassVar[str]
@@ -43,8 +44,10 @@ class Probe(Protocol):
     """The field that a number after the colon sets; None if there is none."""
     usual: ClassVar[tuple[float, ...]]
     """The numbers that the name alone stands for; empty if the field's default is meant."""
+    several_labels: ClassVar[bool]
+    """Whether an image may have several labels."""
 
-    def predict(self, train: "FeatureSet", test: "Features") -> "Predicted": ...
+    def predict(self, train: "FeatureSet", test: "Features") -> "Prediction": ...
 
     def __call__(self, train: "FeatureSet", test: "FeatureSet") -> "dict[str, Score]": ...
 
@@ -103,6 +106,24 @@ def build(protocols: str | Sequence[str] | None = None, device: "torch.device | 
                 probe = dataclasses.replace(probe, device=str(device))
             built[_name_of(kind, probe)] = probe
     return built
+
+
+def check_labels(protocols: Mapping[str, Any], several: bool) -> None:
+    """Refuses what cannot read the labels, before any work is done.
+
+    Args:
+        protocols: by name.
+        several: whether an image may have several labels.
+
+    Raises:
+        ValueError: one of the protocols is for images of one class each.
+    """
+    for name, protocol in protocols.items():
+        if several and not protocol.several_labels:
+            raise ValueError(
+                f"protocol {name} is for images of one class each, and these may have several labels: "
+                "use others, such as --protocol knn,logistic,svm"
+            )
 
 
 def label_of(name: str) -> str:

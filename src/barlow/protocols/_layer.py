@@ -128,7 +128,7 @@ class Layer:
     def _targets(self, labels: np.ndarray) -> Tensor:
         """The column of each image's class, (n,), or zeros and ones (n, k) where an image may have several labels."""
         if self.classes is None:
-            return torch.from_numpy(labels.astype(np.float32)).to(self.device)
+            return torch.from_numpy((labels == 1).astype(np.float32)).to(self.device)
         return torch.from_numpy(np.searchsorted(self.classes, labels)).to(self.device)
 
     def _gradient(self, x: Tensor, targets: Tensor) -> None:

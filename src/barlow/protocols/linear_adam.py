@@ -41,6 +41,7 @@ class LinearAdam:
     label: ClassVar[str] = "Adam"
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
 
     epochs: int = 500
     batch_size: int = 1000

@@ -46,6 +46,7 @@ class LinearSGD:
     label: ClassVar[str] = "SGD"
     parameter: ClassVar[str | None] = "lr"
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
 
     epochs: int = 100
     batch_size: int = 256
