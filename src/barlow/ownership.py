@@ -24,12 +24,12 @@ FILES = re.compile(
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
     r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"
-    r"|evaluation/features/[0-9a-f]{32}\.safetensors"
+    r"|evaluation/(features|outcomes)/[0-9a-f]{32}\.safetensors"
     r"|tensorboard/events\.out\.tfevents\.\d{10}\.barlow\.\d+"
 )
 """What a run writes. `environment.json` is of runs of the first release."""
 
-FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/features)?|tensorboard")
+FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/(features|outcomes))?|tensorboard")
 
 CHANGED_IN_PLACE = re.compile(r"\.lock|(metrics|monitor)\.jsonl|evaluation/history\.jsonl|tensorboard/events\..*")
 """Files that are not replaced by new ones, but opened and changed."""
