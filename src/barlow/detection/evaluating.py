@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -28,7 +28,7 @@ from barlow.telling import unfailing
 from barlow.wording import in_arguments
 
 PROTOCOL = "detect"
-SEEDS = 3
+SEEDS, MOST_SEEDS = 3, 100
 UNTRAINED = "untrained"
 
 CONVENTIONS = {
@@ -132,9 +132,11 @@ def detect(
     seeds: int = SEEDS,
     baselines: bool = True,
     device: str = "auto",
+    encoder: str | nn.Module | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    image_size: object = None,
     out: str | os.PathLike[str] | None = None,
     tell: Callable[[str], None] | None = None,
-    **finding: Any,
 ) -> Detection:
     """Trains a detector on each encoder, with several seeds, and beside it one on untrained weights of its network.
 
@@ -152,28 +154,35 @@ def detect(
         seeds: how many: 0, 1, …
         baselines: whether to train on untrained weights too. Without that a number says little.
         device: cpu, cuda, mps or auto.
+        encoder, image_size: as for `barlow.evaluate`. The size says nothing of the images that the detector gets.
+        overrides: `encoder.options` and `encoder.stem` of that network; `detection.seeds` and `detection.batch_norm`
+            are `seeds` and `batch_norm`.
         out: a folder for the results, in place of each run's `evaluation`; needed for what is no run.
         tell: receives messages of one line.
-        finding: further arguments of `find_encoder`.
 
     Raises:
         ValueError: an encoder cannot be the backbone, the sets cannot be used, or what is asked for is not there. One
             line says what to do.
         Interrupted: it was asked to stop. What was trained is kept.
     """
-    say = unfailing(tell)
+    say, keys = unfailing(tell), dict(overrides or {})
+    seeds, batch_norm = keys.pop("detection.seeds", seeds), keys.pop("detection.batch_norm", batch_norm)
+    if unknown := keys.keys() - {"encoder.options", "encoder.stem"}:
+        raise ValueError(f"--{min(unknown)} is no key of detection; it has detection.seeds and detection.batch_norm")
     if design not in DESIGNS:
         raise ValueError(f"no detector {design!r}; there are {', '.join(DESIGNS)}")
     if batch_norm not in ("trained", "frozen"):
-        raise ValueError(f"batch norm {batch_norm!r}: trained or frozen")
-    if seeds < 1 or not named:
-        raise ValueError(f"{seeds} seeds: at least 1" if named else "no encoder is named")
+        raise ValueError(f"--detection.batch_norm {batch_norm}: trained or frozen")
+    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS or not named:
+        raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}" if named else "no encoder is named")
+    finding = {"encoder": encoder, "options": keys.get("encoder.options"), "image_size": image_size}
+    finding["stem"] = keys.get("encoder.stem") or "as_is"
     course = chosen_schedule(schedule, steps, design)
     with listening(say) as requests:
         requests.given_up = lambda: KEPT
         try:
             target = choose_device(device)
-            encoders = [find_encoder(each, say=say, **finding) for each in named]
+            encoders = [find_encoder(each, say=say, **finding) for each in named]  # type: ignore[arg-type]
             homes = [prepare_home(each.run, None if out is None else Path(out), each.name, say) for each in encoders]
             learn = read_annotated(train, "train")
             tested = read_annotated(test, "test").numbered_like(learn)
@@ -187,17 +196,17 @@ def detect(
             about: dict[str, Any] = {"device": target, "requests": requests, "say": say}
 
             def over_seeds(networks: Iterable[nn.Module], name: str, home: Path) -> list[dict[str, Any]]:
-                each = zip(range(seeds), networks, strict=False)
-                return [measured(network, name, question, seed, home=home, **about) for seed, network in each]
+                pairs = zip(range(seeds), networks, strict=False)
+                return [measured(network, name, question, seed, home=home, **about) for seed, network in pairs]
 
             rows = []
-            for encoder, home in zip(encoders, homes, strict=True):
-                results = over_seeds(repeat(encoder.network), encoder.name, home)
+            for each, home in zip(encoders, homes, strict=True):
+                results = over_seeds(repeat(each.network), each.name, home)
                 beside = None
-                if baselines and encoder.kind != "untrained" and _described(encoder.network):
-                    fresh = (untrained(encoder.network, seed) for seed in range(seeds))
-                    beside = over_seeds(fresh, f"{UNTRAINED} of {encoder.name}", home)
-                rows.append(Row(encoder.name, results, beside))
+                if baselines and each.kind != "untrained" and _described(each.network):
+                    fresh = (untrained(each.network, seed) for seed in range(seeds))
+                    beside = over_seeds(fresh, f"{UNTRAINED} of {each.name}", home)
+                rows.append(Row(each.name, results, beside))
             return Detection(rows, question, notes, list(dict.fromkeys(homes)))
         except Asked as asked:
             raise Interrupted(f"stopped; {KEPT}") from asked

@@ -145,7 +145,7 @@ def measured(
     }
     storage.write_sealed(place / RESULT, result)
     ownership.remove_tree(place / CHECKPOINTS, f"{HOME}/{FOLDER}/{place.name}/{CHECKPOINTS}", say)
-    return result
+    return storage.read_sealed(place / RESULT)
 
 
 def precisions(test: AnnotatedSet, found: list[Found]) -> dict[str, dict[str, Any]]:

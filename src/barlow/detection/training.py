@@ -78,11 +78,12 @@ def trained(
         with requests.finished_first():
             terms = _updated(detector, optimizer, batch, schedule, seed, step, device)
             made = step + 1
-            if requests.asked or time.monotonic() - saved > SAVE_SECONDS or made == schedule.steps:
+            told(made, terms)
+            asked = requests.asked  # once: a request that comes while it is saved is answered after the next step
+            if asked or time.monotonic() - saved > SAVE_SECONDS or made == schedule.steps:
                 _save(detector, optimizer, home, made, say)
                 saved = time.monotonic()
-            told(made, terms)
-        if requests.asked and made < schedule.steps:
+        if asked and made < schedule.steps:
             raise Interrupted(f"stopped at step {made} of {schedule.steps}, saved; the same command goes on from there")
     return detector
 
