@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from barlow.probes import Probe, build_probes
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
-from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, compare, measure
+from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
+from barlow.protocols import Probe, build, label_of
 
 ENCODER = "encoder"
 
@@ -30,15 +30,21 @@ BASELINES_OF = {AUGMENTED: "linear_sgd"}
 WIDTH = 80
 """Columns of the table."""
 
-_LABELS = {
-    "knn": "kNN",
-    "knn5_euclidean": "5-NN",
-    "logistic": "logistic",
-    "linear_sgd": "SGD",
-    "linear_adam": "Adam",
-    AUGMENTED: "SGD augm.",
+_METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    BALANCED: "by class",
+    BEST_EPOCH: "best epoch",
+    "map": "mAP",
+    "map_envelope": "mAP",
+    "map_11_point": "11-pt mAP",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+    "recall_at_10": "R@10",
 }
-_METRICS = {"top1": "top-1", "top5": "top-5", "map": "mAP", BEST_EPOCH: "best epoch"}
+_BALANCED_WORDS = "By class: the mean over the classes of the share of each that is right; shown as their sizes differ."
+_DRAWN_WORDS = "Means over draws of training images, with intervals over the draws: "
+
 _BEST_EPOCH_WORDS = (
     "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
     "their numbers only, so without a gain."
@@ -55,7 +61,7 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
-    answers: tuple[Predicted, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
 
@@ -84,39 +90,44 @@ class Row:
 
 
 def evaluate_features(
-    named_sets: Mapping[str, tuple[FeatureSet, FeatureSet]], probes: Mapping[str, Probe] | Sequence[str] | None = None
+    named_sets: Mapping[str, tuple[FeatureSet, FeatureSet]],
+    protocols: Mapping[str, Probe] | str | Sequence[str] | None = None,
 ) -> Results:
     """Runs every probe on every pair of (train, test) features.
 
     Args:
         named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
             same test images in the same order.
-        probes: by kind, or a list of kinds; `barlow.probes.DEFAULT_PROBES` if not given.
+        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given.
 
     Raises:
-        ValueError: a probe is not known, train and test are not labelled in the same way, or a set has other test
+        ValueError: a protocol is not known, train and test are not labelled in the same way, or a set has other test
             images than the first.
     """
-    if not isinstance(probes, Mapping):
-        probes = build_probes(probes)
+    probes = protocols if isinstance(protocols, Mapping) else build(protocols)
     results: Results = {}
     first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():
         if not np.array_equal(test.labels, first):
             raise ValueError(f"{name}: its test labels are not those of the first set; give all sets the same images")
-        if train.several_labels != test.several_labels:
-            raise ValueError(
-                f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
-            )
+        check_labelled_alike(name, train, test)
         results[name] = {
             kind: outcome_of(probe.predict(train, test.features), test.labels) for kind, probe in probes.items()
         }
     return results
 
 
-def outcome_of(predicted: Predicted, labels: np.ndarray) -> Outcome:
+def check_labelled_alike(name: str, train: FeatureSet, test: FeatureSet) -> None:
+    """Raises ValueError, if an image may have several labels in one of two sets alone."""
+    if train.several_labels != test.several_labels:
+        raise ValueError(
+            f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
+        )
+
+
+def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
-    best = best_epoch(predicted, labels)
+    best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
     return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
 
@@ -194,7 +205,8 @@ def as_json(results: Results) -> dict[str, Any]:
 
 def row_label(probe: str, metric: str) -> str:
     """What tables call a metric of a probe, as in `kNN top-1`."""
-    return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+    label = "SGD augm." if probe == AUGMENTED else label_of(probe)
+    return f"{label} {_METRICS.get(metric, metric)}"
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
@@ -243,9 +255,22 @@ def render(results: Results) -> str:
     for words, needed in (
         (_BEST_EPOCH_WORDS, any(row.metric == BEST_EPOCH for row in rows)),
         (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
+        (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
+        *_words_on_draws(results),
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
+
+
+def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
+    """How many draws there were of each protocol that draws."""
+    counts = {
+        label_of(kind): outcome.notes["draws"]
+        for outcomes in results.values()
+        for kind, outcome in outcomes.items()
+        if "draws" in outcome.notes
+    }
+    yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
 
 
 def called(row: Row) -> str:
