@@ -117,21 +117,22 @@ def test_a_file_of_weights_needs_its_network_and_says_what_was_assumed(tmp_path:
     made = build_encoder("resnet18", image_size=16, seed=3, stem="small", options=OPTIONS).eval()
     file = tmp_path / "weights.safetensors"
     storage.write_tensors(file, made.state_dict())
-    with pytest.raises(ValueError, match=r"weights\.safetensors does not say which network .*give --encoder NAME"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors: weights do not show how its first conv.*add --stem"):
         find_encoder(file)
+    assert find_encoder(file, stem="small", image_size=16).digest == weights_hash(made)
     said: list[str] = []
     found = find_encoder(file, encoder="resnet18", options=OPTIONS, stem="small", image_size="16", say=said.append)
     assert (found.kind, found.run, found.digest) == ("weights", None, weights_hash(made))
     assert features(found).equal(made(X))
     assert found.preprocessing.mean == (0.485, 0.456, 0.406)
     assert any("does not say how images were normalised: ImageNet's" in line for line in said)
-    with pytest.raises(ValueError, match="do not fit this ResNet"):
+    with pytest.raises(ValueError, match="do not fit resnet18"):
         find_encoder(file, encoder="resnet18", image_size=16)
     said.clear()
     assert (
-        find_encoder(file, encoder="resnet18", options=OPTIONS, stem="small", say=said.append).preprocessing.size == 224
+        find_encoder(file, encoder="resnet18", options=OPTIONS, stem="small", say=said.append).preprocessing.size == 32
     )
-    assert any("gets images of 224 pixels" in line and "--image-size" in line for line in said)
+    assert any("gets images of 32 pixels" in line and "--image-size" in line for line in said)
 
 
 def test_a_file_of_weights_fills_a_module_that_says_what_it_takes(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_module_that_gives_maps_or_says_nothing_is_refused() -> None:
         ("random:", r"random:: give random:NAME or random:NAME@SEED"),
         ("random:resnet18@x", r"random:resnet18@x: give random:NAME"),
         ("random:resnet81", "unknown encoder 'resnet81'; nearest"),
-        ("FILE", r"notes\.txt is not a \.safetensors file"),
+        ("FILE", r"notes\.txt is not a file of weights: it is neither safetensors nor what torch\.save writes"),
         ("\x1b[2Jx", r"no encoder '\\\\x1b\[2Jx'"),
     ],
 )

@@ -131,11 +131,24 @@ def test_grey_images_are_seen_in_the_channels_of_the_weights(given: Path, tmp_pa
     assert load_encoder(result.run_folder).preprocessing.channels == 3
 
 
-def test_a_file_does_not_say_which_network_it_is_of(given: Path, data: Path, tmp_path: Path) -> None:
+def test_the_shapes_of_a_file_show_its_network_but_not_its_stem(given: Path, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     file.write_bytes((given / "model.safetensors").read_bytes())
-    with pytest.raises(RecipeError, match=r"does not say which network its weights are of: add encoder NAME"):
+    with pytest.raises(RecipeError, match=r"weights do not show how its first convolution, .*: add encoder\.stem"):
         started(data, tmp_path / "run", file)
+    said: list[str] = []
+    run = started(data, tmp_path / "run", file, overrides={"encoder.stem": "strided"}, tell=said.append).run_folder
+    encoder = load_recipe_text(run / "recipe.yaml")["encoder"]
+    assert (encoder["name"], encoder["stem"], encoder["options"]["channels"]) == ("resnet18", "strided", [8, 8, 8, 16])
+    assert load_encoder(run).preprocessing.mean == (0.485, 0.456, 0.406)
+    assert [line for line in said if "plain names; a ResNet of 1, 1, 1, 1 basic blocks" in line]
+    assert [line for line in said if "taken to have been normalised by ImageNet's mean and deviation" in line]
+
+
+def test_the_network_of_a_file_that_nothing_shows_is_asked_for(data: Path, tmp_path: Path) -> None:
+    storage.write_tensors(tmp_path / "weights.safetensors", {"layer.weight": torch.zeros(2, 2)})
+    with pytest.raises(RecipeError, match=r"no ResNet, ViT or ConvNeXt that is known: add encoder NAME"):
+        started(data, tmp_path / "run", tmp_path / "weights.safetensors")
 
 
 def test_the_network_of_given_weights_needs_weights(data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
+from barlow.nets.expected import IMAGENET
 from barlow.nets.handed_out import freeze_stages
 from barlow.nets.norms import fix_statistics
 from barlow.nets.seeding import derived
@@ -118,6 +119,11 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
             told = weights.initialise(encoder, given.start or section.init)
             if part == "encoder":
                 say(f"start    {told}")
+                if told.recognised and tuple(plan.mean) == IMAGENET.mean:
+                    say(
+                        "         its images are taken to have been normalised by ImageNet's mean and deviation; if "
+                        "they were not, set --data.mean and --data.std"
+                    )
         freeze_stages(encoder, section.frozen_stages)
         if section.fixed_norms:
             fix_statistics(encoder)

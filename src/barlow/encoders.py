@@ -8,8 +8,8 @@ barlow has written, `nets/origin.py` for what others have.
 import copy
 import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,9 @@ from barlow.limits import SIDE
 from barlow.nets import stored_size
 from barlow.nets.building import build_encoder
 from barlow.nets.expected import IMAGENET, Centre, Normalization, centre_of, normalization_of
-from barlow.nets.origin import Network, described, origin_of
+from barlow.nets.files import described
+from barlow.nets.given import Network, Origin
+from barlow.nets.origin import origin_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import encoder_folder, initialise, with_description
 from barlow.printable import printable
@@ -39,7 +41,7 @@ Named = str | os.PathLike[str] | nn.Module
 Kind = Literal["run", "folder", "weights", "untrained", "module"]
 
 NAMES = (
-    "a run folder, RUN@STEP, a folder with config.json and model.safetensors, a file of weights with --encoder NAME, "
+    "a run folder, RUN@STEP, a folder with config.json and model.safetensors, a file of weights, "
     "timm:NAME, packaged:NAME or random:NAME"
 )
 """All that a name can be, for messages."""
@@ -87,6 +89,8 @@ def find_encoder(
     options: Mapping[str, Any] | None = None,
     stem: str = "as_is",
     image_size: object = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     say: Say = silent,
 ) -> Encoder:
     """The encoder that a user means.
@@ -96,7 +100,7 @@ def find_encoder(
     | `RUN` | a run's encoder; of a run that is not finished, that of its newest checkpoint |
     | `RUN@STEP` | that of one of its checkpoints |
     | `RUN/encoder`, any folder | with `config.json` and `model.safetensors`, as barlow writes them |
-    | `FILE.safetensors` | a file of weights, whose network is `encoder`; beside its `config.json` it needs none |
+    | `FILE` | a file of weights (docs/weights.md); its network is `encoder`, or that of its shapes |
     | `timm:NAME` | timm's pretrained weights, downloaded where they are not in the cache |
     | `packaged:NAME` | weights that come as a Python package |
     | `random:NAME` | timm's network of that name, untrained; `random:NAME@SEED` with another seed than 0 |
@@ -111,6 +115,8 @@ def find_encoder(
             Python, a module of the same class; it is copied, and the copy is filled.
         options, stem: of that network, and of `random:NAME`, as in `build_encoder`.
         image_size: for foreign weights and untrained networks: another size than theirs; as `size_of` takes it.
+        mean, std: for files of weights, which do not say them: of each channel, for pixels in [0, 1]. Their number is
+            that of the channels.
         say: told what was assumed, a line each.
 
     Raises:
@@ -120,7 +126,7 @@ def find_encoder(
     if isinstance(given, nn.Module):
         return _of_module(given)
     text = os.fspath(given)
-    asked = _Asked(encoder, dict(options or {}), stem, image_size, say)
+    asked = _Asked(encoder, dict(options or {}), stem, image_size, _normalization(mean, std), say)
     if text.startswith(UNTRAINED):
         return _untrained(text, asked)
     if text.startswith(PREFIXES):
@@ -137,6 +143,15 @@ def find_encoder(
     raise exits.NoInput(_unknown(text))
 
 
+def _normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> Normalization | None:
+    """What a user says of it; None if nothing."""
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None or len(mean) != len(std) or not mean or not all(each > 0 for each in std):
+        raise ValueError("--mean and --std go together: one number of each for every channel, deviations above 0")
+    return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What was asked for beside the name."""
@@ -145,6 +160,7 @@ class _Asked:
     options: dict[str, Any]
     stem: str
     image_size: object
+    normalization: Normalization | None
     say: Say
 
     @property
@@ -208,31 +224,51 @@ def _given_in_python(path: Path, home: Path | None) -> bool:
 def _foreign(text: str, asked: _Asked) -> Encoder:
     """Weights of others: timm's, a package's, those of a file."""
     name, origin = printable(text), origin_of(text)
-    if origin.network is None and (module := asked.module) is not None:
+    if (module := asked.module) is not None and (origin.network is None or origin.recognised):
         filled, notes = _of_module(module).network, list[str]()
     else:
-        network = origin.network or _network_asked(name, asked)
-        normalization = origin.normalization or normalization_of(network.name)
+        network = _network_of(name, origin, asked)
+        normalization, lines = _normalization_of(name, origin, network, asked)
         preprocessing, notes = asked.preprocessing(name, normalization, origin.centre or centre_of(network.name))
-        if origin.normalization is None:
-            which = "ImageNet's" if normalization == IMAGENET else f"timm's of {network.name}"
-            notes.append(f"{name} does not say how images were normalised: {which} mean and deviation are taken")
+        notes += lines
         filled = _built(network, preprocessing, 0)
-    report = initialise(filled, text)
+    report = initialise(filled, text, origin)
     for line in (str(report), *notes):
         asked.say(line)
     return Encoder(name, "weights", filled)
 
 
-def _network_asked(name: str, asked: _Asked) -> Network:
-    """The network that a user says weights are of."""
-    if asked.encoder is None:
+def _network_of(name: str, origin: Origin, asked: _Asked) -> Network:
+    """The network that weights are of: as their source says, or their shapes show, or the user says. What was only seen
+    in shapes, the user may correct."""
+    if isinstance(asked.encoder, str) and (origin.network is None or origin.recognised):
+        return Network(asked.encoder, asked.options, asked.stem, True)
+    if origin.network is not None:
+        return replace(origin.network, options={**origin.network.options, **asked.options})
+    if origin.stemless is not None and asked.stem != "as_is":
+        return replace(origin.stemless, options={**origin.stemless.options, **asked.options}, stem=asked.stem)
+    raise ValueError(
+        f"{name}: {origin.asks}"
+        if origin.asks
+        else f"{name} does not say which network its weights are of: give --encoder NAME, a name of timm's "
+        "(barlow list encoders)"
+    )
+
+
+def _normalization_of(name: str, origin: Origin, network: Network, asked: _Asked) -> tuple[Normalization, list[str]]:
+    """How images are normalised: as the user says, or the source; and a line, where neither says it."""
+    if asked.normalization is not None:
+        return asked.normalization, []
+    if origin.normalization is not None and not origin.recognised:
+        return origin.normalization, []
+    found = origin.normalization or normalization_of(network.name)
+    if origin.channels not in (None, found.channels):
         raise ValueError(
-            f"{name} does not say which network its weights are of: give --encoder NAME, a name of timm's "
-            "(barlow list encoders)"
+            f"{name} is of images of {origin.channels} channels, and does not say how they were normalised: give "
+            f"--mean and --std, {origin.channels} numbers each (or 3, and its first convolution is adapted)"
         )
-    assert isinstance(asked.encoder, str)
-    return Network(asked.encoder, asked.options, asked.stem, True)
+    which = "ImageNet's" if found == IMAGENET else f"timm's of {network.name}"
+    return found, [f"{name} does not say how images were normalised: {which} mean and deviation are taken"]
 
 
 def _untrained(text: str, asked: _Asked) -> Encoder:

@@ -234,5 +234,10 @@ def check_tensors(path: Path, items: int, what: str) -> Mapping[str, Entry]:
 def check_items(path: Path, found: Mapping[str, Entry], items: int, what: str) -> None:
     """The same of what is already known to be in a file."""
     there = sum(tensor.items for tensor in found.values())
-    if there > CHECKPOINT_TIMES * items + CHECKPOINT_ITEMS:
+    if there > items_allowed(items):
         raise TooLarge(f"{path} holds {there:,} numbers, and {what} has {items:,}: give the file of its weights alone")
+
+
+def items_allowed(items: int) -> int:
+    """How many numbers a file may hold that is for so many."""
+    return CHECKPOINT_TIMES * items + CHECKPOINT_ITEMS

@@ -218,9 +218,17 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
     origin = origin_of(encoder.init)
     if encoder.name != "auto":
         return chosen, origin.normalization
-    if origin.network is None:
-        raise RecipeError(f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME")
-    changes = {f"encoder.{key}": value for key, value in asdict(origin.network).items()}
+    network = origin.network
+    if network is None and origin.stemless is not None and encoder.stem not in ("auto", "as_is"):
+        network = replace(origin.stemless, stem=encoder.stem)
+    if network is None:
+        why = origin.asks.replace("--stem", "--encoder.stem")
+        raise RecipeError(
+            f"--init {encoder.init}: {why}"
+            if why
+            else f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME"
+        )
+    changes = {f"encoder.{key}": value for key, value in asdict(network).items()}
     return schema.check(override(chosen.as_dict(), changes)), origin.normalization
 
 

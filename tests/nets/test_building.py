@@ -85,7 +85,8 @@ def test_same_seed_gives_the_same_weights_whatever_was_drawn_before_and_leaves_t
 
 
 @pytest.mark.parametrize(
-    ("stem", "side_in_first_stage"), [("as_is", 8), ("small", 32), ("small_pooled", 16), ("strided", 16)]
+    ("stem", "side_in_first_stage"),
+    [("as_is", 8), ("small", 32), ("small_padded", 34), ("small_pooled", 16), ("strided", 16)],
 )
 @pytest.mark.parametrize("name", ["resnet18", "resnet10t"])
 def test_stems_shrink_the_image_as_they_say(name: str, stem: str, side_in_first_stage: int) -> None:
@@ -96,13 +97,16 @@ def test_stems_shrink_the_image_as_they_say(name: str, stem: str, side_in_first_
     assert sides == [side_in_first_stage]
     if stem != "as_is":
         conv = encoder.conv1
-        assert (conv.kernel_size, conv.padding, conv.bias, conv.in_channels) == ((3, 3), (1, 1), None, 4)
+        padding = (2, 2) if stem == "small_padded" else (1, 1)
+        assert (conv.kernel_size, conv.padding, conv.bias, conv.in_channels) == ((3, 3), padding, None, 4)
 
 
 def test_stem_of_another_family_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stem 'small' is for ResNets; regnetx_002 is a RegNet, which has as_is only"):
         build_encoder("regnetx_002", image_size=32, stem="small")
-    with pytest.raises(ValueError, match=r"unknown stem 'tiny'; allowed: as_is, small, small_pooled, strided"):
+    with pytest.raises(
+        ValueError, match=r"unknown stem 'tiny'; allowed: as_is, small, small_padded, small_pooled, strided"
+    ):
         build_encoder("resnet18", image_size=32, stem="tiny")
 
 

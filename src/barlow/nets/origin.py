@@ -4,61 +4,25 @@ import difflib
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from barlow import checkpoints, limits, storage, tables
-from barlow.exits import UnusableData
 from barlow.machine import hub, hub_cache
-from barlow.nets import stored_size
 from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, timm_arguments
 from barlow.nets.expected import Centre, Normalization, centre_of, normalization_of
+from barlow.nets.files import SOURCES, stored
+from barlow.nets.given import Given, Network, Origin, Tensors
 from barlow.nets.seeding import seeded
+from barlow.nets.weight_file import open_weights
 from barlow.network import check_reachable
 from barlow.printable import one_line
-from barlow.seals import Damaged, sha256
-
-Tensors = dict[str, Tensor]
-
-FORMAT = 3
-"""The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
-with the preprocessing's `value_range`."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """Which network weights are of: arguments of `build_encoder`."""
-
-    name: str
-    options: dict[str, Any]
-    stem: str
-    zero_init_last: bool
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Given weights.
-
-    Args:
-        source: as the user named them.
-        read: takes the encoder that is to be filled, and returns the tensors by name.
-        network: which network they are of; None where the source does not say.
-        normalization: what they expect of an image; None where the source does not say.
-        centre: the view that they are measured on; None where the source does not say.
-    """
-
-    source: str
-    read: Callable[[nn.Module], Tensors]
-    network: Network | None = None
-    normalization: Normalization | None = None
-    centre: Centre | None = None
 
 
 def origin_of(source: str) -> Origin:
@@ -66,104 +30,18 @@ def origin_of(source: str) -> Origin:
 
     Args:
         source: `packaged:NAME` (a package that is installed), `timm:NAME` (downloaded, or from the cache), a run or
-            encoder folder, or a `.safetensors` file.
+            encoder folder, or a file of weights; docs/weights.md says which are read.
 
     Raises:
         ValueError: there is nothing of this name.
     """
     if not source:
-        raise ValueError("--init is empty; give packaged:NAME, timm:NAME, a run folder or a .safetensors file")
+        raise ValueError(f"--init is empty; {SOURCES}")
     if source.startswith("timm:"):
         return _timm(source, source.removeprefix("timm:"))
     if source.startswith("packaged:"):
         return _packaged(source, source.removeprefix("packaged:"))
-    return _stored(source)
-
-
-# --- Files --------------------------------------------------------------------------------------------------------
-
-
-def _stored(source: str) -> Origin:
-    run, step = checkpoints.split_step(source)
-    unfinished = step is not None or not (run / "encoder" / "model.safetensors").is_file()
-    if unfinished and (folder := checkpoints.whole(run, step, stored_size.look())) is not None:
-        return _checkpointed(source, folder)
-    file = _weights_file(source)
-    network = normalization = digest = None
-    if file.with_name("config.json").is_file() and file.name == "model.safetensors":
-        config = described(file.parent)
-        try:
-            digest = config.get("model_sha256")
-            seen = config["preprocessing"]
-            ends = seen.get("value_range")
-            normalization = Normalization(
-                tuple(seen["mean"]), tuple(seen["std"]), None if ends is None else tuple(ends)
-            )
-            if config["kind"] == "timm":
-                network = Network(*(config[key] for key in ("name", "options", "stem", "zero_init_last")))
-        except (KeyError, TypeError) as error:
-            name = file.with_name("config.json")
-            raise UnusableData(f"{name} is incomplete or damaged: {one_line(error)}") from error
-    return Origin(source, lambda encoder: _tensors_for(encoder, file, digest), network, normalization)
-
-
-def described(folder: Path) -> Any:
-    """What an encoder's `config.json` says, not yet checked.
-
-    Raises:
-        ValueError: it is too long to be one, or not JSON.
-    """
-    limits.check_text(folder / "config.json", "an encoder's description")
-    path = folder / "config.json"
-    return tables.checked(storage.read_sealed(path), path, FORMAT)
-
-
-def _tensors_for(encoder: nn.Module, file: Path, digest: str | None = None) -> Tensors:
-    limits.check_tensors(file, items_of(encoder), f"this {type(encoder).__name__}")
-    return weights_in(file, digest)
-
-
-def weights_in(file: Path, digest: str | None) -> Tensors:
-    """The tensors of a file of weights, if it has the digest that its description names. Older ones name none.
-
-    Raises:
-        Damaged: it has another.
-    """
-    data = storage.read_bytes(file)
-    if digest is not None and sha256(data) != digest:
-        raise Damaged(f"{file} is not the file that was written with its config.json: it is damaged, or of another run")
-    return storage.tensors_of(data, file)
-
-
-def _checkpointed(source: str, folder: Path) -> Origin:
-    """The encoder in a checkpoint, which also says what recipe it was trained by."""
-    recipe = checkpoints.state_of(folder).get("recipe")
-    network = normalization = None
-    if recipe is not None:
-        encoder, data = recipe["encoder"], recipe["data"]
-        normalization = Normalization(tuple(data["mean"]), tuple(data["std"]))
-        if not encoder["name"].startswith("custom:"):
-            network = Network(*(encoder[key] for key in ("name", "options", "stem", "zero_init_last")))
-    return Origin(source, lambda encoder: _tensors_for(encoder, folder / checkpoints.TENSORS), network, normalization)
-
-
-def _weights_file(source: str) -> Path:
-    path = Path(source)
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise ValueError(
-                f"{source} is not a .safetensors file; pickled weights can run code when they are read, so they are "
-                "not: convert them with safetensors.torch.save_file"
-            )
-        return path
-    for candidate in (path / "encoder" / "model.safetensors", path / "model.safetensors"):
-        if candidate.is_file():
-            return candidate
-    if path.is_dir():
-        raise ValueError(
-            f"no encoder/model.safetensors and no checkpoint in {source}; give a run's folder or a .safetensors file"
-        )
-    raise ValueError(f"no weights at {source!r}; give packaged:NAME, timm:NAME, a run folder or a .safetensors file")
+    return stored(source)
 
 
 # --- Packages -----------------------------------------------------------------------------------------------------
@@ -228,7 +106,7 @@ def _packaged(source: str, name: str) -> Origin:
         )
     file = Path(spec.origin).parent / chosen.file
     network = Network(chosen.network, {}, "as_is", True)
-    return Origin(source, lambda encoder: _renamed(file, chosen), network, chosen.normalization, chosen.centre)
+    return Origin(source, lambda encoder: Given(_renamed(file, chosen)), network, chosen.normalization, chosen.centre)
 
 
 def _renamed(file: Path, chosen: Packaged) -> Tensors:
@@ -241,11 +119,11 @@ def _renamed(file: Path, chosen: Packaged) -> Tensors:
         raise ValueError(f"cannot read {file}: {one_line(error)}; install {chosen.distribution} again") from error
     if not hashlib.sha256(content).hexdigest().startswith(chosen.sha256):
         raise ValueError(f"{file} is not the file that {chosen.distribution} was released with; install it again")
-    # `weights_only` admits tensors and plain containers, so nothing in the file can run code.
-    found: Tensors = torch.load(file, map_location="cpu", weights_only=True)
     with seeded(0, "donor"):
-        names = list(timm.create_model(chosen.network).state_dict())
-    return dict(zip(names, found.values(), strict=True))
+        network = timm.create_model(chosen.network)
+    there, names = open_weights(file), list(network.state_dict())
+    wanted = dict(zip(names, there.tree.values(), strict=True))
+    return there.read(wanted, items_of(network), chosen.network)
 
 
 # --- timm ---------------------------------------------------------------------------------------------------------
@@ -264,7 +142,7 @@ def _timm(source: str, name: str) -> Origin:
         raise ValueError(f"timm has no pretrained weights {name!r}; {there}")
     return Origin(
         source,
-        lambda encoder: _timm_weights(encoder, name),
+        lambda encoder: Given(_timm_weights(encoder, name)),
         Network(architecture, {}, "as_is", True),
         normalization_of(name),
         centre_of(name),
@@ -345,7 +223,7 @@ def _timm_weights(encoder: nn.Module, name: str) -> Tensors:
     except Exception as error:
         raise ValueError(
             f"could not get timm's weights {name} ({type(error).__name__}: {one_line(error)}); they come from the "
-            "Hugging Face hub: check the network, or give --init a .safetensors file"
+            "Hugging Face hub: check the network, or give --init a file of weights"
         ) from error
     return dict(donor.state_dict())
 

@@ -11,13 +11,15 @@ from torch import nn
 
 STEMS = {
     "as_is": None,
-    "small": (1, False),
-    "small_pooled": (1, True),
-    "strided": (2, False),
+    "small": (1, 1, False),
+    "small_padded": (1, 2, False),
+    "small_pooled": (1, 1, True),
+    "strided": (2, 1, False),
 }
-"""The stems by name: the stride of their 3×3 convolution, and whether the max-pool stays.
+"""The stems by name: stride and padding of their 3×3 convolution, and whether the max-pool stays.
 
-`as_is` is the network's own stem.
+`as_is` is the network's own stem. `small_padded` is for weights of solo-learn's networks for CIFAR, whose maps have 34
+pixels where the image has 32. Weights do not show that.
 """
 
 
@@ -56,9 +58,9 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
             + (" (for small images give options patch_size)" if hasattr(network, "patch_embed") else "")
         )
     encoder: Any = network
-    stride, pooled = STEMS[stem]  # type: ignore[misc]
+    stride, padding, pooled = STEMS[stem]  # type: ignore[misc]
     width = encoder.bn1.num_features
-    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
+    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=padding, bias=False)
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     if not pooled:
         encoder.maxpool = nn.Identity()

@@ -5,7 +5,7 @@ Nothing is loaded by halves. Every tensor of the encoder and of the file is acco
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from torch import Tensor, nn
 from barlow import __version__, limits, storage
 from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
-from barlow.nets.building import build_encoder, feature_width
+from barlow.nets.building import BuiltAs, build_encoder, feature_width
+from barlow.nets.files import FORMAT, described
+from barlow.nets.fitting import fitted
+from barlow.nets.given import Network, Origin
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import FORMAT, Network, described, origin_of, some, weights_in
+from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
+from barlow.nets.weight_file import tensors_with_digest
 from barlow.printable import one_line
 
 OF_A_STEM = 1_000_000
@@ -35,148 +39,126 @@ class InitialisationReport:
     source: str
     loaded: int
     """Tensors of the encoder that were taken from the source."""
+    recognised: str = ""
+    """As what the source was recognised, if it had to be."""
     kept: tuple[str, ...] = ()
-    """Tensors of the encoder that stay as they were built. Only a replaced stem's may."""
-    unused: tuple[str, ...] = ()
-    """Tensors of the source that have no place here: its classifier, its stem, and what lies outside of `prefix`."""
-    prefix: str = ""
-    """What the source's names begin with and the encoder's do not."""
+    """Tensors of the encoder that stay as they were built: a replaced stem's, and counts that older files have not."""
+    dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensors and entries of the source that have no place here, by what they are."""
     notes: tuple[str, ...] = ()
-    """One for each tensor that was adapted to another number of channels."""
+    """One for each tensor that was made to fit, and for numbers of another type."""
+    assumed: tuple[str, ...] = ()
+    """What the source does not show and is taken to be so."""
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """All that was dropped, by name."""
+        return tuple(name for names in self.dropped.values() for name in names)
 
     def __str__(self) -> str:
         line = f"{self.loaded} tensors from {self.source}"
-        if self.prefix:
-            line += f" (names without {self.prefix!r})"
-        for what, names in (("kept as built", self.kept), ("not used", self.unused)):
-            if names:
-                line += f"; {what}: {some(names)}"
+        if self.recognised:
+            line += f" ({self.recognised})"
+        if self.kept:
+            line += f"; kept as built: {some(self.kept)}"
+        if self.dropped:
+            parts = ", ".join(f"{what} ({some(names, 2)})" for what, names in self.dropped.items())
+            line += f"; not used: {parts}"
+        if self.assumed:
+            line += f"; assumed: {', '.join(self.assumed)}"
         return "; ".join([line, *self.notes])
 
 
-_PREFIXES = (
-    "",
-    "encoder.",
-    "backbone.",
-    "model.",
-    "module.",
-    "module.encoder.",
-    "module.backbone.",
-    "method/encoder.",
-    "network.",
-)
-"""What full checkpoints put before the names of their encoder's tensors.
-
-`backbone.` is lightly's and solo-learn's, `module.` that of data-parallel runs, `module.backbone.` Barlow Twins' and
-VICReg's, `method/encoder.` that of this package's checkpoints, and `network.` that of its encoders that hand out all
-stages or whitened features.
-"""
-
-_CLASSIFIERS = ("fc", "head", "classifier")
+_CLASSIFIERS = ("fc", "head", "heads", "classifier")
 """What classifiers are called in timm and torchvision. timm's configuration of a network names its own as well."""
 
+_COUNT = ".num_batches_tracked"
+"""Of batch norms, which files of torch before 0.4.1 have not. Only norms without a momentum of their own use it."""
 
-def initialise(encoder: nn.Module, source: str | os.PathLike[str]) -> InitialisationReport:
+
+def initialise(
+    encoder: nn.Module, source: str | os.PathLike[str], origin: Origin | None = None
+) -> InitialisationReport:
     """Starts an encoder from given weights. Every tensor must find its counterpart, on both sides.
 
-    Four differences are allowed, and the report names them:
+    These differences are allowed, and the report names them:
 
-    - The source may have a classifier.
+    - The source may have a classifier, and what the rules of its layout (`barlow.nets.layouts`) drop by name.
     - The encoder may have been built with another stem, which it then keeps.
-    - The weights may be for images of one or three channels, and the encoder for another number; see `adapted`.
-    - The source may be a full checkpoint, in which the encoder's names begin with `encoder.`, `backbone.`, `model.`,
-      `module.`, `module.encoder.`, `module.backbone.`, `method/encoder.` or `network.`. What has other names is left
-      out.
+    - The weights may be for images of one or three channels, and the encoder for another number; and a ViT's for
+      another size of image. See `barlow.nets.fitting`.
+    - The numbers may be of another type of float, and the norms' counts of batches may be missing.
 
     Args:
         encoder: changed in place, or not at all.
         source: see `barlow.nets.origin.origin_of`.
+        origin: what that says of the source, where the caller has asked already.
 
     Raises:
         ValueError: the source cannot be read or does not fit. The message lists the first tensors that are missing,
             unexpected or of another shape.
     """
     text = os.fspath(source)
-    origin = origin_of(text)
-    read, own = origin.read(encoder), encoder.state_dict()
-    counts = [sum(prefix + name in read for name in own) for prefix in _PREFIXES]
-    prefix = _PREFIXES[counts.index(max(counts))]
-    found, notes = _with_channels_of(encoder, read, prefix)
+    origin = origin or origin_of(text)
+    given, own = origin.read(encoder), encoder.state_dict()
+    found, notes = fitted(encoder, given.tensors)
     stem_replaced = getattr(getattr(encoder, "built_as", None), "stem", "as_is") != "as_is"
     taken: dict[str, Tensor] = {}
-    kept, wrong, unused = [], [], [name for name in found if not name.startswith(prefix)]
+    kept, wrong, stem = [], [], []
     for name, value in own.items():
-        other = found.get(prefix + name)
+        other = found.get(name)
         if other is not None and other.shape == value.shape and other.is_floating_point() == value.is_floating_point():
             taken[name] = other
         elif stem_replaced and belongs_to_stem(name):
             kept.append(name)
-            if other is not None:
-                unused.append(prefix + name)
+            stem += [name] * (other is not None)
+        elif other is None and name.endswith(_COUNT) and not any(each.endswith(_COUNT) for each in found):
+            kept.append(name)
         elif other is None:
             wrong.append(f"{name} is missing")
         else:
             wrong.append(f"{name} is {_kind(other)} there, {_kind(value)} here")
     classifiers = tuple(f"{name}." for name in (*_CLASSIFIERS, *_classifier(encoder)))
-    for name in found:
-        inner = name.removeprefix(prefix)
-        if name.startswith(prefix) and inner not in own:
-            if inner.startswith(classifiers) or (stem_replaced and belongs_to_stem(inner)):
-                unused.append(name)
-            else:
-                wrong.append(f"{inner} is unexpected")
+    classifier = [name for name in found if name not in own and name.startswith(classifiers)]
+    for name in found.keys() - own.keys() - set(classifier):
+        if stem_replaced and belongs_to_stem(name):
+            stem.append(name)
+        else:
+            wrong.append(f"{name} is unexpected")
     if wrong or not taken:
-        whose = "Give the encoder, options and image size that the weights were made with"
-        if origin.network is not None:
-            whose = f"They are of {origin.network.name}: --encoder auto takes it, with what belongs to it"
-        raise ValueError(
-            f"the weights in {text} do not fit this {type(encoder).__name__}: {some(wrong or ['no name in common'])}. "
-            f"{whose}"
-        )
+        raise UnusableData(_misfit(encoder, origin, wrong or ["no name in common"]))
     if broken := [name for name, value in taken.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise ValueError(f"the weights in {text} are not finite: {some(broken)}; take others")
+        raise UnusableData(f"the weights in {text} are not finite: {some(broken)}; take others")
+    notes += _types(taken, own)
     encoder.load_state_dict(own | taken, strict=True)
-    return InitialisationReport(text, len(taken), tuple(kept), tuple(unused), prefix, notes)
+    dropped = dict(given.dropped)
+    for what, names in (("the classifier", classifier), ("the stem", sorted(stem))):
+        if names:
+            dropped[what] = (*dropped.get(what, ()), *names)
+    return InitialisationReport(text, len(taken), origin.recognised, tuple(kept), dropped, notes, origin.assumed)
 
 
-def _with_channels_of(
-    encoder: nn.Module, found: dict[str, Tensor], prefix: str
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Weights for grey or RGB images, made to fit an encoder of other images, and what was adapted."""
-    first = (getattr(encoder, "pretrained_cfg", None) or {}).get("first_conv") or ()
-    own, fitting, notes = encoder.state_dict(), dict(found), []
-    for layer in (first,) if isinstance(first, str) else first:
-        name = f"{layer}.weight"
-        weight, here = found.get(prefix + name), own.get(name)
-        if weight is None or here is None or weight.ndim != 4 or here.ndim != 4:
-            continue
-        there, wanted = weight.shape[1], here.shape[1]
-        if there == wanted or there not in (1, 3) or weight.shape[2:] != here.shape[2:]:
-            continue
-        fitting[prefix + name] = adapted(weight, wanted)
-        notes.append(f"{name} adapted from {there} to {wanted} channels")
-    return fitting, tuple(notes)
+def _misfit(encoder: nn.Module, origin: Origin, wrong: list[str]) -> str:
+    """One line for weights that do not fit."""
+    built_as: BuiltAs | None = getattr(encoder, "built_as", None)
+    whose = type(encoder).__name__ if built_as is None else built_as.name
+    advice = "give the encoder, options and image size that they were made with (docs/weights.md)"
+    if origin.network is not None:
+        advice = f"they are of {origin.network.name}: --encoder auto takes it, with what belongs to it"
+        if built_as is not None and (built_as.name, built_as.options) == (origin.network.name, origin.network.options):
+            advice = "the file is not whole, or of a network that only looks like it"
+    as_what = f" ({origin.recognised})" * bool(origin.recognised)
+    return f"the weights in {origin.source}{as_what} do not fit {whose}: {some(wrong, 3)}; {advice}"
 
 
-def adapted(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution for images of another number of channels.
-
-    For one channel its kernels are summed: a grey image then gives what it gave as three equal channels. For any other
-    number they are repeated in their order (red, green, blue, red, …) and scaled by the old number over the new one, so
-    that the sum over channels stays about as large as it was. (It stays the same for equal channels, if their number is
-    a multiple of the old one.) Nobody knows which band is which, so this is a start and no more.
-
-    Source: timm's `adapt_input_conv`, which does the same for three channels.
-
-    Args:
-        weight: (outputs, c, height, width).
-        channels: the new number.
-    """
-    there = weight.shape[1]
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    repeated = weight.repeat(1, -(-channels // there), 1, 1)[:, :channels]
-    return repeated * (there / channels)
+def _types(taken: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """A phrase, where floats are of another type than the encoder's."""
+    other = {
+        str(t.dtype).removeprefix("torch.")
+        for n, t in taken.items()
+        if t.dtype != own[n].dtype and t.is_floating_point()
+    }
+    return (f"{' and '.join(sorted(other))} numbers, held as float32 here",) if other else ()
 
 
 def _classifier(encoder: nn.Module) -> tuple[str, ...]:
@@ -283,7 +265,7 @@ def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
     most = numbers + OF_A_STEM, f"and its file of weights has {numbers:,} numbers"
     encoder = _built(config, str(folder), module, most)
     _check_shapes(encoder, {name: entry.shape for name, entry in there.items()}, config, str(folder))
-    return _filled(encoder, weights_in(path, config.get("model_sha256")), config, str(folder))
+    return _filled(encoder, tensors_with_digest(path, config.get("model_sha256")), config, str(folder))
 
 
 def unpacked(

@@ -45,7 +45,7 @@ FLAGS = (
     Flag("minutes", "train.minutes", "turned into steps before the first one", float, group="budget"),
     Flag("objective", "objective.kind", "a kind (barlow list objectives); takes its small recipe", metavar="KIND"),
     Flag("encoder", "encoder.name", "any timm name (barlow list encoders)", metavar="NAME"),
-    Flag("init", "encoder.init", "start from packaged:NAME, timm:NAME, a run, or a .safetensors file", metavar="FROM"),
+    Flag("init", "encoder.init", "start from packaged:NAME, timm:NAME, a run, or a file of weights", metavar="FROM"),
     Flag("batch_size", "train.batch_size", "images a step, of all processes together", int, short="-b"),
     Flag("image_size", "data.image_size", "of the views: a side, or height x width (32x128)", metavar="PX|HxW"),
     Flag("seed", "seed", "of the weights, the order of the images and every random draw", int),

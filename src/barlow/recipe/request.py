@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -112,7 +111,7 @@ def new_recipe(name: str | None, changes: Mapping[str, Any]) -> Recipe:
         kind, init = changes.get("objective.kind"), changes.get("encoder.init") or ""
         of_imagenet = init.startswith(OF_IMAGENET)
         name = _unnamed(kind, of_imagenet=of_imagenet)
-        if of_imagenet or (init and Path(init).is_dir()):
+        if init:
             changes = {"encoder.name": "auto", "encoder.options": {}, **changes}
     content = files.read(name)
     _check_whole(name, content)
