@@ -398,7 +398,7 @@ def evaluated(out: Path, folder: Path, arguments: argparse.Namespace, clock: Clo
             out,
             folder / "train",
             folder / "test",
-            probes=probes,
+            protocols=probes,
             baselines=arguments.baselines,
             device=arguments.device,
             tell=clock.say,

@@ -13,7 +13,8 @@ from clock import Cost, Stopwatch
 from sklearn.linear_model import LogisticRegression
 
 from barlow.probes import FeatureSet
-from barlow.probes.logistic import PATIENCE, STRENGTHS, Logistic, split, subset
+from barlow.probes.splits import split, subset
+from barlow.protocols.logistic import PATIENCE, STRENGTHS, Logistic
 
 CLASSES, WIDTH = 10, 512
 

@@ -250,7 +250,7 @@ Found = tuple[dict[str, Any], dict[str, Any]]
 def with_barlow(case: Case, train: Path, test: Path, out: Path, *, baselines: bool) -> Found:
     """A run of barlow; one that was interrupted is gone on with, and one that is finished is only evaluated."""
     barlow.pretrain(str(train), out, resume=True, progress=False, **case.asked)
-    barlow.evaluate(out, train=str(train), test=str(test), probes=PROBES, baselines=baselines)
+    barlow.evaluate(out, train=str(train), test=str(test), protocols=PROBES, baselines=baselines)
     found = results_line.finished(out)
     resolved = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
     return {

@@ -30,7 +30,7 @@ def trained() -> Path:
     """A run on the embedded set, measured."""
     out = Path(tempfile.mkdtemp()) / "shapes"
     run = pretrain("shapes", out, recipe="small_w_mse", steps=450, tell=print).run_folder
-    evaluate(run, probes=["knn", "logistic"], tell=print)
+    evaluate(run, protocols=["knn", "logistic"], tell=print)
     return run
 
 

@@ -28,8 +28,8 @@ from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
 from barlow.preparation import prepare
 from barlow.probes.features import FeatureSet, embed
-from barlow.probes.knn import WeightedKNN
-from barlow.probes.logistic import Logistic
+from barlow.protocols.knn import WeightedKNN
+from barlow.protocols.logistic import Logistic
 from barlow.recipe.request import chosen_recipe
 from barlow.views.keys import Keys
 from barlow.views.ops import RandomResizedCrop

@@ -298,7 +298,7 @@ def test_a_short_run_says_so_on_the_terminal_and_an_encoder_below_pixels_is_call
     printed = capsys.readouterr()
     assert "weights  64 images teach a network little from scratch" in printed.err
     assert "reached  what 64 images allow, which is little: 12 steps, 3 epochs" in printed.out
-    assert main(["evaluate", str(out), "--train", str(data), "--test", str(data), "--probes", "knn", "logistic"]) == 0
+    assert main(["evaluate", str(out), "--train", str(data), "--test", str(data), "--protocol", "knn,logistic"]) == 0
     printed = capsys.readouterr()
     said = printed.out[printed.out.index("verdict") : printed.out.index("results ")]
     assert "not worth having" in said or "not told apart" in said, "the mean colour tells these classes"
@@ -308,12 +308,12 @@ def test_a_short_run_says_so_on_the_terminal_and_an_encoder_below_pixels_is_call
 
 def test_an_evaluation_of_python_holds_the_same_lines(data: Path, tmp_path: Path) -> None:
     out = started(data, tmp_path / "run").run_folder
-    found = evaluate(out, train=str(data), test=str(data), probes=["knn", "logistic"])
+    found = evaluate(out, train=str(data), test=str(data), protocols=["knn", "logistic"])
     assert found.advice[0].startswith("verdict")
     assert len(found.advice) <= advice.MOST_LINES
-    assert evaluate(out, train=str(data), test=str(data), probes=["knn"], baselines=False).advice == []
+    assert evaluate(out, train=str(data), test=str(data), protocols=["knn"], baselines=False).advice == []
     (out / "data.json").unlink()
-    assert evaluate(out, train=str(data), test=str(data), probes=["knn", "logistic"]).advice == found.advice[:2]
+    assert evaluate(out, train=str(data), test=str(data), protocols=["knn", "logistic"]).advice == found.advice[:2]
 
 
 def test_a_run_is_known_as_its_recipe_unless_that_was_changed(data: Path, tmp_path: Path) -> None:

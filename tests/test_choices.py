@@ -7,7 +7,7 @@ import torch
 
 from barlow import choices
 from barlow.facts import ImageFacts, Machine
-from barlow.nets.origin import Normalization
+from barlow.nets.expected import Normalization
 from barlow.size import Size
 
 CPU = Machine(torch.device("cpu"), processes=1, cores=4, memory=4 << 30, half=True)

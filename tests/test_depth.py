@@ -59,7 +59,7 @@ def test_a_labelled_folder_of_twelve_bands_pretrains_and_evaluates_above_chance(
     bands: tuple[Path, Path, Path, list[str]],
 ) -> None:
     train, test, out, _ = bands
-    scores = evaluate(out, train, test, probes=["knn", "logistic"]).scores
+    scores = evaluate(out, train, test, protocols=["knn", "logistic"]).scores
     for probe in ("knn.top1", "logistic.top1"):
         assert scores["encoder"][probe].value > 0.75, f"{probe}: of two classes, chance is a half"
     assert scores["pixels_16"]["knn.top1"].value > 0.5
@@ -308,5 +308,5 @@ def test_real_microscopy_of_16_bits_pretrains_and_evaluates(microscopy: Path, tm
     data = recipe_of(tmp_path / "run")["data"]
     assert data["value_range"][0] == 0
     assert 1_000 < data["value_range"][1] <= 1_557, "the brightest number of these slices"
-    scores = evaluate(tmp_path / "run", train, test, probes=["logistic"], baselines=False).scores
+    scores = evaluate(tmp_path / "run", train, test, protocols=["logistic"], baselines=False).scores
     assert scores["encoder"]["logistic.top1"].value > 0.5

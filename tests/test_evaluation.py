@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from barlow import cli, storage
+from barlow import cli, protocols, storage
 from barlow.data import labelled
 from barlow.evaluation import Evaluation, evaluate
 from barlow.pretraining import pretrain
-from barlow.probes import DEFAULT_PROBES, PROBES, baselines, embedding
-from barlow.probes.linear import LinearSGD
+from barlow.probes import baselines, embedding
 from barlow.probes.report import AUGMENTED
+from barlow.protocols.linear_sgd import LinearSGD
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 
 CLASSES = ["class0", "class1", "class2"]
@@ -76,7 +77,7 @@ def test_the_report_has_every_probe_on_encoder_and_baselines_and_what_was_measur
     assert found.path == run / "evaluation" / "results.json"
     assert report == json.loads(json.dumps(found.report))
     assert set(report["sets"]) == {"encoder", "pixels_16", "untrained", "untrained_recalibrated"}
-    assert all(set(outcomes) == set(DEFAULT_PROBES) for outcomes in report["sets"].values())
+    assert all(set(outcomes) == set(protocols.DEFAULT) for outcomes in report["sets"].values())
     top1 = report["sets"]["encoder"]["knn"]["metrics"]["top1"]
     assert 0 <= top1["low"] <= top1["value"] <= top1["high"] <= 1
     assert top1["n"] == report["images"]["test"]["count"] == 24
@@ -179,7 +180,7 @@ def test_images_that_do_not_fit_in_memory_give_the_same_numbers(
 def test_the_batch_size_changes_nothing_but_rounding(run: Path, train: Path, test: Path) -> None:
     features = []
     for batch_size in (256, 7):
-        evaluate(run, train, test, batch_size=batch_size, baselines=False, probes=["knn"])
+        evaluate(run, train, test, batch_size=batch_size, baselines=False, protocols=["knn"])
         files = sorted((run / "evaluation" / "features").iterdir())
         features.append({path.name: storage.read_tensors(path)["features"] for path in files})
         shutil.rmtree(run / "evaluation")
@@ -190,20 +191,20 @@ def test_the_batch_size_changes_nothing_but_rounding(run: Path, train: Path, tes
 
 def test_training_images_among_the_test_images_are_said(run: Path, train: Path) -> None:
     said: list[str] = []
-    found = evaluate(run, train, train, baselines=False, probes=["knn"], tell=said.append)
+    found = evaluate(run, train, train, baselines=False, protocols=["knn"], tell=said.append)
     assert any("every one of the 60 test images is in the training set" in line for line in said)
     assert found.report["warnings"]
 
 
 def test_probes_can_be_chosen(run: Path, train: Path, test: Path) -> None:
-    found = evaluate(run, train, test, probes=["knn"], baselines=False)
+    found = evaluate(run, train, test, protocols=["knn"], baselines=False)
     assert set(found.report["sets"]) == {"encoder"}
     assert set(found.report["sets"]["encoder"]) == {"knn"}
 
 
 def test_an_unknown_probe_is_refused_before_anything_is_read(run: Path, embedded: list[str]) -> None:
-    with pytest.raises(ValueError, match="unknown probe 'svm'; use one or more of knn"):
-        evaluate(run, "nowhere", "nowhere", probes=["svm"])
+    with pytest.raises(ValueError, match="no protocol 'svn'"):
+        evaluate(run, "nowhere", "nowhere", protocols=["svn"])
     assert embedded == []
 
 
@@ -220,7 +221,7 @@ def test_the_untrained_network_is_recalibrated_on_batches_of_mixed_classes(
 
     monkeypatch.setattr(baselines, "recalibrated", watched)
     monkeypatch.setattr(baselines, "RECALIBRATION_BATCH", 20)
-    evaluate(run, train, test, probes=["knn"])
+    evaluate(run, train, test, protocols=["knn"])
     assert [len(batch) for batch in brightness] == [20, 20, 20]
     means = [float(batch.mean()) for batch in brightness]
     assert max(means) - min(means) < float(torch.cat(brightness).std()), (
@@ -231,7 +232,7 @@ def test_the_untrained_network_is_recalibrated_on_batches_of_mixed_classes(
 def test_a_set_with_labels_of_its_own_is_evaluated_on_its_own_split(tmp_path: Path) -> None:
     overrides = tiny.SMALL | {"train.steps": 1, "data.image_size": 8}
     run = pretrain("digits", tmp_path / "run", overrides=overrides, progress=False).run_folder
-    report = evaluate(run, probes=["knn"], baselines=False).report
+    report = evaluate(run, protocols=["knn"], baselines=False).report
     assert (report["images"]["train"]["source"], report["images"]["test"]["source"]) == ("digits:train", "digits:test")
     assert report["images"]["train"]["count"] + report["images"]["test"]["count"] == 1797
     assert set(report["sets"]["encoder"]["knn"]["metrics"]) == {"top1", "top5"}, "ten classes"
@@ -256,7 +257,7 @@ def test_an_encoder_given_in_python_is_given_again(train: Path, test: Path, tmp_
     run = pretrain(train, tmp_path / "run", encoder=Flat(), overrides=overrides, progress=False).run_folder
     with pytest.raises(ValueError, match="cannot be rebuilt"):
         evaluate(run, train, test)
-    found = evaluate(run, train, test, encoder=Flat(), probes=["knn"])
+    found = evaluate(run, train, test, encoder=Flat(), protocols=["knn"])
     assert set(found.scores) == {"encoder", "pixels_16"}, "its untrained twin cannot be built"
 
 
@@ -277,18 +278,23 @@ def test_the_untrained_networks_statistics_need_no_divisor_of_the_images(run: Pa
     """A last batch of one image has no variance at 1×1 pixels."""
     train = tiny.images(tmp_path / "train", 257, classes=3, side=16)
     values = [
-        evaluate(run, train, test, probes=["knn"], batch_size=size).scores["untrained_recalibrated"]["knn.top1"].value
+        evaluate(run, train, test, protocols=["knn"], batch_size=size)
+        .scores["untrained_recalibrated"]["knn.top1"]
+        .value
         for size in (64, 256)
     ]
     assert values[0] == values[1]
 
 
-def test_the_help_names_every_probe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_says_where_every_protocol_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert f"default: {' '.join(DEFAULT_PROBES)} " in words
-    assert all(kind in words for kind in PROBES)
+    assert f"default: {','.join(protocols.DEFAULT)};" in words
+    assert "barlow list protocols" in words
+    assert cli.main(["list", "protocols"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{kind} " in shown for kind in protocols.kinds())
 
 
 # ---------------------------------------------------------------------------------------------------- augmented views
@@ -296,7 +302,12 @@ def test_the_help_names_every_probe(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def three_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PROBES, "linear_sgd", partial(LinearSGD, epochs=3))  # type: ignore[arg-type]
+    @dataclass(frozen=True)
+    class ThreeEpochs(LinearSGD):
+        epochs: int = 3
+
+    real = protocols.load
+    monkeypatch.setattr(protocols, "load", lambda kind: ThreeEpochs if kind == "linear_sgd" else real(kind))
 
 
 @pytest.fixture
@@ -316,7 +327,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_an_augmented_probe_embeds_other_views_in_each_epoch_and_the_same_again(
     run: Path, train: Path, test: Path, three_epochs: None, kept: list[Tensor]
 ) -> None:
-    first = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    first = evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True)
     centre, measured, *epochs = kept
     assert [len(features) for features in epochs] == [60, 60, 60]
     assert len(measured) == 24
@@ -325,7 +336,7 @@ def test_an_augmented_probe_embeds_other_views_in_each_epoch_and_the_same_again(
         for b in different[:i]:
             assert (a - b).abs().max() > 1e-3
     kept.clear()
-    second = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    second = evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True)
     assert len(kept) == 3, "centre views are cached"
     assert all(torch.equal(a, b) for a, b in zip(kept, epochs, strict=True))
     assert second.scores == first.scores
@@ -339,8 +350,8 @@ def test_only_the_encoder_and_only_linear_sgd_are_read_on_augmented_views(
     plain = evaluate(run, train, test)
     augmented = evaluate(run, train, test, augment=True)
     for name, outcomes in augmented.results.items():
-        assert set(outcomes) == {*DEFAULT_PROBES, *([AUGMENTED] if name == "encoder" else [])}
-        assert {kind: outcomes[kind] for kind in DEFAULT_PROBES} == plain.results[name]
+        assert set(outcomes) == {*protocols.DEFAULT, *([AUGMENTED] if name == "encoder" else [])}
+        assert {kind: outcomes[kind] for kind in protocols.DEFAULT} == plain.results[name]
     report = read(run)
     score = report["sets"]["encoder"][AUGMENTED]["metrics"]["top1"]["value"]
     others = [outcomes for name, outcomes in report["sets"].items() if name != "encoder"]
@@ -355,7 +366,7 @@ def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
     train = tiny.images(tmp_path / "train", 60, classes=3, side=16, seed=1)  # as large as the encoder's input
     monkeypatch.setattr(labelled, "RandomResizedCrop", partial(RandomResizedCrop, scale=(1, 1), ratio=(1, 1)))
     monkeypatch.setattr(labelled, "HorizontalFlip", partial(HorizontalFlip, p=0.0))
-    found = evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True)
+    found = evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True)
     centre, _, *epochs = kept
     for features in epochs:
         torch.testing.assert_close(features, centre)
@@ -365,21 +376,21 @@ def test_an_augmentation_that_changes_nothing_is_the_cached_protocol(
 
 
 def test_augmenting_without_the_probe_that_does_it_is_refused_before_anything_is_read(run: Path) -> None:
-    with pytest.raises(ValueError, match="augment=True is for linear_sgd, and probes names only knn, logistic"):
-        evaluate(run, "nowhere", "nowhere", probes=["knn", "logistic"], augment=True)
+    with pytest.raises(ValueError, match="augment=True is for linear_sgd, and protocols names only knn, logistic"):
+        evaluate(run, "nowhere", "nowhere", protocols=["knn", "logistic"], augment=True)
 
 
 def test_long_embeddings_say_how_far_they_are(
     run: Path, train: Path, test: Path, monkeypatch: pytest.MonkeyPatch, three_epochs: None
 ) -> None:
     said: list[str] = []
-    evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
+    evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
     assert not any("images/s" in line for line in said), "half a minute has not gone by"
     assert any("embedded in each of 3 epochs" in line for line in said)
     said.clear()
     shutil.rmtree(run / "evaluation")
     monkeypatch.setattr(embedding, "SECONDS_BETWEEN_LINES", 0.0)
-    evaluate(run, train, test, probes=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
+    evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
     lines = [line for line in said if "images/s" in line]
     assert len(lines) == 3 + 2 + 3 * 3
     assert lines[0].startswith(f"embedding {train}: 20 of 60 images, ")
@@ -395,7 +406,7 @@ def test_a_probe_that_cannot_fit_the_features_is_said_and_kept_in_the_report(
     run = pretrain(train, tmp_path / "run", progress=False, **asked).run_folder
     tiny.change_weights(run, lambda tensors: {name: 1e5 * tensor for name, tensor in tensors.items()})
     said: list[str] = []
-    found = evaluate(run, train, test, encoder=Flat(), probes=["linear_sgd"], baselines=False, tell=said.append)
+    found = evaluate(run, train, test, encoder=Flat(), protocols=["linear_sgd"], baselines=False, tell=said.append)
     (warning,) = found.report["warnings"]
     assert warning in said
     assert "linear_sgd on encoder fits the training images worse" in warning

@@ -48,10 +48,10 @@ def test_a_whitened_encoder_comes_back_from_its_folder(data: Path, white: Result
 
 
 def test_baselines_of_a_whitened_encoder_are_whitened_too(data: Path, white: Result, tmp_path: Path) -> None:
-    found = evaluate(white.run_folder, data, data, probes=["knn"])
+    found = evaluate(white.run_folder, data, data, protocols=["knn"])
     assert found.results.keys() >= {"pixels_16", "pixels_16_whitened", "untrained", "untrained_handed_out"}
     plain = pretrain(str(data), tmp_path / "plain", overrides=tiny.SMALL, progress=False)
-    found = evaluate(plain.run_folder, data, data, probes=["knn"])
+    found = evaluate(plain.run_folder, data, data, protocols=["knn"])
     assert not [name for name in found.results if name.endswith(("_whitened", "_handed_out"))]
 
 
@@ -88,6 +88,6 @@ def test_the_encoder_takes_whole_images_larger_than_the_views_it_was_trained_on(
     assert any(line.startswith("encoder  takes whole images at 24 px") for line in said)
     assert on(encoder, data).mean(0).abs().max() < 0.05, "whitened by what it will see, and not by views"
     assert encoder.num_features == sum(encoder.widths) == 64 + 4 * 8, "of the stem and four stages"
-    found = evaluate(result.run_folder, data, data, probes=["knn"])
+    found = evaluate(result.run_folder, data, data, protocols=["knn"])
     assert found.report["preprocessing"]["size"] == 24
     assert {"pixels_16", "pixels_24"} <= found.results.keys()

@@ -90,7 +90,7 @@ def test_names_of_folders_classes_and_files_never_reach_the_terminal(
     assert "\\x1b[2J" in said(capsys)
     assert cli.main(["pretrain", str(hostile), "--out", f"run{EVIL}", "--max-bad", "0.1", *words]) == 0
     assert "\\x1b[2J" in said(capsys)
-    labelled = ["--train", str(hostile), "--test", str(hostile), "--max-bad", "0.1", "--probes", "knn"]
+    labelled = ["--train", str(hostile), "--test", str(hostile), "--max-bad", "0.1", "--protocol", "knn"]
     assert cli.main(["evaluate", f"run{EVIL}", *labelled]) == 0
     assert "\\x1b[2J" in said(capsys)
     (tmp_path / "other" / f"cat{EVIL}").mkdir(parents=True)

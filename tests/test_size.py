@@ -155,7 +155,7 @@ def test_the_encoder_that_is_loaded_takes_the_centre_of_that_shape(finished: Pat
 
 def test_it_is_evaluated_beside_pixels_and_the_untrained_network(finished: Path, strips: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    found = barlow.evaluate(run, strips, strips, probes=["knn", "linear_sgd"], augment=True)
+    found = barlow.evaluate(run, strips, strips, protocols=["knn", "linear_sgd"], augment=True)
     assert set(found.results) == {"encoder", "pixels_16", "pixels_16x40", "untrained", "untrained_recalibrated"}
     assert found.report["preprocessing"]["size"] == [16, 40]
     assert found.scores["pixels_16"]["knn.top1"].value == 1.0, "the colours tell the classes"

@@ -103,7 +103,7 @@ def test_a_run_goes_on_without_the_weights_that_it_started_from(
 
 def test_the_start_is_a_baseline_of_its_run(given: Path, data: Path, tmp_path: Path) -> None:
     result = started(data, tmp_path / "run", given)
-    found = evaluate(result.run_folder, data, data, probes=["knn"])
+    found = evaluate(result.run_folder, data, data, protocols=["knn"])
     assert "Start" in found.table()
     scores = {name: outcomes["knn"].metrics["top1"].value for name, outcomes in found.results.items()}
     assert scores.keys() >= {"encoder", "start", "pixels_16", "untrained"}
@@ -117,7 +117,7 @@ def test_the_start_is_a_baseline_of_its_run(given: Path, data: Path, tmp_path: P
     shutil.copytree(result.run_folder, same)
     for name in ("model.safetensors", "config.json"):
         shutil.copy(same / "start" / name, same / "encoder" / name)
-    again = evaluate(same, data, data, probes=["knn"])
+    again = evaluate(same, data, data, protocols=["knn"])
     assert again.scores["encoder"]["knn.top1"].value == scores["start"]
     assert again.report["gain"]["knn.top1"]["value"] <= 0
 

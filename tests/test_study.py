@@ -27,7 +27,7 @@ def trained(
     overrides = tiny.SMALL | {key.replace("__", "."): value for key, value in changes.items()}
     barlow.pretrain(home / "train", home / name, recipe=recipe, overrides=overrides, progress=False)
     if test is not None:
-        barlow.evaluate(home / name, train=home / "train", test=home / test, probes=["knn"])
+        barlow.evaluate(home / name, train=home / "train", test=home / test, protocols=["knn"])
     return home / name
 
 
@@ -152,7 +152,7 @@ def test_other_test_images_are_told(runs: dict[str, Path]) -> None:
 def test_of_several_evaluations_those_on_common_images_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
     home = runs["a"].parent
     both = shutil.copytree(runs["a"], tmp_path / "both")
-    barlow.evaluate(both, train=home / "train", test=home / "other", probes=["knn"])
+    barlow.evaluate(both, train=home / "train", test=home / "other", protocols=["knn"])
     assert barlow.compare(both).columns[0].test_images == f"24 of {home / 'other'}", "alone it shows the newest"
     found = barlow.compare(both, runs["vicreg"])
     assert [column.test_images for column in found.columns] == [f"40 of {home / 'test'}"] * 2
@@ -168,7 +168,7 @@ def test_test_images_are_the_same_by_whatever_path_they_are_named(
     again = shutil.copytree(runs["vicreg"], tmp_path / "again")
     shutil.rmtree(again / "evaluation")
     monkeypatch.chdir(home)
-    barlow.evaluate(again, train="train", test="test", probes=["knn"])
+    barlow.evaluate(again, train="train", test="test", protocols=["knn"])
     assert barlow.compare(runs["a"], again).notes == []
 
 

@@ -77,8 +77,8 @@ def test_the_same_mistake_is_told_in_the_words_of_the_caller(
         pretrain(photos, "full")
     with pytest.raises(ValueError, match="steps and minutes are given; keep one"):
         pretrain(photos, steps=3, minutes=1)
-    with pytest.raises(ValueError, match=r"probes names only knn"):
-        evaluate("run", augment=True, probes=["knn"])
+    with pytest.raises(ValueError, match=r"protocols names only knn"):
+        evaluate("run", augment=True, protocols=["knn"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from barlow.facts import ImageFacts, Machine
-from barlow.nets.origin import Normalization
+from barlow.nets.expected import Normalization
 from barlow.recipe.sections import LARGEST, Auto
 from barlow.size import HeightWidth, Size, aspect, height_width, largest_inside, size_of
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from barlow import checkpoints, storage, tables
+from barlow import protocols as known_protocols
 from barlow.advice import Ran, after_evaluation
 from barlow.checkpoints import split_step
 from barlow.data import image_digests, oddities
@@ -24,7 +25,7 @@ from barlow.identity import identity_of
 from barlow.nets import stored_size
 from barlow.nets.weights import encoder_folder
 from barlow.printable import one_line
-from barlow.probes import FeatureSet, LinearSGD, Probe, Score, build_probes, leaks
+from barlow.probes import FeatureSet, Score, leaks
 from barlow.probes.baselines import compared, whitened_pixels
 from barlow.probes.embedding import Embedder
 from barlow.probes.features import weights_hash
@@ -39,6 +40,8 @@ from barlow.probes.report import (
     render,
     unsuited_rates,
 )
+from barlow.protocols import Probe
+from barlow.protocols.linear_sgd import LinearSGD
 from barlow.results import keep, prepare_home
 from barlow.run import Run, load_recipe_text
 from barlow.stopping import Asked, Interrupted, listening
@@ -82,7 +85,7 @@ def evaluate(
     train: FoldersOrName | None = None,
     test: FoldersOrName | None = None,
     *,
-    probes: Sequence[str] | None = None,
+    protocols: str | Sequence[str] | None = None,
     baselines: bool = True,
     batch_size: int = 256,
     device: str = "auto",
@@ -92,16 +95,17 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measures the encoder of a run: every image is embedded once, and every probe reads the same features.
+    """Measures the encoder of a run: every image is embedded once, and every protocol reads the same features.
 
-    Whatever a probe has to choose, it chooses on a part of `train`. `test` is used for the final number only.
+    Whatever a protocol has to choose, it chooses on a part of `train`. `test` is used for the final number only.
 
     Args:
         run: the run folder; of a run that is not finished, the newest checkpoint is measured. `RUN@STEP` is another.
         train: labelled images for the probes to learn from: folders with a sub-folder for each class, or the name of a
             set. By default the run's own set, if it has labels and a test split.
         test: labelled images that the numbers are about; the default as for `train`.
-        probes: which probes, by kind; `barlow.probes.DEFAULT_PROBES` by default.
+        protocols: which protocols, by name: `knn,fewshot:1,5` or a list of names; `barlow.protocols.DEFAULT` by
+            default. `barlow list protocols` shows all.
         baselines: whether to measure raw pixels and the untrained network too. Without them a number says little.
         batch_size: images per forward pass. It changes the numbers by rounding only.
         device: cpu, cuda, mps or auto.
@@ -128,7 +132,7 @@ def evaluate(
             return _evaluate(
                 run,
                 (train, test),
-                probes,
+                protocols,
                 baselines=baselines,
                 batch_size=batch_size,
                 device=device,
@@ -148,7 +152,7 @@ EMBEDDED = "what was embedded is kept, and the same command goes on from there"
 def _evaluate(
     name: str | os.PathLike[str],
     sets_given: tuple[FoldersOrName | None, FoldersOrName | None],
-    probes: Sequence[str] | None,
+    protocols: str | Sequence[str] | None,
     *,
     baselines: bool,
     batch_size: int,
@@ -160,9 +164,9 @@ def _evaluate(
     say: Say,
 ) -> Evaluation:
     target = choose_device(device)
-    chosen = build_probes(probes, target)  # first, so that hours of embedding do not end with an unknown probe
+    chosen = known_protocols.build(protocols, target)  # first: hours of embedding must not end with an unknown one
     if augment and "linear_sgd" not in chosen:
-        raise ValueError(f"--augment is for linear_sgd, and --probes names only {', '.join(chosen)}: add linear_sgd")
+        raise ValueError(f"--augment is for linear_sgd, and --protocol names only {', '.join(chosen)}: add linear_sgd")
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: at least 1")
     path, step = split_step(os.fspath(name))

@@ -4,7 +4,7 @@ import ast
 from importlib import resources
 from typing import Any
 
-from barlow import methods, objectives
+from barlow import methods, objectives, protocols
 
 
 def _recipe_entries() -> dict[str, str]:
@@ -20,7 +20,7 @@ def _recipe_entries() -> dict[str, str]:
 
 
 def _kinds_of(package: Any) -> dict[str, str]:
-    """The first line of each file of `objectives` or `methods`, without importing it: it imports torch."""
+    """The first line of each file of `objectives`, `methods` or `protocols`, without importing it: it imports torch."""
     entries = {}
     for kind in package.kinds():
         text = (resources.files(package.__name__) / f"{kind}.py").read_text(encoding="utf-8")
@@ -44,6 +44,7 @@ ENTRIES = {
     "recipes": _recipe_entries,
     "objectives": lambda: _kinds_of(objectives),
     "methods": lambda: _kinds_of(methods),
+    "protocols": lambda: _kinds_of(protocols),
     "encoders": _encoder_entries,
     "datasets": _dataset_entries,
 }

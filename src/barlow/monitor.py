@@ -27,8 +27,8 @@ from barlow.linalg import standardize
 from barlow.plan import Plan
 from barlow.preparation import Prepared
 from barlow.probes.features import FeatureSet, embed
-from barlow.probes.knn import WeightedKNN
-from barlow.probes.logistic import split, subset
+from barlow.probes.splits import split, subset
+from barlow.protocols.knn import WeightedKNN
 from barlow.step_log import StepLog
 from barlow.telling import Say
 from barlow.watchers import Moment

@@ -24,7 +24,8 @@ from barlow.data.value_range import find_range
 from barlow.distributed import World
 from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
-from barlow.nets.origin import Normalization, origin_of
+from barlow.nets.expected import Normalization
+from barlow.nets.origin import origin_of
 from barlow.plan import Plan, resolved
 from barlow.recipe import schema
 from barlow.recipe.changes import override

@@ -27,6 +27,9 @@ _ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", 
 _SWITCHES = frozenset({"resume", "overwrite", "augment", "fast"})
 """Flags without a value."""
 
+_PLURAL = {"protocol": "protocols"}
+"""Flags whose argument has another name."""
+
 _VALUES = {"true": "True", "false": "False", "null": "None"}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -59,7 +62,7 @@ def _as_argument(found: re.Match[str]) -> str:
         return found[0]
     if "." in name:
         return f"overrides={{{name!r}: {written}}}" if value else f"{name} (in overrides)"
-    argument = name.replace("-", "_")
+    argument = _PLURAL.get(name, name.replace("-", "_"))
     if name in _SWITCHES:
         return f"{argument}=True{after}"
     return f"{argument}={written}" if value else argument

@@ -226,10 +226,10 @@ def test_a_linear_probe_that_diverges_costs_its_own_number_only(
 ) -> None:
     real = barlow.evaluate
 
-    def evaluate(*arguments: Any, probes: Any, **rest: Any) -> Any:
-        if "linear_sgd" in probes:
+    def evaluate(*arguments: Any, protocols: Any, **rest: Any) -> Any:
+        if "linear_sgd" in protocols:
             raise ValueError("a linear probe diverged")
-        return real(*arguments, probes=probes, **rest)
+        return real(*arguments, protocols=protocols, **rest)
 
     monkeypatch.setattr(barlow, "evaluate", evaluate)
     assert start("--recipe", "cifar10/barlow_twins", "--epochs", "1") == 0

@@ -85,7 +85,7 @@ def test_three_images_and_a_batch_of_two_are_told(tmp_path: Path) -> None:
 
 
 def warnings(run: Path, train: Path, test: Path) -> list[str]:
-    found: list[str] = evaluate(run, train, test, probes=["knn"], baselines=False, device="cpu").report["warnings"]
+    found: list[str] = evaluate(run, train, test, protocols=["knn"], baselines=False, device="cpu").report["warnings"]
     return found
 
 

@@ -95,7 +95,7 @@ COURSES = {
     "go on from the checkpoint before a damaged one": Course(lambda p: p.pretrain("--resume", steps=3), unfinished, 35),
     "extend and stretch": Course(lambda p: p.pretrain("--resume", steps=3, schedule__steps=3), finished, 25),
     "evaluate": Course(
-        lambda p: ["evaluate", p.run, "--train", p.labelled, "--test", p.labelled, "--probes", "knn"], finished, 20
+        lambda p: ["evaluate", p.run, "--train", p.labelled, "--test", p.labelled, "--protocol", "knn"], finished, 20
     ),
 }
 

@@ -75,7 +75,7 @@ class Stored:
 
     def evaluated(self, run: Path) -> Outcome:
         """Which takes the encoder, the weights that it started from, digests of images, cached features."""
-        given = ("--train", self.labelled, "--test", self.labelled, "--probes", "knn")
+        given = ("--train", self.labelled, "--test", self.labelled, "--protocol", "knn")
         outcome = self.command("evaluate", run, *given)
         if outcome.code == exits.OK:
             report = storage.read_sealed(run / "evaluation" / "results.json")

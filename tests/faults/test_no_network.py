@@ -71,10 +71,10 @@ assert run("list") == 0
 assert run("pretrain", "digits", "--print-recipe") == 0
 assert run("pretrain", "photos", "-c", "small_w_mse", "--out", "run", *small) == 0
 assert run("pretrain", "photos", "--resume", "--out", "run") == 0
-assert run("evaluate", "run", "--train", "photos", "--test", "photos", "--probes", "knn") == 0
+assert run("evaluate", "run", "--train", "photos", "--test", "photos", "--protocol", "knn") == 0
 assert run("pretrain", "photos", "--init", "run", "--out", "second", "--encoder", "auto", *small[:-2]) in (0, 1)
 assert run("pretrain", "digits", "--out", "third", *small) == 0
-assert run("evaluate", "third", "--probes", "knn") == 0
+assert run("evaluate", "third", "--protocol", "knn") == 0
 import barlow
 barlow.load_encoder("run").preprocess("photos/class0/000.png")
 barlow.pretrain("photos", "fourth", recipe="run/recipe.yaml", progress=False)

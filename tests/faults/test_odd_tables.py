@@ -113,7 +113,7 @@ def test_a_value_of_another_kind_is_named_with_its_file_and_key(
         shutil.rmtree(run / "encoder")
     given = {
         RESUME: ["pretrain", "--resume", "--out", run, "--steps", 3],
-        EVALUATE: ["evaluate", run, "--train", labelled, "--test", labelled, "--probes", "knn"],
+        EVALUATE: ["evaluate", run, "--train", labelled, "--test", labelled, "--protocol", "knn"],
         INIT: ["pretrain", photos, "--out", tmp_path / "next", *tiny.words(train__steps=1), "--init", run],
     }[command]
     assert cli.main([str(word) for word in given]) == exits.DATA

@@ -135,7 +135,7 @@ def test_all_that_a_run_writes_is_known_to_be_its_own(
 
     monkeypatch.setattr(storage, "_write_synced", recorded)
     run = quick(photos, tmp_path / "run", init=str(finished)).run_folder
-    evaluate(run, labelled, labelled, probes=["knn"])
+    evaluate(run, labelled, labelled, protocols=["knn"])
     inside = [path for path in written if path.is_relative_to(run)]
     assert len({path.parent for path in inside}) >= 6
     assert [path for path in inside if not ownership.is_ours(path.relative_to(run).as_posix(), path)] == []
@@ -244,7 +244,7 @@ def test_a_signal_while_features_are_embedded_keeps_what_there_is(
     finished: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--probes", "knn"]
+    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--protocol", "knn"]
     from barlow import evaluation
 
     def interrupted(*given: Any) -> Any:
@@ -411,7 +411,7 @@ def test_weights_that_are_not_finite_are_refused_wherever_they_are_read(
     with pytest.raises(exits.Diverged, match="are not finite"):
         load_encoder(run)
     with pytest.raises(exits.Diverged, match="are not finite"):
-        evaluate(run, labelled, labelled, probes=["knn"])
+        evaluate(run, labelled, labelled, protocols=["knn"])
     checkpoint = checkpoints.read(checkpoints.folders(run)[4])
     broken = {
         name: value * float("nan") if value.is_floating_point() else value for name, value in checkpoint.tensors.items()
@@ -444,14 +444,14 @@ def test_a_flipped_bit_of_an_encoder_is_noticed(name: str, finished: Path, tmp_p
 
 def test_damaged_features_are_computed_again_and_said(finished: Path, labelled: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    good = evaluate(run, labelled, labelled, probes=["knn"]).scores["encoder"]["knn.top1"].value
+    good = evaluate(run, labelled, labelled, protocols=["knn"]).scores["encoder"]["knn.top1"].value
     for path in (run / "evaluation" / "features").iterdir():
         tensors = storage.read_tensors(path)
         storage.write_tensors(path, tensors | {"features": torch.zeros_like(tensors["features"])})
         with pytest.raises(Damaged):
             storage.read_sealed_tensors(path)
     said: list[str] = []
-    again = evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+    again = evaluate(run, labelled, labelled, protocols=["knn"], tell=said.append)
     assert again.scores["encoder"]["knn.top1"].value == good
     assert [line for line in said if "these features are computed again" in line]
 
@@ -617,7 +617,7 @@ def test_two_evaluations_keep_both_results_and_a_history(finished: Path, labelle
     run = shutil.copytree(finished, tmp_path / "run")
     other = shutil.copytree(labelled, tmp_path / "other")
     for test, probes in ((labelled, ["knn"]), (other, ["knn"]), (labelled, ["logistic"]), (labelled, ["knn"])):
-        evaluate(run, labelled, test, probes=probes, baselines=False)
+        evaluate(run, labelled, test, protocols=probes, baselines=False)
     home = run / "evaluation"
     kept = [storage.read_sealed(path) for path in sorted(home.glob("results-*.json"))]
     assert len(kept) == 2, "the other folder holds the same images"
@@ -639,10 +639,10 @@ def test_an_odd_result_of_before_does_not_stand_in_the_way(
     content: bytes, finished: Path, labelled: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
-    evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    evaluate(run, labelled, labelled, protocols=["knn"], baselines=False)
     for path in (run / "evaluation").glob("results*.json"):
         path.write_bytes(content)
-    assert evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["times_measured"] == 1
+    assert evaluate(run, labelled, labelled, protocols=["knn"], baselines=False).report["times_measured"] == 1
 
 
 def test_a_folder_that_cannot_be_written_is_known_before_the_work_and_out_is_the_way_round(
@@ -652,9 +652,9 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_work_and_out_is_the
     (run / "evaluation").write_bytes(b"a file")
     said: list[str] = []
     with pytest.raises(storage.CannotCreate, match=r"a file is in the way.*: out FOLDER"):
-        evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+        evaluate(run, labelled, labelled, protocols=["knn"], tell=said.append)
     assert not [line for line in said if line.startswith("embedding")]
-    found = evaluate(run, labelled, labelled, probes=["knn"], baselines=False, out=tmp_path / "elsewhere")
+    found = evaluate(run, labelled, labelled, protocols=["knn"], baselines=False, out=tmp_path / "elsewhere")
     assert found.path == tmp_path / "elsewhere" / "results.json"
     assert found.path.exists()
 
@@ -668,7 +668,7 @@ def test_the_table_is_printed_though_the_results_cannot_be_written(
         raise storage._explained(OSError(errno.ENOSPC, "No space left"), path)
 
     monkeypatch.setattr(storage, "write_sealed", full)
-    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--probes", "knn"]
+    words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--protocol", "knn"]
     assert cli.main(words) == exits.IO
     out, err = capsys.readouterr()
     assert "kNN top-1" in out
@@ -684,7 +684,7 @@ def test_what_a_killed_evaluation_left_is_removed_when_it_is_old(
     for path in (old, new):
         storage.write_bytes(path, b"")
     os.utime(old, (time.time() - 2 * results.LEFT_OVER_SECONDS,) * 2)
-    evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    evaluate(run, labelled, labelled, protocols=["knn"], baselines=False)
     assert (old.exists(), new.exists()) == (False, True)
 
 
@@ -698,10 +698,10 @@ def test_a_run_that_was_stopped_can_be_used(photos: Path, labelled: Path, finish
     earlier = load_encoder(f"{run}@2")(x)
     assert not earlier.equal(whole)
     said: list[str] = []
-    found = evaluate(run, labelled, labelled, probes=["knn"], tell=said.append)
+    found = evaluate(run, labelled, labelled, protocols=["knn"], tell=said.append)
     assert any("not finished: its encoder at step 4 is measured" in line for line in said)
     assert found.report["asked"]["step"] == 4
-    assert evaluate(f"{run}@2", labelled, labelled, probes=["knn"], baselines=False).report["asked"]["step"] == 2
+    assert evaluate(f"{run}@2", labelled, labelled, protocols=["knn"], baselines=False).report["asked"]["step"] == 2
     started = quick(photos, tmp_path / "next", init=f"{run}@2", overrides={"train.steps": 1})
     assert load_encoder(started.run_folder / "start")(x).equal(earlier)
 
@@ -711,7 +711,7 @@ def test_the_step_that_is_told_is_the_one_that_is_measured(finished: Path, label
     shutil.rmtree(run / "encoder")
     earlier = load_encoder(f"{run}@2")(torch.ones(1, 3, 16, 16))
     (checkpoints.folders(run)[4] / "tensors.safetensors").write_bytes(b"damaged")
-    found = evaluate(run, labelled, labelled, probes=["knn"], baselines=False)
+    found = evaluate(run, labelled, labelled, protocols=["knn"], baselines=False)
     assert found.report["asked"]["step"] == 2
     assert load_encoder(run)(torch.ones(1, 3, 16, 16)).equal(earlier)
 
@@ -749,7 +749,7 @@ def test_a_list_of_skipped_images_goes_where_the_results_go(finished: Path, labe
     for path in sorted(bad.rglob("*.png"))[:8]:
         path.write_bytes(b"no image")
     with pytest.raises(exits.UnusableData, match="are listed in"):
-        evaluate(run, labelled, bad, probes=["knn"], out=tmp_path / "elsewhere")
+        evaluate(run, labelled, bad, protocols=["knn"], out=tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "skipped.json").exists()
     assert not (run / "evaluation").exists()
 

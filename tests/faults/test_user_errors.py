@@ -331,8 +331,8 @@ def test_evaluating_a_step_that_was_not_kept(failing: Failing, finished: Path, l
 
 
 def test_evaluating_with_a_probe_that_is_not_known(failing: Failing, finished: Path, labelled: Path) -> None:
-    said = failing("evaluate", finished, "--train", labelled, "--test", labelled, "--probes", "svm")
-    assert "'svm'" in said
+    said = failing("evaluate", finished, "--train", labelled, "--test", labelled, "--protocol", "svn")
+    assert "'svn'" in said
     assert "knn" in said
 
 
@@ -354,6 +354,6 @@ def test_evaluating_with_unreadable_images(failing: Failing, finished: Path, lab
 
 
 def test_listing_what_is_not_there(failing: Failing) -> None:
-    assert "'protocols'" in failing("list", "protocols")
+    assert "'probes'" in failing("list", "probes")
     assert "'resnet*'" in failing("list", "recipes", "resnet*")
     assert "no timm encoder is called 'nothing-such'" in failing("list", "encoders", "nothing-such")

@@ -25,11 +25,11 @@ def test_an_unfinished_run_is_measured_where_another_has_its_name_and_step(
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "encoder")
-    alone = evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"]
+    alone = evaluate(run, labelled, labelled, protocols=["knn"], baselines=False).report["encoder_sha256"]
     other = tmp_path / "run@2"
     pretrain(photos, other, overrides=tiny.SMALL | {"train.steps": 1, "seed": 5}, progress=False)
-    assert evaluate(run, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"] == alone
-    named = evaluate(other, labelled, labelled, probes=["knn"], baselines=False).report["encoder_sha256"]
+    assert evaluate(run, labelled, labelled, protocols=["knn"], baselines=False).report["encoder_sha256"] == alone
+    named = evaluate(other, labelled, labelled, protocols=["knn"], baselines=False).report["encoder_sha256"]
     assert named != alone, "a folder of that whole name is what it names"
 
 
@@ -55,7 +55,7 @@ def test_a_result_is_kept_beside_one_of_other_labels_or_another_encoder(
         shutil.copytree(labelled / name, renamed / f"{name}x")
 
     def looked(folder: Path) -> int:
-        return int(evaluate(run, folder, folder, probes=["knn"], baselines=False).report["times_measured"])
+        return int(evaluate(run, folder, folder, protocols=["knn"], baselines=False).report["times_measured"])
 
     def kept() -> int:
         return len(list((run / "evaluation").glob("results-*.json")))
@@ -86,9 +86,9 @@ def test_images_that_differ_between_three_blocks_are_told_apart(tmp_path: Path) 
     run = pretrain(images, tmp_path / "run", overrides=wide, tell=said.append).run_folder
     assert not [line for line in said if "copies" in line]
     new = dark(tmp_path / "new", 5000, 16)
-    warnings = evaluate(run, images, new, probes=["knn"], baselines=False).report["warnings"]
+    warnings = evaluate(run, images, new, protocols=["knn"], baselines=False).report["warnings"]
     assert not [line for line in warnings if "pretrained on" in line]
-    warnings = evaluate(run, images, images, probes=["knn"], baselines=False).report["warnings"]
+    warnings = evaluate(run, images, images, protocols=["knn"], baselines=False).report["warnings"]
     assert [line for line in warnings if "40 of 40" in line and "byte for byte" in line]
     dark(images, 9000)
     with pytest.raises(ChangedImages, match="contents"):

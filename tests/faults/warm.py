@@ -184,7 +184,7 @@ def _run_once(home: Path) -> None:
     from barlow import cli, exits
 
     photos, run = tiny.images(home / "photos", 20, classes=2), home / "run"
-    both = ["--train", str(photos), "--test", str(photos), "--probes", "knn"]
+    both = ["--train", str(photos), "--test", str(photos), "--protocol", "knn"]
     assert cli.main(["pretrain", str(photos), "--out", str(run), *tiny.words(train__steps=1)]) == exits.OK
     assert cli.main(["evaluate", str(run), *both]) == exits.OK
 

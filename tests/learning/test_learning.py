@@ -89,7 +89,7 @@ def _scores(out: Path, objective: str | Objective, *, baselines: bool) -> dict[s
         overrides=overrides,
         progress=False,
     )
-    evaluation = barlow.evaluate(out, probes=["knn", "logistic"], baselines=baselines)
+    evaluation = barlow.evaluate(out, protocols=["knn", "logistic"], baselines=baselines)
     return {name: {metric: scores[metric].value for metric in METRICS} for name, scores in evaluation.scores.items()}
 
 

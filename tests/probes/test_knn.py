@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from barlow.probes import FeatureSet, neighbours
-from barlow.probes.knn import EuclideanKNN, WeightedKNN
 from barlow.probes.neighbours import most_similar, nearest
+from barlow.protocols.knn import WeightedKNN
+from barlow.protocols.knn5_euclidean import EuclideanKNN
 
 
 def rows(n, seed, width=8, classes=4):

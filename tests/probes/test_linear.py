@@ -7,8 +7,9 @@ from oracles import linear_sgd as oracle
 from torch import nn
 
 from barlow.probes import FeatureSet, measure
-from barlow.probes.linear import LinearAdam, LinearSGD
 from barlow.probes.metrics import best_epoch
+from barlow.protocols.linear_adam import LinearAdam
+from barlow.protocols.linear_sgd import LinearSGD
 from barlow.views.keys import permutation
 
 

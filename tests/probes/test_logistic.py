@@ -4,7 +4,8 @@ import torch
 from scipy.optimize import minimize
 
 from barlow.probes import FeatureSet
-from barlow.probes.logistic import Logistic, split, subset
+from barlow.probes.splits import split, subset
+from barlow.protocols.logistic import Logistic
 
 
 def clouds(n, seed, classes=3, width=4, apart=1.0):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Score
+from barlow import protocols
+from barlow.probes import FeatureSet, Score
 from barlow.probes.intervals import paired
-from barlow.probes.linear import LinearSGD
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import (
     AUGMENTED,
@@ -18,6 +18,9 @@ from barlow.probes.report import (
     render,
     results_table,
 )
+from barlow.protocols.linear_sgd import LinearSGD
+
+KINDS = ("knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam")
 
 
 def pair(apart, classes=3):
@@ -38,14 +41,14 @@ def results():
 
 
 def test_every_set_meets_every_probe_of_an_evaluation_that_names_none(results):
-    assert all(tuple(outcomes) == DEFAULT_PROBES for outcomes in results.values())
+    assert all(tuple(outcomes) == protocols.DEFAULT for outcomes in results.values())
     assert len(results) == 4
 
 
 def test_results_are_what_the_probes_say(results):
     train, test = pair(2)
-    for kind in DEFAULT_PROBES:
-        assert results["pixels"][kind].metrics == PROBES[kind]()(train, test)
+    for kind in protocols.DEFAULT:
+        assert results["pixels"][kind].metrics == protocols.load(kind)()(train, test)
 
 
 def test_each_family_of_baselines_is_its_best_metric_by_metric(results):
@@ -151,16 +154,16 @@ def test_the_table_fits_80_columns_at_its_widest():
         {
             name: {
                 kind: Outcome(metrics, {}, answers=(predicted, labels))
-                for kind in ([*PROBES, AUGMENTED] if name == "encoder" else PROBES)
+                for kind in ([*KINDS, AUGMENTED] if name == "encoder" else KINDS)
             }
             for name, predicted in sets.items()
         }
     )
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 2 * (len(PROBES) + 1)
-    assert sum("100 [100.0, 100]" in line for line in lines) == len(PROBES) + 1
-    assert sum("+98.9 [98.7, 99.1]" in line for line in lines) == 2 * (len(PROBES) + 1), "two gains for each probe"
+    assert sum("99.1 [98.8, 99.3]" in line for line in lines) == 2 * (len(KINDS) + 1)
+    assert sum("100 [100.0, 100]" in line for line in lines) == len(KINDS) + 1
+    assert sum("+98.9 [98.7, 99.1]" in line for line in lines) == 2 * (len(KINDS) + 1), "two gains for each probe"
     assert "10,000 test images" in text
     assert "…" not in text
 

@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("report")
     train, test = labelled(home / "train", 60, 1), labelled(home / "test", 30, 2)
     run = pretrain(train, home / "run", overrides=tiny.SMALL, progress=False).run_folder
-    evaluate(run, train, test, probes=["knn", "logistic"])
+    evaluate(run, train, test, protocols=["knn", "logistic"])
     return home
 
 

@@ -163,7 +163,7 @@ def test_start_middle_and_end_are_chosen() -> None:
 
 def test_mistakes_are_those_of_the_evaluation(home: Path) -> None:
     from barlow.finishing import load_encoder
-    from barlow.probes.knn import WeightedKNN
+    from barlow.protocols.knn import WeightedKNN
 
     run = record.read(home / "run")
     found = kept(run, load_encoder(home / "run"), None)

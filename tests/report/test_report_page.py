@@ -129,7 +129,7 @@ def test_it_goes_by_mail(page: str) -> None:
 @pytest.mark.nightly
 def test_five_thousand_images_take_less_than_a_minute_and_go_by_mail(tmp_path: Path) -> None:
     out = pretrain("shapes", tmp_path / "run", overrides=tiny.SMALL | {"train.steps": 2}, progress=False).run_folder
-    evaluate(out, "shapes:test", "shapes:train", probes=["knn"], baselines=False)
+    evaluate(out, "shapes:test", "shapes:train", protocols=["knn"], baselines=False)
     began = time.process_time()
     path = write_report(out, map="tsne")
     assert time.process_time() - began < 60, "of processor time"

@@ -20,11 +20,11 @@ def add(verbs: Any) -> None:
     evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
     evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
     evaluate.add_argument(
-        "--probes",
-        nargs="+",
-        metavar="KIND",
-        help="default: knn knn5_euclidean logistic linear_sgd (Barlow Twins' and VICReg's 100 epochs); linear_adam is "
-        "W-MSE's 500 epochs",
+        "--protocol",
+        dest="protocols",
+        metavar="NAMES",
+        help="with commas between them, as in knn,linear_sgd; default: knn,knn5_euclidean,logistic,linear_sgd; "
+        "`barlow list protocols` shows all",
     )
     evaluate.add_argument(
         "--augment",
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.run,
             train=arguments.train,
             test=arguments.test,
-            probes=arguments.probes,
+            protocols=arguments.protocols,
             batch_size=arguments.batch_size,
             device=arguments.device,
             max_bad=arguments.max_bad,

@@ -19,6 +19,7 @@ from barlow.machine import hub, hub_cache
 from barlow.nets import stored_size
 from barlow.nets.bounded import items_of
 from barlow.nets.building import BuiltAs, timm_arguments
+from barlow.nets.expected import Centre, Normalization, centre_of, normalization_of
 from barlow.nets.seeding import seeded
 from barlow.network import check_reachable
 from barlow.printable import one_line
@@ -42,26 +43,6 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Normalization:
-    """What weights expect of an image: its channels, and their mean and standard deviation, for pixels in [0, 1].
-
-    Of images of more than 8 bits, [0, 1] is the range of values.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    value_range: tuple[float, float] | None = None
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    def fits(self, channels: int, value_range: tuple[float, float] | None) -> bool:
-        """Whether it is of such images."""
-        return (self.channels, self.value_range) == (channels, value_range)
-
-
-@dataclass(frozen=True)
 class Origin:
     """Given weights.
 
@@ -70,12 +51,14 @@ class Origin:
         read: takes the encoder that is to be filled, and returns the tensors by name.
         network: which network they are of; None where the source does not say.
         normalization: what they expect of an image; None where the source does not say.
+        centre: the view that they are measured on; None where the source does not say.
     """
 
     source: str
     read: Callable[[nn.Module], Tensors]
     network: Network | None = None
     normalization: Normalization | None = None
+    centre: Centre | None = None
 
 
 def origin_of(source: str) -> Origin:
@@ -197,6 +180,7 @@ class Packaged:
         sha256: how the file's digest begins.
         network: timm's name of the network. Its tensors have the file's order and shapes under other names.
         normalization: what the weights expect of an image.
+        centre: the view that they were measured on.
         about: one line for the user.
     """
 
@@ -206,6 +190,7 @@ class Packaged:
     sha256: str
     network: str
     normalization: Normalization
+    centre: Centre
     about: str
 
 
@@ -219,6 +204,7 @@ PACKAGED = {
         # ImageNet's mean, every shape fits too, and accuracy falls by a tenth or more (tests/nets/test_packaged.py).
         network="tf_efficientnet_lite0",
         normalization=Normalization((127 / 255,) * 3, (128 / 255,) * 3),
+        centre=Centre(224, 0.875, "bicubic"),
         about="EfficientNet-Lite0, trained with ImageNet's labels; 17 MB, Apache-2.0",
     ),
 }
@@ -242,7 +228,7 @@ def _packaged(source: str, name: str) -> Origin:
         )
     file = Path(spec.origin).parent / chosen.file
     network = Network(chosen.network, {}, "as_is", True)
-    return Origin(source, lambda encoder: _renamed(file, chosen), network, chosen.normalization)
+    return Origin(source, lambda encoder: _renamed(file, chosen), network, chosen.normalization, chosen.centre)
 
 
 def _renamed(file: Path, chosen: Packaged) -> Tensors:
@@ -276,12 +262,12 @@ def _timm(source: str, name: str) -> Origin:
     if name not in tags or len(tags) == 1:
         there = f"there are: {some(tags[:-1])}" if len(tags) > 1 else "there are none for this network"
         raise ValueError(f"timm has no pretrained weights {name!r}; {there}")
-    cfg: Any = timm.get_pretrained_cfg(name)
     return Origin(
         source,
         lambda encoder: _timm_weights(encoder, name),
         Network(architecture, {}, "as_is", True),
-        Normalization(tuple(cfg.mean), tuple(cfg.std)),
+        normalization_of(name),
+        centre_of(name),
     )
 
 

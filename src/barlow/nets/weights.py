@@ -16,7 +16,7 @@ from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
 from barlow.nets.building import build_encoder, feature_width
 from barlow.nets.handed_out import Stages, handed_out
-from barlow.nets.origin import FORMAT, described, origin_of, some, weights_in
+from barlow.nets.origin import FORMAT, Network, described, origin_of, some, weights_in
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.printable import one_line
@@ -213,23 +213,48 @@ def packed(
         preprocessing: what the encoder expects of an image; the image size and the number of channels come from it.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
-    config = {
+    network = Network(name, dict(options), stem, zero_init_last)
+    return tensors, _description(encoder, network, seed, preprocessing, stages, whiten)
+
+
+def _description(
+    encoder: nn.Module, network: Network, seed: int, preprocessing: Preprocessing, stages: Stages, whiten: float | None
+) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "barlow": __version__,
-        "kind": "custom" if name.startswith("custom:") else "timm",
-        "name": name,
+        "kind": "custom" if network.name.startswith("custom:") else "timm",
+        "name": network.name,
         "in_channels": preprocessing.channels,
         "image_size": preprocessing.as_dict()["size"],
-        "stem": stem,
-        "zero_init_last": zero_init_last,
-        "options": dict(options),
+        "stem": network.stem,
+        "zero_init_last": network.zero_init_last,
+        "options": network.options,
         "seed": seed,
         "stages": stages,
         "whiten": whiten,
         "num_features": feature_width(encoder, preprocessing.channels, preprocessing.size),
         "preprocessing": preprocessing.as_dict(),
     }
-    return tensors, config
+
+
+def with_description(encoder: nn.Module, network: Network, preprocessing: Preprocessing, seed: int) -> nn.Module:
+    """An encoder that barlow has not written, with all that one has that it has: `.num_features`, `.preprocessing`,
+    `.preprocess`, a description, and eval mode.
+
+    Args:
+        encoder: changed in place; its tensors are not.
+        network: which one it is; `custom:CLASS` for a module that was given in Python.
+        preprocessing: what it expects of an image.
+        seed: that it was built with.
+
+    Raises:
+        ValueError: it does not return (n, features).
+    """
+    config = _description(encoder, network, seed, preprocessing, "last", None)
+    encoder.num_features = config["num_features"]
+    encoder.description = config  # type: ignore[assignment]
+    return with_preprocessing(encoder.eval(), preprocessing)
 
 
 def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:

@@ -12,8 +12,15 @@ from torch import nn
 from barlow.data.labelled import LabelledSet
 from barlow.exits import UnusableData
 from barlow.probes.baselines import RawPixels
-from barlow.probes.features import FeatureSet, content_key, embed, load_features, save_features, weights_hash
-from barlow.probes.linear import EpochFeatures
+from barlow.probes.features import (
+    EpochFeatures,
+    FeatureSet,
+    content_key,
+    embed,
+    load_features,
+    save_features,
+    weights_hash,
+)
 from barlow.types import Images
 
 SECONDS_BETWEEN_LINES = 30.0

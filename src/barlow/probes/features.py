@@ -5,7 +5,7 @@ The encoder is evaluated, not the projector: the projector is thrown away after 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,10 @@ class FeatureSet:
     def several_labels(self) -> bool:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
+
+
+EpochFeatures = Callable[[int], FeatureSet]
+"""Gives the features that an epoch (counted from 0) trains on, for example those of augmented views, embedded anew."""
 
 
 def embed(

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from barlow.probes import Probe, build_probes
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BEST_EPOCH, Predicted, best_epoch, compare, measure
+from barlow.protocols import Probe, build, label_of
 
 ENCODER = "encoder"
 
@@ -30,14 +30,6 @@ BASELINES_OF = {AUGMENTED: "linear_sgd"}
 WIDTH = 80
 """Columns of the table."""
 
-_LABELS = {
-    "knn": "kNN",
-    "knn5_euclidean": "5-NN",
-    "logistic": "logistic",
-    "linear_sgd": "SGD",
-    "linear_adam": "Adam",
-    AUGMENTED: "SGD augm.",
-}
 _METRICS = {"top1": "top-1", "top5": "top-5", "map": "mAP", BEST_EPOCH: "best epoch"}
 _BEST_EPOCH_WORDS = (
     "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
@@ -84,21 +76,21 @@ class Row:
 
 
 def evaluate_features(
-    named_sets: Mapping[str, tuple[FeatureSet, FeatureSet]], probes: Mapping[str, Probe] | Sequence[str] | None = None
+    named_sets: Mapping[str, tuple[FeatureSet, FeatureSet]],
+    protocols: Mapping[str, Probe] | str | Sequence[str] | None = None,
 ) -> Results:
     """Runs every probe on every pair of (train, test) features.
 
     Args:
         named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
             same test images in the same order.
-        probes: by kind, or a list of kinds; `barlow.probes.DEFAULT_PROBES` if not given.
+        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given.
 
     Raises:
-        ValueError: a probe is not known, train and test are not labelled in the same way, or a set has other test
+        ValueError: a protocol is not known, train and test are not labelled in the same way, or a set has other test
             images than the first.
     """
-    if not isinstance(probes, Mapping):
-        probes = build_probes(probes)
+    probes = protocols if isinstance(protocols, Mapping) else build(protocols)
     results: Results = {}
     first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():
@@ -194,7 +186,8 @@ def as_json(results: Results) -> dict[str, Any]:
 
 def row_label(probe: str, metric: str) -> str:
     """What tables call a metric of a probe, as in `kNN top-1`."""
-    return f"{_LABELS.get(probe, probe)} {_METRICS.get(metric, metric)}"
+    label = "SGD augm." if probe == AUGMENTED else label_of(probe)
+    return f"{label} {_METRICS.get(metric, metric)}"
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from barlow.probes.intervals import wilson
-from barlow.probes.knn import WeightedKNN
 from barlow.probes.metrics import Predicted, average_precision
+from barlow.protocols.knn import WeightedKNN
 from barlow.report.charts import asset
 from barlow.report.kept import Kept
 from barlow.report.markup import Markup, el, join, note, table

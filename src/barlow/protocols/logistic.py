@@ -1,9 +1,9 @@
-"""Multinomial logistic regression on frozen features: the linear probe, without a learning rate to choose."""
+"""Logistic regression: a linear classifier without a learning rate to choose."""
 
 import contextlib
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ import torch
 from barlow.probes.features import FeatureSet, check
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, macro_average_precision, measure
+from barlow.probes.splits import split, subset
 from barlow.types import Features
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
+
+__all__ = ["Logistic"]
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 """The values of C that are tried, in decades. C is the inverse strength of the penalty.
@@ -63,6 +66,10 @@ class Logistic:
         tolerance: L-BFGS ends where the largest component of the mean loss's gradient is below this.
         seed: of the split.
     """
+
+    label: ClassVar[str] = "logistic"
+    parameter: ClassVar[str | None] = None
+    usual: ClassVar[tuple[float, ...]] = ()
 
     strengths: tuple[float, ...] = STRENGTHS
     selection_rows: int = 10_000
@@ -209,33 +216,3 @@ def _standardised(train: Features, test: Features) -> tuple[np.ndarray, np.ndarr
     if not bool(varies.all()):
         train, test, mean, std = train[:, varies], test[:, varies], mean[varies], std[varies]
     return train.sub(mean).div_(std).numpy(), test.sub(mean).div_(std).numpy()
-
-
-def subset(labels: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """The positions of about `most` images, drawn class by class, with at least one of each class.
-
-    If there are no more than `most`, all are kept.
-    """
-    n = len(labels)
-    if n <= most:
-        return np.arange(n)
-    if labels.ndim == 2:
-        return np.sort(generator.permutation(n)[:most])
-    kept = []
-    for c in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == c))
-        kept.append(members[: max(1, round(len(members) * most / n))])
-    return np.sort(np.concatenate(kept))
-
-
-def split(labels: np.ndarray, held_out: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The positions to fit on and those held out, drawn class by class. A class of one image is fitted only."""
-    several = labels.ndim == 2
-    groups = [np.arange(len(labels))] if several else [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    fit, held = [], []
-    for members in groups:
-        members = generator.permutation(members)
-        out = min(max(1, round(held_out * len(members))), len(members) - 1)
-        held.append(members[:out])
-        fit.append(members[out:])
-    return np.sort(np.concatenate(fit)), np.sort(np.concatenate(held))

@@ -1,4 +1,4 @@
-"""What every probe in PROBES promises."""
+"""What every protocol that reads features promises."""
 
 from dataclasses import FrozenInstanceError, fields, replace
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from barlow.probes import DEFAULT_PROBES, PROBES, FeatureSet, Probe, measure
+from barlow import protocols
+from barlow.probes import FeatureSet, measure
 from barlow.probes.metrics import BEST_EPOCH
+from barlow.protocols import Probe
 
 
 def blobs(classes: int, n: int, apart: float, seed: int, width: int = 16) -> FeatureSet:
@@ -27,14 +29,14 @@ def tagged(n: int, seed: int, noise: float = 0.3) -> FeatureSet:
     return FeatureSet(torch.tensor(features, dtype=torch.float32), labels, np.arange(n))
 
 
-@pytest.fixture(params=sorted(PROBES))
+@pytest.fixture(params=protocols.kinds())
 def probe(request) -> Probe:
-    return PROBES[request.param]()
+    return protocols.load(request.param)()
 
 
 def test_there_are_probes():
-    assert {"knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam"} == PROBES.keys()
-    assert set(DEFAULT_PROBES) <= PROBES.keys()
+    assert {"knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam"} <= set(protocols.kinds())
+    assert set(protocols.DEFAULT) <= set(protocols.kinds())
 
 
 def test_it_is_a_frozen_dataclass(probe):

@@ -1,0 +1,302 @@
+"""Anything that is an encoder, by its name: a run, a checkpoint, a folder, a file of weights, a network that is known.
+
+Whatever takes an encoder by name (to evaluate it, to embed images, to hand it on) calls `find_encoder`, so that a name
+means the same everywhere. Reading is left to those who know each form: `finishing.py` and `nets/weights.py` for what
+barlow has written, `nets/origin.py` for what others have.
+"""
+
+import copy
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from barlow import checkpoints, exits
+from barlow.checkpoints import split_step
+from barlow.finishing import encoder_at
+from barlow.limits import SIDE
+from barlow.nets import stored_size
+from barlow.nets.building import build_encoder
+from barlow.nets.expected import IMAGENET, Centre, Normalization, centre_of, normalization_of
+from barlow.nets.origin import Network, described, origin_of
+from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.weights import encoder_folder, initialise, with_description
+from barlow.printable import printable
+from barlow.probes.features import weights_hash
+from barlow.recipe.schema import CUSTOM
+from barlow.run import Run, load_recipe_text
+from barlow.size import Size, size_of, words
+from barlow.telling import Say, silent
+
+Named = str | os.PathLike[str] | nn.Module
+"""How a user says which encoder: a name, or a module."""
+
+Kind = Literal["run", "folder", "weights", "untrained", "module"]
+
+NAMES = (
+    "a run folder, RUN@STEP, a folder with config.json and model.safetensors, a file of weights with --encoder NAME, "
+    "timm:NAME, packaged:NAME or random:NAME"
+)
+"""All that a name can be, for messages."""
+
+UNTRAINED = "random:"
+
+PREFIXES = ("timm:", "packaged:", UNTRAINED)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A network that turns images into features, and where it comes from.
+
+    Args:
+        name: what a person calls it, fit to be printed: as it was named, and a module by its class.
+        kind: what the name turned out to be. A checkpoint is of the kind `run`.
+        network: on the CPU and in eval mode, with `.num_features`, `.preprocessing` (what it expects of an image),
+            `.preprocess` and a description (`nets.weights.description_of`). It maps (n, c, h, w) to (n, features).
+        run: the run folder that it comes from, if it comes from one.
+        step: of its checkpoint; None for a finished encoder, and for what is no run's.
+    """
+
+    name: str
+    kind: Kind
+    network: nn.Module
+    run: Path | None = None
+    step: int | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What it expects of an image."""
+        found: Preprocessing = self.network.preprocessing  # type: ignore[assignment]
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its tensors: two names with one digest are one encoder, if their networks are alike."""
+        return weights_hash(self.network)
+
+
+def find_encoder(
+    given: Named,
+    *,
+    encoder: str | nn.Module | None = None,
+    options: Mapping[str, Any] | None = None,
+    stem: str = "as_is",
+    image_size: object = None,
+    say: Say = silent,
+) -> Encoder:
+    """The encoder that a user means.
+
+    | given | what it is |
+    |---|---|
+    | `RUN` | a run's encoder; of a run that is not finished, that of its newest checkpoint |
+    | `RUN@STEP` | that of one of its checkpoints |
+    | `RUN/encoder`, any folder | with `config.json` and `model.safetensors`, as barlow writes them |
+    | `FILE.safetensors` | a file of weights, whose network is `encoder`; beside its `config.json` it needs none |
+    | `timm:NAME` | timm's pretrained weights, downloaded where they are not in the cache |
+    | `packaged:NAME` | weights that come as a Python package |
+    | `random:NAME` | timm's network of that name, untrained; `random:NAME@SEED` with another seed than 0 |
+    | a module | as it is; it says what images it takes (`.preprocessing`, a `Preprocessing`), or is timm's |
+
+    A run's encoder gets images as the run says. Foreign weights get them as those weights say: their size, crop, mean
+    and standard deviation. Where they do not say, timm's for the network of that name are taken, and `say` is told.
+
+    Args:
+        given: the name, or a module, which is not changed.
+        encoder: the network of weights that do not say it: a timm name. For weights of a network that was given in
+            Python, a module of the same class; it is copied, and the copy is filled.
+        options, stem: of that network, and of `random:NAME`, as in `build_encoder`.
+        image_size: for foreign weights and untrained networks: another size than theirs; as `size_of` takes it.
+        say: told what was assumed, a line each.
+
+    Raises:
+        ValueError: there is no such encoder, or it is damaged, or what is asked for does not fit it. One line says what
+            was given, what is allowed and what to do. `NoInput` where nothing of that name exists.
+    """
+    if isinstance(given, nn.Module):
+        return _of_module(given)
+    text = os.fspath(given)
+    asked = _Asked(encoder, dict(options or {}), stem, image_size, say)
+    if text.startswith(UNTRAINED):
+        return _untrained(text, asked)
+    if text.startswith(PREFIXES):
+        return _foreign(text, asked)
+    path, step = split_step(text)
+    if not text:
+        raise exits.NoInput(_unknown(text))
+    if path.is_file() and step is None:
+        if path.name == "model.safetensors" and (home := encoder_folder(path.parent)) == path.parent:
+            return _of_folder(home, text, asked)
+        return _foreign(text, asked)
+    if path.is_dir():
+        return _of_folder(path, text, asked, step)
+    raise exits.NoInput(_unknown(text))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for beside the name."""
+
+    encoder: str | nn.Module | None
+    options: dict[str, Any]
+    stem: str
+    image_size: object
+    say: Say
+
+    @property
+    def module(self) -> nn.Module | None:
+        """A copy of the module, if one was given, to be filled."""
+        return copy.deepcopy(self.encoder) if isinstance(self.encoder, nn.Module) else None
+
+    def preprocessing(self, name: str, normalization: Normalization, centre: Centre) -> tuple[Preprocessing, list[str]]:
+        """What foreign weights expect of an image, at the size that was asked for; and a line, if none was."""
+        if self.image_size is not None:
+            size = size_of(self.image_size, "--image-size", most=SIDE)
+            return _preprocessing(normalization, centre, size), []
+        line = f"{name} gets images of {words(centre.size)} pixels, as its network is used; --image-size gives others"
+        return _preprocessing(normalization, centre, centre.size), [line]
+
+
+def _preprocessing(normalization: Normalization, centre: Centre, size: Size) -> Preprocessing:
+    return Preprocessing(
+        size=size,
+        crop_ratio=centre.crop_ratio,
+        interpolation=centre.interpolation,
+        mean=normalization.mean,
+        std=normalization.std,
+        channels=normalization.channels,
+        value_range=normalization.value_range,
+    )
+
+
+# --- What barlow has written ------------------------------------------------------------------------------------------
+
+
+def _of_folder(path: Path, text: str, asked: _Asked, step: int | None = None) -> Encoder:
+    """A run, one of its checkpoints, or a folder with an encoder."""
+    home, name = encoder_folder(path), printable(text)
+    if Run(path).exists():
+        module = asked.module if _given_in_python(path, home) else None
+        if step is None and home is None:
+            if (newest := checkpoints.whole(path, look=stored_size.look(module))) is None:
+                raise exits.NoInput(f"{name} has no encoder and no whole checkpoint yet; go on with the run first")
+            step = checkpoints.step_of(newest)
+            asked.say(f"{name} is not finished: its encoder at step {step} is taken")
+        return Encoder(name, "run", encoder_at(path, step, module), path, step)
+    if home is None or step is not None:
+        raise exits.NoInput(f"{name} has no recipe.yaml, and no config.json and model.safetensors; give {NAMES}")
+    run = home.parent if home.name == "encoder" and Run(home.parent).exists() else None
+    module = asked.module if _given_in_python(path, home) else None
+    return Encoder(name, "folder", encoder_at(home, None, module), run)
+
+
+def _given_in_python(path: Path, home: Path | None) -> bool:
+    """Whether a run, or a folder with an encoder, is of a network that was given in Python."""
+    if home is not None:
+        return str(described(home).get("kind")) == "custom"
+    section = load_recipe_text(path / "recipe.yaml").get("encoder")
+    return isinstance(section, dict) and str(section.get("name")).startswith(CUSTOM)
+
+
+# --- What others have made --------------------------------------------------------------------------------------------
+
+
+def _foreign(text: str, asked: _Asked) -> Encoder:
+    """Weights of others: timm's, a package's, those of a file."""
+    name, origin = printable(text), origin_of(text)
+    if origin.network is None and (module := asked.module) is not None:
+        filled, notes = _of_module(module).network, list[str]()
+    else:
+        network = origin.network or _network_asked(name, asked)
+        normalization = origin.normalization or normalization_of(network.name)
+        preprocessing, notes = asked.preprocessing(name, normalization, origin.centre or centre_of(network.name))
+        if origin.normalization is None:
+            which = "ImageNet's" if normalization == IMAGENET else f"timm's of {network.name}"
+            notes.append(f"{name} does not say how images were normalised: {which} mean and deviation are taken")
+        filled = _built(network, preprocessing, 0)
+    report = initialise(filled, text)
+    for line in (str(report), *notes):
+        asked.say(line)
+    return Encoder(name, "weights", filled)
+
+
+def _network_asked(name: str, asked: _Asked) -> Network:
+    """The network that a user says weights are of."""
+    if asked.encoder is None:
+        raise ValueError(
+            f"{name} does not say which network its weights are of: give --encoder NAME, a name of timm's "
+            "(barlow list encoders)"
+        )
+    assert isinstance(asked.encoder, str)
+    return Network(asked.encoder, asked.options, asked.stem, True)
+
+
+def _untrained(text: str, asked: _Asked) -> Encoder:
+    """A network as it is built, before any training."""
+    name, (of, at, seed) = printable(text), text.removeprefix(UNTRAINED).partition("@")
+    if not of or (at and not (seed.isascii() and seed.isdigit() and len(seed) < 10)):
+        raise ValueError(f"{name}: give random:NAME or random:NAME@SEED, as in random:resnet18@1")
+    network = Network(of, asked.options, asked.stem, True)
+    normalization, centre = normalization_of(network.name), centre_of(network.name)
+    preprocessing, notes = asked.preprocessing(name, normalization, centre)
+    built = _built(network, preprocessing, int(seed or 0))
+    for line in notes:
+        asked.say(line)
+    return Encoder(name, "untrained", built)
+
+
+def _built(network: Network, preprocessing: Preprocessing, seed: int) -> nn.Module:
+    built = build_encoder(
+        network.name,
+        in_channels=preprocessing.channels,
+        image_size=preprocessing.size,
+        stem=network.stem,
+        zero_init_last=network.zero_init_last,
+        seed=seed,
+        options=network.options,
+    )
+    return with_description(built, network, preprocessing, seed)
+
+
+# --- Modules ----------------------------------------------------------------------------------------------------------
+
+
+def _of_module(module: nn.Module) -> Encoder:
+    """A module that was given. One that lacks what an encoder has is copied, and the copy gets it."""
+    name = type(module).__name__
+    preprocessing = getattr(module, "preprocessing", None)
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = _as_timm_says(module)
+    elif hasattr(module, "description"):  # it was loaded by barlow
+        return Encoder(name, "module", module)
+    network = Network(f"custom:{name}", {}, "as_is", True)
+    return Encoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
+
+
+def _as_timm_says(module: nn.Module) -> Preprocessing:
+    """What a module that timm has made expects of an image."""
+    cfg = getattr(module, "pretrained_cfg", None)
+    if not isinstance(cfg, Mapping) or not cfg.get("architecture"):
+        raise ValueError(
+            f"a {type(module).__name__} does not say what it expects of an image: set its .preprocessing to a "
+            "barlow.nets.preprocessing.Preprocessing(size, crop_ratio, interpolation, mean, std, channels)"
+        )
+    name = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))
+    normalization, centre = normalization_of(name), centre_of(name)
+    return _preprocessing(normalization, centre, centre.size)
+
+
+def _unknown(text: str) -> str:
+    """One line for a name that is nothing's."""
+    import timm
+
+    name, near = printable(text), difflib.get_close_matches(text.partition(":")[0] + ":", PREFIXES, 1)
+    if ":" in text and near:
+        return f"no encoder {name!r}; did you mean {near[0]}{printable(text.partition(':')[2])}?"
+    if timm.is_model(text.partition(".")[0]):
+        return f"{name!r} is the name of a network, and says nothing of its weights: give random:{name} or timm:{name}"
+    return f"no encoder {name!r}; give {NAMES}"
