@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
+    from barlow.searching import search as search
     from barlow.study import compare as compare
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ _HOME = {
     "evaluate": "barlow.evaluation",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
+    "search": "barlow.searching",
 }
 __all__ = [
     "BYOL",
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate",
     "load_encoder",
     "pretrain",
+    "search",
 ]
 
 torchvision_guard.install()
