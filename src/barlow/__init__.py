@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from barlow.objectives.vicreg import VICReg as VICReg
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
+    from barlow.searching import search as search
     from barlow.study import compare as compare
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOME = {
     "find_encoder": "barlow.encoders",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
+    "search": "barlow.searching",
 }
 __all__ = [
     "BYOL",
@@ -73,6 +75,7 @@ __all__ = [
     "find_encoder",
     "load_encoder",
     "pretrain",
+    "search",
 ]
 
 torchvision_guard.install()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from barlow.printable import printable_lines
 
-_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|report|check|compare|list)\b[^`;]*)")
+_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|search|duplicates|report|check|compare|list)\b[^`;]*)")
 """A command that a message spells out stays one."""
 
 _VALUE = r"\d+x\d+|-?\d[\d.]*(?:e-?\d+)?|true|false|null"
@@ -27,7 +27,7 @@ _ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", 
 _SWITCHES = frozenset({"resume", "overwrite", "augment", "fast"})
 """Flags without a value."""
 
-_PLURAL = {"protocol": "protocols"}
+_PLURAL = {"protocol": "protocols", "in": "images"}
 """Flags whose argument has another name."""
 
 _VALUES = {"true": "True", "false": "False", "null": "None"}

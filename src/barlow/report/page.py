@@ -24,7 +24,9 @@ def made(name: str, title: str, part: Callable[[], Part], say: Callable[[str], N
         return missing(name, title, why)
 
 
-def page(title: str, subtitle: object, parts: Sequence[Part], style: str = "") -> str:
+def page(
+    title: str, subtitle: object, parts: Sequence[Part], style: str = "", made_from: str = "the run's folder"
+) -> str:
     """The whole file.
 
     Args:
@@ -32,6 +34,7 @@ def page(title: str, subtitle: object, parts: Sequence[Part], style: str = "") -
         subtitle: a line below it.
         parts: in their order.
         style: further rules: the thumbnails, whose places are known only now.
+        made_from: what it shows, for its last line.
     """
     rules, script = asset("figures.css") + asset("page.css") + style, asset("page.js")
     policy = (
@@ -53,7 +56,7 @@ def page(title: str, subtitle: object, parts: Sequence[Part], style: str = "") -
         el("header", el("h1", title), el("p", subtitle)),
         links,
         el("main", *map(_section, parts)),
-        el("footer", f"Made by barlow {__version__} from the run's folder. It needs no network, and no other file."),
+        el("footer", f"Made by barlow {__version__} from {made_from}. It needs no network, and no other file."),
         el("div", id="tip", hidden=True, role="status"),
         el("script", Markup(script)),
     )

@@ -1,0 +1,142 @@
+"""`barlow search`: what is found is what loops over all pairs find, and it is shown so that no name can do harm."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import nn
+
+import barlow
+from barlow import cli
+from barlow.exits import NoInput, UnusableData
+from barlow.nets.preprocessing import Preprocessing
+from barlow.report.contact_sheet import write_sheet
+from barlow.searching import search
+
+HOSTILE = '<img src=x onerror="alert(1)">.png'
+
+
+class Colours(nn.Module):
+    """An encoder whose vector of an image is its mean colour in four quarters."""
+
+    preprocessing = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, 3)
+    num_features = 12
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.images(tmp_path_factory.mktemp("photos"), 40)
+
+
+def vector(path: Path) -> np.ndarray:
+    """The same in NumPy, image by image."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), np.float64) / 127.5 - 1
+    x = pixels.reshape(2, 8, 2, 8, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
+    return x / np.linalg.norm(x)
+
+
+def test_what_is_found_is_what_a_loop_over_all_pairs_finds(photos: Path) -> None:
+    files = sorted(photos.glob("*.png"))
+    found = search(Colours(), [files[3], files[17]], images=photos, k=5, device="cpu")
+    for query, file in enumerate((files[3], files[17])):
+        cosines = {each.name: float(vector(file) @ vector(each)) for each in files}
+        expected = sorted(cosines, key=lambda name: -cosines[name])[:5]
+        values, places = zip(*found.hits(query), strict=True)
+        assert list(places) == expected
+        assert places[0] == file.name
+        np.testing.assert_allclose(values, [cosines[name] for name in expected], atol=2e-3)
+
+
+def test_more_than_there_are_gives_all_and_a_folder_of_queries_stands_for_its_images(
+    photos: Path, tmp_path: Path
+) -> None:
+    few = tiny.images(tmp_path / "few", 3)
+    found = search(Colours(), few, images=few, k=20, device="cpu")
+    assert found.positions.shape == (3, 3)
+    assert [found.asked.place(i) for i in range(3)] == [str(few / f"{i:03}.png") for i in range(3)]
+
+
+def test_images_that_cannot_be_read_are_counted_and_a_query_that_cannot_is_told(tmp_path: Path) -> None:
+    few = tiny.images(tmp_path / "few", 6)
+    (few / "aaa.png").write_bytes(b"no image")
+    lines: list[str] = []
+    found = search(Colours(), [few / "000.png", few / "aaa.png"], images=few, k=2, device="cpu", tell=lines.append)
+    assert found.skipped == 1
+    assert len(found.among) == 6
+    assert "1 images cannot be read" in found.text()
+    assert any("1 of 2 queries cannot be read" in line for line in lines)
+    with pytest.raises(UnusableData, match="none of the 1 images of the queries can be read"):
+        search(Colours(), few / "aaa.png", images=few, device="cpu")
+
+
+def test_the_text_fits_into_80_columns_and_keeps_the_end_of_a_path(tmp_path: Path) -> None:
+    deep = tiny.images(tmp_path / ("a" * 70) / ("b" * 70), 4)
+    text = search(Colours(), deep / "001.png", images=tmp_path, k=3, device="cpu").text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"^   1      1\.0000  ….*/001\.png$", text, re.MULTILINE)
+
+
+def test_what_is_wrong_is_one_line_that_says_what_to_do(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoInput, match=r"no image .*gone\.png .*give image files or folders"):
+        search(Colours(), tmp_path / "gone.png", images=photos)
+    with pytest.raises(ValueError, match=r"is no run.*say which to search with images FOLDER"):
+        search(Colours(), photos / "000.png")
+    with pytest.raises(ValueError, match="k is 0: give 1 or more"):
+        search(Colours(), photos / "000.png", images=photos, k=0)
+
+
+def test_a_sheet_is_one_escaped_file_that_its_own_policy_allows(tmp_path: Path) -> None:
+    few = tiny.images(tmp_path / "few", 5)
+    (few / "004.png").rename(few / HOSTILE.replace("/", ""))
+    found = search(Colours(), few / HOSTILE, images=few, k=4, device="cpu")
+    text = write_sheet(found, tmp_path / "found.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in text
+    assert "&lt;img src=x" in text
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", text)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    style, script = (
+        re.search(r"<style>(.*?)</style>", text, re.DOTALL),
+        re.findall(r"<script>(.*?)</script>", text, re.S),
+    )
+    assert policy is not None
+    assert style is not None
+    for content in (style[1], *script):
+        assert base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() in policy[1]
+    assert text.count("<figure>") == 5, "the query and what was found"
+    with pytest.raises(ValueError, match="is a folder; name a file"):
+        write_sheet(found, few)
+
+
+def test_the_command_searches_what_a_run_was_trained_on(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    barlow.pretrain(str(photos), run, recipe="small_barlow_twins", overrides=tiny.SMALL)
+    capsys.readouterr()
+    query = str(photos / "007.png")
+    assert cli.main(["search", str(run), query, "-k", "3", "--json", "--sheet", str(tmp_path / "s.html")]) == 0
+    out, err = capsys.readouterr()
+    content = json.loads(out)
+    assert content["searched"] == 40
+    assert content["queries"][0]["query"] == query
+    assert content["queries"][0]["found"][0] == {
+        "rank": 1,
+        "similarity": pytest.approx(1, abs=1e-5),
+        "path": "007.png",
+    }
+    assert len(content["queries"][0]["found"]) == 3
+    assert "sheet" in err
+    assert (tmp_path / "s.html").is_file()
+    assert cli.main(["search", "random:resnet18", query]) == 2
+    assert "say which to search with --in FOLDER" in capsys.readouterr().err
