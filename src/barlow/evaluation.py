@@ -24,7 +24,7 @@ from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
 from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rates
-from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_home
+from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
 from barlow.run import Run, load_recipe_text
 from barlow.same_recipe import kin
 from barlow.score_table import Measured, Part, ScoreTable, score_table
@@ -290,9 +290,7 @@ def _evaluated(
     asked.check_used(encoders)
     pairs = [own_sets(encoders, *each) for each in sets]
     out = None if asked.out is None else Path(asked.out)
-    if out is None and (outside := [each.name for each in encoders if each.run is None]):
-        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
-    homes = [prepare_home(each.run, out, say) for each in encoders]
+    homes = prepare_homes([(each.name, each.run) for each in encoders], out, say)
     known: dict[str, Outcome] = {}
     warn, unkept, by_sets = once(say), list[storage.StorageError](), []
     for pair in pairs:

@@ -1,7 +1,7 @@
 """Where the numbers of an evaluation are kept: a file for each question that was asked, and a line for each time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,23 @@ CAUSES = ("encoder_identity", "preprocessing", "classes")
 
 LEFT_OVER_SECONDS = 3600.0
 """Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
+
+
+def prepare_homes(encoders: Sequence[tuple[str, Path | None]], out: Path | None, say: Say = silent) -> list[Path]:
+    """The folder of each encoder's results.
+
+    Args:
+        encoders: the name of each, and its run, if it has one.
+        out: another folder that was asked for, for all of them.
+        say: as in `prepare_home`.
+
+    Raises:
+        ValueError: an encoder has no run, and no folder was asked for.
+        CannotCreate: nothing can be written to one of them.
+    """
+    if out is None and (outside := [name for name, run in encoders if run is None]):
+        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
+    return [prepare_home(run, out, say) for _, run in encoders]
 
 
 def prepare_home(run: Path | None, out: Path | None, say: Say = silent) -> Path:

@@ -22,7 +22,7 @@ from barlow.encoders import Named, find_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, with_preprocessing
 from barlow.probes.intervals import over_draws
-from barlow.results import prepare_home
+from barlow.results import prepare_homes
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import unfailing
 from barlow.wording import in_arguments
@@ -183,7 +183,8 @@ def detect(
         try:
             target = choose_device(device)
             encoders = [find_encoder(each, say=say, **finding) for each in named]  # type: ignore[arg-type]
-            homes = [prepare_home(each.run, None if out is None else Path(out), each.name, say) for each in encoders]
+            whose = [(each.name, each.run) for each in encoders]
+            homes = prepare_homes(whose, None if out is None else Path(out), say)
             learn = read_annotated(train, "train")
             tested = read_annotated(test, "test").numbered_like(learn)
             notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
