@@ -422,3 +422,23 @@ def test_the_command_line_takes_augment(
     assert "SGD augm. top-1" in out
     assert max(map(len, out.splitlines()[:-1])) <= 80
     assert "embedded in each of 3 epochs" in err
+
+
+# ------------------------------------------------------------------------------------------------- several labels
+
+
+def test_images_of_several_labels_are_measured_from_lists_in_different_orders(run: Path, tmp_path: Path) -> None:
+    tiny.images(tmp_path / "photos", 40, classes=4, side=16)
+    names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "photos").rglob("*.*"))
+    tags = {i: ";".join(name for name, n in (("b", 2), ("c", 3), ("a", 5)) if i % n == 0) for i in range(40)}
+    (tmp_path / "train.csv").write_text("path,labels\n" + "".join(f"{names[i]},{tags[i]}\n" for i in range(0, 40, 2)))
+    (tmp_path / "test.csv").write_text(
+        "path,labels\n" + "".join(f"{names[i]},{tags[i].replace('a', '')}\n" for i in range(1, 40, 2))
+    )
+    found = evaluate(run, tmp_path / "train.csv", tmp_path / "test.csv", protocols="knn,svm,retrieval", baselines=False)
+    assert {"knn.map", "svm.map_envelope", "svm.map_11_point", "retrieval.recall_at_1"} <= set(found.scores["encoder"])
+    assert found.report["classes"] == ["a", "b", "c"], "those of --train; the test images lack one"
+    assert found.report["sets"]["encoder"]["svm"]["chance"] == pytest.approx(7 / 20)
+    assert "mAP of a random order: 35.0" in found.table()
+    with pytest.raises(ValueError, match=r"protocol fewshot:1 is for images of one class each"):
+        evaluate(run, tmp_path / "train.csv", tmp_path / "test.csv", protocols="knn,fewshot")

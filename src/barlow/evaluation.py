@@ -19,6 +19,7 @@ from barlow.data.folder import EMPTY
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, missing_set, named_set, places
+from barlow.detection.labels import as_labelled
 from barlow.distributed import choose_device
 from barlow.finishing import encoder_at
 from barlow.identity import identity_of
@@ -101,8 +102,9 @@ def evaluate(
 
     Args:
         run: the run folder; of a run that is not finished, the newest checkpoint is measured. `RUN@STEP` is another.
-        train: labelled images for the probes to learn from: folders with a sub-folder for each class, or the name of a
-            set. By default the run's own set, if it has labels and a test split.
+        train: labelled images for the protocols to learn from: folders with a sub-folder for each class, a CSV file
+            (path,label or path,labels), a folder in VOC's form (`FOLDER:SPLIT`), a JSON file in COCO's, or the name of
+            a set. By default the run's own set, if it has labels and a test split.
         test: labelled images that the numbers are about; the default as for `train`.
         protocols: which protocols, by name: `knn,fewshot:1,5` or a list of names; `barlow.protocols.DEFAULT` by
             default. `barlow list protocols` shows all.
@@ -269,8 +271,10 @@ def _read_both(
     """The training and the test images as the network wants them, with the class numbers of the training images."""
     expected: Any = network.preprocessing
     try:
-        learn = read_labelled(train, "train", expected, max_bad, counted)
-        measured = read_labelled(test, "test", expected, max_bad, counted)
+        learn, measured = (
+            read_labelled(as_labelled(images, split, expected), split, expected, max_bad, counted)
+            for images, split in ((train, "train"), (test, "test"))
+        )
     except TooManyUnreadable as error:
         path = home / "skipped.json"
         storage.write_json(path, error.report)

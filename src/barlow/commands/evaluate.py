@@ -17,8 +17,14 @@ def add(verbs: Any) -> None:
         "pixels and the untrained network. Labels are the names of the sub-folders.",
     )
     evaluate.add_argument("run", metavar="RUN", help="run folder, or RUN@STEP for one of its checkpoints")
-    evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
-    evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
+    evaluate.add_argument(
+        "--train",
+        nargs="+",
+        metavar="IMAGES",
+        help="labelled images to learn from: folders with a sub-folder for each class, a CSV file, VOC_FOLDER:SPLIT, "
+        "COCO.json or the name of a set",
+    )
+    evaluate.add_argument("--test", nargs="+", metavar="IMAGES", help="labelled images to be measured on, used once")
     evaluate.add_argument(
         "--protocol",
         dest="protocols",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from barlow.probes.average_precision import prevalence
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
@@ -61,6 +62,8 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
+    chance: float | None = None
+    """Where an image may have several labels: the mean average precision of a random order (`prevalence`)."""
     answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
@@ -124,7 +127,8 @@ def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
+    chance = prevalence(labels) if labels.ndim == 2 else None
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance, (predicted, labels))
 
 
 def results_table(results: Results) -> list[Row]:
@@ -185,6 +189,7 @@ def as_json(results: Results) -> dict[str, Any]:
                     "metrics": {metric: asdict(score) for metric, score in outcome.metrics.items()},
                     "notes": dict(outcome.notes),
                     **({"chosen_on_test": dict(outcome.chosen_on_test)} if outcome.chosen_on_test else {}),
+                    **({} if outcome.chance is None else {"chance": outcome.chance}),
                 }
                 for kind, outcome in outcomes.items()
             }
@@ -252,6 +257,7 @@ def render(results: Results) -> str:
         (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
         (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
         *_words_on_draws(results),
+        *_words_on_chance(results),
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
@@ -266,6 +272,13 @@ def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
         if "draws" in outcome.notes
     }
     yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
+
+
+def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
+    """What a random order would have, for mean average precisions."""
+    chances = {outcome.chance for outcomes in results.values() for outcome in outcomes.values()} - {None}
+    for chance in sorted(chance for chance in chances if chance is not None):
+        yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
 
 
 def called(row: Row) -> str:
