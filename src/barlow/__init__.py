@@ -10,7 +10,9 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.encoders import find_encoder as find_encoder
     from barlow.evaluation import evaluate as evaluate
+    from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
@@ -45,6 +47,8 @@ _HOME = {
     "check": "barlow.checking",
     "compare": "barlow.study",
     "evaluate": "barlow.evaluation",
+    "evaluate_several": "barlow.evaluation",
+    "find_encoder": "barlow.encoders",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
 }
@@ -65,6 +69,8 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "evaluate_several",
+    "find_encoder",
     "load_encoder",
     "pretrain",
 ]

@@ -110,6 +110,18 @@ class LabelledSet:
         labels[:, numbers] = self.labels
         return replace(self, labels=labels, classes=train.classes)
 
+    def take(self, rows: np.ndarray) -> "LabelledSet":
+        """Some of the images, in this order."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            sizes=self.sizes[rows],
+            hashes=[self.hashes[row] for row in rows],
+            digests=self.digests[rows],
+            held=None if self.held is None else self.held[rows],
+        )
+
     def at_size(self, size: Size) -> "LabelledSet":
         """The same images as centre views of another size. They are decoded again whenever they are asked for."""
         return replace(self, preprocessing=replace(self.preprocessing, size=size), held=None)

@@ -6,8 +6,9 @@ The encoder is evaluated, not the projector: the projector is thrown away after 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,11 +128,28 @@ def weights_hash(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def network_identity(network: nn.Module) -> str:
+    """What the features of a network follow from, beside the images: its class, its tensors, and what they do not show.
+
+    Two networks may have the same tensors and be different functions: timm's `efficientnet_lite0` and
+    `tf_efficientnet_lite0` pad in different ways.
+    """
+    described: Any = getattr(network, "description", None) or vars(network).get("built_as")
+    if described is not None and not isinstance(described, Mapping):
+        described = asdict(described)
+    told = {key: described[key] for key in _TOLD if key in described} if described else {}
+    return f"{type(network).__name__} {json.dumps(told, sort_keys=True)} {weights_hash(network)}"
+
+
+_TOLD = ("name", "stem", "options", "stages")
+"""What is told of a network and not shown by its tensors."""
+
+
 def content_key(*, encoder: str, source: str, preprocessing: Mapping[str, object]) -> str:
     """Names features by what they were computed from, so that a cache can never answer for something else.
 
     Args:
-        encoder: `weights_hash`, with the architecture's name where the weights alone do not fix the function.
+        encoder: `network_identity`, or whatever else fixes the function.
         source: the fingerprint of the images (`barlow.data.labelled.fingerprint`).
         preprocessing: everything else: size, crop ratio, mean, std, precision.
     """

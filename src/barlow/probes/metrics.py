@@ -1,5 +1,6 @@
 """What a protocol predicted, and how right it was."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,6 +70,25 @@ def compare(prediction: Prediction, other: Prediction, labels: np.ndarray) -> di
         labels: of the test images of both.
     """
     return prediction.compared(other, labels)
+
+
+def compare_means(
+    predictions: Sequence[Prediction], others: Sequence[Prediction], labels: np.ndarray
+) -> dict[str, Difference]:
+    """How much better some predictions are than others on average, as for encoders of several seeds each.
+
+    Convention: the mean of `compare` over all pairs of one and another, and of the ends of its intervals. As a mean
+    varies no more than what it is of does on average, this interval is rather too wide. It is about the choice of test
+    images, as that of a single pair is, and says nothing about further seeds.
+    """
+    pairs = [compare(one, other, labels) for one in predictions for other in others]
+    found = {}
+    for name in pairs[0]:
+        value, low, high = (
+            math.fsum(getattr(pair[name], end) for pair in pairs) / len(pairs) for end in ("value", "low", "high")
+        )
+        found[name] = Difference(value, low, high, pairs[0][name].n)
+    return found
 
 
 @dataclass(frozen=True)

@@ -113,22 +113,31 @@ def evaluate_features(
     for name, (train, test) in named_sets.items():
         if not np.array_equal(test.labels, first):
             raise ValueError(f"{name}: its test labels are not those of the first set; give all sets the same images")
-        if train.several_labels != test.several_labels:
-            raise ValueError(
-                f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
-            )
+        check_labelled_alike(name, train, test)
         results[name] = {
             kind: outcome_of(probe.predict(train, test.features), test.labels) for kind, probe in probes.items()
         }
     return results
 
 
+def check_labelled_alike(name: str, train: FeatureSet, test: FeatureSet) -> None:
+    """Raises ValueError, if an image may have several labels in one of two sets alone."""
+    if train.several_labels != test.several_labels:
+        raise ValueError(
+            f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
+        )
+
+
 def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    chance = prevalence(labels) if labels.ndim == 2 else None
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance, (predicted, labels))
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance_of(labels), (predicted, labels))
+
+
+def chance_of(labels: np.ndarray) -> float | None:
+    """What a random order of the test images would have as mean average precision; None for one class an image."""
+    return prevalence(labels) if labels.ndim == 2 else None
 
 
 def results_table(results: Results) -> list[Row]:

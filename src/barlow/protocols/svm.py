@@ -66,6 +66,7 @@ class SVM:
     parameter: ClassVar[str | None] = "positives"
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.positives < 0 or self.draws < 1:
