@@ -11,7 +11,7 @@ from barlow.probes.average_precision import prevalence
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
-from barlow.protocols import Probe, build, label_of
+from barlow.protocols import Probe, build, label_of, reading_features
 
 ENCODER = "encoder"
 
@@ -101,13 +101,14 @@ def evaluate_features(
     Args:
         named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
             same test images in the same order.
-        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given.
+        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given. Those that train the encoder are
+            left out, as they need images.
 
     Raises:
         ValueError: a protocol is not known, train and test are not labelled in the same way, or a set has other test
             images than the first.
     """
-    probes = protocols if isinstance(protocols, Mapping) else build(protocols)
+    probes = protocols if isinstance(protocols, Mapping) else reading_features(build(protocols))
     results: Results = {}
     first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():

@@ -11,13 +11,12 @@ class says which of its fields that sets. Several numbers are several protocols:
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from barlow import kinds as _kinds
 
 if TYPE_CHECKING:
     import torch
-
     from torch import nn
 
     from barlow.data.labelled import LabelledSet
@@ -119,7 +118,8 @@ def names_in(protocols: str | Sequence[str]) -> list[str]:
     return named
 
 
-def build(protocols: str | Sequence[str] | None = None, device: "torch.device | None" = None
+def build(
+    protocols: str | Sequence[str] | None = None, device: "torch.device | None" = None
 ) -> "dict[str, Probe | FineTuning]":
     """Protocols by name, with their papers' settings.
 
@@ -135,11 +135,21 @@ def build(protocols: str | Sequence[str] | None = None, device: "torch.device | 
         kind, colon, text = name.partition(":")
         found = load(kind)
         for value in [text] if colon else found.usual or [None]:
-            probe = found() if value is None else _made(name, found, value)
+            called, probe = _made(name, found, value)
             if device is not None and device.type == "cuda" and hasattr(probe, "device"):
                 probe = dataclasses.replace(probe, device=str(device))
-            built[name if probe_is_listed(probe) else _name_of(kind, probe)] = probe
+            built[called] = probe
     return built
+
+
+def reading_features(protocols: "Mapping[str, Probe | FineTuning]") -> dict[str, Probe]:
+    """Those that read features."""
+    return {name: cast("Probe", each) for name, each in protocols.items() if not each.trains_encoder}
+
+
+def training_encoders(protocols: "Mapping[str, Probe | FineTuning]") -> dict[str, FineTuning]:
+    """Those that train the encoder."""
+    return {name: cast("FineTuning", each) for name, each in protocols.items() if each.trains_encoder}
 
 
 def check_labels(protocols: Mapping[str, Any], several: bool) -> None:
@@ -172,11 +182,12 @@ def label_of(name: str) -> str:
     return f"{label} {number}" if number else label
 
 
-def _made(name: str, found: type[Any], value: str | float) -> Any:
-    """The protocol with what is after the colon."""
+def _made(name: str, found: type[Any], value: str | float | None) -> tuple[str, Any]:
+    """The name under which results are kept, and the protocol: with the number after the colon, or with a file."""
     if isinstance(value, str) and hasattr(found, "from_text") and not value[:1].isdigit():
-        return found.from_text(value)
-    return found(**{_field_of(name, found).name: _number(name, found, value)})
+        return name, found.from_text(value)
+    probe = found() if value is None else found(**{_field_of(name, found).name: _number(name, found, value)})
+    return _name_of(name.partition(":")[0], probe), probe
 
 
 def _field_of(name: str, found: type[Any]) -> "dataclasses.Field[Any]":
