@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from barlow.probes.average_precision import prevalence
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
-from barlow.protocols import Probe, build, label_of
+from barlow.protocols import Probe, build, label_of, reading_features
 
 ENCODER = "encoder"
 
@@ -61,6 +62,8 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
+    chance: float | None = None
+    """Where an image may have several labels: the mean average precision of a random order (`prevalence`)."""
     answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
@@ -98,13 +101,14 @@ def evaluate_features(
     Args:
         named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
             same test images in the same order.
-        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given.
+        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given. Those that train the encoder are
+            left out, as they need images.
 
     Raises:
         ValueError: a protocol is not known, train and test are not labelled in the same way, or a set has other test
             images than the first.
     """
-    probes = protocols if isinstance(protocols, Mapping) else build(protocols)
+    probes = protocols if isinstance(protocols, Mapping) else reading_features(build(protocols))
     results: Results = {}
     first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():
@@ -129,7 +133,12 @@ def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance_of(labels), (predicted, labels))
+
+
+def chance_of(labels: np.ndarray) -> float | None:
+    """What a random order of the test images would have as mean average precision; None for one class an image."""
+    return prevalence(labels) if labels.ndim == 2 else None
 
 
 def results_table(results: Results) -> list[Row]:
@@ -190,6 +199,7 @@ def as_json(results: Results) -> dict[str, Any]:
                     "metrics": {metric: asdict(score) for metric, score in outcome.metrics.items()},
                     "notes": dict(outcome.notes),
                     **({"chosen_on_test": dict(outcome.chosen_on_test)} if outcome.chosen_on_test else {}),
+                    **({} if outcome.chance is None else {"chance": outcome.chance}),
                 }
                 for kind, outcome in outcomes.items()
             }
@@ -257,6 +267,7 @@ def render(results: Results) -> str:
         (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
         (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
         *_words_on_draws(results),
+        *_words_on_chance(results),
     ):
         lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
     return "\n".join(lines) + "\n"
@@ -271,6 +282,13 @@ def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
         if "draws" in outcome.notes
     }
     yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
+
+
+def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
+    """What a random order would have, for mean average precisions."""
+    chances = {outcome.chance for outcomes in results.values() for outcome in outcomes.values()} - {None}
+    for chance in sorted(chance for chance in chances if chance is not None):
+        yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
 
 
 def called(row: Row) -> str:

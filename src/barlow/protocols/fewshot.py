@@ -52,6 +52,7 @@ class FewShot:
     parameter: ClassVar[str | None] = "shots"
     usual: ClassVar[tuple[float, ...]] = (1, 5, 10)
     several_labels: ClassVar[bool] = False
+    trains_encoder: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.shots < 1 or self.draws < 1:
