@@ -164,7 +164,9 @@ def test_the_score_by_which_a_protocol_chose_stands_below_the_tests(runs: Path, 
     assert line.held_out is not None
     assert line.held_out[0] is not None
     assert line.held_out[0].value == found.by_sets[0][0].results["encoder"]["logistic"].notes["held_out_score"]
-    assert "  held out" in found.table()
+    for text in (found.table(), found.by_sets[0][0].table()):
+        assert "  held out" in text
+        assert "Held out: the score by which a protocol chose" in text
 
 
 # --- What was found before --------------------------------------------------------------------------------------------

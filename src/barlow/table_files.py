@@ -51,7 +51,7 @@ def write_table(scores: ScoreTable, path: str | os.PathLike[str]) -> None:
 
 
 def _json(scores: ScoreTable) -> str:
-    return storage.json_bytes({**scores.as_dict(), "notes": scores.notes}).decode()
+    return storage.json_bytes(scores.as_dict()).decode()
 
 
 HEAD = (
@@ -103,7 +103,7 @@ def _html(scores: ScoreTable) -> str:
         for column in scores.columns
         if column.family is None
     )
-    parts = [Part("encoders", "Encoders", join([legend, el("p", " ".join(scores.notes), class_="note")]))]
+    parts = [Part("encoders", "Encoders", join([legend, *(el("p", words, class_="note") for words in scores.notes)]))]
     parts += [Part(f"scores-{i}", "Scores", _section(scores, section)) for i, section in enumerate(scores.sections)]
     return page("Evaluation", "encoders beside each other", parts)
 
@@ -162,7 +162,7 @@ def _tex_lines(scores: ScoreTable) -> Iterator[str]:
     for column in scores.columns:
         if column.family is None:
             yield f"% {printable(column.title)}: {printable('; '.join(column.names))}"
-    yield f"% {' '.join(scores.notes)}"
+    yield from (f"% {printable(note)}" for note in scores.notes)
     yield rf"\begin{{tabular}}{{l{'r' * len(scores.columns)}}}"
     yield r"\hline"
     yield _tex_row("", [_tex_text(column.title) for column in scores.columns])
