@@ -164,7 +164,9 @@ def test_the_score_by_which_a_protocol_chose_stands_below_the_tests(runs: Path, 
     assert line.held_out is not None
     assert line.held_out[0] is not None
     assert line.held_out[0].value == found.by_sets[0][0].results["encoder"]["logistic"].notes["held_out_score"]
-    assert "  held out" in found.table()
+    for text in (found.table(), found.by_sets[0][0].table()):
+        assert "  held out" in text
+        assert "Held out: the score by which a protocol chose" in text
 
 
 # --- What was found before --------------------------------------------------------------------------------------------
@@ -437,11 +439,19 @@ def test_latex_has_no_command_of_a_name(hostile: Evaluations, tmp_path: Path) ->
     lines = (tmp_path / "table.tex").read_text(encoding="utf-8").splitlines()
     code = [line for line in lines if not line.startswith("%")]
     assert code[0] == r"\begin{tabular}{lrrrr}"
+    assert r"difference to A" in "".join(code)
     assert code[-1] == r"\end{tabular}"
     images = next(line for line in code if "test images" in line)
     assert r"=1+<b>\&x\%\_\$\{\}\textbackslash{}\#\textasciitilde{}\textasciicircum{} " in images
     rows = [line for line in code if line.startswith("kNN")]
     assert len(rows) == 2
+    line = hostile.scores.sections[0].lines[0]
+    value, difference = line.cells[0], line.differences[1]
+    assert value is not None
+    assert value.low is not None
+    assert difference is not None
+    assert rows[0].startswith(f"kNN top-1 & ${100 * value.value:.1f}$ [${100 * value.low:.1f}$, ")
+    assert f" &  & ${100 * difference.value:+.1f}$ [" in rows[1]
     assert all(row.count(" & ") == 4 and row.endswith(r" \\") for row in rows)
     assert all(ord(mark) < 128 for row in rows for mark in row)
 
