@@ -10,6 +10,9 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.duplicates import duplicates as duplicates
+    from barlow.estimators import Encoder as Encoder
+    from barlow.estimators import LinearProbe as LinearProbe
     from barlow.evaluation import evaluate as evaluate
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
@@ -33,6 +36,8 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "Encoder": "barlow.estimators",
+    "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
@@ -45,6 +50,7 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
+    "duplicates": "barlow.duplicates",
     "evaluate": "barlow.evaluation",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
@@ -55,6 +61,8 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Encoder",
+    "LinearProbe",
     "MoCo",
     "MoCoV3",
     "Rotation",
@@ -66,6 +74,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "duplicates",
     "evaluate",
     "load_encoder",
     "pretrain",
