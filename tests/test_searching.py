@@ -9,28 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-import torch
 from PIL import Image
-from torch import nn
+from simple_encoder import Colours, vector
 
 import barlow
 from barlow import cli
 from barlow.exits import NoInput, UnusableData
-from barlow.nets.preprocessing import Preprocessing
 from barlow.report.contact_sheet import write_sheet
 from barlow.searching import search
 
 HOSTILE = '<img src=x onerror="alert(1)">.png'
-
-
-class Colours(nn.Module):
-    """An encoder whose vector of an image is its mean colour in four quarters."""
-
-    preprocessing = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, 3)
-    num_features = 12
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +26,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.images(tmp_path_factory.mktemp("photos"), 40)
 
 
-def vector(path: Path) -> np.ndarray:
-    """The same in NumPy, image by image."""
+def unit_vector(path: Path) -> np.ndarray:
     with Image.open(path) as image:
-        pixels = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR), np.float64) / 127.5 - 1
-    x = pixels.reshape(2, 8, 2, 8, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
+        x = vector(image)
     return x / np.linalg.norm(x)
 
 
@@ -50,7 +36,7 @@ def test_what_is_found_is_what_a_loop_over_all_pairs_finds(photos: Path) -> None
     files = sorted(photos.glob("*.png"))
     found = search(Colours(), [files[3], files[17]], images=photos, k=5, device="cpu")
     for query, file in enumerate((files[3], files[17])):
-        cosines = {each.name: float(vector(file) @ vector(each)) for each in files}
+        cosines = {each.name: float(unit_vector(file) @ unit_vector(each)) for each in files}
         expected = sorted(cosines, key=lambda name: -cosines[name])[:5]
         values, places = zip(*found.hits(query), strict=True)
         assert list(places) == expected

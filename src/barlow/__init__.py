@@ -10,7 +10,10 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.duplicates import duplicates as duplicates
     from barlow.encoders import find_encoder as find_encoder
+    from barlow.estimators import Encoder as Encoder
+    from barlow.estimators import LinearProbe as LinearProbe
     from barlow.evaluation import evaluate as evaluate
     from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.finishing import load_encoder as load_encoder
@@ -35,6 +38,8 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "Encoder": "barlow.estimators",
+    "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
@@ -47,6 +52,7 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
+    "duplicates": "barlow.duplicates",
     "evaluate": "barlow.evaluation",
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
@@ -59,6 +65,8 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Encoder",
+    "LinearProbe",
     "MoCo",
     "MoCoV3",
     "Rotation",
@@ -70,6 +78,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "duplicates",
     "evaluate",
     "evaluate_several",
     "find_encoder",

@@ -13,12 +13,12 @@ from barlow.data.counting import NowAndThen
 from barlow.data.files import FilesSource, files_in
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.distributed import choose_device
-from barlow.embedded import Embedded, embedded
 from barlow.encoders import Encoder, Named, find_encoder
 from barlow.printable import printable
 from barlow.probes.neighbours import most_similar
 from barlow.run import load_recipe_text
 from barlow.telling import unfailing
+from barlow.vectors import Vectors, vectors_of
 from barlow.wording import in_arguments
 
 WIDTH = 80
@@ -41,8 +41,8 @@ class Found:
     """
 
     encoder: Encoder
-    asked: Embedded
-    among: Embedded
+    asked: Vectors
+    among: Vectors
     skipped: int
     similarity: Float[Tensor, "m k"]
     positions: Int64[Tensor, "m k"]
@@ -132,11 +132,11 @@ def search(
     counted, channels, ends = NowAndThen(say), used.preprocessing.channels, used.preprocessing.value_range
     source = open_source(_searched(used, images), channels=channels, value_range=ends, counted=counted)
     looked_for = FilesSource(files, "the queries", channels=channels, value_range=ends)
-    asked = embedded(used, looked_for, device=where, batch_size=batch_size)
+    asked = vectors_of(used, looked_for, device=where, batch_size=batch_size)
     if missing := len(files) - len(asked):
         left = sorted(set(range(len(files))) - set(asked.ids.tolist()))
         say(f"{missing} of {len(files)} queries cannot be read, such as {printable(files[left[0]])}")
-    among = embedded(used, source, device=where, batch_size=batch_size, counted=counted)
+    among = vectors_of(used, source, device=where, batch_size=batch_size, counted=counted)
     similarity, positions = most_similar(among.vectors, asked.vectors, min(k, len(among)))
     return Found(used, asked, among, len(source) - len(among), similarity, positions)
 

@@ -111,14 +111,18 @@ def most_alike(
         k: how many are wanted; all, where there are fewer.
         leave_out: for each query the position of an image that does not count: its own, where it is among them.
     """
-    a, b = _Halves.of(queries), _Halves.of(among)
-    k = min(k, len(among) - (leave_out is not None))
-    best = torch.full((len(queries), max(k, 0)), -math.inf)
-    where = torch.zeros(len(queries), max(k, 0), dtype=torch.int64)
+    return most_alike_of(Points.of_thumbnails(queries), Points.of_thumbnails(among), k, leave_out=leave_out)
+
+
+def most_alike_of(a: "Points", b: "Points", k: int = 1, *, leave_out: Int64[np.ndarray, "m"] | None = None) -> Alike:
+    """`most_alike` of points: the k of `b` that are most similar to each of `a`."""
+    k = min(k, len(b) - (leave_out is not None))
+    best = torch.full((len(a), max(k, 0)), -math.inf)
+    where = torch.zeros(len(a), max(k, 0), dtype=torch.int64)
     if k < 1:
         return Alike(where.numpy(), best.numpy(), where.bool().numpy())
     own = None if leave_out is None else torch.from_numpy(np.asarray(leave_out, np.int64))
-    for rows, columns, similar in _blocks(a, b):
+    for rows, columns, similar in blocks(a, b):
         if own is not None:
             at = own[rows] - columns.start
             inside = torch.nonzero((at >= 0) & (at < similar.shape[1]))[:, 0]
@@ -153,18 +157,23 @@ def clusters(thumbnails: Thumbnails, alike: float = ALIKE) -> Int64[np.ndarray, 
     rows = thumbnails[compared].reshape(len(compared), -1)
     _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     different = np.sort(first)
-    points = _Halves.of(thumbnails[compared[different]])
-    roots = np.arange(len(different))
-    for some, others, similar in _blocks(points, points, upper=True):
-        near = similar > alike
-        if bool(near.any()):
-            one, other = torch.nonzero(near, as_tuple=True)
-            _join(roots, one.numpy() + some.start, other.numpy() + others.start)
+    roots = clusters_of(Points.of_thumbnails(thumbnails[compared[different]]), alike)
     firsts[compared] = compared[different[roots[np.searchsorted(different, first[same.reshape(-1)])]]]
     return firsts
 
 
-def _join(roots: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+def clusters_of(points: "Points", alike: float) -> Int64[np.ndarray, "n"]:
+    """`clusters` of points. They are better all different: of equal ones all pairs are looked at."""
+    roots = np.arange(len(points))
+    for some, others, similar in blocks(points, points, upper=True):
+        near = similar > alike
+        if bool(near.any()):
+            one, other = torch.nonzero(near, as_tuple=True)
+            join(roots, one.numpy() + some.start, other.numpy() + others.start)
+    return roots
+
+
+def join(roots: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     """Makes one cluster of the two of each pair. `roots` has the first member of each point's cluster; in place."""
     while True:
         a, b = roots[one], roots[other]
@@ -193,15 +202,38 @@ def _weights() -> Float32[Tensor, "side side"]:
 
 
 @dataclass(frozen=True)
-class _Halves:
-    """Weighted transforms of thumbnails at unit length: those of even horizontal frequency, and of odd. Zeros of flat
-    thumbnails."""
+class Points:
+    """What is compared: the similarity of two is the product of their even parts plus the absolute value of that of
+    their odd ones.
+
+    Args:
+        even: of a thumbnail's weighted transform at unit length, that of even horizontal frequency; of a vector all.
+        odd: that of odd frequency, which changes its sign where an image is mirrored; of a vector nothing.
+    """
 
     even: Float32[Tensor, "n d"]
-    odd: Float32[Tensor, "n d"]
+    odd: Float32[Tensor, "n e"]
 
     @classmethod
-    def of(cls, thumbnails: Thumbnails) -> "_Halves":
+    def of_vectors(cls, vectors: Float32[Tensor, "n d"], centre: Float32[Tensor, "d"]) -> "Points":
+        """Vectors of an encoder, whose similarity is the cosine of the angle between them, seen from a centre.
+
+        Features may all point nearly the same way; seen from their mean they do not. One that lies at the centre is
+        like no other.
+        """
+        rows = vectors - centre
+        length = rows.norm(dim=1, keepdim=True)
+        rows /= length.masked_fill(length == 0, torch.inf)
+        return cls(rows, rows[:, :0])
+
+    def take(self, rows: Int64[np.ndarray, "m"]) -> "Points":
+        """Some of them."""
+        chosen = torch.from_numpy(np.asarray(rows, np.int64))
+        return Points(self.even[chosen], self.odd[chosen])
+
+    @classmethod
+    def of_thumbnails(cls, thumbnails: Thumbnails) -> "Points":
+        """Thumbnails. Zeros of flat ones."""
         n, cosines, weights = len(thumbnails), _cosines(), _weights()
         even, odd = torch.empty(2, n, SIDE * SIDE // 2)
         for start in range(0, n, COLUMNS):
@@ -217,7 +249,7 @@ class _Halves:
         return len(self.even)
 
 
-def _blocks(a: _Halves, b: _Halves, *, upper: bool = False) -> Iterator[tuple[slice, slice, Any]]:
+def blocks(a: Points, b: Points, *, upper: bool = False) -> Iterator[tuple[slice, slice, Any]]:
     """Blocks of rows of `a` and of `b`, and the similarities of every pair of them. Each block is written over the one
     before. With `upper`, `a` and `b` are the same, and of two blocks of pairs that differ in their order alone the
     second is left out."""

@@ -87,10 +87,11 @@ class Logistic:
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; use a part between 0 and 1")
 
-    def predict(self, train: FeatureSet, test: Features) -> Predicted:
-        check(train, test)
-        x, z = _standardised(train.features, test)
-        y = train.labels
+    def fit(self, train: FeatureSet) -> "Fitted":
+        """The classifier of these features, with the penalty that was chosen on a part of them."""
+        check(train, train.features)
+        standard = _Standard.of(train.features)
+        x, y = standard.apply(train.features.detach().float().cpu()).numpy(), train.labels
         generator = np.random.default_rng(self.seed)
         some = subset(y, self.selection_rows, generator)
         fit, held = split(y[some], self.held_out, generator)
@@ -109,8 +110,12 @@ class Logistic:
         with _threads(x.size * columns):
             model.fit(x, y, c)
         notes |= {"C": c, "iterations": model.iterations, "converged": model.iterations < self.max_iterations}
-        classes = None if train.several_labels else np.unique(y).astype(np.int64)
-        return Predicted(model.scores(z), classes, notes)
+        return Fitted(standard, model, None if train.several_labels else np.unique(y).astype(np.int64), notes)
+
+    def predict(self, train: FeatureSet, test: Features) -> Predicted:
+        check(train, test)
+        fitted = self.fit(train)
+        return Predicted(fitted.scores(test.detach().float().cpu()), fitted.classes, fitted.notes)
 
     def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]:
         return measure(self.predict(train, test.features), test.labels)
@@ -202,20 +207,54 @@ def _threads(multiplications: int) -> contextlib.AbstractContextManager[object]:
     return _get_threadpool_controller().limit(limits=1) if small else contextlib.nullcontext()
 
 
-def _standardised(train: Features, test: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets minus the training mean, divided by the training standard deviation.
+@dataclass(frozen=True)
+class _Standard:
+    """The mean and the standard deviation of training features, by which features are standardised.
 
-    They are in float32, in which a fit is twice as fast as in float64.
+    Args:
+        mean, std: float32, of the features that vary.
+        varies: which do.
     """
-    train, test = train.detach().float().cpu(), test.detach().float().cpu()
-    variance, mean = torch.var_mean(train, dim=0, correction=0)
-    std = variance.sqrt()
-    # A feature that varies by less than some hundred roundings of its mean varies by rounding only. Dividing by so
-    # small a deviation would turn the rounding into a feature.
-    varies = std > 1e-5 * mean.abs()
-    if not bool(varies.any()):
-        varies[:1] = True  # nothing varies: from one column of zeros, the classifier learns the class counts
-        std = std.masked_fill(std == 0, 1)
-    if not bool(varies.all()):
-        train, test, mean, std = train[:, varies], test[:, varies], mean[varies], std[varies]
-    return train.sub(mean).div_(std).numpy(), test.sub(mean).div_(std).numpy()
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    varies: torch.Tensor
+
+    @classmethod
+    def of(cls, train: Features) -> "_Standard":
+        variance, mean = torch.var_mean(train.detach().float().cpu(), dim=0, correction=0)
+        std = variance.sqrt()
+        # A feature that varies by less than some hundred roundings of its mean varies by rounding only. Dividing by so
+        # small a deviation would turn the rounding into a feature.
+        varies = std > 1e-5 * mean.abs()
+        if not bool(varies.any()):
+            varies[:1] = True  # nothing varies: from one column of zeros, the classifier learns the class counts
+            std = std.masked_fill(std == 0, 1)
+        return cls(mean[varies], std[varies], varies)
+
+    def apply(self, features: torch.Tensor) -> torch.Tensor:
+        """Standardised, in the precision that they have. In float32 a fit is twice as fast as in float64."""
+        if not bool(self.varies.all()):
+            features = features[:, self.varies]
+        return features.sub(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier that was fitted, and how.
+
+    Args:
+        standard: by which features are standardised.
+        model: scikit-learn's.
+        classes: the classes of its columns; None where an image may have several labels.
+        notes: C, and how well it was chosen and fitted.
+    """
+
+    standard: _Standard
+    model: "_Classifiers"
+    classes: np.ndarray | None
+    notes: dict[str, Any]
+
+    def scores(self, features: torch.Tensor) -> np.ndarray:
+        """The probability of each class (or label), (n, k) float64, computed in the precision of the features."""
+        return self.model.scores(self.standard.apply(features).numpy())

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from barlow import storage
-from barlow.embedded import Embedded
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import printable
 from barlow.report.markup import Markup, el, join, note
@@ -12,6 +11,7 @@ from barlow.report.page import page
 from barlow.report.part import Part
 from barlow.report.pictures import Atlas, Pictures, atlas
 from barlow.searching import Found
+from barlow.vectors import Vectors
 
 HOW = (
     "Each row begins with an image that others were looked for. After it come the images that the encoder sees most "
@@ -83,7 +83,7 @@ def _sheet(found: Found) -> str:
     )
 
 
-def _pictures(name: str, images: Embedded, rows: list[int], preprocessing: Preprocessing) -> Atlas:
+def _pictures(name: str, images: Vectors, rows: list[int], preprocessing: Preprocessing) -> Atlas:
     pictures = Pictures(images.source, images.ids[rows], preprocessing)
     side = pictures.side(SIDE)
     return atlas(name, pictures.read(range(len(rows)), side), len(rows), side, shown=SHOWN, quality=QUALITY)

@@ -19,7 +19,7 @@ from barlow.types import Features, Images
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Vectors:
     """Images of a source, and an encoder's vector of each.
 
     Args:
@@ -40,7 +40,7 @@ class Embedded:
         return printable(self.source.locate(int(self.ids[row])))
 
 
-def embedded(
+def vectors_of(
     encoder: Encoder,
     source: ImageSource,
     *,
@@ -48,7 +48,7 @@ def embedded(
     device: str = "cpu",
     batch_size: int = 64,
     counted: Counted = not_shown,
-) -> Embedded:
+) -> Vectors:
     """The vectors of one centre view of each image, as an evaluation embeds them. What cannot be read is left out.
 
     Args:
@@ -87,4 +87,4 @@ def embedded(
         features = embed(encoder.network, batches(), device)
     # A set of features looks at them as it is made: how wide they are, and whether they are numbers at all.
     checked = FeatureSet(features, np.zeros(len(kept), np.int64), np.asarray(kept, np.int64))
-    return Embedded(source, checked.ids, checked.features)
+    return Vectors(source, checked.ids, checked.features)

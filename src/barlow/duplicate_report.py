@@ -1,0 +1,190 @@
+"""What `barlow duplicates` has found: plain data, the same as text of 80 columns, and as rows of a table."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from barlow.data.thresholds import shares
+from barlow.printable import printable
+
+WIDTH = 80
+PIXELS = "pixels"
+SHOWN, OF_A_GROUP = 10, 5
+"""Groups, or test images, that the text shows, and images of each. JSON and CSV have all."""
+
+COLUMNS = ("kind", "group", "path", "like", "measure", "similarity", "mirrored")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A way to compare images, and its threshold.
+
+    Args:
+        name: `pixels`, or that of the encoder.
+        threshold: above this similarity two images are copies.
+        found: the share of copies that were made of the set's own images which are above it, by kind.
+        distinct: the threshold that distinct images alone would give; None where there were too few.
+    """
+
+    name: str
+    threshold: float
+    found: dict[str, float]
+    distinct: float | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image of a group.
+
+    Args:
+        path: where it is.
+        like: the image of the group that it is most surely a copy of.
+        measure: which says so.
+        similarity: of the two.
+        mirrored: whether they are more similar when one is mirrored.
+    """
+
+    path: str
+    like: str
+    measure: str
+    similarity: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that chains of copies connect.
+
+    Args:
+        members: all of them, in the order of the set.
+        classes: of which they are; None without labels. Several mostly mean a wrong label.
+    """
+
+    members: list[Member]
+    classes: list[str] | None
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A test image that is a copy of a training image."""
+
+    test: str
+    train: str
+    measure: str
+    similarity: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Everything that was found.
+
+    Args:
+        images: what was searched, as it was named.
+        searched: how many images.
+        skipped: how many could not be read.
+        within: the measures and their thresholds for pairs of the set.
+        groups: of copies, the largest first.
+        against: the test images, as they were named; None if there were none.
+        compared: how many.
+        across: the measures and their thresholds for pairs of a test and a training image.
+        leaks: test images that are copies of training images, the surest first.
+    """
+
+    images: str
+    searched: int
+    skipped: int
+    within: list[Measure]
+    groups: list[Group]
+    against: str | None
+    compared: int
+    across: list[Measure]
+    leaks: list[Leak] | None
+
+    @property
+    def copies(self) -> int:
+        """How many images would be left out if one of each group stayed."""
+        return sum(len(group.members) - 1 for group in self.groups)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self) | {"copies": self.copies}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each image of a group and for each test image that is in the training set; `COLUMNS`."""
+        for number, group in enumerate(self.groups, 1):
+            for each in group.members:
+                yield {"kind": "group", "group": number, **asdict(each)}
+        for leak in self.leaks or []:
+            row = asdict(leak)
+            yield {"kind": "leak", "group": "", "path": row.pop("test"), "like": row.pop("train"), **row}
+
+    def csv(self) -> str:
+        """`rows` as comma-separated values, with a line of names."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows():
+            writer.writerow(row | {"similarity": f"{row['similarity']:.4f}", "mirrored": int(row["mirrored"])})
+        return text.getvalue()
+
+    def text(self) -> str:
+        """For people, 80 columns wide."""
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        unread = f" ({self.skipped:,} cannot be read)" if self.skipped else ""
+        yield from _wrapped("images", f"{self.searched:,} of {printable(self.images)}{unread}")
+        yield from _of_measures(self.within)
+        several = sum(len(group.members) for group in self.groups)
+        words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else "no copies"
+        yield from _wrapped("copies", words)
+        mixed = [group for group in self.groups if group.classes is not None and len(group.classes) > 1]
+        if mixed:
+            yield from _wrapped("classes", f"{len(mixed):,} groups have images of different classes: look at labels")
+        for number, group in enumerate(self.groups[:SHOWN], 1):
+            yield ""
+            of = "" if group.classes is None else f", {printable(', '.join(group.classes))}"
+            yield _fitting(f"group {number}: {len(group.members):,} images{of}")
+            for each in group.members[:OF_A_GROUP]:
+                yield _line(each.path, each)
+            if len(group.members) > OF_A_GROUP:
+                yield f"  and {len(group.members) - OF_A_GROUP:,} more"
+        if len(self.groups) > SHOWN:
+            yield f"\nand {len(self.groups) - SHOWN:,} more groups (--json and --csv have all)"
+        if self.leaks is None:
+            return
+        yield ""
+        share = f"{100 * len(self.leaks) / max(self.compared, 1):.2g} %"
+        told = f"{len(self.leaks):,} of {self.compared:,} images of {printable(self.against or '')} ({share})"
+        yield from _wrapped("leaks", f"{told} are copies of images of {printable(self.images)}")
+        yield from _of_measures(self.across)
+        for leak in self.leaks[:SHOWN]:
+            yield _line(leak.test, leak)
+            yield _fitting(f"            {'mirrored ' if leak.mirrored else ''}copy of {leak.train}")
+        if len(self.leaks) > SHOWN:
+            yield f"  and {len(self.leaks) - SHOWN:,} more (--json and --csv have all)"
+
+
+def _of_measures(measures: list[Measure]) -> Iterator[str]:
+    for each in measures:
+        words = f"{each.name} above {each.threshold:.3f}; of copies made of these images it finds {shares(each.found)}"
+        yield from _wrapped("by", words)
+
+
+def _line(path: str, found: Member | Leak) -> str:
+    return f"  {found.similarity:8.4f}  {_fitting(path, WIDTH - 12)}"
+
+
+def _wrapped(word: str, words: str) -> Iterator[str]:
+    yield from textwrap.wrap(
+        words, WIDTH, initial_indent=f"{word:<9}", subsequent_indent=" " * 9, break_on_hyphens=False
+    )
+
+
+def _fitting(text: str, width: int = WIDTH) -> str:
+    """A text that fits; of one that is too long the end, which tells paths apart."""
+    return text if len(text) <= width else "…" + text[1 - width :]
