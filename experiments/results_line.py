@@ -37,6 +37,9 @@ GPU_RECIPES = {
 METHODS_PROGRAM, METHODS_RESULTS = "experiments/methods.py", RESULTS.with_name("methods.jsonl")
 """What compares methods, and where its lines are."""
 
+PROTOCOLS_PROGRAM, PROTOCOLS_RESULTS = "experiments/protocols.py", RESULTS.with_name("protocols.jsonl")
+"""What measures encoders by all protocols, and where its lines are."""
+
 
 def assembled(
     name: str, program: str, measured: Mapping[str, Any], environment_of_runs: Mapping[str, Any] | None = None

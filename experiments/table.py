@@ -1,4 +1,4 @@
-"""Writes README's tables from results/results.jsonl and results/methods.jsonl (`--check` only compares).
+"""Writes README's tables from results.jsonl, methods.jsonl and protocols.jsonl of results/ (`--check` only compares).
 
 python experiments/table.py
 """
@@ -15,6 +15,8 @@ from results_line import (
     GPU_RECIPES,
     METHODS_PROGRAM,
     METHODS_RESULTS,
+    PROTOCOLS_PROGRAM,
+    PROTOCOLS_RESULTS,
     RESULTS,
     is_as_shipped,
     of_barlow,
@@ -22,6 +24,8 @@ from results_line import (
     spread,
 )
 
+from barlow.probes.metrics import BALANCED, BEST_EPOCH
+from barlow.probes.report import row_label
 from barlow.recipe.request import CONTINUED, DEFAULT
 
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
@@ -35,6 +39,9 @@ METHODS_NAMES = {
     "small_byol": "BYOL",
     "small_supervised": "supervised, with the labels",
 }
+PROTOCOLS_BEGIN, PROTOCOLS_END = "<!-- protocols: written by experiments/table.py -->", "<!-- end of protocols -->"
+LEFT_OUT = (BEST_EPOCH, BALANCED, "top5", "map_11_point", "recall_at_5", "recall_at_10")
+"""Metrics that stand in results/protocols.jsonl and not in README."""
 OWN_PROGRAM = "experiments/own_folder.py"
 OWN_SETS = {
     "cifar10": "CIFAR-10, 10 kinds of things",
@@ -43,7 +50,7 @@ OWN_SETS = {
     "mri": "MRI, 4 kinds of grey slices",
 }
 OWN_MINUTES = 15
-OTHER_TABLES = (GPU_PROGRAM, OWN_PROGRAM, METHODS_PROGRAM)
+OTHER_TABLES = (GPU_PROGRAM, OWN_PROGRAM, METHODS_PROGRAM, PROTOCOLS_PROGRAM)
 """Whose lines have tables of their own."""
 PROBES = ("knn.top1", "logistic.top1")
 SEEN = "imagenette"
@@ -143,6 +150,28 @@ def methods_table(lines: Sequence[Line]) -> str:
     scores = ["–" if not untrained else _with_spread([each[probe] for each in untrained]) for probe in PROBES]
     rows.append(["untrained, the better of two", "–", "–", *scores, "–", str(len(untrained))])
     return markdown(header, rows)
+
+
+def protocols_table(lines: Sequence[Line]) -> str:
+    """Every protocol on every encoder, with the half of its 95 % interval."""
+    found = {line["encoder"]: line["scores"] for line in lines if line["program"] == PROTOCOLS_PROGRAM}
+    names = {**METHODS_NAMES, "small_supervised": "supervised", "untrained": "untrained"}
+    metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
+    rows = [
+        (
+            row_label(*metric.rsplit(".", 1)),
+            *(_half(found[encoder].get(metric)) if encoder in found else "–" for encoder in names),
+        )
+        for metric in metrics
+        if metric.rsplit(".", 1)[1] not in LEFT_OUT
+    ]
+    return markdown(("protocol", *names.values()), rows)
+
+
+def _half(score: dict[str, float] | None) -> str:
+    if score is None:
+        return "–"
+    return f"{_percent(score['value'])} ± {50 * (score['high'] - score['low']):.1f}"
 
 
 def _encoder(line: Line, probe: str) -> float:
@@ -245,12 +274,13 @@ def readme_with(text: str, lines: Sequence[Line]) -> str:
     """README's text with the tables put between the markers."""
     text = put_between(text, OWN_BEGIN, OWN_END, own_table(lines))
     text = put_between(text, METHODS_BEGIN, METHODS_END, methods_table(lines))
+    text = put_between(text, PROTOCOLS_BEGIN, PROTOCOLS_END, protocols_table(lines))
     return put_between(text, BEGIN, END, content(lines))
 
 
 def main() -> int:
     page = ROOT / "README.md"
-    return write_or_check(__doc__, page, [RESULTS, METHODS_RESULTS], readme_with)
+    return write_or_check(__doc__, page, [RESULTS, METHODS_RESULTS, PROTOCOLS_RESULTS], readme_with)
 
 
 if __name__ == "__main__":
