@@ -142,6 +142,15 @@ def test_a_wrong_command_is_one_line(
     assert said in last
 
 
+def test_a_missing_library_is_said_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = ["--protocol", "detect", "--train", "shapes_boxes", "--test", "shapes_boxes"]
+    assert cli.main(["evaluate", "random:resnet18", *words]) == exits.USAGE
+    assert "pip install barlow[detection]" in capsys.readouterr().err
+
+
 def test_without_a_test_set_it_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "random:resnet18", "--protocol", "detect", "--train", "a"]) == exits.USAGE
     assert "detection takes one --train and one --test, with boxes" in capsys.readouterr().err

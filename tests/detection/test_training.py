@@ -63,14 +63,18 @@ def test_a_schedule_that_cannot_be_had_is_one_line(name: str, steps: int | None,
         chosen_schedule(name, steps, design)
 
 
-def run(home: Path, stop_after: int | None = None, **changes: Any) -> tuple[Detector, list[dict[str, float]]]:
+def run(
+    home: Path, *, stop_after: int = 0, kill_after: int = 0, **changes: Any
+) -> tuple[Detector, list[dict[str, float]]]:
     made = small.detector(**changes)
-    requests, terms = Requests(), list[dict[str, float]]()
+    requests, terms = Requests(), Terms()
 
     def told(step: int, values: Mapping[str, float]) -> None:
         terms.append(dict(values))
         if step == stop_after:
             requests.times.append(time.monotonic())
+        if step == kill_after:
+            raise Killed
 
     trained(
         made, small.shapes(), small.SCHEDULE, seed=3, device=CPU, home=home, requests=requests, say=silent, told=told
@@ -91,6 +95,26 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_numbers(tmp
     again, nothing = run(tmp_path / "stopped")
     assert nothing == [], "what is through is not trained again"
     assert all(torch.equal(value, theirs[name]) for name, value in again.state_dict().items())
+
+
+class Killed(BaseException):
+    """What no handler of errors on the way takes for one."""
+
+
+def test_a_killed_training_goes_on_from_its_newest_checkpoint_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, _ = run(tmp_path / "straight")
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1.0)  # after every step
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", kill_after=3)
+    assert list(checkpoints.folders(tmp_path / "killed")) == [1, 2], "the third step was made, and not saved"
+    newest = tmp_path / "killed" / "checkpoints" / "step-000002" / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    resumed, rest = run(tmp_path / "killed")
+    assert len(rest) == 3, "the newest is damaged, so that it goes on from the one before"
+    theirs = resumed.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in straight.state_dict().items())
 
 
 def test_a_checkpoint_of_another_detector_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow.detection.average_precision import COCO_NAMES
+from barlow.detection.annotations import AnnotatedSet
+from barlow.detection.average_precision import COCO_NAMES, check_installed
 from barlow.detection.backbones import BatchNorm
 from barlow.detection.detectors import DESIGNS
 from barlow.detection.measuring import Question, measured
@@ -24,7 +25,7 @@ from barlow.nets.weights import description_of, with_preprocessing
 from barlow.probes.intervals import over_draws
 from barlow.results import prepare_homes
 from barlow.stopping import Asked, Interrupted, listening
-from barlow.telling import unfailing
+from barlow.telling import Say, unfailing
 from barlow.wording import in_arguments
 
 PROTOCOL = "detect"
@@ -167,31 +168,18 @@ def detect(
     """
     say, keys = unfailing(tell), dict(overrides or {})
     seeds, batch_norm = keys.pop("detection.seeds", seeds), keys.pop("detection.batch_norm", batch_norm)
-    if unknown := keys.keys() - {"encoder.options", "encoder.stem"}:
-        raise ValueError(f"--{min(unknown)} is no key of detection; it has detection.seeds and detection.batch_norm")
-    if design not in DESIGNS:
-        raise ValueError(f"no detector {design!r}; there are {', '.join(DESIGNS)}")
-    if batch_norm not in ("trained", "frozen"):
-        raise ValueError(f"--detection.batch_norm {batch_norm}: trained or frozen")
-    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS or not named:
-        raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}" if named else "no encoder is named")
-    finding = {"encoder": encoder, "options": keys.get("encoder.options"), "image_size": image_size}
+    _check(named, design, batch_norm, seeds, keys)
+    finding: dict[str, Any] = {"encoder": encoder, "options": keys.get("encoder.options"), "image_size": image_size}
     finding["stem"] = keys.get("encoder.stem") or "as_is"
     course = chosen_schedule(schedule, steps, design)
     with listening(say) as requests:
         requests.given_up = lambda: KEPT
         try:
             target = choose_device(device)
-            encoders = [find_encoder(each, say=say, **finding) for each in named]  # type: ignore[arg-type]
+            encoders = [find_encoder(each, say=say, **finding) for each in named]
             whose = [(each.name, each.run) for each in encoders]
             homes = prepare_homes(whose, None if out is None else Path(out), say)
-            learn = read_annotated(train, "train")
-            tested = read_annotated(test, "test").numbered_like(learn)
-            notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
-            if learn.fingerprint == tested.fingerprint:
-                notes.append("the images of --train and --test are the same: the numbers say nothing")
-            for note in notes:
-                say(note)
+            learn, tested, notes = _sets(train, test, say)
             question = Question(learn, tested, design, course, batch_norm)
 
             about: dict[str, Any] = {"device": target, "requests": requests, "say": say}
@@ -211,6 +199,34 @@ def detect(
             return Detection(rows, question, notes, list(dict.fromkeys(homes)))
         except Asked as asked:
             raise Interrupted(f"stopped; {KEPT}") from asked
+
+
+def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, keys: Mapping[str, Any]) -> None:
+    if unknown := keys.keys() - {"encoder.options", "encoder.stem"}:
+        raise ValueError(f"--{min(unknown)} is no key of detection; it has detection.seeds and detection.batch_norm")
+    check_installed()
+    if design not in DESIGNS:
+        raise ValueError(f"no detector {design!r}; there are {', '.join(DESIGNS)}")
+    if batch_norm not in ("trained", "frozen"):
+        raise ValueError(f"--detection.batch_norm {batch_norm}: trained or frozen")
+    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
+        raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}")
+    if not named:
+        raise ValueError("no encoder is named")
+
+
+def _sets(
+    train: str | os.PathLike[str], test: str | os.PathLike[str], say: Say
+) -> tuple[AnnotatedSet, AnnotatedSet, list[str]]:
+    """Both sets with the same class numbers, and what is odd about them, which is said."""
+    learn = read_annotated(train, "train")
+    tested = read_annotated(test, "test").numbered_like(learn)
+    notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
+    if learn.fingerprint == tested.fingerprint:
+        notes.append("the images of --train and --test are the same: the numbers say nothing")
+    for note in notes:
+        say(note)
+    return learn, tested, notes
 
 
 def _described(network: nn.Module) -> bool:

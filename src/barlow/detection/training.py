@@ -74,8 +74,8 @@ def trained(
     optimizer = schedule.optimizer_of(detector)
     start = _resumed(detector, optimizer, home, say)
     saved = time.monotonic()
-    for step, batch in _ahead(lambda step: _batch(images, schedule, seed, step), range(start, schedule.steps)):
-        with requests.finished_first():
+    with requests.finished_first():  # what was trained is saved before it stops
+        for step, batch in _ahead(lambda step: _batch(images, schedule, seed, step), range(start, schedule.steps)):
             terms = _updated(detector, optimizer, batch, schedule, seed, step, device)
             made = step + 1
             told(made, terms)
@@ -83,8 +83,10 @@ def trained(
             if asked or time.monotonic() - saved > SAVE_SECONDS or made == schedule.steps:
                 _save(detector, optimizer, home, made, say)
                 saved = time.monotonic()
-        if asked and made < schedule.steps:
-            raise Interrupted(f"stopped at step {made} of {schedule.steps}, saved; the same command goes on from there")
+            if asked and made < schedule.steps:
+                raise Interrupted(
+                    f"stopped at step {made} of {schedule.steps}, saved; the same command goes on from there"
+                )
     return detector
 
 
