@@ -10,7 +10,10 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.embedder import Embedder as Embedder
+    from barlow.embedding import embed as embed
     from barlow.evaluation import evaluate as evaluate
+    from barlow.exporting import export as export
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
@@ -44,7 +47,10 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
+    "Embedder": "barlow.embedder",
+    "embed": "barlow.embedding",
     "evaluate": "barlow.evaluation",
+    "export": "barlow.exporting",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
 }
@@ -53,6 +59,7 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Embedder",
     "MoCo",
     "MoCoV3",
     "Rotation",
@@ -64,7 +71,9 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "embed",
     "evaluate",
+    "export",
     "load_encoder",
     "pretrain",
 ]
