@@ -11,9 +11,12 @@ from barlow import torchvision_guard
 if TYPE_CHECKING:
     from barlow.checking import check as check
     from barlow.duplicates import duplicates as duplicates
+    from barlow.embedder import Embedder as Embedder
+    from barlow.embedding import embed as embed
     from barlow.estimators import Encoder as Encoder
     from barlow.estimators import LinearProbe as LinearProbe
     from barlow.evaluation import evaluate as evaluate
+    from barlow.exporting import export as export
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
@@ -51,7 +54,10 @@ _HOME = {
     "check": "barlow.checking",
     "compare": "barlow.study",
     "duplicates": "barlow.duplicates",
+    "Embedder": "barlow.embedder",
+    "embed": "barlow.embedding",
     "evaluate": "barlow.evaluation",
+    "export": "barlow.exporting",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
     "search": "barlow.searching",
@@ -61,6 +67,7 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Embedder",
     "Encoder",
     "LinearProbe",
     "MoCo",
@@ -75,7 +82,9 @@ __all__ = [
     "check",
     "compare",
     "duplicates",
+    "embed",
     "evaluate",
+    "export",
     "load_encoder",
     "pretrain",
     "search",
