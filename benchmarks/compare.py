@@ -30,6 +30,7 @@ PROGRAMS = (
     "views_in_memory",
     "objectives",
     "knn",
+    "search",
     "logistic",
     "embedding",
     "startup",

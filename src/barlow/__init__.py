@@ -11,11 +11,14 @@ from barlow import torchvision_guard
 if TYPE_CHECKING:
     from barlow.checking import check as check
     from barlow.duplicates import duplicates as duplicates
+    from barlow.embedder import Embedder as Embedder
+    from barlow.embedding import embed as embed
     from barlow.encoders import find_encoder as find_encoder
     from barlow.estimators import Encoder as Encoder
     from barlow.estimators import LinearProbe as LinearProbe
     from barlow.evaluation import evaluate as evaluate
     from barlow.evaluation import evaluate_several as evaluate_several
+    from barlow.exporting import export as export
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
@@ -53,9 +56,12 @@ _HOME = {
     "check": "barlow.checking",
     "compare": "barlow.study",
     "duplicates": "barlow.duplicates",
+    "Embedder": "barlow.embedder",
+    "embed": "barlow.embedding",
     "evaluate": "barlow.evaluation",
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
+    "export": "barlow.exporting",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
     "search": "barlow.searching",
@@ -65,6 +71,7 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Embedder",
     "Encoder",
     "LinearProbe",
     "MoCo",
@@ -79,9 +86,11 @@ __all__ = [
     "check",
     "compare",
     "duplicates",
+    "embed",
     "evaluate",
     "evaluate_several",
     "find_encoder",
+    "export",
     "load_encoder",
     "pretrain",
     "search",

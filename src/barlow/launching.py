@@ -41,10 +41,17 @@ class Stopped(RuntimeError):
         """Whether the processes have said so themselves."""
 
 
-def launch(processes: int, words: Sequence[str], cores: int) -> int:
+RESUME = "--resume goes on from the newest checkpoint"
+
+
+def launch(processes: int, words: Sequence[str], cores: int, go_on: str = RESUME) -> int:
     """Runs `python -m barlow.cli WORDS` in several processes, which share the cores.
 
     What asks this process to stop is passed on to them, and they end within `LAST_SECONDS`.
+
+    Args:
+        processes, words, cores: how many, of which command, on how many cores.
+        go_on: what messages say of how to go on.
 
     Returns:
         0, or the exit code of the first process that failed; the others are then ended.
@@ -56,7 +63,7 @@ def launch(processes: int, words: Sequence[str], cores: int) -> int:
     store, meeting = meeting_place_for(processes)
     environment = {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ, **meeting}
     command = [sys.executable, "-m", "barlow.cli", *words]
-    with _passing_on() as launched:
+    with _passing_on(go_on) as launched:
         try:
             for rank in range(processes):
                 own = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -70,9 +77,9 @@ def launch(processes: int, words: Sequence[str], cores: int) -> int:
 
 
 @contextlib.contextmanager
-def _passing_on() -> "Iterator[_Launched]":
+def _passing_on(go_on: str) -> "Iterator[_Launched]":
     """Signals that ask to stop are noted in the body. Those that are ignored on purpose stay so, here and there."""
-    launched = _Launched()
+    launched = _Launched(go_on)
     previous = {}
     for number in ASKS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -88,6 +95,8 @@ def _passing_on() -> "Iterator[_Launched]":
 class _Launched:
     """The processes of a launch, by their ranks, and what has happened to them."""
 
+    go_on: str
+    """What messages say of how to go on."""
     children: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     unheard: list[int] = field(default_factory=list)
     """Signals that have not been passed on yet."""
@@ -162,7 +171,7 @@ class _Launched:
         if code is not None and code < 0:
             raise RuntimeError(
                 f"process {self.first} of {len(codes)} was killed by signal {-code}, and the others were ended; "
-                "--resume goes on from the newest checkpoint"
+                f"{self.go_on}"
             )
         return int(code or exits.OUR_FAULT)
 
@@ -171,7 +180,7 @@ class _Launched:
             ranks = " and ".join(map(str, self.killed))
             raise Stopped(
                 f"process {ranks} of {len(codes)} did not end within {LAST_SECONDS:.0f} s of being asked to stop, and "
-                "was killed; --resume goes on from the newest checkpoint",
+                f"was killed; {self.go_on}",
                 told=False,
             )
         if not any(codes):

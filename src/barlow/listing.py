@@ -4,7 +4,7 @@ import ast
 from importlib import resources
 from typing import Any
 
-from barlow import methods, objectives, protocols
+from barlow import exports, methods, objectives, protocols
 
 
 def _recipe_entries() -> dict[str, str]:
@@ -21,11 +21,17 @@ def _recipe_entries() -> dict[str, str]:
 
 def _kinds_of(package: Any) -> dict[str, str]:
     """The first line of each file of `objectives`, `methods` or `protocols`, without importing it: it imports torch."""
-    entries = {}
-    for kind in package.kinds():
-        text = (resources.files(package.__name__) / f"{kind}.py").read_text(encoding="utf-8")
-        entries[kind] = (ast.get_docstring(ast.parse(text, f"{kind}.py")) or "").split("\n")[0]
-    return entries
+    return {kind: _first_line(package, kind) for kind in package.kinds()}
+
+
+def _first_line(package: Any, kind: str) -> str:
+    text = (resources.files(package.__name__) / f"{kind}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text, f"{kind}.py")) or "").split("\n")[0]
+
+
+def _export_entries() -> dict[str, str]:
+    """The targets of `barlow export`."""
+    return {name: _first_line(exports, name.replace("-", "_")) for name in exports.names()}
 
 
 def _encoder_entries() -> dict[str, str]:
@@ -45,6 +51,7 @@ ENTRIES = {
     "objectives": lambda: _kinds_of(objectives),
     "methods": lambda: _kinds_of(methods),
     "protocols": lambda: _kinds_of(protocols),
+    "exports": _export_entries,
     "encoders": _encoder_entries,
     "datasets": _dataset_entries,
 }

@@ -75,7 +75,8 @@ def sealed_tensors(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        if value.numel():  # an empty tensor cannot be seen as bytes
+            digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return {**tensors, SEAL: torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)}
 
 

@@ -6,6 +6,9 @@ run never runs code.
 
 What means something carries its own SHA-256 (`seals.py`). What
 cannot be read is not called damaged. Only bytes that are there, and are not those that were written, are.
+
+Long because no other file may write, and the ways in which a file, a stream and a folder get their names belong side by
+side.
 """
 
 import contextlib
@@ -15,7 +18,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -302,6 +305,38 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(finite(row)) + "\n" for row in rows))
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A folder to be filled, which gets its name when the body is through: it appears whole, or not at all.
+
+    Raises:
+        FileExistsError: `path` exists, before the body or after it.
+        StorageError: it could not be made, or could not get its name. Nothing is left behind, as when the body fails.
+    """
+    path = Path(path)
+    taken = f"{path} exists; a committed folder is never overwritten"
+    if path.exists():
+        raise FileExistsError(taken)
+    make_folder(path.parent)
+    beside = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        try:
+            beside.mkdir()
+        except OSError as error:
+            raise _explained(error, path) from error
+        yield beside
+        if path.exists():
+            raise FileExistsError(taken)
+        try:
+            os.rename(beside, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise _explained(error, path) from error
+    except (Exception, KeyboardInterrupt):
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
 def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Puts a folder with these files at `path` by one rename, after reading every byte back.
 
@@ -309,26 +344,43 @@ def commit_folder(path: Path, files: Mapping[str, bytes]) -> None:
         StorageError: it could not be written; nothing is left behind.
         FileExistsError: `path` exists: a committed folder is never overwritten.
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists; a committed folder is never overwritten")
-    make_folder(path.parent)
-    beside = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}")
     manifest = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    try:
-        beside.mkdir()
-        for name, data in files.items():
-            _write_synced(beside / name, data)
-        _write_synced(beside / MANIFEST, json_bytes(sealed({"format": MANIFEST_FORMAT, "files": manifest})))
-        _sync_folder(beside)
-        damage = damage_in(beside, files)
+    with appearing(path) as beside:
+        try:
+            for name, data in files.items():
+                _write_synced(beside / name, data)
+            _write_synced(beside / MANIFEST, json_bytes(sealed({"format": MANIFEST_FORMAT, "files": manifest})))
+            _sync_folder(beside)
+            damage = damage_in(beside, files)
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else _explained(error, path) from error
         if damage:
             raise StorageError(f"cannot write {path}: read back differently ({damage}); the disk may be failing")
-        os.rename(beside, path)
+
+
+@contextlib.contextmanager
+def streamed(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which gets its name, whole and synced, when the body is through.
+
+    Raises:
+        StorageError: it could not be written. Nothing is left behind, as when the body fails.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    beside = _beside(path)
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise error if isinstance(error, StorageError) else _explained(error, path) from error
+    except (Exception, KeyboardInterrupt) as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise _explained(error, path) from error
+        raise
 
 
 LARGE_BYTES = 2**25

@@ -33,6 +33,9 @@ NOT_HERE = {
     "make ": "the README's own commands are what .ci/run calls",
     "git ": "not barlow's",
     "mkdocs": "test_site.py builds the site",
+    "--to onnx": "needs the extra `export`; tests/exports has it",
+    "--to hf": "needs the extra `export`; tests/exports has it",
+    ".parquet": "needs the extra `embed`; tests/embedding has it",
 }
 
 GIVEN = """

@@ -5,7 +5,7 @@ takes keys of the recipe, as `--optim.lr_per_256`, says so: its `run` gets them 
 import is imported inside of `run`, so that `barlow --help` comes at once.
 """
 
-VERBS = ("check", "pretrain", "evaluate", "search", "duplicates", "report", "compare", "list")
+VERBS = ("check", "pretrain", "evaluate", "search", "duplicates", "report", "compare", "export", "embed", "list")
 """In the order in which the help shows them."""
 
 TAKE_KEYS = ("pretrain", "evaluate")

@@ -23,11 +23,20 @@ def decoded_centres(
     The threads do not stop between two of them: they decode what comes next while the caller is busy.
     """
 
-    def centre(id: int) -> np.ndarray | None:
+    tried = tried_centres(source, ids, preprocessing, workers)
+    return (None if isinstance(centre, UnreadableImage) else centre for centre in tried)
+
+
+def tried_centres(
+    source: ImageSource, ids: Sequence[int] | Int64[np.ndarray, "n"], preprocessing: Preprocessing, workers: int
+) -> Iterator[UInt[np.ndarray, "h w c"] | UnreadableImage]:
+    """The same, with the reason in the place of an image that cannot be read."""
+
+    def centre(id: int) -> np.ndarray | UnreadableImage:
         try:
             return preprocessing.centre(source.read(int(id)))
-        except UnreadableImage:
-            return None
+        except UnreadableImage as error:
+            return error
 
     return in_threads(centre, ids, workers)
 

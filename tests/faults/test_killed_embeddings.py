@@ -1,0 +1,104 @@
+"""`barlow embed` is killed, given again, and the file in the end is that of a command that nobody disturbed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from warm import Warm
+
+from barlow import exits
+
+
+@pytest.fixture(scope="module")
+def run(warm: Warm, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("embedding") / "run"
+    words = ["pretrain", photos, "--out", folder, *tiny.words(train__steps=1)]
+    assert warm.run(words).code == exits.OK
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four parts of images."""
+    return tiny.images(tmp_path_factory.mktemp("many") / "images", 1_600, classes=4, side=8)
+
+
+def command(run: Path, images: Path, out: Path) -> list[object]:
+    return ["embed", run, images, "--out", out, "--batch-size", 64, "--device", "cpu"]
+
+
+def same(one: Path, other: Path) -> bool:
+    return all(one.with_suffix(end).read_bytes() == other.with_suffix(end).read_bytes() for end in (".npy", ".csv"))
+
+
+def test_killed_at_three_changes_of_the_disk_it_goes_on(run: Path, many: Path, warm: Warm, tmp_path: Path) -> None:
+    straight, home = tmp_path / "straight" / "f.npy", tmp_path / "out"
+    counted = warm.run(command(run, many, straight), fault={"home": str(straight.parent), "how": "count"})
+    assert counted.code == exits.OK, counted.output
+    assert np.load(straight).shape == (1_600, 8)
+    out = home / "f.npy"
+    killed = 0
+    for share in (0.3, 0.5, 0.8):
+        fault = {"home": str(home), "how": "die", "at": int(share * len(counted.changes))}
+        killed += warm.run(command(run, many, out), fault=fault).killed
+        assert not out.exists() or np.load(out).shape == (1_600, 8)
+    assert killed >= 2, "what is there is not written again, so that the last may be through before it would be killed"
+    ended = warm.run(command(run, many, out))
+    assert ended.code == exits.OK, ended.output
+    assert same(out, straight)
+    assert sorted(path.name for path in home.iterdir()) == ["f.csv", "f.npy"]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3_600)
+def test_killed_twenty_times_at_any_moment_a_hundred_thousand_images_are_all_there_once(
+    run: Path, warm: Warm, tmp_path: Path
+) -> None:
+    count = int(os.environ.get("BARLOW_TEST_IMAGES", "100000"))
+    images = tiny.images(tmp_path / "images", count, classes=8, side=8)
+    straight, out = tmp_path / "straight.npy", tmp_path / "f.npy"
+    began = time.monotonic()
+    assert warm.run(command(run, images, straight)).code == exits.OK
+    whole = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    killed = 0
+    while killed < 20:
+        pids = warm.start(command(run, images, out))
+        time.sleep(whole * rng.uniform(0.02, 0.07))
+        os.kill(pids[0], signal.SIGKILL)
+        ended = warm.wait()
+        if not ended.killed:
+            break  # it was through
+        killed += 1
+    assert killed >= 10
+    assert warm.run(command(run, images, out)).code == exits.OK
+    assert same(out, straight)
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_share_the_parts_and_write_the_same_file(
+    run: Path, many: Path, warm: Warm, tmp_path: Path
+) -> None:
+    alone, shared = tmp_path / "alone.npy", tmp_path / "shared.npy"
+    assert warm.run(command(run, many, alone)).code == exits.OK
+    ended = warm.run(command(run, many, shared), ranks=2)
+    assert ended.codes == [exits.OK] * 2, ended.output
+    assert same(alone, shared)
+
+
+def test_asked_to_stop_it_says_how_to_go_on(run: Path, many: Path, warm: Warm, tmp_path: Path) -> None:
+    out = tmp_path / "f.npy"
+    pids = warm.start(command(run, many, out))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("f.npy.parts/part-*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(pids[0], signal.SIGTERM)
+    ended = warm.wait()
+    if ended.code != exits.OK:  # else it was through before
+        assert ended.code == exits.STOPPED, ended.output
+        assert "what was embedded is kept, and the same command goes on from there" in ended.output
+    assert warm.run(command(run, many, out)).code == exits.OK
