@@ -292,7 +292,9 @@ def _evaluated(
     asked.check_used(encoders)
     pairs = [own_sets(encoders, *each) for each in sets]
     out = None if asked.out is None else Path(asked.out)
-    homes = [prepare_home(each.run, out, each.name, say) for each in encoders]
+    if out is None and (outside := [each.name for each in encoders if each.run is None]):
+        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
+    homes = [prepare_home(each.run, out, say) for each in encoders]
     known: dict[str, Outcome] = {}
     warn, unkept, by_sets = once(say), list[storage.StorageError](), []
     for pair in pairs:

@@ -31,6 +31,9 @@ BASELINES_OF = {AUGMENTED: "linear_sgd"}
 WIDTH = 80
 """Columns of the table."""
 
+HELD_OUT = "held_out_score"
+"""What the notes of a protocol call the score by which it chose, on a part of the training images."""
+
 _METRICS = {
     "top1": "top-1",
     "top5": "top-5",
@@ -49,6 +52,10 @@ _DRAWN_WORDS = "Means over draws of training images, with intervals over the dra
 _BEST_EPOCH_WORDS = (
     "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
     "their numbers only, so without a gain."
+)
+_HELD_OUT_WORDS = (
+    "Held out: the score by which a protocol chose, on a part of the training images; far above the test's, the test "
+    "images are of another kind."
 )
 _AUGMENTED_WORDS = "SGD augm.: the encoder on augmented views, its baselines on centre views."
 
@@ -253,8 +260,12 @@ def render(results: Results) -> str:
     table.add_column("", no_wrap=True)
     for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
+    told: set[str] = set()
     for row in rows:
         table.add_row(row_label(row.probe, row.metric), *_cells(row, there))
+        if row.probe not in told and (held_out := _held_out(results, row, there)):
+            table.add_row("  held out", *held_out)
+        told.add(row.probe)
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
@@ -262,15 +273,24 @@ def render(results: Results) -> str:
     images = " and ".join(f"{n:,}" for n in sorted({row.encoder.n for row in rows if row.encoder}))
     words = f"Per cent [95 % interval over {images} test images]"
     lines.append(f"{words}; gain over the best baseline." if there else f"{words}.")
-    for words, needed in (
-        (_BEST_EPOCH_WORDS, any(row.metric == BEST_EPOCH for row in rows)),
-        (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
-        (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
+    for words in remarks(results):
+        lines.extend(textwrap.wrap(words, WIDTH))
+    return "\n".join(lines) + "\n"
+
+
+def remarks(results: Results) -> list[str]:
+    """What has to be said of numbers that are not what they seem to be, below every table of them."""
+    outcomes = [(kind, outcome) for found in results.values() for kind, outcome in found.items()]
+    metrics = {metric for _, outcome in outcomes for metric in outcome.metrics}
+    known = (
+        (_BEST_EPOCH_WORDS, BEST_EPOCH in metrics),
+        (_AUGMENTED_WORDS, any(kind == AUGMENTED for kind, _ in outcomes)),
+        (_BALANCED_WORDS, BALANCED in metrics),
+        (_HELD_OUT_WORDS, any(isinstance(outcome.notes.get(HELD_OUT), float) for _, outcome in outcomes)),
         *_words_on_draws(results),
         *_words_on_chance(results),
-    ):
-        lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
-    return "\n".join(lines) + "\n"
+    )
+    return [words for words, needed in known if needed]
 
 
 def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
@@ -294,6 +314,17 @@ def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
 def called(row: Row) -> str:
     """What a person calls a row: kNN top-1."""
     return row_label(row.probe, row.metric)
+
+
+def _held_out(results: Results, row: Row, families: Sequence[str]) -> list[str]:
+    """What a protocol chose by, of the encoder and the baselines of a row; nothing, if it chose nothing."""
+    names = [ENCODER, *(row.baselines[family][0] if family in row.baselines else "" for family in families)]
+    kinds = [row.probe, *[BASELINES_OF.get(row.probe, row.probe)] * len(families)]
+    outcomes = [results.get(name, {}).get(kind) for name, kind in zip(names, kinds, strict=True)]
+    values = [None if each is None else each.notes.get(HELD_OUT) for each in outcomes]
+    if not any(isinstance(value, float) for value in values):
+        return []
+    return ["-" if value is None else _percent(value) for value in values]
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:
