@@ -37,7 +37,7 @@ SEARCHES = {"retrieval"}
 """Protocols that do not say of which class an image is."""
 
 
-QUICK = {"svm": {"costs": (0.1, 1.0, 10.0)}}
+QUICK = {"svm": {"costs": (0.1, 1.0, 10.0)}, "linear": {"rates": (0.1, 0.3, 1.0)}}
 """Settings of protocols that take long; all others are as a user gets them."""
 
 

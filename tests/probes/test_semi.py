@@ -74,6 +74,7 @@ def test_names_and_wrong_settings() -> None:
     assert list(protocols.build("semi")) == ["semi:1", "semi:10"]
     assert list(protocols.build("semi:0.5,20")) == ["semi:0.5", "semi:20"]
     assert protocols.label_of("semi:10") == "10 % labels"
+    assert protocols.label_of("semi:lists/1percent.txt") == "semi 1percent.txt"
     with pytest.raises(ValueError, match="0 per cent of the labels"):
         protocols.build("semi:0")
     with pytest.raises(ValueError, match="at least 1 of each"):

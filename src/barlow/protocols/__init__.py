@@ -10,6 +10,7 @@ class says which of its fields that sets. Several numbers are several protocols:
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -171,12 +172,15 @@ def check_labels(protocols: Mapping[str, Any], several: bool) -> None:
 
 
 def label_of(name: str) -> str:
-    """What tables call a protocol: `1-shot` for `fewshot:1`. Of one that this version does not know, its name."""
+    """What tables call a protocol: `1-shot` for `fewshot:1`. Of one that this version does not know, its name; of one
+    with a file, that file's."""
     kind, _, number = name.partition(":")
     if kind not in kinds():
         return name
     found = load(kind)
     label: str = found.label
+    if number and not number[0].isdigit():
+        return f"{kind} {number.replace(os.sep, '/').rpartition('/')[2]}"
     if "{}" in label:
         return label.format(number)
     return f"{label} {number}" if number else label
