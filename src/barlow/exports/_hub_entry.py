@@ -54,7 +54,9 @@ def encoder(pretrained: bool = True) -> nn.Module:
     network: Any = timm.create_model(built["name"], num_classes=0, **arguments)
     if built["stem"] is not None:
         stem = built["stem"]
-        network.conv1 = nn.Conv2d(stem["channels"], stem["width"], 3, stride=stem["stride"], padding=1, bias=False)
+        network.conv1 = nn.Conv2d(
+            stem["channels"], stem["width"], 3, stride=stem["stride"], padding=stem["padding"], bias=False
+        )
         if not stem["pooled"]:
             network.maxpool = nn.Identity()
     made = Encoder(network, built["indices"], built["whitened"]) if built["handed_out"] else network

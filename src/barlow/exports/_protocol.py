@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from barlow.nets.building import timm_arguments
 from barlow.nets.handed_out import HandedOut
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.stems import STEMS
+from barlow.nets.stems import STEMS, Stem
 from barlow.size import height_width
 
 __all__ = ["Material", "Target", "Use"]
@@ -64,11 +64,14 @@ class Material:
     @property
     def replaced_stem(self) -> str | None:
         """What stands in the place of the network's own stem, in words; None where it is its own."""
-        stem = self.config["stem"]
-        if stem == "as_is" or self.is_custom:
+        if (stem := self.stem) is None:
             return None
-        stride, pooled = STEMS[stem]  # type: ignore[misc]
-        return f"a 3×3 convolution of stride {stride}, {'then a' if pooled else 'without a'} max-pool"
+        return f"a 3×3 convolution of stride {stem.stride}, {'then a' if stem.pooled else 'without a'} max-pool"
+
+    @property
+    def stem(self) -> Stem | None:
+        """What stands in the place of the network's own stem; None where it is its own."""
+        return None if self.is_custom else STEMS[self.config["stem"]]
 
     def tensors(self, handed_out: bool = True) -> dict[str, Tensor]:
         """Its weights, in memory of their own."""

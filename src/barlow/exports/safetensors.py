@@ -9,7 +9,6 @@ from torch import nn
 from barlow import storage
 from barlow.exports._protocol import Material, Use
 from barlow.nets.handed_out import HandedOut
-from barlow.nets.stems import STEMS
 from barlow.seals import sealed, sha256
 
 __all__ = ["Safetensors"]
@@ -68,13 +67,11 @@ class Safetensors:
 
 def _built(material: Material) -> dict[str, Any]:
     """What `hubconf.py` builds: a call of timm's `create_model`, and what is changed then."""
-    encoder, stem = material.encoder, material.config["stem"]
-    replaced = None
-    if stem != "as_is":
-        stride, pooled = STEMS[stem]  # type: ignore[misc]
+    encoder, replaced = material.encoder, None
+    if material.stem is not None:
         conv: Any = material.network.conv1
         assert isinstance(conv, nn.Conv2d)
-        replaced = {"channels": conv.in_channels, "width": conv.out_channels, "stride": stride, "pooled": pooled}
+        replaced = {"channels": conv.in_channels, "width": conv.out_channels, **material.stem._asdict()}
     more = isinstance(encoder, HandedOut)
     return {
         "name": material.name,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from barlow import storage
 from barlow.exports._protocol import Material, Use
-from barlow.nets.stems import STEMS
 
 __all__ = ["Torchvision"]
 
@@ -52,14 +51,14 @@ class Torchvision:
 
 
 def _program(material: Material) -> str:
-    stem, channels = material.config["stem"], material.preprocessing.channels
+    stem, channels = material.stem, material.preprocessing.channels
     changes = ""
-    if stem != "as_is":
-        stride, pooled = STEMS[stem]  # type: ignore[misc]
+    if stem is not None:
         changes = (
-            f"network.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride={stride}, padding=1, bias=False)\n"
+            f"network.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride={stem.stride}, "
+            f"padding={stem.padding}, bias=False)\n"
         )
-        changes += "" if pooled else "network.maxpool = torch.nn.Identity()\n"
+        changes += "" if stem.pooled else "network.maxpool = torch.nn.Identity()\n"
     elif channels != 3:
         changes = f"network.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=7, stride=2, padding=3, bias=False)\n"
     return f"""\

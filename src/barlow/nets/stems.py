@@ -5,18 +5,28 @@ before the first block. Small images want a stem that keeps more of them.
 """
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
-STEMS = {
+
+class Stem(NamedTuple):
+    """A 3×3 convolution in the place of a network's own stem."""
+
+    stride: int
+    padding: int
+    pooled: bool
+    """Whether the max-pool stays."""
+
+
+STEMS: dict[str, Stem | None] = {
     "as_is": None,
-    "small": (1, 1, False),
-    "small_padded": (1, 2, False),
-    "small_pooled": (1, 1, True),
-    "strided": (2, 1, False),
+    "small": Stem(1, 1, False),
+    "small_padded": Stem(1, 2, False),
+    "small_pooled": Stem(1, 1, True),
+    "strided": Stem(2, 1, False),
 }
-"""The stems by name: stride and padding of their 3×3 convolution, and whether the max-pool stays.
+"""The stems by name.
 
 `as_is` is the network's own stem. `small_padded` is for weights of solo-learn's networks for CIFAR, whose maps have 34
 pixels where the image has 32. Weights do not show that.
@@ -58,11 +68,14 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
             + (" (for small images give options patch_size)" if hasattr(network, "patch_embed") else "")
         )
     encoder: Any = network
-    stride, padding, pooled = STEMS[stem]  # type: ignore[misc]
+    chosen = STEMS[stem]
+    assert chosen is not None
     width = encoder.bn1.num_features
-    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=padding, bias=False)
+    encoder.conv1 = nn.Conv2d(
+        in_channels, width, kernel_size=3, stride=chosen.stride, padding=chosen.padding, bias=False
+    )
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
-    if not pooled:
+    if not chosen.pooled:
         encoder.maxpool = nn.Identity()
 
 
