@@ -177,7 +177,11 @@ def detect(
         try:
             target = choose_device(device)
             encoders = [find_encoder(each, say=say, **finding) for each in named]
-            homes = [prepare_home(each.run, None if out is None else Path(out), each.name, say) for each in encoders]
+            if out is None and (outside := [each.name for each in encoders if each.run is None]):
+                raise ValueError(
+                    f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER"
+                )
+            homes = [prepare_home(each.run, None if out is None else Path(out), say) for each in encoders]
             learn, tested, notes = _sets(train, test, say)
             question = Question(learn, tested, design, course, batch_norm)
 
