@@ -94,7 +94,7 @@ def line(part: str, found: Detection, row: Row) -> dict[str, Any]:
                     "interval": [round(low, 4), round(high, 4)],
                     "values": [round(gain, 4) for gain in gains],
                 }
-    return results_line.line(f"detection, {part}: {row.name}", PROGRAM, measured)
+    return results_line.assembled(f"detection, {part}: {row.name}", PROGRAM, measured)
 
 
 def over_seeds(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.detection.evaluating import detect as detect
     from barlow.duplicates import duplicates as duplicates
     from barlow.embedder import Embedder as Embedder
     from barlow.embedding import embed as embed
@@ -55,6 +56,7 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
+    "detect": "barlow.detection.evaluating",
     "duplicates": "barlow.duplicates",
     "Embedder": "barlow.embedder",
     "embed": "barlow.embedding",
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "detect",
     "duplicates",
     "embed",
     "evaluate",

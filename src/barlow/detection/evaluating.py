@@ -19,7 +19,7 @@ from barlow.detection.measuring import Question, measured
 from barlow.detection.schedules import SCHEDULES, chosen_schedule
 from barlow.detection.sets import read_annotated
 from barlow.distributed import choose_device
-from barlow.encoders import Named, find_encoder
+from barlow.encoders import Encoder, Named, find_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, with_preprocessing
 from barlow.probes.intervals import over_draws
@@ -150,14 +150,13 @@ def detect(
         design: `small_fpn`, `fpn` or `c4`.
         schedule: `short`, or a paper's; see `barlow.detection.schedules`.
         steps: another number of them, for `short`.
-        batch_norm: `trained`, as in the papers, or `frozen`. The papers' batches of 16 have statistics of their own;
-            with two images a step both are compromises, and it is the same for all that are compared.
+        batch_norm: `trained`, as in the papers, or `frozen`; with two images a step both are compromises. It is the
+            same for all that are compared.
         seeds: how many: 0, 1, …
         baselines: whether to train on untrained weights too. Without that a number says little.
         device: cpu, cuda, mps or auto.
         encoder, image_size: as for `barlow.evaluate`. The size says nothing of the images that the detector gets.
-        overrides: `encoder.options` and `encoder.stem` of that network; `detection.seeds` and `detection.batch_norm`
-            are `seeds` and `batch_norm`.
+        overrides: `encoder.options` and `encoder.stem`; `detection.seeds` and `detection.batch_norm` are arguments.
         out: a folder for the results, in place of each run's `evaluation`; needed for what is no run.
         tell: receives messages of one line.
 
@@ -181,7 +180,6 @@ def detect(
             homes = prepare_homes(whose, None if out is None else Path(out), say)
             learn, tested, notes = _sets(train, test, say)
             question = Question(learn, tested, design, course, batch_norm)
-
             about: dict[str, Any] = {"device": target, "requests": requests, "say": say}
 
             def over_seeds(networks: Iterable[nn.Module], name: str, home: Path) -> list[dict[str, Any]]:
@@ -213,6 +211,13 @@ def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, 
         raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}")
     if not named:
         raise ValueError("no encoder is named")
+
+
+def _homes(encoders: Sequence[Encoder], out: str | os.PathLike[str] | None, say: Say) -> list[Path]:
+    """Where each encoder's results go."""
+    if out is None and (outside := [each.name for each in encoders if each.run is None]):
+        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
+    return [prepare_home(each.run, None if out is None else Path(out), say) for each in encoders]
 
 
 def _sets(
