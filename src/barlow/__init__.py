@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from barlow.evaluation import evaluate as evaluate
     from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.finishing import load_encoder as load_encoder
+    from barlow.importing import import_weights as import_weights
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
@@ -49,6 +50,7 @@ _HOME = {
     "evaluate": "barlow.evaluation",
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
+    "import_weights": "barlow.importing",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
 }
@@ -71,6 +73,7 @@ __all__ = [
     "evaluate",
     "evaluate_several",
     "find_encoder",
+    "import_weights",
     "load_encoder",
     "pretrain",
 ]

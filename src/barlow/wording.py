@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from barlow.printable import printable_lines
 
-_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|report|check|compare|list)\b[^`;]*)")
+_COMMAND = re.compile(r"(`?barlow (?:pretrain|evaluate|report|check|compare|import|list)\b[^`;]*)")
 """A command that a message spells out stays one."""
 
 _VALUE = r"\d+x\d+|-?\d[\d.]*(?:e-?\d+)?|true|false|null"
