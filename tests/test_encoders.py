@@ -117,7 +117,9 @@ def test_a_file_of_weights_needs_its_network_and_says_what_was_assumed(tmp_path:
     made = build_encoder("resnet18", image_size=16, seed=3, stem="small", options=OPTIONS).eval()
     file = tmp_path / "weights.safetensors"
     storage.write_tensors(file, made.state_dict())
-    with pytest.raises(ValueError, match=r"weights\.safetensors: weights do not show how its first conv.*add --stem"):
+    with pytest.raises(
+        ValueError, match=r"weights\.safetensors: weights do not show how its first conv.*add --encoder\.stem"
+    ):
         find_encoder(file)
     assert find_encoder(file, stem="small", image_size=16).digest == weights_hash(made)
     said: list[str] = []

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.exporting import export as export
     from barlow.finishing import load_encoder as load_encoder
+    from barlow.importing import import_weights as import_weights
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
@@ -64,6 +65,7 @@ _HOME = {
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
     "export": "barlow.exporting",
+    "import_weights": "barlow.importing",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
     "search": "barlow.searching",
@@ -94,6 +96,7 @@ __all__ = [
     "evaluate_several",
     "export",
     "find_encoder",
+    "import_weights",
     "load_encoder",
     "pretrain",
     "search",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from barlow import ending, exits, telling
-from barlow.commands import TAKE_KEYS, VERBS
+from barlow.commands import TAKE_KEYS, VERBS, file_of
 from barlow.commands.terminal import Parser, first_process, put, tell
 from barlow.printable import printable_lines
 from barlow.recipe.flags import meant, split_keys
@@ -35,7 +35,7 @@ def _parser() -> Parser:
 
 
 def _module(verb: str) -> Any:
-    return importlib.import_module(f"barlow.commands.{verb}")
+    return importlib.import_module(f"barlow.commands.{file_of(verb)}")
 
 
 def _without(words: Sequence[str], flag: str) -> list[str]:

@@ -27,7 +27,7 @@ from barlow.nets.files import described
 from barlow.nets.given import Network, Origin
 from barlow.nets.origin import origin_of
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.weights import encoder_folder, initialise, with_description
+from barlow.nets.weights import InitialisationReport, encoder_folder, initialise, with_description
 from barlow.printable import printable
 from barlow.probes.features import weights_hash
 from barlow.recipe.schema import CUSTOM
@@ -62,6 +62,7 @@ class Encoder:
             `.preprocess` and a description (`nets.weights.description_of`). It maps (n, c, h, w) to (n, features).
         run: the run folder that it comes from, if it comes from one.
         step: of its checkpoint; None for a finished encoder, and for what is no run's.
+        report: what became of the tensors of foreign weights.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Encoder:
     network: nn.Module
     run: Path | None = None
     step: int | None = None
+    report: InitialisationReport | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -235,7 +237,7 @@ def _foreign(text: str, asked: _Asked) -> Encoder:
     report = initialise(filled, text, origin)
     for line in (str(report), *notes):
         asked.say(line)
-    return Encoder(name, "weights", filled)
+    return Encoder(name, "weights", filled, report=report)
 
 
 def _network_of(name: str, origin: Origin, asked: _Asked) -> Network:

@@ -26,7 +26,6 @@ from barlow.plan import preprocessing_of
 from barlow.recipe import schema
 from barlow.recipe.schema import Recipe
 from barlow.run import Run, load_recipe_text
-from barlow.seals import sha256
 from barlow.views.keys import permutation
 from barlow.wording import in_arguments
 
@@ -74,12 +73,7 @@ class Finishing:
         tensors, config = self.packed(encoder)
         if broken := not_finite(tensors):
             raise Diverged(f"{broken[0]} of the finished encoder is not finite, so it was not written to {folder}")
-        data = storage.tensors_bytes(tensors)
-        # The older encoder of a run that was made longer goes first: meanwhile the newest checkpoint is taken for it.
-        storage.remove_own(folder / "config.json")
-        storage.write_bytes(folder / "model.safetensors", data)
-        # Last, with the digest of the weights: of two encoders a crash may leave halves, and they are told apart.
-        storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
+        weights.write(folder, tensors, config)
 
 
 @in_arguments

@@ -222,10 +222,9 @@ def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]
     if network is None and origin.stemless is not None and encoder.stem not in ("auto", "as_is"):
         network = replace(origin.stemless, stem=encoder.stem)
     if network is None:
-        why = origin.asks.replace("--stem", "--encoder.stem")
         raise RecipeError(
-            f"--init {encoder.init}: {why}"
-            if why
+            f"--init {encoder.init}: {origin.asks}"
+            if origin.asks
             else f"--init {encoder.init} does not say which network its weights are of: add --encoder NAME"
         )
     changes = {f"encoder.{key}": value for key, value in asdict(network).items()}

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from barlow.printable import printable_lines
 
 _COMMAND = re.compile(
-    r"(`?barlow (?:pretrain|evaluate|search|duplicates|report|check|compare|export|embed|list)\b[^`;]*)"
+    r"(`?barlow (?:pretrain|evaluate|search|duplicates|report|check|compare|import|export|embed|list)\b[^`;]*)"
 )
 """A command that a message spells out stays one."""
 

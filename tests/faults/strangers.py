@@ -135,6 +135,12 @@ class Files:
         big = json.dumps({"a": {"dtype": "F32", "shape": [2**40, 2**40, 2**40], "data_offsets": [0, 4]}}).encode()
         run5, _ = self.weights(big, size=8 + len(big) + 4)
         yield "a tensor without end", lambda: barlow.load_encoder(run5)
+        for name, start in (("zip", b"PK\x03\x04"), ("pickle", b"\x80\x02\x8a\n")):
+            file6 = self.work / f"{name}.pth"
+            with open(file6, "wb") as stream:
+                stream.write(start)
+                stream.truncate(GIGABYTES)
+            yield f"a sparse {name} of weights, to start from", partial(self.start_from, file6)
         yield from self.checkpoints()
         yield from self.sparse_tables()
 

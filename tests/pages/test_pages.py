@@ -24,6 +24,7 @@ PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROO
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 NOT_HERE = {
+    ".pth": "files of other projects; tests/nets/test_layouts.py makes such",
     "timm:": "timm fetches the weights",
     "cifar10/": "CIFAR-10 is downloaded",
     "--protocol detect": "boxes, and a detector to train: tests/detection does it",

@@ -139,8 +139,8 @@ def _resnet(shapes: Shapes) -> Shown:
         stem[1],
         32,
         asks="weights do not show how its first convolution, of 3×3, moves and pads, nor whether a max-pool follows: "
-        "add --stem small (stride 1, padding 1, no pool: most code for CIFAR), small_padded (padding 2: solo-learn's), "
-        "small_pooled or strided",
+        "add --encoder.stem small (stride 1, padding 1, no pool: most code for CIFAR), small_padded (padding 2: "
+        "solo-learn's), small_pooled or strided",
     )
 
 

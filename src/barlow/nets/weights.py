@@ -23,7 +23,8 @@ from barlow.nets.origin import origin_of, some
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.stems import belongs_to_stem
 from barlow.nets.weight_file import tensors_with_digest
-from barlow.printable import one_line
+from barlow.printable import one_line, printable
+from barlow.seals import sha256
 
 OF_A_STEM = 1_000_000
 """Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
@@ -148,7 +149,7 @@ def _misfit(encoder: nn.Module, origin: Origin, wrong: list[str]) -> str:
         if built_as is not None and (built_as.name, built_as.options) == (origin.network.name, origin.network.options):
             advice = "the file is not whole, or of a network that only looks like it"
     as_what = f" ({origin.recognised})" * bool(origin.recognised)
-    return f"the weights in {origin.source}{as_what} do not fit {whose}: {some(wrong, 3)}; {advice}"
+    return f"the weights in {origin.source}{as_what} do not fit {whose}: {printable(some(wrong, 3))}; {advice}"
 
 
 def _types(taken: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -237,6 +238,16 @@ def with_description(encoder: nn.Module, network: Network, preprocessing: Prepro
     encoder.num_features = config["num_features"]
     encoder.description = config  # type: ignore[assignment]
     return with_preprocessing(encoder.eval(), preprocessing)
+
+
+def write(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Writes what `packed` returns, in the place of an older encoder if there is one."""
+    data = storage.tensors_bytes(tensors)
+    # The older encoder of a run that was made longer goes first: meanwhile the newest checkpoint is taken for it.
+    storage.remove_own(folder / "config.json")
+    storage.write_bytes(folder / "model.safetensors", data)
+    # Last, with the digest of the weights: of two encoders a crash may leave halves, and they are told apart.
+    storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
 
 
 def read_encoder(folder: Path, module: nn.Module | None = None) -> nn.Module:
