@@ -65,11 +65,13 @@ def mirrored(image: Image.Image, _: np.random.Generator) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
+CROP = "90 % of the area"
+OF_ALL = (("false, of all pairs", "false_pairs"),)
 CHANGES = {
     "2/3 of the size": smaller,
     "JPEG quality 40": recompressed,
     "brightness × 1.2": brighter,
-    "90 % of the area": cropped,
+    CROP: cropped,
     "mirrored": mirrored,
 }
 
@@ -136,17 +138,17 @@ def measured(data: Path) -> dict[str, Any]:
 
 def page_with(text: str, line: dict[str, Any]) -> str:
     """The page with the table of a line."""
-    rows = []
-    for change in CHANGES:
-        cells = []
-        for way in line["ways"].values():
-            score = wilson(way["found"][change], line["plants_of_each"])
-            cells.append(f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})")
-        rows.append([change, *cells])
+
+    def shares(kinds: list[str]) -> list[str]:
+        hits = [sum(way["found"][kind] for kind in kinds) for way in line["ways"].values()]
+        scores = [wilson(each, line["plants_of_each"] * len(kinds)) for each in hits]
+        return [f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in scores]
+
+    rows = [[change, *shares([change])] for change in CHANGES]
+    rows.append(["all but crops", *shares([change for change in CHANGES if change != CROP])])
     pairs = f"{line['pairs_of_originals']:,}"
-    for name, key in ((f"false, of {pairs} pairs of originals", "false_pairs_of_originals"),):
-        rows.append([name, *(str(way[key]) for way in line["ways"].values())])
-    rows.append(["false, of all pairs", *(str(way["false_pairs"]) for way in line["ways"].values())])
+    for words, key in ((f"false, of {pairs} pairs of originals", "false_pairs_of_originals"), *OF_ALL):
+        rows.append([words, *(str(way[key]) for way in line["ways"].values())])
     return put_between(text, *MARKERS, markdown(["copy", *line["ways"]], rows))
 
 

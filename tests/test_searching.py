@@ -126,3 +126,23 @@ def test_the_command_searches_what_a_run_was_trained_on(
     assert (tmp_path / "s.html").is_file()
     assert cli.main(["search", "random:resnet18", query]) == 2
     assert "say which to search with --in FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.parquet"])
+def test_a_file_of_features_is_searched_as_its_images_are(photos: Path, tmp_path: Path, name: str) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra `embed`)")
+    file, encoder = tmp_path / name, "random:resnet18"
+    barlow.embed(encoder, str(photos), file, device="cpu")
+    direct = search(encoder, photos / "007.png", images=photos, k=4, device="cpu")
+    by_path = search(file, "007.png", k=4)
+    by_image = search(file, photos / "007.png", encoder=encoder, k=4, device="cpu")
+    for found in (by_path, by_image):
+        assert [place for _, place in found.hits(0)] == [place for _, place in direct.hits(0)]
+        np.testing.assert_allclose(found.similarity, direct.similarity, atol=1e-5)
+    sheet = write_sheet(search(file, "007.png", images=photos, k=4), tmp_path / "s.html")
+    assert sheet.read_text(encoding="utf-8").count("<figure>") == 5
+    with pytest.raises(ValueError, match=r"new\.png is no path .*: add encoder ENCODER"):
+        search(file, "new.png")
+    with pytest.raises(ValueError, match="cosines between two encoders mean nothing"):
+        search(file, photos / "007.png", encoder="random:resnet50", device="cpu")

@@ -9,6 +9,7 @@ them, and when.
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from barlow import exits, ownership, storage
 from barlow.data.sources import ImageSource
-from barlow.printable import printable
+from barlow.printable import one_line, printable
 from barlow.seals import Damaged, sealed_tensors
 
 FORMAT = 1
@@ -289,3 +290,84 @@ def as_about(**content: Any) -> Mapping[str, Any]:
     """What parts follow from, as JSON gives it back."""
     found: Mapping[str, Any] = json.loads(json.dumps({"format": FORMAT, **content}))
     return found
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a file of features has, in memory.
+
+    Args:
+        ids: of the images, in their set.
+        paths: where each is, below the folder that was embedded.
+        vectors: (n, width) float32.
+        encoder: what it says of the network that made them, its class and its tensors' digest; None of `.npy`.
+        preprocessing: what that network expects of an image; None of `.npy`.
+    """
+
+    ids: np.ndarray
+    paths: list[str]
+    vectors: Tensor
+    encoder: str | None
+    preprocessing: Mapping[str, Any] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def is_file(named: object) -> bool:
+    """Whether a user who says this means a file of features."""
+    return isinstance(named, str | os.PathLike) and Path(named).suffix in (".parquet", ".npy") and Path(named).is_file()
+
+
+def read(path: Path) -> Features:
+    """Reads all of a file that `write` has made.
+
+    Raises:
+        Damaged: it is something else, or its index does not fit it.
+        ValueError: pyarrow is not installed.
+    """
+    try:
+        found = _read_parquet(path) if path.suffix == ".parquet" else _read_npy(path)
+    except (OSError, EOFError, KeyError, TypeError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
+    if not bool(torch.isfinite(found.vectors).all()):
+        raise Damaged(f"{printable(path)} has vectors that are not finite")
+    return found
+
+
+def _read_parquet(path: Path) -> Features:
+    check_installed(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["id", "path", "vector"])
+        width = table.schema.field("vector").type.list_size
+        about = json.loads((table.schema.metadata or {}).get(b"barlow", b"{}"))
+        matrix = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+        ids, paths = table["id"].to_numpy(), table["path"].to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
+    vectors = torch.from_numpy(matrix.astype(np.float32))
+    return Features(ids, paths, vectors, about.get("encoder"), about.get("preprocessing"))
+
+
+def _read_npy(path: Path) -> Features:
+    index = path.with_suffix(".csv")
+    try:
+        matrix = np.load(path, mmap_mode="r")
+        with index.open(newline="", encoding="utf-8") as file:
+            rows = [(int(row["id"]), row["path"]) for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise Damaged(
+            f"{printable(path)} has no {printable(index)} beside it, which says of what its rows are"
+        ) from error
+    except ValueError as error:
+        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f" or len(rows) != len(matrix):
+        raise Damaged(
+            f"{printable(path)} has the shape {matrix.shape} and type {matrix.dtype}, and {printable(index)} has "
+            f"{len(rows):,} rows: they do not belong together"
+        )
+    ids, paths = np.array([i for i, _ in rows], np.int64), [place for _, place in rows]
+    return Features(ids, paths, torch.from_numpy(np.array(matrix, np.float32)), None, None)

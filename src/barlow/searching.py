@@ -3,21 +3,25 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from barlow import tables
+from barlow import feature_files, tables
 from barlow.data.counting import NowAndThen
 from barlow.data.files import FilesSource, files_in
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.distributed import choose_device
 from barlow.encoders import Encoder, Named, find_encoder
+from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import printable
 from barlow.probes.neighbours import most_similar
 from barlow.run import load_recipe_text
-from barlow.telling import unfailing
+from barlow.telling import Say, unfailing
 from barlow.vectors import Vectors, vectors_of
 from barlow.wording import in_arguments
 
@@ -26,13 +30,17 @@ WIDTH = 80
 
 K = 20
 
+SQUARE = Preprocessing(96, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, 3)
+"""What is shown of an image, where nobody says what was looked at."""
+
 
 @dataclass(frozen=True)
 class Found:
     """What a search has found.
 
     Args:
-        encoder: that was used.
+        encoder: its name, or that of the file of features.
+        preprocessing: what it looks at of an image.
         asked: the images that others were looked for.
         among: the images that were searched.
         skipped: how many of these could not be read.
@@ -40,7 +48,8 @@ class Found:
         positions: of these among the searched.
     """
 
-    encoder: Encoder
+    encoder: str
+    preprocessing: Preprocessing
     asked: Vectors
     among: Vectors
     skipped: int
@@ -54,7 +63,7 @@ class Found:
 
     def text(self) -> str:
         """A table for each image that was asked for, 80 columns wide. `as_dict` has paths that are cut short here."""
-        lines = [_fitting(f"{len(self.among):,} images of {self.among.source.name}, by {self.encoder.name}", WIDTH)]
+        lines = [_fitting(f"{len(self.among):,} images of {self.among.source.name}, by {self.encoder}", WIDTH)]
         if self.skipped:
             lines.append(f"{self.skipped:,} images cannot be read and were left out")
         for query in range(len(self.asked)):
@@ -66,7 +75,7 @@ class Found:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "encoder": self.encoder.name,
+            "encoder": self.encoder,
             "images": printable(self.among.source.name),
             "searched": len(self.among),
             "skipped": self.skipped,
@@ -101,11 +110,13 @@ def search(
     A query that is itself among the images is found as the first, with the similarity 1.
 
     Args:
-        named: the encoder, as `barlow.encoders.find_encoder` takes it.
-        queries: image files; of a folder all images in it.
-        images: what is searched: folders or the name of a set. By default what the run was trained on.
+        named: the encoder, as `barlow.encoders.find_encoder` takes it; or a file of features, as `barlow.embed` writes
+            it (`.parquet` or `.npy`).
+        queries: image files; of a folder all images in it. In a file of features, also the paths that it has.
+        images: what is searched: folders or the name of a set. By default what the run was trained on. With a file of
+            features: the folder that was embedded, where the pictures are.
         k: how many are wanted.
-        encoder: the network of a file of weights.
+        encoder: the network of a file of weights; with a file of features, the encoder that made it.
         image_size: for foreign weights, in place of their own.
         batch_size: images per forward pass.
         device: cpu, cuda, mps or auto.
@@ -125,20 +136,90 @@ def search(
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: give 1 or more")
     where = str(choose_device(device))
-    files = files_in([queries] if isinstance(queries, str | os.PathLike) else queries)
-    if not files:
+    wanted = [queries] if isinstance(queries, str | os.PathLike) else list(queries)
+    if not wanted:
         raise ValueError("no query is named: give one image file or several")
+    if feature_files.is_file(named):
+        file = Path(named)  # type: ignore[arg-type]
+        return _in_file(file, wanted, images, k, encoder, image_size, batch_size, where, say)
+    files = files_in(wanted)
     used = find_encoder(named, encoder=encoder, image_size=image_size, say=say)
-    counted, channels, ends = NowAndThen(say), used.preprocessing.channels, used.preprocessing.value_range
-    source = open_source(_searched(used, images), channels=channels, value_range=ends, counted=counted)
-    looked_for = FilesSource(files, "the queries", channels=channels, value_range=ends)
-    asked = vectors_of(used, looked_for, device=where, batch_size=batch_size)
+    counted, seen = NowAndThen(say), used.preprocessing
+    searched = _searched(used, images)
+    source = open_source(searched, channels=seen.channels, value_range=seen.value_range, counted=counted)
+    asked = _asked(used, files, batch_size, where, say)
+    among = vectors_of(used, source, device=where, batch_size=batch_size, counted=counted)
+    similarity, positions = most_similar(among.vectors, asked.vectors, min(k, len(among)))
+    return Found(used.name, seen, asked, among, len(source) - len(among), similarity, positions)
+
+
+def _asked(used: Encoder, files: list[str], batch_size: int, device: str, say: Say) -> Vectors:
+    """The queries. Those that cannot be read are told, and left out."""
+    seen = used.preprocessing
+    source = FilesSource(files, "the queries", channels=seen.channels, value_range=seen.value_range)
+    asked = vectors_of(used, source, device=device, batch_size=batch_size)
     if missing := len(files) - len(asked):
         left = sorted(set(range(len(files))) - set(asked.ids.tolist()))
         say(f"{missing} of {len(files)} queries cannot be read, such as {printable(files[left[0]])}")
-    among = vectors_of(used, source, device=where, batch_size=batch_size, counted=counted)
+    return asked
+
+
+def _in_file(
+    path: Path,
+    queries: Sequence[str | os.PathLike[str]],
+    images: FoldersOrName | None,
+    k: int,
+    encoder: str | None,
+    image_size: object,
+    batch_size: int,
+    device: str,
+    say: Say,
+) -> Found:
+    """A search in a file of features. Its own images may be asked for by the paths that it has of them."""
+    file = feature_files.read(path)
+    seen = SQUARE if file.preprocessing is None else Preprocessing(**file.preprocessing)
+    takes: dict[str, Any] = {"root": _root(images), "channels": seen.channels, "value_range": seen.value_range}
+    among = Vectors(FilesSource(file.paths, printable(path), **takes), np.arange(len(file)), file.vectors)
+    row_of = {name: row for row, name in enumerate(file.paths)}
+    names = [os.fspath(each) for each in queries]
+    if all(name in row_of for name in names):
+        rows = np.array([row_of[name] for name in names], np.int64)
+        asked = Vectors(among.source, rows, file.vectors[torch.from_numpy(rows)])
+        name = printable(path)
+    elif encoder is None:
+        new = next(each for each in names if each not in row_of)
+        raise ValueError(
+            f"{printable(new)} is no path that {printable(path)} has: add --encoder ENCODER, the one that made its "
+            "vectors, and image files are embedded by it"
+        )
+    else:
+        used = find_encoder(encoder, image_size=image_size, say=say)
+        name = used.name
+        _check_same(path, file, used)
+        asked = _asked(used, files_in(queries), batch_size, device, say)
     similarity, positions = most_similar(among.vectors, asked.vectors, min(k, len(among)))
-    return Found(used, asked, among, len(source) - len(among), similarity, positions)
+    return Found(name, seen, asked, among, 0, similarity, positions)
+
+
+def _root(images: FoldersOrName | None) -> str:
+    """The folder below which the paths of a file of features are."""
+    if images is None:
+        return ""
+    folders = [images] if isinstance(images, str | os.PathLike) else list(images)
+    if len(folders) != 1:
+        raise ValueError(f"--in names {len(folders)} folders: give the one that was embedded")
+    return os.fspath(folders[0])
+
+
+def _check_same(path: Path, file: feature_files.Features, used: Encoder) -> None:
+    """Refuses an encoder that is not the one that made the vectors of a file."""
+    own = f"{type(used.network).__name__} {used.digest}"
+    width = int(used.network.num_features)  # type: ignore[arg-type]
+    if width != file.vectors.shape[1] or file.encoder not in (None, own):
+        raise ValueError(
+            f"the vectors of {printable(path)} ({file.vectors.shape[1]} wide) were not made by {used.name} ({width} "
+            "wide): cosines between two encoders mean nothing; name the encoder that barlow embed was given"
+        )
 
 
 def _searched(encoder: Encoder, images: FoldersOrName | None) -> FoldersOrName:

@@ -394,3 +394,39 @@ def test_ray_maps_batches_with_it(encoder: Path, photos: Path) -> None:
     assert found.keys() == set(paths)
     expected = bare(encoder, list(map(Path, paths)))
     np.testing.assert_allclose(np.stack([found[path] for path in paths]), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["f.npy", "f.parquet"])
+def test_a_file_is_read_as_it_was_written(encoder: Path, photos: Path, tmp_path: Path, name: str) -> None:
+    if name == "f.parquet":
+        pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra `embed`)")
+    embedded(encoder, photos, tmp_path / name, dtype="float16")
+    embedded(encoder, photos, tmp_path / "same.npy", dtype="float16")
+    file = feature_files.read(tmp_path / name)
+    np.testing.assert_array_equal(file.vectors.numpy(), np.load(tmp_path / "same.npy").astype(np.float32))
+    assert file.vectors.dtype == torch.float32
+    assert file.ids.tolist() == list(range(60))
+    assert file.paths == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
+    if name == "f.parquet":
+        assert file.encoder is not None
+        assert file.encoder.endswith(find_encoder(encoder).digest)
+
+
+def test_what_is_no_file_of_features_is_told_in_one_line(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    embedded(encoder, photos, tmp_path / "f.npy")
+    path, index = tmp_path / "f.npy", tmp_path / "f.csv"
+    lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
+    index.write_text("".join(lines[:-1]), encoding="utf-8")
+    with pytest.raises(exits.UnusableData, match="59 rows: they do not belong together"):
+        feature_files.read(path)
+    index.unlink()
+    with pytest.raises(exits.UnusableData, match=r"has no .*f\.csv beside it"):
+        feature_files.read(path)
+    for content in (b"", b"no matrix", path.read_bytes()[:200]):
+        index.write_text("".join(lines), encoding="utf-8")
+        path.write_bytes(content)
+        with pytest.raises(exits.UnusableData, match=r"f\.npy is no file that barlow embed has written"):
+            feature_files.read(path)
+    np.save(path, np.array([{"code": 1}], dtype=object))
+    with pytest.raises(exits.UnusableData, match="is no file that barlow embed has written"):
+        feature_files.read(path)

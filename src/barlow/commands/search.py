@@ -9,7 +9,9 @@ from barlow.commands.terminal import add_debug, put, tell, until_read, verb_pars
 
 EPILOG = """\
 ENCODER is a run folder, RUN@STEP, a folder with config.json and model.safetensors, a
-file of weights (with --encoder NAME), timm:NAME, packaged:NAME or random:NAME.
+file of weights (with --encoder NAME), timm:NAME, packaged:NAME or random:NAME. It may
+also be a file that barlow embed has written: then --encoder is the encoder that made it
+(not needed for queries that are paths in the file), and --in is where its images are.
 
   barlow search runs/photos holiday.jpg --in photos/ --sheet found.html
 """
@@ -26,14 +28,16 @@ def add(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    search.add_argument("named", metavar="ENCODER", help="see below")
+    search.add_argument("named", metavar="ENCODER|FILE", help="see below")
     search.add_argument("queries", nargs="+", metavar="QUERY", help="image files, or folders of them")
     search.add_argument("-k", type=int, default=20, metavar="N", help="how many are shown; default: %(default)s")
     search.add_argument(
         "--in", nargs="+", dest="images", metavar="FOLDER", help="what is searched; default: what a run was trained on"
     )
     search.add_argument("--sheet", metavar="FILE.html", help="writes the pictures that were found as one page, too")
-    search.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, as timm calls it")
+    search.add_argument(
+        "--encoder", metavar="NAME", help="the network of a file of weights, or what made a file of features"
+    )
     search.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
     search.add_argument("-b", "--batch-size", type=int, default=64, metavar="N")
     search.add_argument("--device", default="auto", metavar="cpu|cuda|mps")

@@ -24,6 +24,7 @@ class FilesSource:
     Args:
         paths: of the files. That one of them is not there is found when it is read.
         name: of the whole, for messages.
+        root: the folder that relative ones are in; by default the current one.
         channels, max_pixels, value_range: as in `open_source`.
     """
 
@@ -35,12 +36,13 @@ class FilesSource:
         paths: Sequence[str],
         name: str,
         *,
+        root: str = "",
         channels: int = 3,
         max_pixels: int = decoding.MAX_PIXELS,
         value_range: ValueRange | None = None,
     ) -> None:
         self.name = name
-        self.paths = list(paths)
+        self.paths, self.root = list(paths), root
         self.channels, self.max_pixels, self.value_range = channels, max_pixels, value_range
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class FilesSource:
     def read(self, index: int, min_side: int = 0) -> Array:
         """Decodes the image, by the convention of `barlow.data.decoding`."""
         return decoding.decode(
-            self._content(self.paths[index]),
+            self._content(os.path.join(self.root, self.paths[index])),
             channels=self.channels,
             max_pixels=self.max_pixels,
             min_side=min_side,

@@ -55,7 +55,7 @@ def write_sheet(found: Found, out: str | os.PathLike[str]) -> Path:
 
 
 def _sheet(found: Found) -> str:
-    preprocessing = found.encoder.preprocessing
+    preprocessing = found.preprocessing
     k = found.positions.shape[1]
     queries = range(min(len(found.asked), max(1, MOST_PICTURES // (k + 1))))
     asked = _pictures("q", found.asked, list(queries), preprocessing)
@@ -79,7 +79,7 @@ def _sheet(found: Found) -> str:
     parts = [Part("found", "Found", join(body), HOW)]
     places = [each.place(part) for each, count in ((asked, len(queries)), (hits, len(rows))) for part in range(count)]
     return page(
-        "Search", f"{searched}, by {found.encoder.name}", parts, asked.rule + hits.rule + "".join(places), "a search"
+        "Search", f"{searched}, by {found.encoder}", parts, asked.rule + hits.rule + "".join(places), "a search"
     )
 
 
