@@ -212,7 +212,12 @@ def _limits(
 def _recipe(recipe: dict[str, Any] | None) -> list[str]:
     if recipe is None:
         return []
-    told = {**recipe, "data": {**recipe["data"], "sources": [Path(str(s)).name for s in recipe["data"]["sources"]]}}
+    data, encoder = recipe["data"], recipe["encoder"]
+    told = {  # of paths the last part: the rest is of somebody's machine
+        **recipe,
+        "data": {**data, "sources": [Path(str(source)).name for source in data["sources"]]},
+        "encoder": {**encoder, "init": None if encoder["init"] is None else Path(str(encoder["init"])).name},
+    }
     fence = "````"
     return ["## Recipe", "", f"{fence}yaml", printable_block(as_yaml(told)).rstrip(), fence, ""]
 

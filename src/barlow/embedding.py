@@ -24,6 +24,7 @@ from barlow.encoders import find_encoder
 from barlow.feature_files import PART, TYPES, Part, Parts
 from barlow.machine import available_cores
 from barlow.nets.preprocessing import Preprocessing
+from barlow.nets.weights import description_of
 from barlow.printable import printable
 from barlow.probes.features import NotFinite
 from barlow.probes.features import embed as features_of
@@ -115,8 +116,9 @@ def _embed(
     width = int(network.num_features)  # type: ignore[arg-type]
     counted = NowAndThen(say)
     source = open_source(data, channels=seen.channels, value_range=seen.value_range, counted=counted)
+    built = {key: value for key, value in description_of(network).items() if key not in ("barlow", "seed", "sha256")}
     about = feature_files.as_about(
-        encoder=f"{type(network).__name__} {found.digest}",
+        encoder=digest_of([found.digest, built]),
         images=digest_of([_fingerprint(source), len(source)]),
         preprocessing=seen.as_dict(),
         dtype=dtype,
@@ -133,8 +135,9 @@ def _embed(
             return None
         say(f"writing {path}")
         written = feature_files.write(path, parts, source, width)
+        listed = path.with_suffix(".skipped.json")
+        storage.remove_own(listed)  # of an earlier file of this name
         if written.skipped:
-            listed = path.with_suffix(".skipped.json")
             storage.write_json(listed, written.skipped)
             first = written.skipped[0]
             say(
@@ -155,6 +158,7 @@ def _alone(parts: Parts, world: World) -> Iterator[None]:
     if not world.main:
         yield
         return
+    parts.check_ours()
     storage.make_folder(parts.folder)
     with Run(parts.folder).locked():
         yield
@@ -188,24 +192,13 @@ def _compute(
     threads = max(1, available_cores() // world.neighbours)
     total, done = sum(len(parts.ids(part)) for part in todo), 0
     with kept_from_the_screen():
-        ids = [i for part in todo for i in parts.ids(part)] if len(todo) < 2 else _All(parts, todo)
-        centres = tried_centres(source, ids, seen, threads)  # type: ignore[arg-type]
+        ids = (i for part in todo for i in parts.ids(part))
+        centres = tried_centres(source, ids, seen, threads)
         for part in todo:
             content = _one(parts.ids(part), centres, network, seen, dtype, batch_size, world, source)
             parts.write(part, content)
             done += len(parts.ids(part))
             counted("images embedded", done, total)
-
-
-class _All:
-    """The ids of many parts, without a list of them."""
-
-    def __init__(self, parts: Parts, todo: list[int]) -> None:
-        self.parts, self.todo = parts, todo
-
-    def __iter__(self) -> Iterator[int]:
-        for part in self.todo:
-            yield from self.parts.ids(part)
 
 
 def _one(

@@ -184,7 +184,7 @@ def _describe(
     record: dict[str, Any] = {
         "format": FOLDER_FORMAT,
         "target": to,
-        "encoder": printable(found.name),
+        "encoder": printable(Path(found.name).name),
         "encoder_sha256": found.digest,
         "whole": all(use.whole for use in uses),
         "license": license,

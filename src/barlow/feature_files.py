@@ -73,6 +73,15 @@ class Parts:
         """The images of a part."""
         return range(part * self.size, min(self.count, (part + 1) * self.size))
 
+    def check_ours(self) -> None:
+        """Refuses a folder of this name that somebody else has made, before anything is written to it.
+
+        Raises:
+            UnusableData: it holds something that is not barlow's.
+        """
+        if self.folder.exists() and any(not _is_ours(entry.name) for entry in self.folder.iterdir()):
+            raise exits.UnusableData(f"{self.folder} is there and not barlow's: remove it, or use another --out")
+
     def prepare(self) -> list[int]:
         """Makes the folder, or goes on with the one that is there.
 
@@ -80,13 +89,10 @@ class Parts:
             The parts that are missing.
 
         Raises:
-            UnusableData: the folder is of another encoder, of other images, or not barlow's.
+            UnusableData: the folder is of another encoder, or of other images.
         """
         path = self.folder / "about.json"
         if not path.exists():
-            if self.folder.exists() and any(not _is_ours(entry.name) for entry in self.folder.iterdir()):
-                raise exits.UnusableData(f"{self.folder} is there and not barlow's: remove it, or use another --out")
-            storage.make_folder(self.folder)
             storage.write_sealed(path, self.about)
         before = storage.read_sealed(path)
         if differing := [key for key, value in self.about.items() if before.get(key) != value]:

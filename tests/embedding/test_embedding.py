@@ -233,6 +233,7 @@ def test_a_folder_of_somebody_else_is_left_alone(encoder: Path, photos: Path, tm
     with pytest.raises(exits.UnusableData, match="not barlow's"):
         embedded(encoder, photos, tmp_path / "f.npy")
     assert (other / "thesis.txt").read_text() == "mine"
+    assert [path.name for path in other.iterdir()] == ["thesis.txt"]
 
 
 def test_wrong_words_get_one_line(encoder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,13 +342,18 @@ def test_the_card_of_a_run_has_its_scores_and_shows_no_markup_of_a_stranger() ->
         proofs=[Proof("timm", "1.0", True, 8, 0.0, 0.0)],
         notes=[],
         facts=facts,
-        recipe=None,
+        recipe={
+            "data": {"sources": ["/home/somebody/cats"]},
+            "encoder": {"name": "resnet18", "init": "/home/somebody/w.safetensors"},
+        },
         images="8 images",
     )
     assert text.startswith("---\nlicense: mit\nlibrary_name: timm\n")
     assert yaml.safe_load(text.split("---")[1])["tags"]
     assert "| knn.top1 | 0.500 | 0.400 to 0.600 | +0.100 (+0.000 to +0.200) |" in text
     assert "values from 0 to 4095 as 0 to 1" in text
+    assert "sources: [cats]" in text
+    assert "init: w.safetensors" in text
     assert "/home/somebody" not in text
     for stranger in ("<script>", "<b>", "<i>", "\x1b"):
         assert stranger not in text

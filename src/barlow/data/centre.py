@@ -1,6 +1,6 @@
 """Centre views of images, as a finished encoder takes them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def decoded_centres(
 
 
 def tried_centres(
-    source: ImageSource, ids: Sequence[int] | Int64[np.ndarray, "n"], preprocessing: Preprocessing, workers: int
+    source: ImageSource, ids: Iterable[int] | Int64[np.ndarray, "n"], preprocessing: Preprocessing, workers: int
 ) -> Iterator[UInt[np.ndarray, "h w c"] | UnreadableImage]:
     """The same, with the reason in the place of an image that cannot be read."""
 
