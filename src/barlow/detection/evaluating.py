@@ -19,7 +19,7 @@ from barlow.detection.measuring import Question, measured
 from barlow.detection.schedules import SCHEDULES, chosen_schedule
 from barlow.detection.sets import read_annotated
 from barlow.distributed import choose_device
-from barlow.encoders import Encoder, Named, find_encoder
+from barlow.encoders import Named, find_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, with_preprocessing
 from barlow.probes.intervals import over_draws
@@ -211,13 +211,6 @@ def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, 
         raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}")
     if not named:
         raise ValueError("no encoder is named")
-
-
-def _homes(encoders: Sequence[Encoder], out: str | os.PathLike[str] | None, say: Say) -> list[Path]:
-    """Where each encoder's results go."""
-    if out is None and (outside := [each.name for each in encoders if each.run is None]):
-        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
-    return [prepare_home(each.run, None if out is None else Path(out), say) for each in encoders]
 
 
 def _sets(
