@@ -67,7 +67,7 @@ def run(
     home: Path, *, stop_after: int = 0, kill_after: int = 0, **changes: Any
 ) -> tuple[Detector, list[dict[str, float]]]:
     made = small.detector(**changes)
-    requests, terms = Requests(), Terms()
+    requests, terms = Requests(), list[dict[str, float]]()
 
     def told(step: int, values: Mapping[str, float]) -> None:
         terms.append(dict(values))
