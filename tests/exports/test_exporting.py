@@ -332,7 +332,7 @@ def test_the_card_of_a_run_has_its_scores_and_shows_no_markup_of_a_stranger() ->
         parameters=1,
         images=40,
         evaluations=[evaluation],
-        unknown=None,
+        notes=[],
     )
     text = card(
         Material(module, config),
