@@ -11,15 +11,18 @@ from torch import nn
 
 STEMS = {
     "as_is": None,
-    "small": (1, 1, False),
-    "small_padded": (1, 2, False),
-    "small_pooled": (1, 1, True),
-    "strided": (2, 1, False),
+    "small": (3, 1, 1, False),
+    "small_padded": (3, 1, 2, False),
+    "small_pooled": (3, 1, 1, True),
+    "strided": (3, 2, 1, False),
+    "plain": (7, 2, 3, True),
 }
-"""The stems by name: stride and padding of their 3×3 convolution, and whether the max-pool stays.
+"""The stems by name: side, stride and padding of their convolution, and whether the max-pool stays.
 
 `as_is` is the network's own stem. `small_padded` is for weights of solo-learn's networks for CIFAR, whose maps have 34
-pixels where the image has 32. Weights do not show that.
+pixels where the image has 32. Weights do not show that. `plain` is the usual stem in the place of a deep one. timm has
+it with 64 channels only, and a deep one with any number: the networks of doubled width that VICReg and SwAV released
+are `resnet50` with options `stem_type: deep` and `stem_width: 64`, and this stem.
 """
 
 
@@ -58,9 +61,9 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
             + (" (for small images give options patch_size)" if hasattr(network, "patch_embed") else "")
         )
     encoder: Any = network
-    stride, padding, pooled = STEMS[stem]  # type: ignore[misc]
+    side, stride, padding, pooled = STEMS[stem]  # type: ignore[misc]
     width = encoder.bn1.num_features
-    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=3, stride=stride, padding=padding, bias=False)
+    encoder.conv1 = nn.Conv2d(in_channels, width, kernel_size=side, stride=stride, padding=padding, bias=False)
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     if not pooled:
         encoder.maxpool = nn.Identity()
