@@ -145,6 +145,22 @@ def test_the_shapes_of_a_file_show_its_network_but_not_its_stem(given: Path, dat
     assert [line for line in said if "taken to have been normalised by ImageNet's mean and deviation" in line]
 
 
+def test_a_run_starts_from_anothers_checkpoint_and_keeps_what_it_started_from(data: Path, tmp_path: Path) -> None:
+    donor = build_encoder(
+        "resnet18", image_size=32, seed=5, options={"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 16]}
+    )
+    state = {f"module.encoder_q.{name}": value for name, value in donor.state_dict().items()}
+    state |= {"module.encoder_q.fc.0.weight": torch.ones(3, 16), "module.queue": torch.ones(3, 4)}
+    torch.save({"state_dict": state, "epoch": 200}, tmp_path / "moco.pth.tar")
+    said: list[str] = []
+    run = started(data, tmp_path / "run", tmp_path / "moco.pth.tar", tell=said.append).run_folder
+    start = load_encoder(run / "start").state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in donor.state_dict().items())
+    (line,) = [line for line in said if line.startswith("start ")]
+    for part in ("MoCo: names after module.encoder_q., in state_dict", "the projection head (", "the queue ("):
+        assert part in line
+
+
 def test_the_network_of_a_file_that_nothing_shows_is_asked_for(data: Path, tmp_path: Path) -> None:
     storage.write_tensors(tmp_path / "weights.safetensors", {"layer.weight": torch.zeros(2, 2)})
     with pytest.raises(RecipeError, match=r"no ResNet, ViT or ConvNeXt that is known: add encoder NAME"):

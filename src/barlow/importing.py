@@ -1,5 +1,6 @@
 """From a file of weights of others to a folder with an encoder, which everything here reads."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from barlow import storage
 from barlow.encoders import find_encoder
 from barlow.nets import weights
 from barlow.printable import printable
-from barlow.seals import sha256
 from barlow.telling import Say, silent
 from barlow.wording import in_arguments
 
@@ -97,12 +97,18 @@ def _record(source: str | os.PathLike[str], report: weights.InitialisationReport
     file = Path(source)
     return {
         "source": printable(file.name if file.is_file() else source),
-        "sha256": sha256(storage.read_bytes(file)) if file.is_file() else None,
+        "sha256": _digest(file) if file.is_file() else None,
         "recognised": report.recognised,
         "dropped": {what: len(names) for what, names in report.dropped.items()},
         "changed": list(report.notes),
         "assumed": list(report.assumed),
     }
+
+
+def _digest(file: Path) -> str:
+    """Of a file that may be too large for the memory."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _lines(name: str, report: weights.InitialisationReport, config: Mapping[str, Any]) -> list[str]:

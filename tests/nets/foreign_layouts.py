@@ -306,6 +306,25 @@ class Narrow(torchvision.models.ResNet):  # type: ignore[name-defined,misc]
         return layer
 
 
+class Wide(torchvision.models.ResNet):  # type: ignore[name-defined,misc]
+    """torchvision's ResNet with a stem of twice the channels, as VICReg's and SwAV's wide ones have it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, 128 if name == "inplanes" and not hasattr(self, "conv1") else value)
+
+    def _make_layer(self, block: Any, planes: int, *options: Any, **more: Any) -> nn.Module:
+        layer: nn.Module = super()._make_layer(block, planes // 8, *options, **more)
+        return layer
+
+
+def wide_resnet() -> nn.Module:
+    """A ResNet whose stem has 128 channels."""
+    torch.manual_seed(0)
+    network = Wide(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1])
+    network.fc = nn.Identity()
+    return tempered(network)
+
+
 def small_resnet(kind: str = "basic", **options: Any) -> nn.Module:
     """A narrow ResNet with one block a stage, and tensors that no initialisation gives."""
     block = {"basic": torchvision.models.resnet.BasicBlock, "bottleneck": torchvision.models.resnet.Bottleneck}[kind]

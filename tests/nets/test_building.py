@@ -86,7 +86,7 @@ def test_same_seed_gives_the_same_weights_whatever_was_drawn_before_and_leaves_t
 
 @pytest.mark.parametrize(
     ("stem", "side_in_first_stage"),
-    [("as_is", 8), ("small", 32), ("small_padded", 34), ("small_pooled", 16), ("strided", 16)],
+    [("as_is", 8), ("small", 32), ("small_padded", 34), ("small_pooled", 16), ("strided", 16), ("plain", 8)],
 )
 @pytest.mark.parametrize("name", ["resnet18", "resnet10t"])
 def test_stems_shrink_the_image_as_they_say(name: str, stem: str, side_in_first_stage: int) -> None:
@@ -95,7 +95,7 @@ def test_stems_shrink_the_image_as_they_say(name: str, stem: str, side_in_first_
     encoder.layer1.register_forward_hook(lambda module, inputs, output: sides.append(inputs[0].shape[-1]))
     encoder.eval()(torch.zeros(1, 4, 32, 32))
     assert sides == [side_in_first_stage]
-    if stem != "as_is":
+    if stem not in ("as_is", "plain"):
         conv = encoder.conv1
         padding = (2, 2) if stem == "small_padded" else (1, 1)
         assert (conv.kernel_size, conv.padding, conv.bias, conv.in_channels) == ((3, 3), padding, None, 4)

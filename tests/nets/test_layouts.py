@@ -17,6 +17,7 @@ from foreign_layouts import (
     tempered,
     timm,
     torchvision,
+    wide_resnet,
     without_head,
 )
 from safetensors.torch import save_file
@@ -110,6 +111,31 @@ def test_bottlenecks_wide_and_grouped_are_seen_in_their_shapes(tmp_path: Path) -
         assert config["cardinality"] == options.get("groups", 1)
 
 
+def test_the_networks_of_doubled_width_have_a_stem_of_their_own(tmp_path: Path) -> None:
+    network = wide_resnet()
+    for case in ("VICReg, model.pth", "SwAV, released"):
+        done, encoder = imported(CASES[case].content(without_head(network.state_dict())), tmp_path / case[:4])
+        config = json.loads((done.folder / "config.json").read_text())
+        assert config["stem"] == "plain"
+        assert config["options"]["stem_width"] == 64
+        assert done.report.kept == ()
+        same_features(encoder, network)
+
+
+@pytest.mark.nightly
+def test_vicregs_resnet_200_of_doubled_width_is_built(tmp_path: Path) -> None:
+    """Its own code has it with 200 layers, which is timm's resnet200, and twice the channels."""
+    state = {"conv1.weight": (128, 3, 7, 7), "bn1.weight": (128,), "layer1.0.conv2.weight": (128, 128, 3, 3)}
+    for stage, (blocks, planes) in enumerate(zip((3, 24, 36, 3), (128, 256, 512, 1024), strict=True), 1):
+        for block in range(blocks):
+            state[f"layer{stage}.{block}.conv1.weight"] = (planes, 128, 1, 1)
+            state[f"layer{stage}.{block}.conv3.weight"] = (planes * 4, planes, 1, 1)
+    shown = shown_by({name: Entry(shape, "F32") for name, shape in state.items()})
+    assert shown.network is not None
+    assert shown.network.name == "resnet200"
+    assert shown.network.options["channels"] == [128, 256, 512, 1024]
+
+
 FULL_SIZE = """
     resnet18 resnet34 resnet50 resnet101 resnet152 wide_resnet50_2 wide_resnet101_2 vit_tiny_patch16_224
     vit_small_patch16_224 vit_base_patch8_224 vit_large_patch16_224 convnext_tiny convnext_small convnext_base
@@ -125,6 +151,18 @@ def test_a_network_of_full_size_is_seen_in_its_shapes(name: str) -> None:
     assert shown.network is not None
     assert (shown.network.name, shown.network.options) == (name, {})
     assert (shown.channels, shown.image_size, shown.asks) == (3, 224, "")
+
+
+def test_another_network_is_believed_to_be_what_the_file_calls_it(tmp_path: Path) -> None:
+    network = tempered(timm.create_model("test_efficientnet", num_classes=0))
+    state = called("module.", network.state_dict() | made({"classifier.weight": (9, 256), "classifier.bias": (9,)}))
+    done, encoder = imported({"arch": "test_efficientnet", "state_dict": state, "epoch": 3}, tmp_path / "a")
+    assert "test_efficientnet, as the file says" in done.report.recognised
+    same_features(encoder, network)
+    with pytest.raises(ValueError, match=r"do not fit resnet18"):
+        imported({"arch": "resnet18", "state_dict": state}, tmp_path / "b")
+    with pytest.raises(ValueError, match=r"no ResNet, ViT or ConvNeXt that is known: add encoder NAME"):
+        imported({"arch": "os.system", "state_dict": state}, tmp_path / "c")
 
 
 def small_vit(**options: Any) -> Any:

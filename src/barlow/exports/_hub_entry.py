@@ -55,7 +55,7 @@ def encoder(pretrained: bool = True) -> nn.Module:
     if built["stem"] is not None:
         stem = built["stem"]
         network.conv1 = nn.Conv2d(
-            stem["channels"], stem["width"], 3, stride=stem["stride"], padding=stem["padding"], bias=False
+            stem["channels"], stem["width"], stem["side"], stride=stem["stride"], padding=stem["padding"], bias=False
         )
         if not stem["pooled"]:
             network.maxpool = nn.Identity()

@@ -55,7 +55,7 @@ def _program(material: Material) -> str:
     changes = ""
     if stem is not None:
         changes = (
-            f"network.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size=3, stride={stem.stride}, "
+            f"network.conv1 = torch.nn.Conv2d({channels}, 64, kernel_size={stem.side}, stride={stem.stride}, "
             f"padding={stem.padding}, bias=False)\n"
         )
         changes += "" if stem.pooled else "network.maxpool = torch.nn.Identity()\n"

@@ -94,7 +94,7 @@ _WIDE = {(name, 1, 128): f"wide_{name}_2" for name in ("resnet50", "resnet101")}
 
 CHANNELS = (64, 128, 256, 512)
 STEM_CHANNELS = 64
-"""Of timm's ResNets, which have no argument for another number."""
+"""Of timm's ResNets with a plain stem, which have no argument for another number."""
 
 
 def _resnet(shapes: Shapes) -> Shown:
@@ -124,13 +124,13 @@ def _resnet(shapes: Shapes) -> Shown:
         options |= {"cardinality": groups, "base_width": per_group}
     kind = "bottleneck" if bottleneck else "basic"
     about = f"a ResNet of {', '.join(map(str, blocks))} {kind} blocks of {channels[0]} to {channels[-1]} channels"
-    if stem[0] != STEM_CHANNELS:
-        return Shown(
-            about=about,
-            asks=f"{about} whose first convolution has {stem[0]} outputs; those that can be built have {STEM_CHANNELS}",
-        )
+    usual = "as_is"
+    if stem[0] != STEM_CHANNELS:  # only a deep stem of timm's can have others, and is replaced
+        if stem[0] % 2:
+            return UNKNOWN
+        options, usual = options | {"stem_type": "deep", "stem_width": stem[0] // 2}, "plain"
     if stem[2:] == (7, 7):
-        return Shown(Network(name, options, "as_is", True), about, stem[1], 224)
+        return Shown(Network(name, options, usual, True), about, stem[1], 224)
     if stem[2:] != (3, 3):
         return UNKNOWN
     return Shown(

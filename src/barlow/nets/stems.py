@@ -11,8 +11,9 @@ from torch import nn
 
 
 class Stem(NamedTuple):
-    """A 3×3 convolution in the place of a network's own stem."""
+    """A convolution in the place of a network's own stem."""
 
+    side: int
     stride: int
     padding: int
     pooled: bool
@@ -21,15 +22,18 @@ class Stem(NamedTuple):
 
 STEMS: dict[str, Stem | None] = {
     "as_is": None,
-    "small": Stem(1, 1, False),
-    "small_padded": Stem(1, 2, False),
-    "small_pooled": Stem(1, 1, True),
-    "strided": Stem(2, 1, False),
+    "small": Stem(3, 1, 1, False),
+    "small_padded": Stem(3, 1, 2, False),
+    "small_pooled": Stem(3, 1, 1, True),
+    "strided": Stem(3, 2, 1, False),
+    "plain": Stem(7, 2, 3, True),
 }
 """The stems by name.
 
 `as_is` is the network's own stem. `small_padded` is for weights of solo-learn's networks for CIFAR, whose maps have 34
-pixels where the image has 32. Weights do not show that.
+pixels where the image has 32. Weights do not show that. `plain` is the usual stem in the place of a deep one. timm has
+it with 64 channels only, and a deep one with any number: the networks of doubled width that VICReg and SwAV released
+are `resnet50` with options `stem_type: deep` and `stem_width: 64`, and this stem.
 """
 
 
@@ -72,7 +76,7 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
     assert chosen is not None
     width = encoder.bn1.num_features
     encoder.conv1 = nn.Conv2d(
-        in_channels, width, kernel_size=3, stride=chosen.stride, padding=chosen.padding, bias=False
+        in_channels, width, kernel_size=chosen.side, stride=chosen.stride, padding=chosen.padding, bias=False
     )
     nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     if not chosen.pooled:

@@ -107,7 +107,7 @@ class EncoderSection(Section):
     """The network that the run keeps: any timm name, or `custom:CLASS` for a module given in Python."""
 
     name: str
-    stem: Literal["as_is", "small", "small_padded", "small_pooled", "strided", "auto"]
+    stem: Literal["as_is", "small", "small_padded", "small_pooled", "strided", "plain", "auto"]
     zero_init_last: bool
     options: dict[str, Any]
     init: str | None
