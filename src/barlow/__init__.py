@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from barlow.checking import check as check
     from barlow.embedder import Embedder as Embedder
     from barlow.embedding import embed as embed
+    from barlow.encoders import find_encoder as find_encoder
     from barlow.evaluation import evaluate as evaluate
+    from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.exporting import export as export
     from barlow.finishing import load_encoder as load_encoder
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
@@ -51,6 +53,8 @@ _HOME = {
     "embed": "barlow.embedding",
     "evaluate": "barlow.evaluation",
     "export": "barlow.exporting",
+    "evaluate_several": "barlow.evaluation",
+    "find_encoder": "barlow.encoders",
     "load_encoder": "barlow.finishing",
     "pretrain": "barlow.pretraining",
 }
@@ -73,7 +77,9 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "evaluate_several",
     "export",
+    "find_encoder",
     "load_encoder",
     "pretrain",
 ]

@@ -1,60 +1,45 @@
-"""How good a run's encoder is, measured with labelled images, beside raw pixels and the untrained network."""
+"""How good encoders are, measured with labelled images, beside raw pixels and untrained networks."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
-from barlow import checkpoints, storage, tables
 from barlow import protocols as known_protocols
+from barlow import storage
 from barlow.advice import Ran, after_evaluation
-from barlow.checkpoints import split_step
-from barlow.data import image_digests, oddities
-from barlow.data.counting import Counted, NowAndThen
-from barlow.data.folder import EMPTY
-from barlow.data.inventory import TooManyUnreadable
-from barlow.data.labelled import LabelledSet, read_labelled
-from barlow.data.sources import FoldersOrName, missing_set, named_set, places
+from barlow.data.counting import NowAndThen
+from barlow.data.sources import FoldersOrName, places
+from barlow.detection.labels import as_labelled
 from barlow.distributed import choose_device
-from barlow.finishing import encoder_at
+from barlow.encoders import Encoder, Named, find_encoder
+from barlow.evaluated_images import Sets, oddities_of, own_sets, read_images
 from barlow.identity import identity_of
-from barlow.nets import stored_size
-from barlow.nets.weights import encoder_folder
-from barlow.printable import one_line
-from barlow.probes import FeatureSet, Score, leaks
-from barlow.probes.baselines import compared, whitened_pixels
+from barlow.probes import Score
 from barlow.probes.embedding import Embedder
-from barlow.probes.features import weights_hash
-from barlow.probes.report import (
-    AUGMENTED,
-    ENCODER,
-    Outcome,
-    Results,
-    as_json,
-    evaluate_features,
-    outcome_of,
-    render,
-    unsuited_rates,
-)
-from barlow.protocols import Probe
-from barlow.protocols.linear_sgd import LinearSGD
-from barlow.results import keep, prepare_home
+from barlow.probes.features import network_identity
+from barlow.probes.measuring import Images, Measuring
+from barlow.probes.outcomes import Outcomes
+from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rates
+from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_home
 from barlow.run import Run, load_recipe_text
+from barlow.same_recipe import kin
+from barlow.score_table import Measured, Part, ScoreTable, score_table
 from barlow.stopping import Asked, Interrupted, listening
-from barlow.telling import Say, unfailing
+from barlow.telling import Say, once, unfailing
 from barlow.wording import in_arguments
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers of one evaluation."""
+    """The numbers of one encoder on one pair of sets."""
 
     results: Results
-    """By set of features (encoder, pixels_16, pixels_32, …, untrained, …), then by probe."""
+    """By set of features (encoder, pixels_16, pixels_32, …, untrained, …), then by protocol."""
     report: dict[str, Any]
     """The content of evaluation/results.json."""
     path: Path
@@ -79,9 +64,34 @@ class Evaluation:
         return render(self.results)
 
 
+@dataclass(frozen=True)
+class Evaluations:
+    """The numbers of several encoders, on one or more pairs of sets."""
+
+    by_sets: list[list[Evaluation]]
+    """For each pair of sets, those of each encoder, in the order in which they were named."""
+    scores: ScoreTable
+    """All of them beside each other."""
+
+    def table(self) -> str:
+        """The numbers as text, at most 80 columns wide."""
+        return self.scores.text()
+
+
+Numbers = TypeVar("Numbers", Evaluation, Evaluations)
+
+
+class NotKept(storage.StorageError):
+    """The numbers are there, and could not be written."""
+
+    def __init__(self, message: str, found: Evaluation | Evaluations) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 @in_arguments
 def evaluate(
-    run: str | os.PathLike[str],
+    named: Named,
     train: FoldersOrName | None = None,
     test: FoldersOrName | None = None,
     *,
@@ -91,18 +101,24 @@ def evaluate(
     device: str = "auto",
     max_bad: float = 0.01,
     augment: bool = False,
-    encoder: nn.Module | None = None,
+    encoder: str | nn.Module | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    image_size: object = None,
     out: str | os.PathLike[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measures the encoder of a run: every image is embedded once, and every protocol reads the same features.
+    """Measures an encoder: every image is embedded once, and every protocol reads the same features.
 
-    Whatever a protocol has to choose, it chooses on a part of `train`. `test` is used for the final number only.
+    Whatever a protocol has to choose, it chooses on a part of `train`. `test` is used for the final number only. What
+    was found before is not computed again: an evaluation that was stopped goes on, and one that asks for one protocol
+    more computes that one.
 
     Args:
-        run: the run folder; of a run that is not finished, the newest checkpoint is measured. `RUN@STEP` is another.
-        train: labelled images for the probes to learn from: folders with a sub-folder for each class, or the name of a
-            set. By default the run's own set, if it has labels and a test split.
+        named: which encoder: a run folder, `RUN@STEP`, a folder with an encoder, a file of weights, `timm:NAME`,
+            `packaged:NAME`, `random:NAME`, or a module; see `barlow.encoders.find_encoder`.
+        train: labelled images for the protocols to learn from: folders with a sub-folder for each class, a CSV file
+            (path,label or path,labels), a folder in VOC's form (`FOLDER:SPLIT`), a JSON file in COCO's, or the name of
+            a set. By default the run's own set, if it has labels and a test split.
         test: labelled images that the numbers are about; the default as for `train`.
         protocols: which protocols, by name: `knn,fewshot:1,5` or a list of names; `barlow.protocols.DEFAULT` by
             default. `barlow list protocols` shows all.
@@ -113,110 +129,239 @@ def evaluate(
         augment: whether to measure the encoder by `linear_sgd` on augmented views too, with a new crop and flip of each
             image in each epoch, as in the papers. The test images and the baselines stay on centre views. The training
             set is then embedded a hundred times, once an epoch, which is work for a GPU.
-        encoder: for a run whose encoder was given in Python, a module of the same class. It is filled with the weights.
-        out: a folder for the results and the features, in place of the run's `evaluation`.
+        encoder: the network of a file of weights: a name of timm's. For weights of a network that was given in Python,
+            a module of the same class; a copy of it is filled.
+        overrides: `encoder.options` and `encoder.stem` of that network, as in `pretrain`.
+        image_size: of foreign weights and untrained networks, in place of their own.
+        out: a folder for the results and the features, in place of the run's `evaluation`; needed for what is no run.
         tell: receives messages of one line.
 
     Returns:
-        The numbers. They are also in a file for this encoder, these images, labels and probes, which no other one
+        The numbers. They are also in a file for this encoder, these images, labels and protocols, which no other one
         replaces, in `results.json`, which is the newest, and in `history.jsonl`, which has a line for each.
 
     Raises:
-        ValueError: there is no run, no encoder or no labels, or the classes differ. One line says what to do.
-        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop. The features so far are kept.
+        ValueError: there is no encoder or no labels, or the classes differ. One line says what to do.
+        Interrupted: on Ctrl-C, SIGTERM and what else asks to stop. What was found so far is kept.
     """
+    asked = _Asked(
+        protocols, baselines, batch_size, device, max_bad, augment, encoder, dict(overrides or {}), image_size, out
+    )
+    with _stoppable(tell) as say:
+        found = _evaluated([named], [(train, test)], asked, say)
+        return _kept(found.by_sets[0][0], found.unkept)
+
+
+@in_arguments
+def evaluate_several(
+    named: Sequence[Named],
+    sets: Sequence[tuple[FoldersOrName | None, FoldersOrName | None]] = ((None, None),),
+    *,
+    protocols: str | Sequence[str] | None = None,
+    baselines: bool = True,
+    batch_size: int = 256,
+    device: str = "auto",
+    max_bad: float = 0.01,
+    augment: bool = False,
+    encoder: str | nn.Module | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    image_size: object = None,
+    out: str | os.PathLike[str] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Evaluations:
+    """Measures several encoders with the same images, on one or more pairs of sets, and sets them beside each other.
+
+    Runs that differ in their seed alone are one column, with the mean over them and its spread. A baseline that is the
+    same for several encoders is measured once.
+
+    Args:
+        named: the encoders, as for `evaluate`. Differences are to the first of them.
+        sets: pairs of training and test images; None as for `evaluate`.
+        out: one folder for all results and features. By default each run's are in its own `evaluation`; it is needed if
+            one of the encoders is no run.
+        protocols, baselines, batch_size, device, max_bad, augment, encoder, overrides, image_size, tell: as for
+            `evaluate`.
+
+    Raises:
+        ValueError, Interrupted: as of `evaluate`.
+    """
+    if not named or not sets:
+        raise ValueError("no encoder is named" if not named else "no images are named")
+    asked = _Asked(
+        protocols, baselines, batch_size, device, max_bad, augment, encoder, dict(overrides or {}), image_size, out
+    )
+    with _stoppable(tell) as say:
+        found = _evaluated(named, sets, asked, say)
+        return _kept(Evaluations(found.by_sets, _beside_each_other(found)), found.unkept)
+
+
+def _beside_each_other(found: "_Found") -> ScoreTable:
+    names, same = [each.name for each in found.encoders], kin(found.encoders)
+    return score_table(
+        [
+            Part(
+                row[0].report["images"],
+                row[0].report["classes"],
+                [Measured(*each) for each in zip(names, same, (found.results for found in row), strict=True)],
+            )
+            for row in found.by_sets
+        ]
+    )
+
+
+EMBEDDED = "what was found so far is kept, and the same command goes on from there"
+
+
+@contextmanager
+def _stoppable(tell: Callable[[str], None] | None) -> Iterator[Say]:
+    """Inside, what asks to stop is answered; gives what lines are told to."""
     say = unfailing(tell)
     with listening(say) as requests:
         requests.given_up = lambda: EMBEDDED
         try:
-            return _evaluate(
-                run,
-                (train, test),
-                protocols,
-                baselines=baselines,
-                batch_size=batch_size,
-                device=device,
-                max_bad=max_bad,
-                augment=augment,
-                module=encoder,
-                out=None if out is None else Path(out),
-                say=say,
-            )
+            yield say
         except Asked as asked:
             raise Interrupted(f"stopped; {EMBEDDED}") from asked
 
 
-EMBEDDED = "what was embedded is kept, and the same command goes on from there"
+@dataclass(frozen=True)
+class _Asked:
+    """The question, beside encoders and images."""
+
+    protocols: str | Sequence[str] | None
+    baselines: bool
+    batch_size: int
+    device: str
+    max_bad: float
+    augment: bool
+    encoder: str | nn.Module | None
+    overrides: dict[str, Any]
+    image_size: object
+    out: str | os.PathLike[str] | None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}: at least 1")
+        for key in self.overrides:
+            if key not in _KEYS:
+                raise ValueError(
+                    f"--{key} is a recipe's key; only `barlow pretrain` takes those (but for {' and '.join(_KEYS)})"
+                )
+
+    def found(self, named: Named, say: Say) -> Encoder:
+        """The encoder of a name."""
+        options, stem = (self.overrides.get(key) for key in _KEYS)
+        return find_encoder(
+            named, encoder=self.encoder, options=options, stem=stem or "as_is", image_size=self.image_size, say=say
+        )
+
+    def check_used(self, encoders: Sequence[Encoder]) -> None:
+        """Refuses what nothing here asks for."""
+        given = {"--encoder": isinstance(self.encoder, str), "--image-size": self.image_size is not None}
+        given |= {f"--{key}": key in self.overrides for key in _KEYS}
+        if any(given.values()) and not any(each.kind in ("weights", "untrained") for each in encoders):
+            flag = next(flag for flag, there in given.items() if there)
+            raise ValueError(
+                f"{flag} is for files of weights, timm:NAME, packaged:NAME and random:NAME; "
+                f"{', '.join(each.name for each in encoders)} say themselves what they are: leave it out"
+            )
 
 
-def _evaluate(
-    name: str | os.PathLike[str],
-    sets_given: tuple[FoldersOrName | None, FoldersOrName | None],
-    protocols: str | Sequence[str] | None,
-    *,
-    baselines: bool,
-    batch_size: int,
-    device: str,
-    max_bad: float,
-    augment: bool,
-    module: nn.Module | None,
-    out: Path | None,
-    say: Say,
-) -> Evaluation:
-    target = choose_device(device)
-    chosen = known_protocols.build(protocols, target)  # first: hours of embedding must not end with an unknown one
-    if augment and "linear_sgd" not in chosen:
+_KEYS = ("encoder.options", "encoder.stem")
+"""Of the recipe's, those that say which network a file of weights is of."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    encoders: list[Encoder]
+    by_sets: list[list[Evaluation]]
+    unkept: list[storage.StorageError]
+
+
+def _evaluated(
+    named: Sequence[Named], sets: Sequence[tuple[FoldersOrName | None, FoldersOrName | None]], asked: _Asked, say: Say
+) -> _Found:
+    """All encoders on all pairs of sets. Those that expect the same of an image are measured after each other, so that
+    images are read once for them."""
+    target = choose_device(asked.device)
+    # First: hours of embedding must not end with an unknown one.
+    chosen = known_protocols.build(asked.protocols, target)
+    if asked.augment and "linear_sgd" not in chosen:
         raise ValueError(f"--augment is for linear_sgd, and --protocol names only {', '.join(chosen)}: add linear_sgd")
-    if batch_size < 1:
-        raise ValueError(f"--batch-size {batch_size}: at least 1")
-    path, step = split_step(os.fspath(name))
-    folder = Run.open(path)
-    unfinished = step is None and encoder_folder(path) is None
-    if unfinished and (newest := checkpoints.whole(path, look=stored_size.look(module))) is not None:
-        step = checkpoints.step_of(newest)
-        say(f"the run is not finished: its encoder at step {step} is measured")
-    network = encoder_at(path, step, module)
-    train, test = _default_sets(folder, *sets_given)
-    home = prepare_home(folder.path, out, say)
-    say("reading the labelled images")
-    learn, measured = _read_both(train, test, network, max_bad, home, NowAndThen(say))
-    warnings = list(_warnings(learn, measured, folder))
+    encoders = [asked.found(each, say) for each in named]
+    asked.check_used(encoders)
+    pairs = [own_sets(encoders, *each) for each in sets]
+    out = None if asked.out is None else Path(asked.out)
+    if out is None and (outside := [each.name for each in encoders if each.run is None]):
+        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
+    homes = [prepare_home(each.run, out, say) for each in encoders]
+    known: dict[str, Outcome] = {}
+    warn, unkept, by_sets = once(say), list[storage.StorageError](), []
+    for pair in pairs:
+        row: dict[int, Evaluation] = {}
+        for members in _alike(encoders):
+            say("reading the labelled images")
+            first = members[0]
+            expected = encoders[first].preprocessing
+            given = as_labelled(pair[0], "train", expected), as_labelled(pair[1], "test", expected)
+            images = read_images(given, expected, asked.max_bad, homes[first], NowAndThen(say))
+            known_protocols.check_labels(chosen, images.train.labels.ndim == 2)
+            for i in members:
+                if len(encoders) > 1:
+                    say(f"encoder  {encoders[i].name}")
+                embedder = Embedder(homes[i] / FEATURES, asked.batch_size, target, say)
+                kept = Outcomes(homes[i] / OUTCOMES, say)
+                measuring = Measuring(chosen, asked.baselines, asked.augment, embedder, kept, known)
+                row[i], error = _measured(encoders[i], images, pair, measuring, homes[i], warn)
+                unkept += [] if error is None else [error]
+        by_sets.append([row[i] for i in range(len(encoders))])
+    return _Found(encoders, by_sets, unkept)
+
+
+def _alike(encoders: Sequence[Encoder]) -> list[list[int]]:
+    """The encoders by their numbers, those together that expect the same of an image."""
+    groups: dict[str, list[int]] = {}
+    for i, each in enumerate(encoders):
+        groups.setdefault(repr(each.preprocessing), []).append(i)
+    return list(groups.values())
+
+
+def _measured(
+    encoder: Encoder, images: Images, sets: Sets, measuring: Measuring, home: Path, warn: Say
+) -> tuple[Evaluation, storage.StorageError | None]:
+    """The numbers of one encoder on one pair of sets; and why they could not be kept, if it is so."""
+    warnings = list(oddities_of(images, encoder.run))
     for line in warnings:
-        say(line)
-
-    embedder = Embedder(home / "features", batch_size, target, say)
-    sets: dict[str, tuple[FeatureSet, FeatureSet]] = {}
-    for each in islice(compared(network, folder.path, learn), None if baselines else 1):  # the encoder is the first
-        say(f"embedding {len(learn) + len(measured)} images: {each.name}")
-        of_train, of_test = (embedder.centre_views(each.network, each.views_of(images)) for images in (learn, measured))
-        sets[each.name] = of_train, of_test
-    if baselines:
-        sets |= whitened_pixels(sets, network)
-
-    say(f"probing: {', '.join(chosen)}")
-    results = evaluate_features(sets, chosen)
-    if augment:
-        outcome = _on_augmented_views(chosen["linear_sgd"], network, learn, sets[ENCODER][1], embedder)
-        results[ENCODER][AUGMENTED] = outcome
+        warn(line)
+    results = measuring.results(encoder.network, encoder.run, images)
+    encoder.network.cpu()  # the next one needs the room
     for line in unsuited_rates(results):
         warnings.append(line)
-        say(line)
-
-    report = _report(results, (learn, measured), (train, test), warnings, weights_hash(network))
-    evaluation = Evaluation(results, report, home / "results.json", after_evaluation(_what_ran(folder.path), results))
-    asked = {"step": step, "probes": list(chosen), "augment": augment, "baselines": baselines}
+        warn(line)
+    report = _report(encoder, results, images, sets, warnings)
+    advice = after_evaluation(None if encoder.run is None else _what_ran(encoder.run), results)
+    evaluation = Evaluation(results, report, home / NEWEST, advice)
+    asked = {
+        "step": encoder.step,
+        "probes": list(measuring.protocols),
+        "augment": measuring.augment,
+        "baselines": measuring.baselines,
+    }
     try:
-        return replace(evaluation, report=keep(home, report, asked, say))
+        return replace(evaluation, report=keep(home, report, asked, measuring.embedder.say)), None
     except storage.StorageError as error:
-        raise NotKept(f"{error}. The numbers are above, and nowhere else", evaluation) from error
+        return evaluation, error
 
 
-class NotKept(storage.StorageError):
-    """The numbers are there, and could not be written."""
+def _kept(found: Numbers, unkept: Sequence[storage.StorageError]) -> Numbers:
+    """The numbers, if all could be written.
 
-    def __init__(self, message: str, evaluation: Evaluation) -> None:
-        super().__init__(message)
-        self.evaluation = evaluation
+    Raises:
+        NotKept: some could not.
+    """
+    if unkept:
+        raise NotKept(f"{unkept[0]}. The numbers are above, and nowhere else", found) from unkept[0]
+    return found
 
 
 def _what_ran(run: Path) -> Ran | None:
@@ -229,116 +374,25 @@ def _what_ran(run: Path) -> Ran | None:
         return None
 
 
-def _sources(run: Path) -> list[str]:
-    path = run / "recipe.yaml"
-    sources: list[str] = tables.checked(load_recipe_text(path), path)["data"]["sources"]
-    return sources
-
-
-def own_set(run: str | os.PathLike[str]) -> str | None:
-    """The name of the labelled set that a run was trained on; None for folders, whose labels nobody has told."""
-    sources = _sources(Path(run))
-    return named_set(str(sources[0])) if len(sources) == 1 else None
-
-
-def _default_sets(
-    run: Run, train: FoldersOrName | None, test: FoldersOrName | None
-) -> tuple[FoldersOrName, FoldersOrName]:
-    if train is not None and test is not None:
-        return train, test
-    name = own_set(run.path)
-    if name is None:
-        sources = _sources(run.path)
-        missing = " and ".join(flag for flag, given in (("--train", train), ("--test", test)) if given is None)
-        raise ValueError(
-            f"{missing} not given: the run's images ({', '.join(map(str, sources))}) have no labels of their own; "
-            "give two folders with a sub-folder of images for each class"
-        )
-    if missing_set(name):
-        raise ValueError(
-            f"the run's own images are {name}, which is not here and would be downloaded: name it yourself to ask for "
-            f"it (--train {name}:train --test {name}:test), or give folders"
-        )
-    return train or f"{name}:train", test or f"{name}:test"
-
-
-def _read_both(
-    train: FoldersOrName, test: FoldersOrName, network: nn.Module, max_bad: float, home: Path, counted: Counted
-) -> tuple[LabelledSet, LabelledSet]:
-    """The training and the test images as the network wants them, with the class numbers of the training images."""
-    expected: Any = network.preprocessing
-    try:
-        learn = read_labelled(train, "train", expected, max_bad, counted)
-        measured = read_labelled(test, "test", expected, max_bad, counted)
-    except TooManyUnreadable as error:
-        path = home / "skipped.json"
-        storage.write_json(path, error.report)
-        raise TooManyUnreadable(f"{error}. All of them are listed in {path}", error.report) from None
-    return learn, measured.numbered_like(learn)
-
-
-def _seen_in_pretraining(test: LabelledSet, run: Run) -> str | None:
-    """A line if test images are among those that a run was trained on, or if nobody can tell; a run of the first
-    release kept no list of them."""
-    try:
-        digests = image_digests.from_json(storage.read_sealed(run.path / "images.json"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        return f"{one_line(error)}: whether test images were pretrained on is not known"
-    return leaks.seen_in_pretraining(test.digests, digests)
-
-
-def _warnings(train: LabelledSet, test: LabelledSet, run: Run) -> Iterator[str]:
-    """What makes the numbers say less than they seem to: a line for each thing that is odd about the images."""
-    for note in (train.skipped_note, test.skipped_note, leaks.overlap(train.hashes, test.hashes).warning):
-        if note:
-            yield note
-    if seen := _seen_in_pretraining(test, run):
-        yield seen
-    for images, name in ((train, "train"), (test, "test")):
-        if empty := getattr(images.source, "notes", {}).get(EMPTY):
-            yield f"--{name} {images.source.name} has no images in {oddities.names(empty)}"
-    if missing := leaks.missing_classes(test.labels, train.classes):
-        yield missing
-    if unseen := leaks.unseen_classes(train.labels, test.labels):
-        yield f"{len(unseen)} classes of the test images have no training image; those count as errors"
-
-
-def _on_augmented_views(
-    probe: Probe, network: nn.Module, train: LabelledSet, test: FeatureSet, embedder: Embedder
-) -> Outcome:
-    """What `linear_sgd` finds when it sees other views of the training images in each epoch."""
-    assert isinstance(probe, LinearSGD)
-    embedder.say(f"linear_sgd on augmented views: {len(train)} images, embedded in each of {probe.epochs} epochs")
-    views = embedder.augmented_views(network, train, epochs=probe.epochs, seed=probe.seed)
-    return outcome_of(probe.predict(views, test.features), test.labels)
-
-
-def _report(
-    results: Results,
-    sets: tuple[LabelledSet, LabelledSet],
-    given: tuple[FoldersOrName, FoldersOrName],
-    warnings: list[str],
-    encoder_hash: str,
-) -> dict[str, Any]:
+def _report(encoder: Encoder, results: Results, images: Images, sets: Sets, warnings: Sequence[str]) -> dict[str, Any]:
     """What a file of results says. `places` is where `barlow report` finds the images again, to show them."""
-    train = sets[0]
     return {
         **as_json(results),
         "images": {
             name: {
-                "source": images.source.name,
+                "source": part.source.name,
                 "places": places(named),
-                "count": len(images),
-                "skipped": [{"where": where, "reason": reason} for where, reason in images.skipped],
-                "fingerprint": images.fingerprint,
-                "labels": images.labels_digest,
+                "count": len(part),
+                "skipped": [{"where": where, "reason": reason} for where, reason in part.skipped],
+                "fingerprint": part.fingerprint,
+                "labels": part.labels_digest,
             }
-            for name, images, named in zip(("train", "test"), sets, given, strict=True)
+            for name, part, named in zip(("train", "test"), (images.train, images.test), sets, strict=True)
         },
-        "classes": train.classes,
-        "preprocessing": train.preprocessing.as_dict(),
-        "encoder_sha256": encoder_hash,
-        "warnings": warnings,
+        "classes": images.train.classes,
+        "preprocessing": images.train.preprocessing.as_dict(),
+        "encoder": encoder.name,
+        "encoder_sha256": encoder.digest,
+        "encoder_identity": network_identity(encoder.network),
+        "warnings": list(warnings),
     }

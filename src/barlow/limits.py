@@ -48,6 +48,9 @@ CHECKPOINT_TIMES, CHECKPOINT_ITEMS = 32, 10_000_000
 """Of a file of weights, over what it is for. The largest known: Barlow Twins' projector is six times its ResNet-50, and
 the optimizer keeps as much again of both."""
 
+XML_BYTES = 2**22
+"""Of the annotations of one image: about ten thousand objects."""
+
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,

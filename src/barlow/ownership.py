@@ -24,11 +24,11 @@ FILES = re.compile(
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
     r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"
-    r"|evaluation/features/[0-9a-f]{32}\.safetensors"
+    r"|evaluation/(features|outcomes)/[0-9a-f]{32}\.safetensors"
 )
 """What a run writes. `environment.json` is of runs of the first release."""
 
-FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/features)?")
+FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/(features|outcomes))?")
 
 CHANGED_IN_PLACE = re.compile(r"\.lock|(metrics|monitor)\.jsonl|evaluation/history\.jsonl")
 """Files that are not replaced by new ones, but opened and changed."""

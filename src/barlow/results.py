@@ -14,31 +14,38 @@ HOME = "evaluation"
 """In a run folder, and in the names of what another folder gets."""
 
 NEWEST, HISTORY = "results.json", "history.jsonl"
-CAUSES = ("encoder_sha256", "preprocessing", "classes")
+FEATURES, OUTCOMES = "features", "outcomes"
+"""Folders beside them: what encoders made of the images, and what protocols found in that."""
+
+CAUSES = ("encoder_identity", "preprocessing", "classes")
 """What a report says of where its numbers come from, beside the images and the question."""
 
 LEFT_OVER_SECONDS = 3600.0
 """Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
 
 
-def prepare_home(run: Path, out: Path | None, say: Say = silent) -> Path:
+def prepare_home(run: Path | None, out: Path | None, say: Say = silent) -> Path:
     """The folder of an evaluation, ready to be written to: known before hours of work, and not after.
 
     Args:
         run: the run folder, whose `evaluation` it is by default.
-        out: another folder that was asked for. It may be a link, and what barlow writes below it may not.
+        out: another folder that was asked for; needed where there is no run. It may be a link, and what barlow writes
+            below it may not.
         say: told of what looks like a leftover of barlow's, and is not.
 
     Raises:
         CannotCreate: nothing can be written there.
     """
-    home = out or run / HOME
-    if out is None:
-        ownership.check_real(run)
-    else:
+    if out is not None:
+        home = out
         ownership.check_real(home, HOME)
+    else:
+        assert run is not None
+        home = run / HOME
+        ownership.check_real(run)
     try:
-        for folder, place in ((home, HOME), (home / "features", f"{HOME}/features")):
+        for part in ("", FEATURES, OUTCOMES):
+            folder, place = home / part, f"{HOME}/{part}" if part else HOME
             storage.make_folder(folder)
             ownership.remove_leftovers(folder, place, LEFT_OVER_SECONDS, say)
         storage.check_writable(home)
@@ -72,7 +79,12 @@ def keep(home: Path, report: Mapping[str, Any], asked: Mapping[str, Any], say: S
         }
         for features, probes in report["sets"].items()
     }
-    line = {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "file": named.name, "encoder_sha256": report["encoder_sha256"]}
+    line = {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "file": named.name,
+        "encoder": report["encoder"],
+        "encoder_sha256": report["encoder_sha256"],
+    }
     if bad := storage.bad_lines(home / HISTORY):
         say(f"{home / HISTORY} has damaged lines ({len(bad)}), which those who read it leave out")
     storage.append_line(home / HISTORY, sealed({**line, **asked, "scores": scores}))

@@ -5,7 +5,7 @@ Everything is read, and nothing computed anew.
 
 import contextlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,11 @@ from barlow import limits, storage
 from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.probes.report import ENCODER
-from barlow.recipe.request import FREE_ON_RESUME, LENGTH
+from barlow.recipe.request import LENGTH
 from barlow.results import HOME, NEWEST
 from barlow.run import Run, load_recipe_text
+from barlow.same_recipe import flat, follows, same_but_for_seed
 from barlow.seals import digest_of
-
-NO_DIFFERENCE = frozenset({"seed", *FREE_ON_RESUME, *LENGTH} - {"data.sources", "train.device"})
-"""Keys that are no part of what differs in the recipes. Seed, steps and minutes have rows of their own."""
-
-MEASURED = ("data.mean", "data.std")
-"""Keys that follow from a sample of the images, which the seed draws, where they were `auto`."""
 
 MOST_EARLIER = 50
 """Evaluations that are looked at beside the newest one."""
@@ -98,12 +93,11 @@ class RunFacts:
     @property
     def kind(self) -> str:
         """The same for runs that differ in their seed alone."""
-        same = {key: value for key, value in self.recipe.items() if key not in NO_DIFFERENCE and not self.follows(key)}
-        return repr([sorted(same.items()), sorted(self.budget.items()), self.evaluation.test])
+        return repr([same_but_for_seed(self.recipe, self.auto, self.budget), self.evaluation.test])
 
     def follows(self, key: str) -> bool:
         """Whether a key says nothing of its own: words on where a recipe comes from, or what follows from images."""
-        return key.startswith("source.") or (key in MEASURED and key in self.auto)
+        return follows(key, self.auto)
 
 
 def facts_of(path: Path) -> RunFacts:
@@ -115,8 +109,8 @@ def facts_of(path: Path) -> RunFacts:
     """
     run = Run.open(path)
     identity = identity_of(run)
-    recipe = dict(_flat(load_recipe_text(path / "recipe.yaml")))
-    asked = recipe if identity is None else dict(_flat(identity.asked))
+    recipe = dict(flat(load_recipe_text(path / "recipe.yaml")))
+    asked = recipe if identity is None else dict(flat(identity.asked))
     extended = identity is not None and bool(identity.extensions)
     log = run.metrics()
     rates = [rate for line in log if (rate := _as_number(line.get("images_per_second"))) is not None]
@@ -138,29 +132,6 @@ def facts_of(path: Path) -> RunFacts:
         evaluations=evaluations,
         unknown=unknown,
     )
-
-
-def _flat(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys. Items of a list that have a kind are called by it, as `views.0.grayscale.p`, so that recipes with
-    other orders of the same ops can be compared; the list itself is then the order of its kinds."""
-    inner: Mapping[Any, Any] | None = None
-    if isinstance(content, Mapping) and content:
-        inner = content
-    elif isinstance(content, list) and any(isinstance(each, Mapping | list) for each in content):
-        kinds = [each.get("kind") if isinstance(each, Mapping) else None for each in content]
-        if len({str(kind) for kind in kinds}) == len(kinds) and None not in kinds:
-            yield above, [str(kind) for kind in kinds]
-            inner = {
-                kind: {key: value for key, value in each.items() if key != "kind"}
-                for kind, each in zip(kinds, content, strict=True)
-            }
-        else:
-            inner = dict(enumerate(content))
-    if inner is None:
-        yield above, content
-        return
-    for key, value in inner.items():
-        yield from _flat(value, f"{above}.{key}" if above else str(key))
 
 
 def _as_number(value: Any) -> float | None:

@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from barlow.columns import WIDTH, Cell, cell, legend, letter
 from barlow.printable import printable
 from barlow.probes.report import row_label
-from barlow.run_facts import NO_DIFFERENCE, RunFacts, facts_of
+from barlow.run_facts import RunFacts, facts_of
+from barlow.same_recipe import NO_DIFFERENCE
 from barlow.wording import in_arguments
 
-WIDTH, LABELS = 80, 16
-"""Columns of the text, and of those the first ones, for the names of rows."""
+LABELS = 16
+"""Columns of the text for the names of rows."""
 
 AT_ONCE = 4
 """Runs, or groups of them, beside each other. Further ones come below."""
@@ -28,24 +30,6 @@ SECTIONS = ("objective", "method", "encoder", "optim", "schedule", "train", "dat
 
 MOST_KEYS = 40
 """Keys of recipes that are shown. The plain data has all."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of one run, or of several.
-
-    Args:
-        value: the number, or the mean.
-        low, high: its 95 % interval over the test images, of one run.
-        spread: the standard deviation over the seeds, of several.
-        runs: how many there are.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    spread: float | None
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -98,8 +82,8 @@ class RunsTable:
 
     def text(self) -> str:
         """At most 80 columns; of more than four runs some below others."""
-        names = [_letter(k) for k in range(len(self.columns))]
-        lines = [line for name, column in zip(names, self.columns, strict=True) for line in _legend(name, column)]
+        names = [letter(k) for k in range(len(self.columns))]
+        lines = [line for name, column in zip(names, self.columns, strict=True) for line in legend(name, column.runs)]
         for start in range(0, len(self.columns), AT_ONCE):
             part = slice(start, start + AT_ONCE)
             lines += ["", *self._block(names[part], self.columns[part])]
@@ -132,7 +116,7 @@ class RunsTable:
                 yield _HEADINGS[heading]
             for key in keys:
                 signed = which == "gains"
-                cells = [_cell(each[key], signed=signed) if key in each else "–" for each in found]
+                cells = [each[key].text(signed=signed) if key in each else "–" for each in found]
                 yield from _row(row_label(*key.split(".", 1)), cells, width)
 
 
@@ -254,15 +238,7 @@ def _cells(found: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Cell]:
         each = [scores[name] for scores in found if name in scores]
         if len(each) < len(found):
             continue
-        values = [score["value"] for score in each]
-        alone = len(each) == 1
-        cells[name] = Cell(
-            value=statistics.fmean(values),
-            low=each[0]["low"] if alone else None,
-            high=each[0]["high"] if alone else None,
-            spread=None if alone else statistics.stdev(values),
-            runs=len(each),
-        )
+        cells[name] = cell([(score["value"], score["low"], score["high"]) for score in each])
     return cells
 
 
@@ -270,7 +246,7 @@ def _notes(facts: Sequence[RunFacts], columns: Sequence[Column]) -> Iterator[str
     tested = {column.test: column.test_images for column in columns if column.test is not None}
     if len(tested) > 1:
         which = "; ".join(
-            f"{', '.join(_letter(k) for k, column in enumerate(columns) if column.test == test)}: {words}"
+            f"{', '.join(letter(k) for k, column in enumerate(columns) if column.test == test)}: {words}"
             for test, words in tested.items()
         )
         yield f"not the same test images, so that scores cannot be compared across them ({which})"
@@ -278,22 +254,6 @@ def _notes(facts: Sequence[RunFacts], columns: Sequence[Column]) -> Iterator[str
 
 
 # --- As text ----------------------------------------------------------------------------------------------------------
-
-
-def _letter(number: int) -> str:
-    """A, B, …, Z, A1, B1, …"""
-    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
-
-
-def _legend(name: str, column: Column) -> Iterator[str]:
-    several = f" ({len(column.runs)} seeds)" if len(column.runs) > 1 else ""
-    yield from textwrap.wrap(
-        printable(", ".join(column.runs)) + several,
-        WIDTH,
-        initial_indent=f"{name:3}",
-        subsequent_indent="   ",
-        break_on_hyphens=False,
-    )
 
 
 def _row(label: str, cells: Sequence[str], width: int) -> Iterator[str]:
@@ -329,14 +289,3 @@ def _number(value: float | None) -> str:
     if value >= 1e6:
         return f"{value / 1e6:.3g} M"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _cell(cell: Cell, *, signed: bool) -> str:
-    """As in `63.3 61.8…64.7`, or `63.3 ± 0.4`."""
-    sign = "+" if signed else ""
-    value = f"{100 * cell.value:{sign}.1f}"
-    if cell.spread is not None:
-        return f"{value} ± {100 * cell.spread:.1f}"
-    if cell.low is None or cell.high is None:
-        return value
-    return f"{value} {100 * cell.low:.1f}…{100 * cell.high:.1f}"

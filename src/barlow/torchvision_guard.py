@@ -3,7 +3,8 @@
 torchvision's Python part declares meta kernels for two compiled operators, so its import fails when the shared library
 does not load (a CUDA-built torchvision wheel next to a CPU build of torch). A finder waits for the first import of
 torchvision; when the library does not load, it declares the schemas of the two operators, and the import succeeds.
-Nothing compiled is then available, and nothing here needs it. On a matching pair nothing changes.
+Nothing compiled is then available. Only detection needs any of it, and registers its own
+(`barlow.detection.operators`). On a matching pair nothing changes.
 """
 
 import sys

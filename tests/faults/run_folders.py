@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from barlow import checkpoints, ownership, storage
+from barlow import checkpoints, ownership, results, storage
 from barlow.run import Run
 
 OF_ONE_START = ("run", "starts", "date", "command", "times_measured")
@@ -31,8 +31,10 @@ def _content(path: Path) -> Any:
         return [(row["step"], row["loss"]) for row in Run(path.parent).metrics()]
     if path.name == "monitor.jsonl":
         return [{key: value for key, value in row.items() if key != "seconds"} for row in Run(path.parent).monitored()]
-    if path.suffix == ".jsonl":
-        return [_lasting(row) for row in storage.read_lines(path)]
+    if path.name == results.HISTORY:
+        # A line for each time that it was asked: a command that is given again asks for its first encoder again.
+        rows = [_lasting(row) for row in storage.read_lines(path)]
+        return [row for i, row in enumerate(rows) if row not in rows[:i]]
     if path.suffix == ".json":
         return _lasting(json.loads(path.read_bytes()))
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,6 +5,7 @@ one point. The command runs in a process of its own, which is killed there for r
 and nobody cleans up in between. Not modelled is a power cut, which may also take back what was written and not synced.
 """
 
+import json
 import os
 import shutil
 import time
@@ -50,6 +51,13 @@ class Places:
     def pretrain(self, *more: object, steps: int = 2, **overrides: Any) -> Words:
         words = tiny.words(train__steps=steps, train__checkpoint_steps=1, **overrides)
         return ["pretrain", self.photos, "--out", self.run, *more, *words]
+
+    def evaluate_two(self) -> Words:
+        """A run and an untrained network, with all results in the run's folder."""
+        encoders = [self.run, "random:resnet18", "--image-size", "16"]
+        encoders += ["--encoder.options", json.dumps(tiny.SMALL["encoder.options"])]
+        images = ["--train", self.labelled, "--test", self.labelled, "--out", self.run / results.HOME]
+        return ["evaluate", *encoders, *images, "--protocol", "knn"]
 
 
 def nothing(places: Places, warm: Warm) -> None:
@@ -97,6 +105,7 @@ COURSES = {
     "evaluate": Course(
         lambda p: ["evaluate", p.run, "--train", p.labelled, "--test", p.labelled, "--protocol", "knn"], finished, 20
     ),
+    "evaluate two encoders": Course(lambda p: p.evaluate_two(), finished, 45),
 }
 
 

@@ -113,7 +113,7 @@ def test_a_broken_pipe_inside_of_the_work_is_no_success(
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr(pretraining, "pretrain", broken)
-    monkeypatch.setattr(evaluation, "evaluate", broken)
+    monkeypatch.setattr(evaluation, "evaluate_several", broken)
     words = ["pretrain", "shapes"] if verb == "pretrain" else ["evaluate", str(finished)]
     assert cli.main(words) == exits.IO
     assert "Broken pipe" in capsys.readouterr().err
@@ -245,13 +245,13 @@ def test_a_signal_while_features_are_embedded_keeps_what_there_is(
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     words = ["evaluate", str(run), "--train", str(labelled), "--test", str(labelled), "--protocol", "knn"]
-    from barlow import evaluation
+    from barlow.protocols.knn import WeightedKNN
 
     def interrupted(*given: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate_features", interrupted)
+        patch.setattr(WeightedKNN, "predict", interrupted)
         assert cli.main(words) == exits.STOPPED
     assert "the same command goes on from there" in capsys.readouterr().err
     assert list((run / "evaluation" / "features").glob("*.safetensors"))
@@ -699,7 +699,7 @@ def test_a_run_that_was_stopped_can_be_used(photos: Path, labelled: Path, finish
     assert not earlier.equal(whole)
     said: list[str] = []
     found = evaluate(run, labelled, labelled, protocols=["knn"], tell=said.append)
-    assert any("not finished: its encoder at step 4 is measured" in line for line in said)
+    assert any("not finished: its encoder at step 4 is taken" in line for line in said)
     assert found.report["asked"]["step"] == 4
     assert evaluate(f"{run}@2", labelled, labelled, protocols=["knn"], baselines=False).report["asked"]["step"] == 2
     started = quick(photos, tmp_path / "next", init=f"{run}@2", overrides={"train.steps": 1})

@@ -309,7 +309,7 @@ def test_a_damaged_recipe_in_the_run(failing: Failing, finished: Path, tmp_path:
 
 def test_evaluating_without_a_run(failing: Failing, labelled: Path) -> None:
     said = failing("evaluate", "runs/nothing", "--train", labelled, "--test", labelled)
-    assert "runs/nothing does not exist, so it is not a run" in said
+    assert "no encoder 'runs/nothing'; give a run folder, RUN@STEP" in said
 
 
 def test_evaluating_without_labelled_images(failing: Failing, finished: Path, photos: Path, labelled: Path) -> None:

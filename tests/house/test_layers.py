@@ -201,7 +201,7 @@ def test_there_are_at_most_twelve_dependencies_each_with_its_reason() -> None:
     assert not without, broken("Dependencies", without)
 
 
-OPTIONAL = {"cv2", "pyarrow"}
+OPTIONAL = {"cv2", "pycocotools", "pyarrow"}
 """Used where they are installed (extras of pyproject.toml); nothing needs them."""
 
 

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,12 @@ def test_pixels_at_the_side_of_large_views_are_left_out(tmp_path: Path, monkeypa
 
 def test_pixels_larger_than_the_encoders_views_come_from_the_images_themselves(tmp_path: Path) -> None:
     images = labelled(tmp_path, 32, 24)
-    larger = Compared("pixels_32", RawPixels(32 * 32), 32).views_of(images)
+    larger = Compared("pixels_32", partial(RawPixels, 32 * 32), 32, "").views_of(images)
     (batch,) = larger.views(4)
     decoded = [np.asarray(Image.open(p)) for p in sorted(tmp_path.rglob("*.png"))]
     expected = (torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
     torch.testing.assert_close(batch, expected)
-    assert Compared("encoder", RawPixels(24 * 24), 24).views_of(images) is images
+    assert Compared("encoder", partial(RawPixels, 24 * 24), 24, "").views_of(images) is images
 
 
 def test_views_that_are_not_square_keep_their_aspect_ratio_and_give_as_many_features():

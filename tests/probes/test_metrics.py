@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from barlow.probes.metrics import Predicted, average_precision, best_epoch, compare, macro_average_precision, measure
+from barlow.probes.average_precision import average_precision, macro_average_precision
+from barlow.probes.metrics import Predicted, best_epoch, compare, measure
 
 
 def loop_average_precision(scores, positive):
@@ -103,7 +104,7 @@ def test_two_predictions_are_compared_on_the_images_on_which_they_disagree():
     labels = rng.integers(12, size=500)
     good, poor = (Predicted(rng.random((500, 12)) + by * np.eye(12)[labels], np.arange(12)) for by in (0.6, 0.2))
     found = compare(good, poor, labels)
-    assert found.keys() == {"top1", "top5"}
+    assert found.keys() == {"top1", "top5", "balanced_top1"}
     for metric, difference in found.items():
         scores = [measure(predicted, labels)[metric] for predicted in (good, poor)]
         assert difference.value == pytest.approx(scores[0].value - scores[1].value)
@@ -123,3 +124,31 @@ def test_several_labels_are_compared_by_their_mean_average_precision():
     assert difference.value == pytest.approx(values[0] - values[1])
     assert 0 < difference.low < difference.value < difference.high
     assert compare(good, good, labels)["map"].value == 0
+
+
+def test_classes_of_uneven_size_count_alike_in_the_balanced_share():
+    from sklearn.metrics import balanced_accuracy_score
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [300, 60, 20])
+    scores = rng.random((380, 3)) + (0.5, 0.3, 0.0) * np.eye(3)[labels]
+    predicted = Predicted(scores / scores.sum(axis=1, keepdims=True), np.arange(3))
+    found = measure(predicted, labels)
+    assert found["balanced_top1"].value == pytest.approx(balanced_accuracy_score(labels, predicted.predictions))
+    assert found["balanced_top1"].value < found["top1"].value - 0.1
+    assert found["balanced_top1"].high - found["balanced_top1"].low > found["top1"].high - found["top1"].low
+    assert "balanced_top1" not in measure(predicted, np.arange(380) % 3), "it would say what top-1 says"
+    gain = compare(predicted, Predicted(np.eye(3)[np.zeros(380, int)], np.arange(3)), labels)["balanced_top1"]
+    assert gain.value == pytest.approx(found["balanced_top1"].value - 1 / 3)
+    assert gain.low < gain.value < gain.high
+
+
+def test_the_interval_of_a_balanced_share_covers_the_truth():
+    rng = np.random.default_rng(1)
+    labels, truth = np.repeat([0, 1, 2], [200, 40, 12]), np.array([0.9, 0.6, 0.95])
+    covered = 0
+    for _ in range(400):
+        hits = rng.random(252) < truth[labels]
+        score = measure(Predicted(np.eye(3)[np.where(hits, labels, (labels + 1) % 3)], np.arange(3)), labels)
+        covered += score["balanced_top1"].low <= truth.mean() <= score["balanced_top1"].high
+    assert 0.92 <= covered / 400 <= 0.99

@@ -8,5 +8,5 @@ import is imported inside of `run`, so that `barlow --help` comes at once.
 VERBS = ("check", "pretrain", "evaluate", "report", "compare", "export", "embed", "list")
 """In the order in which the help shows them."""
 
-TAKE_KEYS = ("pretrain",)
+TAKE_KEYS = ("pretrain", "evaluate")
 """Verbs that take keys of the recipe."""

@@ -1,4 +1,4 @@
-"""`barlow evaluate`: measures a run's encoder with labelled images."""
+"""`barlow evaluate`: measures encoders with labelled images."""
 
 import argparse
 from typing import Any
@@ -6,19 +6,44 @@ from typing import Any
 from barlow import exits
 from barlow.commands.terminal import add_debug, show, show_advice, tell, verb_parser
 
+EPILOG = """\
+ENCODER is a run folder, RUN@STEP for one of its checkpoints, a folder with config.json
+and model.safetensors, a file of weights (with --encoder NAME), timm:NAME (pretrained
+weights, downloaded where they are not here), packaged:NAME (weights in a Python
+package) or random:NAME (untrained; random:NAME@SEED).
+
+Several encoders are set beside each other, with their differences to the first. Runs
+that differ in their seed alone are one column. Several pairs of sets are one table:
+  barlow evaluate A B --train birds/train --test birds/test --train cars/train --test cars/test
+
+IMAGES are folders with a sub-folder for each class, a CSV file (path,label, or
+path,labels with ; between them), a set in VOC's form (FOLDER:SPLIT) or in COCO's (a JSON
+file), or the name of a set (`barlow list datasets`).
+
+The network of a file of weights, and of random:NAME, is described as in a recipe:
+  --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
+"""
+
 
 def add(verbs: Any) -> None:
     """Adds the verb to the command line."""
     evaluate = verb_parser(
         verbs,
         "evaluate",
-        help="measure a run's encoder with labelled images",
-        description="Embeds labelled images once and measures the encoder by kNN and linear probes, beside raw "
-        "pixels and the untrained network. Labels are the names of the sub-folders.",
+        help="measure encoders with labelled images",
+        description="Embeds labelled images once and measures encoders by kNN and linear probes, beside raw\n"
+        "pixels and the untrained network. What was\n"
+        "found before is not computed again.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    evaluate.add_argument("run", metavar="RUN", help="run folder, or RUN@STEP for one of its checkpoints")
-    evaluate.add_argument("--train", nargs="+", metavar="FOLDER", help="labelled images to learn from")
-    evaluate.add_argument("--test", nargs="+", metavar="FOLDER", help="labelled images to be measured on, used once")
+    evaluate.add_argument("encoders", nargs="+", metavar="ENCODER", help="see below")
+    evaluate.add_argument(
+        "--train", nargs="+", action="append", metavar="IMAGES", help="labelled images to learn from; may be repeated"
+    )
+    evaluate.add_argument(
+        "--test", nargs="+", action="append", metavar="IMAGES", help="images to be measured on, one for each --train"
+    )
     evaluate.add_argument(
         "--protocol",
         dest="protocols",
@@ -32,35 +57,76 @@ def add(verbs: Any) -> None:
         help="linear_sgd on augmented views too, as in the papers: embeds the training images in each of its 100 "
         "epochs, so it is meant for GPUs",
     )
-    evaluate.add_argument("-o", "--out", metavar="DIR", help="for results and features; default: RUN/evaluation")
+    evaluate.add_argument(
+        "-o",
+        "--out",
+        metavar="DIR",
+        help="for results and features; default: RUN/evaluation, of each run; needed for what is no run",
+    )
+    evaluate.add_argument(
+        "--table", metavar="FILE", help="writes the table, too; FILE ends in .html, .json, .csv or .tex (LaTeX)"
+    )
+    evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, as timm calls it")
+    evaluate.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
     evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
     evaluate.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
     add_debug(evaluate)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns the exit code."""
-    from barlow.evaluation import NotKept, evaluate
+def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Runs the command, with the recipe's keys that were given; returns the exit code."""
+    from barlow.evaluation import NotKept, evaluate_several
+    from barlow.table_files import check_table_path, write_table
     from barlow.wording import in_flags
 
+    table = None if arguments.table is None else check_table_path(arguments.table)
     try:
-        evaluation = in_flags(evaluate)(
-            arguments.run,
-            train=arguments.train,
-            test=arguments.test,
+        found = in_flags(evaluate_several)(
+            arguments.encoders,
+            _pairs(arguments.train, arguments.test),
             protocols=arguments.protocols,
             batch_size=arguments.batch_size,
             device=arguments.device,
             max_bad=arguments.max_bad,
             augment=arguments.augment,
+            encoder=arguments.encoder,
+            overrides=changes,
+            image_size=arguments.image_size,
             out=arguments.out,
             tell=tell,
         )
     except NotKept as error:
-        show(error.evaluation.table())
+        show((_alone(error.found) or error.found).table())
         raise
-    show(evaluation.table())
-    show_advice(evaluation.advice)
-    show(f"results  {evaluation.path}")
+    if (alone := _alone(found)) is not None:
+        show(alone.table())
+        show_advice(alone.advice)
+        show(f"results  {alone.path}")
+    else:
+        show(found.table())
+        for home in dict.fromkeys(str(each.path.parent) for row in found.by_sets for each in row):
+            show(f"results  {home}")
+    if table is not None:
+        write_table(found.scores, table)
+        show(f"table    {table}")
     return exits.OK
+
+
+def _alone(found: Any) -> Any:
+    """The evaluation, if there is one only: its table has the gain over the best baseline."""
+    evaluations = [each for row in found.by_sets for each in row]
+    return evaluations[0] if len(evaluations) == 1 else None
+
+
+def _pairs(train: list[list[str]] | None, test: list[list[str]] | None) -> list[tuple[Any, Any]]:
+    """Training and test images: the first --train with the first --test, and so on."""
+    trains, tests = train or [], test or []
+    if max(len(trains), len(tests)) <= 1:
+        return [(trains[0] if trains else None, tests[0] if tests else None)]
+    if len(trains) != len(tests):
+        raise ValueError(
+            f"{len(trains)} times --train and {len(tests)} times --test: give them in pairs, --train A --test A2 "
+            "--train B --test B2; several folders of one set follow one flag (--train A1 A2)"
+        )
+    return list(zip(trains, tests, strict=True))

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         return _launch(arguments, changes)
     from pathlib import Path
 
-    from barlow.evaluation import own_set
+    from barlow.evaluated_images import own_set
     from barlow.pretraining import pretrain
     from barlow.recipe.request import chosen_recipe
     from barlow.wording import in_flags

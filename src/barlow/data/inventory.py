@@ -294,7 +294,9 @@ class Taking:
         classes: dict[str, int] = {}
         if source.labels is not None and source.classes is not None:
             labels = np.asarray(source.labels)[usable]
-            counts = np.bincount(labels, minlength=len(source.classes)) if labels.ndim == 1 else labels.sum(axis=0)
+            counts = (
+                np.bincount(labels, minlength=len(source.classes)) if labels.ndim == 1 else (labels == 1).sum(axis=0)
+            )
             classes = {name: int(k) for name, k in zip(source.classes, counts, strict=True)}
         return Inventory(
             name=source.name,

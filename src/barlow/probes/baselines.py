@@ -1,8 +1,9 @@
 """What an encoder is compared with: raw pixels, the same network untrained, and the weights that it started from."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch.nn import functional as F
 from barlow.data.labelled import LabelledSet
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
-from barlow.nets.handed_out import HandedOut, handed_out, whiten_features
+from barlow.nets.handed_out import HandedOut, handed_out
 from barlow.nets.norms import recalibrated
 from barlow.nets.weights import description_of, read_encoder
-from barlow.probes.features import FeatureSet
+from barlow.probes.features import content_key, network_identity
 from barlow.probes.report import ENCODER
 from barlow.size import Size, height_width, resized, words
 from barlow.types import Features, Images
@@ -67,16 +68,33 @@ class Compared:
 
     name: str
     """Of its features in the results."""
-    network: nn.Module
+    make: Callable[[], nn.Module]
+    """Builds the network; called when its features have to be computed, and not before."""
     size: Size
     """Of the centre views that it gets."""
+    identity: str
+    """What its features follow from, beside the images and their preprocessing; see `network_identity`."""
+
+    @cached_property
+    def network(self) -> nn.Module:
+        return self.make()
 
     def views_of(self, images: LabelledSet) -> LabelledSet:
         """The images as this network gets them."""
         return images if images.preprocessing.size == self.size else images.at_size(self.size)
 
+    def key(self, images: LabelledSet) -> str:
+        """Of its features of these images, which are `views_of` them."""
+        expected = images.preprocessing.as_dict()
+        return content_key(encoder=self.identity, source=images.fingerprint, preprocessing=expected)
 
-def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Compared]:
+
+def given(name: str, network: nn.Module, size: Size) -> Compared:
+    """A network that is there already."""
+    return Compared(name, lambda: network, size, network_identity(network))
+
+
+def compared(encoder: nn.Module, run: Path | None, train: LabelledSet) -> Iterator[Compared]:
     """The encoder and its baselines, each with its name in the results.
 
     - `start`: the weights that a run with `--init` started from.
@@ -88,30 +106,44 @@ def compared(encoder: nn.Module, run: Path, train: LabelledSet) -> Iterator[Comp
     `untrained_handed_out`; `start_plain` is the start's network alone.
 
     Args:
-        encoder: the trained one.
-        run: its run folder, which says how to build it.
+        encoder: the trained one. Its description says how to build it.
+        run: its run folder, if it is of a run.
         train: images that batch norm is recalibrated on, and that features are whitened by.
     """
     size, config = train.preprocessing.size, description_of(encoder)
-    yield Compared(ENCODER, encoder, size)
-    if (run / "start").is_dir():
+    yield given(ENCODER, encoder, size)
+    if run is not None and (run / "start").is_dir():
         start = read_encoder(run / "start", copy.deepcopy(encoder) if config["kind"] == "custom" else None)
-        yield Compared("start", start, size)
+        yield given("start", start, size)
         if isinstance(start, HandedOut):
-            yield Compared("start_plain", start.network, size)
+            yield given("start_plain", start.network, size)
     yield from pixels(train)
     if config["kind"] == "custom":
         return
     keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
     fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
-    yield Compared("untrained", fresh, size)
-    network = recalibrated(fresh.cpu(), _some(train))
-    yield Compared("untrained_recalibrated", network, size)
-    whole = handed_out(network, config.get("stages", "last"), config.get("whiten"))
-    if isinstance(whole, HandedOut):
-        if config["whiten"] is not None:
-            whole.fit(_some(train), config["whiten"], World(torch.device("cpu")))
-        yield Compared("untrained_handed_out", whole.eval(), size)
+    untrained = given("untrained", fresh, size)
+    yield untrained
+    on = f"on {RECALIBRATION_BATCHES} batches of {RECALIBRATION_BATCH} of {train.fingerprint}"
+    better = Compared(
+        "untrained_recalibrated",
+        lambda: recalibrated(fresh.cpu(), _some(train)),
+        size,
+        f"{untrained.identity} recalibrated {on}",
+    )
+    yield better
+    stages, whiten = config.get("stages", "last"), config.get("whiten")
+    if stages == "last" and whiten is None:
+        return
+
+    def as_handed_out() -> nn.Module:
+        whole = handed_out(better.network.cpu(), stages, whiten)
+        if isinstance(whole, HandedOut) and whiten is not None:
+            whole.fit(_some(train), whiten, World(torch.device("cpu")))
+        return whole.eval()
+
+    identity = f"{better.identity} handed out {stages} {whiten}"
+    yield Compared("untrained_handed_out", as_handed_out, size, identity)
 
 
 def _some(train: LabelledSet) -> Iterator[Images]:
@@ -122,23 +154,6 @@ def _some(train: LabelledSet) -> Iterator[Images]:
     rows = permutation(0, 0, len(train))[: RECALIBRATION_BATCHES * RECALIBRATION_BATCH]
     rows = rows[: len(rows) // RECALIBRATION_BATCH * RECALIBRATION_BATCH or None]  # full batches, or all there is
     return train.views(RECALIBRATION_BATCH, rows)
-
-
-def whitened_pixels(
-    sets: Mapping[str, tuple[FeatureSet, FeatureSet]], encoder: nn.Module
-) -> dict[str, tuple[FeatureSet, FeatureSet]]:
-    """Pixels that are treated as the encoder's features are: where those are whitened, `pixels_16_whitened`.
-
-    They are whitened by the training images. Of all sides it is the smallest, which whitening helps most.
-    """
-    shrinkage = description_of(encoder).get("whiten")
-    if shrinkage is None:
-        return {}
-    widths = {name: train.features.shape[1] for name, (train, _) in sets.items() if name.startswith("pixels_")}
-    smallest = min(widths, key=widths.__getitem__)
-    train, test = sets[smallest]
-    of_train, of_test = whiten_features(train.features, shrinkage, test.features)
-    return {f"{smallest}_whitened": (replace(train, features=of_train), replace(test, features=of_test))}
 
 
 def pixels(train: LabelledSet) -> Iterator[Compared]:
@@ -157,4 +172,4 @@ def pixels(train: LabelledSet) -> Iterator[Compared]:
         # Fewer pixels are made of the encoder's own views. More of them need larger views.
         larger = resized((height, width), count)
         seen = size if count <= height * width else larger[0] if larger[0] == larger[1] else larger
-        yield Compared(f"pixels_{name}", RawPixels(count), seen)
+        yield Compared(f"pixels_{name}", partial(RawPixels, count), seen, f"RawPixels {count}")

@@ -11,16 +11,8 @@ from torch import nn
 
 from barlow.data.labelled import LabelledSet
 from barlow.exits import UnusableData
-from barlow.probes.baselines import RawPixels
-from barlow.probes.features import (
-    EpochFeatures,
-    FeatureSet,
-    content_key,
-    embed,
-    load_features,
-    save_features,
-    weights_hash,
-)
+from barlow.probes.baselines import Compared, RawPixels
+from barlow.probes.features import EpochFeatures, FeatureSet, embed, load_features, save_features
 from barlow.types import Images
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -43,13 +35,10 @@ class Embedder:
     device: torch.device
     say: Callable[[str], None]
 
-    def centre_views(self, network: nn.Module, images: LabelledSet) -> FeatureSet:
+    def centre_views(self, of: Compared, images: LabelledSet) -> FeatureSet:
         """The features of one centre view of each image: from the cache, or computed and put there."""
-        key = content_key(
-            encoder=f"{type(network).__name__} {weights_hash(network)}",
-            source=images.fingerprint,
-            preprocessing=images.preprocessing.as_dict(),
-        )
+        images = of.views_of(images)
+        key = of.key(images)
         try:
             cached = load_features(self.cache, key, len(images))
         except UnusableData as damage:
@@ -59,8 +48,8 @@ class Embedder:
             return FeatureSet(cached.features, images.labels, images.ids)
         progress = _Progress(self.say, f"embedding {images.source.name}", len(images))
         views = progress.over(images.views(self.batch_size))
-        features = FeatureSet(embed(network, views, self.device), images.labels, images.ids)
-        if not isinstance(network, RawPixels):  # pixels are cheaper to read again than to store
+        features = FeatureSet(embed(of.network, views, self.device), images.labels, images.ids)
+        if not isinstance(of.network, RawPixels):  # pixels are cheaper to read again than to store
             save_features(self.cache, key, features)
         return features
 

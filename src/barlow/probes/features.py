@@ -6,8 +6,9 @@ The encoder is evaluated, not the projector: the projector is thrown away after 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from barlow import exits, limits, storage
 from barlow.nets.modes import in_eval_mode
+from barlow.probes.average_precision import UNJUDGED
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -33,7 +35,8 @@ class FeatureSet:
 
     Args:
         features: (N, f) finite float32, on the CPU or a device.
-        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image.
+        labels: (N,) class numbers from 0, or (N, k) zeros and ones for several labels an image. In these, `UNJUDGED`
+            stands where nobody says whether the image has the label.
         ids: (N,) which images of the source these are.
     """
 
@@ -55,13 +58,14 @@ class FeatureSet:
                 f"{n} rows of features, labels of shape {self.labels.shape} and {len(self.ids)} ids; "
                 "give one label (or one row of labels) and one id per row"
             )
-        if self.labels.dtype.kind not in "iub" or self.labels.min(initial=0) < 0:
+        lowest, highest = self.labels.min(initial=0), self.labels.max(initial=0)
+        if self.labels.dtype.kind not in "iub" or lowest < (UNJUDGED if self.labels.ndim == 2 else 0):
             raise ValueError(
-                f"labels of type {self.labels.dtype} with minimum {self.labels.min(initial=0)}; they are class numbers "
+                f"labels of type {self.labels.dtype} with minimum {lowest}; they are class numbers "
                 "from 0, or zeros and ones: leave unlabelled images out"
             )
-        if self.labels.ndim == 2 and self.labels.max(initial=0) > 1:
-            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {self.labels.max()}")
+        if self.labels.ndim == 2 and highest > 1:
+            raise ValueError(f"labels of shape {self.labels.shape} must be zeros and ones, not {highest}")
         if not bool(torch.isfinite(self.features).all()):
             bad = int((~torch.isfinite(self.features).all(dim=1)).sum())
             raise NotFinite(
@@ -124,11 +128,28 @@ def weights_hash(encoder: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def network_identity(network: nn.Module) -> str:
+    """What the features of a network follow from, beside the images: its class, its tensors, and what they do not show.
+
+    Two networks may have the same tensors and be different functions: timm's `efficientnet_lite0` and
+    `tf_efficientnet_lite0` pad in different ways.
+    """
+    described: Any = getattr(network, "description", None) or vars(network).get("built_as")
+    if described is not None and not isinstance(described, Mapping):
+        described = asdict(described)
+    told = {key: described[key] for key in _TOLD if key in described} if described else {}
+    return f"{type(network).__name__} {json.dumps(told, sort_keys=True)} {weights_hash(network)}"
+
+
+_TOLD = ("name", "stem", "options", "stages")
+"""What is told of a network and not shown by its tensors."""
+
+
 def content_key(*, encoder: str, source: str, preprocessing: Mapping[str, object]) -> str:
     """Names features by what they were computed from, so that a cache can never answer for something else.
 
     Args:
-        encoder: `weights_hash`, with the architecture's name where the weights alone do not fix the function.
+        encoder: `network_identity`, or whatever else fixes the function.
         source: the fingerprint of the images (`barlow.data.labelled.fingerprint`).
         preprocessing: everything else: size, crop ratio, mean, std, precision.
     """

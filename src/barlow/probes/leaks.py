@@ -86,5 +86,5 @@ def unseen_classes(train_labels: np.ndarray, test_labels: np.ndarray) -> list[in
     """Classes that test images have and no training image has. No probe can predict them, so each of these images is
     an error, which the reader should know."""
     if train_labels.ndim == 2:
-        return [int(c) for c in np.flatnonzero(test_labels.any(axis=0) & ~train_labels.any(axis=0))]
+        return [int(c) for c in np.flatnonzero((test_labels == 1).any(axis=0) & ~(train_labels == 1).any(axis=0))]
     return [int(c) for c in np.setdiff1d(test_labels, train_labels)]

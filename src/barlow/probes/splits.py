@@ -31,3 +31,12 @@ def split(labels: np.ndarray, held_out: float, generator: np.random.Generator) -
         held.append(members[:out])
         fit.append(members[out:])
     return np.sort(np.concatenate(fit)), np.sort(np.concatenate(held))
+
+
+def of_each_class(labels: np.ndarray, count: int, seed: int, draw: int) -> list[np.ndarray]:
+    """The positions of `count` images of each class, ascending by class: all of a class that has no more.
+
+    They depend on the labels, the seed and the number of the draw, and on nothing else.
+    """
+    generator = np.random.default_rng([seed, draw])
+    return [generator.permutation(np.flatnonzero(labels == c))[:count] for c in np.unique(labels)]

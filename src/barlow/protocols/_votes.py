@@ -19,7 +19,7 @@ def votes(
     chosen = positions.cpu().numpy()
     if labels.ndim == 2:
         rows = [
-            torch.einsum("mk,mkc->mc", w, torch.from_numpy(labels[i].astype(np.float64)))
+            torch.einsum("mk,mkc->mc", w, torch.from_numpy((labels[i] == 1).astype(np.float64)))
             for w, i in zip(weights.split(1024), np.split(chosen, range(1024, len(chosen), 1024)), strict=True)
         ]
         return torch.cat(rows).numpy(), None

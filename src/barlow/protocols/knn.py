@@ -21,6 +21,7 @@ class WeightedKNN:
     section 3.4, with temperature 0.07; k = 20 as in later self-supervised work (the paper has 200, for ImageNet).
     Convention: features are scaled to unit length and not centred. Of classes with equal votes the smallest number
     wins. Where an image may have several labels, the score of a label is the weighted share of neighbours that have it.
+    Deviation: none.
 
     Args:
         k: number of neighbours. With fewer training images, all of them vote.
@@ -30,6 +31,8 @@ class WeightedKNN:
     label: ClassVar[str] = "kNN"
     parameter: ClassVar[str | None] = "k"
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     k: int = 20
     temperature: float = 0.07

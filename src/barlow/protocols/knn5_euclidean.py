@@ -22,6 +22,7 @@ class EuclideanKNN:
     Source: the released evaluation of W-MSE (Ermolov et al., ICML 2021), with k = 5, on features as they are.
     Convention: of classes with equal votes the smallest number wins. Where an image may have several labels, the score
     of a label is the share of neighbours that have it.
+    Deviation: none.
 
     Args:
         k: number of neighbours. With fewer training images, all of them vote.
@@ -30,6 +31,8 @@ class EuclideanKNN:
     label: ClassVar[str] = "5-NN"
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     k: int = 5
 

@@ -41,6 +41,8 @@ class LinearAdam:
     label: ClassVar[str] = "Adam"
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     epochs: int = 500
     batch_size: int = 1000

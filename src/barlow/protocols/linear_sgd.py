@@ -46,6 +46,8 @@ class LinearSGD:
     label: ClassVar[str] = "SGD"
     parameter: ClassVar[str | None] = "lr"
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     epochs: int = 100
     batch_size: int = 256

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
+from barlow.probes.average_precision import macro_average_precision
 from barlow.probes.features import FeatureSet, check
 from barlow.probes.intervals import Score
-from barlow.probes.metrics import Predicted, macro_average_precision, measure
+from barlow.probes.metrics import Predicted, measure
 from barlow.probes.splits import split, subset
 from barlow.types import Features
 
@@ -70,6 +71,8 @@ class Logistic:
     label: ClassVar[str] = "logistic"
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
+    several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     strengths: tuple[float, ...] = STRENGTHS
     selection_rows: int = 10_000
@@ -155,7 +158,7 @@ class _Classifiers:
 
         self.iterations, self._constant = 0, {}
         for column, model in enumerate(self._each):
-            target = y[:, column] if self._several else y
+            target = (y[:, column] == 1).astype(np.int64) if self._several else y
             if self._several and target.min() == target.max():
                 self._constant[column] = float(target[0])  # nothing to tell apart: every image gets the same score
                 continue

@@ -10,7 +10,7 @@ from barlow.data.labelled import labels_digest
 from barlow.exits import UnusableData
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, read_encoder
-from barlow.probes.features import FeatureSet, content_key, load_features, weights_hash
+from barlow.probes.features import FeatureSet, content_key, load_features, network_identity
 from barlow.report.record import Record, table_of, value_of
 from barlow.results import HOME
 from barlow.telling import Say, silent
@@ -65,8 +65,7 @@ def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: 
     report = run.results
     if report is None:
         return None
-    name = str(table_of(run.recipe, "encoder").get("name")).removeprefix("custom:")
-    of_encoder = f"{name if encoder is None else type(encoder).__name__} {report['encoder_sha256']}"
+    of_encoder = str(report.get("encoder_identity"))
     if (test := _features(run, report, "test", of_encoder, say)) is None:
         return None
     train = None
@@ -74,7 +73,7 @@ def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: 
         train = _features(run, report, "train", of_encoder, say)
         if train is None:
             return None
-    of_before = None if before is None else f"{type(before).__name__} {weights_hash(before)}"
+    of_before = None if before is None else network_identity(before)
     other = None if of_before is None else _features(run, report, "test", of_before, say)
     return Kept(report, train, test, other, [str(each) for each in report["classes"]])
 

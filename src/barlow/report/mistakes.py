@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int64
 
+from barlow.probes.average_precision import average_precision
 from barlow.probes.intervals import wilson
-from barlow.probes.metrics import Predicted, average_precision
+from barlow.probes.metrics import Predicted
 from barlow.protocols.knn import WeightedKNN
 from barlow.report.charts import asset
 from barlow.report.kept import Kept

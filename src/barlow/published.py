@@ -1,0 +1,105 @@
+"""What papers print, for tables where set and protocol are theirs too, and for no others.
+
+The numbers are in `published.json`, each with the protocol that it was measured by, its network and its source. A set
+of folders is taken for a known one only where the names of its classes and both counts of images are those: a part of
+ImageNet is not ImageNet.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+_SYNSET = re.compile(r"n\d{8}")
+"""What ImageNet's classes are called."""
+
+_BY_SYNSETS = {(1000, 1_281_167, 50_000): "imagenet", (200, 100_000, 10_000): "tiny_imagenet"}
+"""Sets by their numbers of classes, of training images and of validation images."""
+
+
+_VOC = frozenset(
+    [
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Numbers of papers.
+
+    Args:
+        set: as `set_of` calls it.
+        protocol, metric: as results have them.
+        network: that the numbers are of, and how long it was trained.
+        source: where they are printed.
+        values: in per cent, by method.
+    """
+
+    set: str
+    protocol: str
+    metric: str
+    network: str
+    source: str
+    values: dict[str, float]
+
+
+@cache
+def all_published() -> tuple[Published, ...]:
+    """Everything that the package knows of papers' tables."""
+    text = resources.files("barlow").joinpath("published.json").read_text(encoding="utf-8")
+    return tuple(Published(**entry) for entry in json.loads(text))
+
+
+def set_of(images: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> str | None:
+    """Which set the papers use two sets of images are, if any.
+
+    Args:
+        images: of the training and the test images, what a file of results says.
+        classes: their names.
+    """
+    train, test = images["train"], images["test"]
+    for name in ("cifar10", "cifar100"):
+        sources = (train["source"], test["source"]) == (f"{name}:train", f"{name}:test")
+        if sources and (train["count"], test["count"]) == (50_000, 10_000):
+            return name
+    if set(classes) == _VOC and (train["count"], test["count"]) == (5_011, 4_952):
+        return "voc07"
+    if all(map(_SYNSET.fullmatch, classes)):
+        return _BY_SYNSETS.get((len(classes), train["count"], test["count"]))
+    return None
+
+
+def published_for(
+    images: Mapping[str, Mapping[str, Any]], classes: Sequence[str], measured: Sequence[tuple[str, str]]
+) -> list[Published]:
+    """The papers' numbers beside which those that were measured may stand.
+
+    Args:
+        images, classes: as for `set_of`.
+        measured: protocols and metrics.
+    """
+    name = set_of(images, classes)
+    return [each for each in all_published() if each.set == name and (each.protocol, each.metric) in measured]

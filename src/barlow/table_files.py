@@ -1,0 +1,201 @@
+"""The table of an evaluation as a file: a page, JSON, CSV, or a table for LaTeX. The ending of its name says which.
+
+Names of encoders, folders and classes may be a stranger's. In each form they are texts that nothing obeys.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from barlow import storage
+from barlow.columns import Cell
+from barlow.printable import printable
+from barlow.probes.intervals import Difference
+from barlow.report.markup import Markup, el, join, pairs, table
+from barlow.report.page import page
+from barlow.report.part import Part
+from barlow.score_table import Column, Line, ScoreTable, Section, published_words
+
+
+def check_table_path(path: str | os.PathLike[str]) -> Path:
+    """The file that a table is to be written to: known before hours of work, and not after.
+
+    Raises:
+        ValueError: its ending is not known, or it is a folder.
+        CannotCreate: nothing can be written there.
+    """
+    file = Path(path)
+    if file.suffix not in FORMS:
+        raise ValueError(f"--table {printable(file)}: give a file that ends in {', '.join(FORMS)}")
+    if file.is_dir():
+        raise ValueError(f"--table {printable(file)} is a folder: give a file in it, such as {printable(file)}/table")
+    storage.make_folder(file.parent)
+    storage.check_writable(file.parent)
+    return file
+
+
+def write_table(scores: ScoreTable, path: str | os.PathLike[str]) -> None:
+    """Writes a table in the form that the ending of a file's name says: .html, .json, .csv or .tex.
+
+    Raises:
+        ValueError: the ending is none of these.
+        StorageError: it cannot be written.
+    """
+    file = check_table_path(path)
+    storage.write_text(file, FORMS[file.suffix](scores))
+
+
+# --- JSON and CSV -----------------------------------------------------------------------------------------------------
+
+
+def _json(scores: ScoreTable) -> str:
+    return storage.json_bytes(scores.as_dict()).decode()
+
+
+HEAD = (
+    *("images", "protocol", "metric", "column", "encoders", "value", "low", "high", "spread", "seeds", "held_out"),
+    *("difference", "difference_low", "difference_high"),
+)
+"""The columns of a CSV file. Numbers are shares from 0 to 1, as they were measured."""
+
+
+def _csv(scores: ScoreTable) -> str:
+    """A row for each number. Papers' numbers are rows too, whose column is `papers`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEAD)
+    for section in scores.sections:
+        for line in section.lines:
+            for i, column in enumerate(scores.columns):
+                if (cell := line.cells[i]) is not None:
+                    writer.writerow(_csv_row(section, line, column, cell, i))
+        for each in section.published:
+            for name, value in each.values.items():
+                words = f"{name} ({each.network}; {each.source})"
+                where = _inert(section.images), each.protocol, each.metric, "papers", words
+                writer.writerow([*where, f"{value / 100:.6g}", *[""] * (len(HEAD) - 6)])
+    return text.getvalue()
+
+
+def _csv_row(section: Section, line: Line, column: Column, cell: Cell, i: int) -> list[object]:
+    held_out = line.held_out[i] if line.held_out is not None else None
+    difference = line.differences[i]
+    numbers = [cell.value, cell.low, cell.high, cell.spread, cell.runs, None if held_out is None else held_out.value]
+    numbers += [None] * 3 if difference is None else [difference.value, difference.low, difference.high]
+    names = [_inert(section.images), line.protocol, line.metric, column.title, _inert("; ".join(column.names))]
+    return [*names, *("" if number is None else number for number in numbers)]
+
+
+def _inert(text: str) -> str:
+    """A text that a spreadsheet takes for a text: one that begins like a formula gets an apostrophe first."""
+    shown = printable(text)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
+
+
+# --- A page -----------------------------------------------------------------------------------------------------------
+
+
+def _html(scores: ScoreTable) -> str:
+    legend = pairs(
+        (column.title, ", ".join(column.names) + (f" ({len(column.names)} seeds)" if len(column.names) > 1 else ""))
+        for column in scores.columns
+        if column.family is None
+    )
+    parts = [Part("encoders", "Encoders", join([legend, *(el("p", words, class_="note") for words in scores.notes)]))]
+    parts += [Part(f"scores-{i}", "Scores", _section(scores, section)) for i, section in enumerate(scores.sections)]
+    return page("Evaluation", "encoders beside each other", parts)
+
+
+def _section(scores: ScoreTable, section: Section) -> Markup:
+    titles = [column.title for column in scores.columns]
+    rows: list[list[object]] = []
+    for line in section.lines:
+        rows.append([line.label, *("–" if cell is None else cell.text() for cell in line.cells)])
+        if line.held_out is not None:
+            rows.append(["held out", *("–" if cell is None else cell.text() for cell in line.held_out)])
+    compared = [
+        [line.label, *("" if each is None else _difference(each) for each in line.differences[1:])]
+        for line in section.lines
+        if any(line.differences)
+    ]
+    return join(
+        [
+            el("p", section.images),
+            table(["", *titles], rows, caption="scores"),
+            el("h3", f"Difference to {titles[0]}") if compared else None,
+            table(["", *titles[1:]], compared, caption="differences") if compared else None,
+            *(el("p", f"Papers: {published_words(each)}", class_="note") for each in section.published),
+        ]
+    )
+
+
+def _difference(found: Difference) -> str:
+    return _as_cell(found).text(signed=True)
+
+
+def _as_cell(found: Difference) -> Cell:
+    return Cell(found.value, found.low, found.high, None, 1)
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def _tex_text(text: str) -> str:
+    """A text in which nothing is a command of LaTeX's."""
+    return "".join(_LATEX.get(mark, mark) for mark in printable(text))
+
+
+def _tex(scores: ScoreTable) -> str:
+    return "\n".join([*_tex_lines(scores), ""])
+
+
+def _tex_lines(scores: ScoreTable) -> Iterator[str]:
+    for column in scores.columns:
+        if column.family is None:
+            yield f"% {printable(column.title)}: {printable('; '.join(column.names))}"
+    yield from (f"% {printable(note)}" for note in scores.notes)
+    yield rf"\begin{{tabular}}{{l{'r' * len(scores.columns)}}}"
+    yield r"\hline"
+    yield _tex_row("", [_tex_text(column.title) for column in scores.columns])
+    for section in scores.sections:
+        yield r"\hline"
+        yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{{_tex_text(section.images)}}} \\"
+        for line in section.lines:
+            yield _tex_row(line.label, ["--" if cell is None else _tex_number(cell) for cell in line.cells])
+        compared = [line for line in section.lines if any(line.differences)]
+        if compared:
+            yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{difference to {scores.columns[0].title}}} \\"
+        for line in compared:
+            differences = ["" if each is None else _tex_number(_as_cell(each), "+") for each in line.differences]
+            yield _tex_row(line.label, differences)
+        for each in section.published:
+            yield f"% papers: {printable(published_words(each))}"
+    yield r"\hline"
+    yield r"\end{tabular}"
+
+
+def _tex_row(label: str, cells: list[str]) -> str:
+    return " & ".join([_tex_text(label), *cells]) + r" \\"
+
+
+def _tex_number(cell: Cell, sign: str = "") -> str:
+    """In per cent, as in `$63.3$ [$61.8$, $64.7$]`: between dollars a minus is one."""
+    value, low, high, spread = (
+        None if each is None else f"{100 * each:{sign}.1f}" for each in (cell.value, cell.low, cell.high, cell.spread)
+    )
+    if spread is not None:
+        return rf"${value} \pm {spread.lstrip('+')}$"
+    return f"${value}$" if low is None else f"${value}$ [${low}$, ${high}$]"
+
+
+FORMS: dict[str, Callable[[ScoreTable], str]] = {".html": _html, ".json": _json, ".csv": _csv, ".tex": _tex}
+"""How a table is written, by the ending of the file's name."""

@@ -1,0 +1,81 @@
+"""Search against scikit-learn's average precision, query by query."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from sklearn.metrics.pairwise import cosine_similarity
+
+from barlow.probes import FeatureSet, measure
+from barlow.probes.metrics import compare
+from barlow.protocols import retrieval
+from barlow.protocols.retrieval import Retrieval
+
+
+def rows(n: int, labels: np.ndarray, seed: int, noise: float = 1.5) -> FeatureSet:
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(1).normal(size=(8, 10))
+    given = labels if labels.ndim == 2 else np.eye(8)[labels]
+    features = np.maximum(given, 0) @ centres[: given.shape[1]] + noise * rng.normal(size=(n, 10))
+    return FeatureSet(torch.tensor(features, dtype=torch.float64), labels, np.arange(n))
+
+
+@pytest.fixture(params=[7, 2**22])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "BLOCK", request.param * 90)
+
+
+def test_of_one_class_each_it_is_scikit_learns_average_precision(blocks: None) -> None:
+    train = rows(90, np.random.default_rng(2).integers(1, 6, 90), 3)
+    test = rows(40, np.random.default_rng(4).integers(1, 8, 40), 5)  # 6 and 7 cannot be found
+    cosines = cosine_similarity(test.features.numpy(), train.features.numpy())
+    right = test.labels[:, None] == train.labels[None]
+    precisions = [average_precision_score(r, c) if r.any() else 0.0 for r, c in zip(right, cosines, strict=True)]
+    found = measure(Retrieval().predict(train, test.features), test.labels)
+    assert found["map"].value == pytest.approx(np.mean(precisions))
+    order = np.argsort(-cosines, axis=1)
+    for k in (1, 5, 10):
+        hits = np.take_along_axis(right, order, axis=1)[:, :k].any(axis=1)
+        assert found[f"recall_at_{k}"].value == hits.mean()
+
+
+def test_of_several_labels_each_label_is_a_search_and_unjudged_images_are_left_out_of_it(blocks: None) -> None:
+    draws = np.random.default_rng(6)
+    train = rows(90, draws.choice([-1, 0, 1], (90, 4), p=[0.1, 0.6, 0.3]).astype(np.int8), 7)
+    test = rows(40, draws.choice([-1, 0, 1], (40, 4), p=[0.1, 0.7, 0.2]).astype(np.int8), 8)
+    cosines = cosine_similarity(test.features.numpy(), train.features.numpy())
+    values, recalls = [], []
+    for query, cosine in zip(test.labels, cosines, strict=True):
+        each, hit = [], []
+        for label in np.flatnonzero(query == 1):
+            judged = train.labels[:, label] >= 0
+            each.append(average_precision_score(train.labels[judged, label], cosine[judged]))
+            hit.append(train.labels[judged, label][np.argsort(-cosine[judged])[:5]].any())
+        if each:
+            values.append(np.mean(each))
+            recalls.append(np.mean(hit))
+    found = measure(Retrieval().predict(train, test.features), test.labels)
+    assert found["map"].value == pytest.approx(np.mean(values))
+    assert found["map"].n == len(values) < 40, "queries without a label are left out"
+    assert found["recall_at_5"].value == pytest.approx(np.mean(recalls))
+
+
+def test_features_that_point_nearly_the_same_way_are_told_apart() -> None:
+    train, test = (rows(90, np.arange(90) % 5, seed, 0.1) for seed in (1, 2))
+    away = [FeatureSet((s.features * 1e-4 + 7).float(), s.labels, s.ids) for s in (train, test)]
+    assert Retrieval()(*away)["map"].value > 0.9
+
+
+def test_gains_are_paired_image_by_image() -> None:
+    labels = np.arange(120) % 6
+    train, test = rows(120, labels, 1), rows(120, labels, 2)
+    blurred = [FeatureSet(s.features + 0.3 * torch.randn(s.features.shape, generator=torch.Generator().manual_seed(3)),
+                          s.labels, s.ids) for s in (train, test)]  # fmt: skip
+    better, worse = Retrieval().predict(train, test.features), Retrieval().predict(blurred[0], blurred[1].features)
+    gains, a, b = compare(better, worse, labels), measure(better, labels), measure(worse, labels)
+    assert set(gains) == {"map", "recall_at_1", "recall_at_5", "recall_at_10"}
+    for name, gain in gains.items():
+        assert gain.value == pytest.approx(a[name].value - b[name].value)
+        assert gain.low <= gain.value <= gain.high
+    spans = [score.high - score.low for score in (a["map"], b["map"])]
+    assert gains["map"].high - gains["map"].low < sum(spans)
