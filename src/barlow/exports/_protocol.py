@@ -66,7 +66,8 @@ class Material:
         """What stands in the place of the network's own stem, in words; None where it is its own."""
         if (stem := self.stem) is None:
             return None
-        return f"a {stem.side}×{stem.side} convolution of stride {stem.stride}, {'then a' if stem.pooled else 'without a'} max-pool"
+        pool = "then a" if stem.pooled else "without a"
+        return f"a {stem.side}×{stem.side} convolution of stride {stem.stride}, {pool} max-pool"
 
     @property
     def stem(self) -> Stem | None:
