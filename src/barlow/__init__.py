@@ -10,6 +10,7 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.checking import check as check
+    from barlow.detection.evaluating import detect as detect
     from barlow.encoders import find_encoder as find_encoder
     from barlow.evaluation import evaluate as evaluate
     from barlow.evaluation import evaluate_several as evaluate_several
@@ -46,6 +47,7 @@ _HOME = {
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
+    "detect": "barlow.detection.evaluating",
     "evaluate": "barlow.evaluation",
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
@@ -68,6 +70,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "detect",
     "evaluate",
     "evaluate_several",
     "find_encoder",

@@ -40,11 +40,14 @@ def _dataset_entries() -> dict[str, str]:
     return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED}
 
 
+DETECT = "Detection and masks: Faster or Mask R-CNN trained on boxes, with the encoder as backbone; goes by itself"
+"""It is no file of `protocols`, as it does not read features of labelled images (`barlow.detection`)."""
+
 ENTRIES = {
     "recipes": _recipe_entries,
     "objectives": lambda: _kinds_of(objectives),
     "methods": lambda: _kinds_of(methods),
-    "protocols": lambda: _kinds_of(protocols),
+    "protocols": lambda: {**_kinds_of(protocols), "detect": DETECT},
     "encoders": _encoder_entries,
     "datasets": _dataset_entries,
 }

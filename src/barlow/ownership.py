@@ -18,6 +18,7 @@ from barlow.telling import Say, silent
 
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
+_DETECTION = r"evaluation/detection/[0-9a-f]{16}"
 FILES = re.compile(
     r"recipe\.yaml|run\.json|report\.html|environment\.json|data\.json|images\.json|views\.png|(metrics|monitor)\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
     r"|hang(-\d+)?\.txt"
@@ -25,10 +26,14 @@ FILES = re.compile(
     rf"|(start|encoder)/({_TENSORS})"
     r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"
     r"|evaluation/(features|outcomes)/[0-9a-f]{32}\.safetensors"
+    rf"|{_DETECTION}/(result\.json|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json))"
 )
 """What a run writes. `environment.json` is of runs of the first release."""
 
-FOLDERS = re.compile(rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/(features|outcomes))?")
+FOLDERS = re.compile(
+    rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/(features|outcomes|detection))?"
+    rf"|{_DETECTION}(/checkpoints(/{_STEP})?)?"
+)
 
 CHANGED_IN_PLACE = re.compile(r"\.lock|(metrics|monitor)\.jsonl|evaluation/history\.jsonl")
 """Files that are not replaced by new ones, but opened and changed."""

@@ -26,6 +26,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOT_HERE = {
     "timm:": "timm fetches the weights",
     "cifar10/": "CIFAR-10 is downloaded",
+    "--protocol detect": "boxes, and a detector to train: tests/detection does it",
     "--devices 8": "eight processes on two cores",
     "torchrun": "several machines",
     "pip install": "an installation is a test of its own (.ci/run)",

@@ -20,6 +20,11 @@ IMAGES are folders with a sub-folder for each class, a CSV file (path,label, or
 path,labels with ; between them), a set in VOC's form (FOLDER:SPLIT) or in COCO's (a JSON
 file), or the name of a set (`barlow list datasets`).
 
+Detection trains Faster R-CNN, or Mask R-CNN where there are masks, on boxes (docs/detection.md):
+  barlow evaluate A --protocol detect --train VOC2007:trainval --test VOC2007:test
+detect:DETECTOR:STEPS chooses small_fpn, fpn or c4, and how many steps; detect:c4:vicreg_voc
+a paper's schedule. --detection.seeds and --detection.batch_norm (trained, frozen) are its keys.
+
 The network of a file of weights, and of random:NAME, is described as in a recipe:
   --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
 """
@@ -80,6 +85,8 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.table_files import check_table_path, write_table
     from barlow.wording import in_flags
 
+    if _detects(arguments.protocols):
+        return _detect(arguments, changes)
     table = None if arguments.table is None else check_table_path(arguments.table)
     try:
         found = in_flags(evaluate_several)(
@@ -110,6 +117,45 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     if table is not None:
         write_table(found.scores, table)
         show(f"table    {table}")
+    return exits.OK
+
+
+def _detects(protocols: str | None) -> bool:
+    """Whether detection is asked for, which reads annotated images and trains: it goes with no other protocol."""
+    names = [name.strip() for name in (protocols or "").split(",")]
+    asked = [name for name in names if name.partition(":")[0] == "detect"]
+    if asked and len(names) > 1:
+        raise ValueError(f"--protocol {protocols}: detect takes boxes, and the others labels; ask for it by itself")
+    return bool(asked)
+
+
+def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Runs `--protocol detect`."""
+    from barlow.detection.evaluating import detect, options_of
+    from barlow.wording import in_flags
+
+    sets = [arguments.train or [], arguments.test or []]
+    if any(len(given) != 1 or len(given[0]) != 1 for given in sets):
+        raise ValueError(
+            "detection takes one --train and one --test, with boxes: FOLDER:SPLIT of VOC's form, or COCO's"
+        )
+    if arguments.augment or arguments.table is not None:
+        raise ValueError("--augment and --table are for protocols that read features, and not for detect")
+    found = in_flags(detect)(
+        arguments.encoders,
+        sets[0][0][0],
+        sets[1][0][0],
+        **options_of(arguments.protocols.strip()),
+        device=arguments.device,
+        encoder=arguments.encoder,
+        overrides=changes,
+        image_size=arguments.image_size,
+        out=arguments.out,
+        tell=tell,
+    )
+    show(found.table())
+    for home in found.homes:
+        show(f"results  {home}")
     return exits.OK
 
 

@@ -1,6 +1,7 @@
 """Average precision of detections, by COCO's convention and by VOC's, named apart: the two are different numbers."""
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,16 @@ class Precision:
     by_class: dict[str, float]
 
 
+def check_installed() -> None:
+    """Asks for COCO's library: known before a detector is trained, and not after.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if importlib.util.find_spec("pycocotools") is None:
+        raise ValueError("detection needs pycocotools, which computes average precision: pip install barlow[detection]")
+
+
 def coco_precision(truth: AnnotatedSet, found: Sequence[Found], kind: Literal["box", "mask"] = "box") -> Precision:
     """COCO's average precision: precision at 101 recalls, over ten overlaps and all classes, by COCO's own library.
 
@@ -65,11 +76,10 @@ def coco_precision(truth: AnnotatedSet, found: Sequence[Found], kind: Literal["b
     Raises:
         ValueError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise ValueError("COCO's average precision needs pycocotools: pip install barlow[detection]") from error
+    check_installed()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     described = {
         "info": {},
         "images": [{"id": i, "height": e.size[0], "width": e.size[1]} for i, e in enumerate(truth.images, 1)],

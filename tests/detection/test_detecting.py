@@ -1,0 +1,177 @@
+"""`barlow evaluate … --protocol detect`: encoders beside untrained weights, results that are kept, and the messages."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+
+from barlow import cli, exits, ownership, storage
+from barlow.detection import evaluating, measuring
+from barlow.detection.annotations import AnnotatedSet
+from barlow.detection.evaluating import Detection, Row, detect, options_of, untrained
+from barlow.detection.measuring import Question, measured
+from barlow.seals import SEAL
+from barlow.stopping import Requests
+
+pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `detection`)")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is small: the detector, the schedule, the sets."""
+    monkeypatch.setitem(measuring.DESIGNS, "small_fpn", small.FPN)
+    monkeypatch.setattr(evaluating, "chosen_schedule", lambda *given: small.SCHEDULE)
+    monkeypatch.setattr(evaluating, "read_annotated", lambda place, split: small.shapes(4, split))
+
+
+def question(test: AnnotatedSet | None = None) -> Question:
+    return Question(small.shapes(), test or small.shapes(4, "test"), "small_fpn", small.SCHEDULE, "trained")
+
+
+def ask(home: Path, asked: Question, seed: int = 0, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    cpu = torch.device("cpu")
+    return measured(small.encoder(), "it", asked, seed, home=home, device=cpu, requests=Requests(), say=say)
+
+
+def test_a_question_is_answered_once_and_checkpoints_are_gone_then(tiny: None, tmp_path: Path) -> None:
+    home, lines = tmp_path / "run" / "evaluation", list[str]()
+    first = ask(home, question(), say=lines.append)
+    assert sorted(first["precision"]) == ["coco_box", "coco_mask"]
+    assert ask(home, question(), say=lines.append) == first
+    assert lines[-1].startswith("it, seed 0: found before, in ")
+    (place,) = (home / "detection").iterdir()
+    assert [path.name for path in place.iterdir()] == ["result.json"]
+    assert ownership.foreign(tmp_path / "run") == [], "what was written is known to be barlow's"
+    ask(home, question(), seed=1)
+    ask(home, question(small.shapes(3, "test")))
+    assert len(list((home / "detection").iterdir())) == 3, "another seed, and other images, are other questions"
+
+
+def test_an_answer_that_was_changed_is_found_again(tiny: None, tmp_path: Path) -> None:
+    first, lines = ask(tmp_path, question()), list[str]()
+    (file,) = tmp_path.glob("detection/*/result.json")
+    content = json.loads(file.read_text())
+    content["precision"]["coco_box"]["AP"] = 0.9
+    file.write_text(json.dumps(content))
+    again = ask(tmp_path, question(), say=lines.append)
+    assert again["precision"] == first["precision"]
+    assert any("it is measured again" in line for line in lines)
+    assert SEAL in json.loads(file.read_text())
+    assert storage.read_sealed(file)["precision"] == first["precision"]
+
+
+def test_what_is_trained_does_not_depend_on_the_test_annotations(tiny: None, tmp_path: Path) -> None:
+    test = small.shapes(4, "test")
+    images = [
+        small.generated.Objects(each.where, each.size).annotated(with_masks=True) for each in test.images
+    ]  # without a single object
+    emptied = AnnotatedSet(test.name, test.form, test.classes, images, test.pictures)
+    assert ask(tmp_path, question(test))["last_loss"] == ask(tmp_path, question(emptied))["last_loss"]
+
+
+def test_encoders_stand_beside_untrained_weights_of_their_own_network(tiny: None, tmp_path: Path) -> None:
+    encoder = small.encoder(seed=5)
+    found = detect([encoder], "a", "b", seeds=2, device="cpu", out=tmp_path)
+    (row,) = found.rows
+    assert row.name == "ResNet"
+    assert row.beside is not None
+    names = {each["encoder_identity"] for each in row.results}, {each["encoder_identity"] for each in row.beside}
+    assert [len(each) for each in names] == [1, 2], "the encoder is one, and each seed has untrained weights of its own"
+    assert not names[0] & names[1]
+    assert max(map(len, found.table().splitlines())) <= 80
+
+
+def a_row(own: list[float], other: list[float] | None) -> Row:
+    def results(values: list[float]) -> list[dict[str, Any]]:
+        return [{"precision": {"voc07": {"AP": v / 2, "AP50": v, "AP75": v / 4}}} for v in values]
+
+    return Row("an encoder with a name that is much too long", results(own), None if other is None else results(other))
+
+
+def test_the_table_has_means_spreads_and_paired_gains() -> None:
+    rows = [a_row([0.5, 0.6, 0.7], [0.4, 0.55, 0.55]), a_row([0.3, 0.3, 0.3], None)]
+    table = Detection(rows, question(), [], []).table()
+    assert max(map(len, table.splitlines())) <= 80
+    assert "VOC AP (11-point, 2007)" in table
+    assert "   30.0 ± 5.0  60.0 ± 10.0   15.0 ± 2.5\n" in table
+    # gains of 10, 5 and 15 points: mean 10, deviation 5, and Student's 4.303 · 5 / √3 = 12.4 to either side
+    assert "gain in AP50 +10.0 [-2.4, +22.4], 95 % over seeds" in table
+    one = Detection([a_row([0.5], [0.4])], question(), [], []).table()
+    assert "gain in AP50 +10.0; one seed says nothing of how sure that is" in one
+
+
+def test_untrained_weights_are_of_the_same_network_and_differ_with_the_seed() -> None:
+    encoder = small.encoder()
+    first, second = untrained(encoder, 1), untrained(encoder, 2)
+    assert first.state_dict().keys() == encoder.state_dict().keys()
+    assert not torch.equal(first.conv1.weight, second.conv1.weight)  # type: ignore[arg-type]
+    assert first.preprocessing == encoder.preprocessing
+
+
+@pytest.mark.parametrize("name", ["detect:", "detect:c4:", "detect:c4:9:9", "detector"])
+def test_a_name_that_is_none_says_what_may_follow(name: str) -> None:
+    with pytest.raises(ValueError, match="give detect, detect:DETECTOR"):
+        options_of(name)
+
+
+COMMANDS: list[tuple[list[str], str, int]] = [
+    (["--protocol", "detect,knn"], "detect takes boxes, and the others labels; ask for it by itself", exits.USAGE),
+    (["--protocol", "detect:yolo"], "no detector 'yolo'; there are small_fpn, fpn, c4", exits.USAGE),
+    (["--protocol", "detect:c4:long"], "no schedule 'long'; there are short", exits.USAGE),
+    (["--protocol", "detect", "--augment"], "--augment and --table are for protocols that read features", exits.USAGE),
+    (["--protocol", "detect", "--detection.seeds", "0"], "--detection.seeds 0: from 1 to 100", exits.USAGE),
+    (["--protocol", "detect", "--detection.batch_norm", "on_off"], "batch_norm on_off: trained or frozen", exits.USAGE),
+    (["--protocol", "detect", "--data.split", "x"], "--data.split is no key of detection", exits.USAGE),
+    (["--protocol", "detect", "--train", "gone"], "there is no folder or file gone; detection takes", exits.NO_INPUT),
+]
+
+
+@pytest.mark.parametrize(("words", "said", "code"), COMMANDS)
+def test_a_wrong_command_is_one_line(
+    words: list[str], said: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--train", "shapes_boxes", "--test", "shapes_boxes"]
+    given = ["evaluate", "random:resnet18", *(usual[2:] if "--train" in words else usual), *words]
+    assert cli.main([*given, "--out", str(tmp_path / "out")]) == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("barlow: ")
+    assert said in last
+
+
+def test_a_missing_library_is_said_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = ["--protocol", "detect", "--train", "shapes_boxes", "--test", "shapes_boxes"]
+    assert cli.main(["evaluate", "random:resnet18", *words]) == exits.USAGE
+    assert "pip install barlow[detection]" in capsys.readouterr().err
+
+
+def test_without_a_test_set_it_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "random:resnet18", "--protocol", "detect", "--train", "a"]) == exits.USAGE
+    assert "detection takes one --train and one --test, with boxes" in capsys.readouterr().err
+
+
+def test_the_command_shows_the_table_and_where_results_are(
+    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--encoder.options", json.dumps(small.OPTIONS), "--detection.seeds", "1", "--device", "cpu"]
+    sets = ["--train", "shapes_boxes", "--test", "shapes_boxes", "--out", str(tmp_path)]
+    assert cli.main(["evaluate", "random:resnet18", "--protocol", "detect", *sets, *options]) == exits.OK
+    shown = capsys.readouterr().out
+    assert "COCO mask AP (101-point)" in shown
+    assert f"results  {tmp_path}" in shown
+
+
+def test_a_run_with_a_detection_in_it_can_still_be_overwritten(tmp_path: Path) -> None:
+    place = tmp_path / "evaluation" / "detection" / "0123456789abcdef"
+    for name in ("result.json", "checkpoints/step-000100/state.json"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}")
+    assert ownership.foreign(tmp_path) == []
+    (place / "notes.txt").write_text("mine")
+    assert ownership.foreign(tmp_path) == ["evaluation/detection/0123456789abcdef/notes.txt"]
