@@ -48,6 +48,12 @@ CHECKPOINT_TIMES, CHECKPOINT_ITEMS = 32, 10_000_000
 """Of a file of weights, over what it is for. The largest known: Barlow Twins' projector is six times its ResNet-50, and
 the optimizer keeps as much again of both."""
 
+CSV_BYTES = 2**27
+"""Of a list of images: about two million."""
+
+LABELS = 2**31
+"""Images times labels, where an image may have several: a byte each. A million images of two thousand labels."""
+
 XML_BYTES = 2**22
 """Of the annotations of one image: about ten thousand objects."""
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from barlow import limits
 from barlow.data.sources import open_source
 from barlow.exits import NoInput, UnusableData
 
@@ -68,3 +69,15 @@ def test_images_that_are_not_there_are_counted(photos: Path) -> None:
         open_source(listing(photos, f"path,label\n{paths(photos)[0]},a\nno/1.jpg,a\nno/2.jpg,b\n"))
     with pytest.raises(NoInput, match="lists no images"):
         open_source(listing(photos, "path,label\n"))
+
+
+def test_a_list_that_asks_for_too_much_is_refused_before_memory_is_taken(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "path,labels\n" + "\n".join(f"{path},{2 * i};{2 * i + 1}" for i, path in enumerate(paths(photos)))
+    monkeypatch.setattr(limits, "LABELS", 31)
+    with pytest.raises(limits.TooLarge, match="has 8 labels for 4 images: are they labels"):
+        open_source(listing(photos, text))
+    monkeypatch.setattr(limits, "CSV_BYTES", 40)
+    with pytest.raises(limits.TooLarge, match="and a list of images at most 40"):
+        open_source(listing(photos, text))

@@ -45,7 +45,7 @@ def test_the_rates_are_those_that_do_best_on_a_part_of_the_drawn_images() -> Non
     assert drawn.notes["held_out_score"] == each["held_out_score"] > 0.5
     assert each["updates"] == 40
     assert each["images"] == train.ids[protocol.rows(train, 0)].tolist()
-    assert said == ["draw 1 of 1: 80 images of 4 classes, 40 updates of 32"]
+    assert said == ["draw 1 of 1: 80 images of 4 classes, 40 updates of 27 images"]
     few = SemiSupervised(0.1, draws=1, fewest_updates=2, epochs=1)
     drawn = few.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
     assert drawn.notes["each"][0]["encoder_rate"] == RATES[0].encoder, "one image a class is nothing to choose by"

@@ -3,6 +3,7 @@
 import csv
 import os
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _sizes(name: str, root: Path, paths: Sequence[str]) -> list[int]:
             f"{name} lists {printable(odd)!r}: give paths below {printable(root)}, relative to it, without '..'"
         )
     if len(set(paths)) < len(paths):
-        twice = next(path for path in sorted(paths) if paths.count(path) > 1)
+        twice = Counter(paths).most_common(1)[0][0]
         raise UnusableData(f"{name} lists {printable(twice)} twice: list every image once, with all of its labels")
     sizes, missing = [], []
     for path in paths:
@@ -99,10 +100,12 @@ def read_csv(
 
     Raises:
         NoInput: there are no images in it, or they are not there.
-        UnusableData: it is not in this form; the message names the line.
+        UnusableData: it is not in this form, and the message names the row; or it asks for more than there is.
     """
     shown = printable(file)
     limits.check_length(file)
+    if (length := file.stat().st_size) > limits.CSV_BYTES:
+        raise limits.TooLarge(f"{shown} has {length:,} bytes, and a list of images at most {limits.CSV_BYTES:,}")
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             rows = [row for row in csv.reader(opened, strict=True) if row]
@@ -123,6 +126,10 @@ def read_csv(
     if header == ONE:
         labels = np.array([number_of[words[0]] for words in given], np.int64)
     else:
+        if len(paths) * len(classes) > limits.LABELS:
+            raise limits.TooLarge(
+                f"{shown} has {len(classes):,} labels for {len(paths):,} images: are they labels, and separated by ';'?"
+            )
         labels = np.zeros((len(paths), len(classes)), np.int8)
         for row, words in zip(labels, given, strict=True):
             row[[number_of[word] for word in words if word]] = 1

@@ -34,12 +34,16 @@ class Schedule:
     """How long a network is tuned, and in which batches.
 
     Args:
-        batch: images of an update.
+        batch: images of an update, at most.
         updates: of the weights. Each takes the rates times (1 + cos(π update / updates)) / 2.
     """
 
     batch: int
     updates: int
+
+    def rows(self, images: int) -> int:
+        """How many of so many images are in an update, so that the batches of an epoch have about the same size."""
+        return -(-images // -(-images // self.batch))
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def _batches(
     """
     n, left, epoch = len(images), schedule.updates, 0
     images = replace(images, held=None)  # crops are read from the originals; nothing is gained by moving centre views
-    size = -(-n // -(-n // schedule.batch))
+    size = schedule.rows(n)
     while left:
         order = permutation(seed, epoch, n)
         start = 0

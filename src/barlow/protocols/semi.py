@@ -160,11 +160,11 @@ class SemiSupervised:
         notes: dict[str, Any] = {
             "images": images.ids.tolist(),
             "updates": schedule.updates,
-            "batch": schedule.batch,
+            "batch": schedule.rows(len(images)),
         }
         say(
             f"draw {draw + 1} of {self.draws}: {len(images)} images of {len(classes)} classes, {schedule.updates} "
-            f"updates of {min(schedule.batch, len(images))}"
+            f"updates of {schedule.rows(len(images))} images"
         )
         rates, score = self._choose(encoder, images, targets, draw, schedule, device)
         notes |= {"encoder_rate": rates.encoder, "head_rate": rates.head, "held_out_score": score}
