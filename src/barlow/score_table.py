@@ -29,8 +29,8 @@ from barlow.probes.report import (
 )
 from barlow.published import Published, published_for
 
-LABELS = 17
-"""Columns of the text for the names of rows."""
+LABELS = 24
+"""Columns of the text for the names of rows, at most."""
 
 Key = tuple[str, str]
 """A protocol and a metric."""
@@ -288,19 +288,24 @@ def _blocks(columns: Sequence[Column], section: Section) -> Iterator[list[str]]:
     """As many columns beside each other as there is room for."""
     written = [_written(column.title, i, section, columns[0].title) for i, column in enumerate(columns)]
     names = [name for name, _ in written[0]]
+    label = min(LABELS, max(map(len, names)) + 2)
     widths = [max(len(text) for _, text in column) + 2 for column in written]
     start = 0
     while start < len(columns):
-        stop, room = start, WIDTH - LABELS
+        stop, room = start, WIDTH - label
         while stop < len(columns) and (widths[stop] - 2 <= room or stop == start):
             room -= widths[stop]
             stop += 1
-        shown = range(start, stop)
-        yield [
-            f"{name:{LABELS}}" + "".join(f"{written[i][row][1]:{widths[i]}}" for i in shown)
-            for row, name in enumerate(names)
-            if row == 0 or name.startswith("difference") or any(written[i][row][1] for i in shown)
-        ]
+        lines = []
+        for row, name in enumerate(names):
+            cells = [f"{written[i][row][1]:{widths[i]}}" for i in range(start, stop)]
+            if row and not any(map(str.strip, cells)) and not name.startswith("difference"):
+                continue
+            if len(name) >= label and any(map(str.strip, cells)):  # too long to have numbers beside it
+                lines.append(name)
+                name = ""
+            lines.append(f"{name:{label}}" + "".join(cells))
+        yield lines
         start = stop
 
 

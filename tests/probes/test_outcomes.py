@@ -1,5 +1,7 @@
 """What a protocol has found is found again as it was, and for the same question only."""
 
+import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,17 @@ def test_several_predictions_are_compared_by_their_means() -> None:
     assert found.low == pytest.approx(np.mean([each.low for each in values]))
     assert found.low < found.value < found.high
     assert compare_means(made[:1], made[1:2], labels) == compare(made[0], made[1], labels)
+
+
+def test_a_strangers_gigabytes_are_not_read(tmp_path: Path) -> None:
+    header = json.dumps({"table": {"dtype": "U8", "shape": [2**31], "data_offsets": [0, 2**31]}}).encode()
+    path = tmp_path / f"{'a' * 32}.safetensors"
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2**31)  # a hole, which takes no space
+    said: list[str] = []
+    tracemalloc.start()
+    assert Outcomes(tmp_path, said.append).found("a" * 64, np.zeros(4, np.int64)) is None
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert said == [f"{path} is far larger than what is kept: it is computed again"]

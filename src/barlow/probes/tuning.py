@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -140,6 +140,7 @@ def _batches(
     measure there.
     """
     n, left, epoch = len(images), schedule.updates, 0
+    images = replace(images, held=None)  # crops are read from the originals; nothing is gained by moving centre views
     size = -(-n // -(-n // schedule.batch))
     while left:
         order = permutation(seed, epoch, n)
