@@ -91,7 +91,8 @@ def roi_align(
     if not aligned:
         extent = extent.clamp(min=1)
     grid = (pooled_height, pooled_width)
-    made = exact.new_empty(len(rois), x.shape[1], *grid)
+    if not len(rois):  # the map still gets a gradient, of zero
+        return (exact.new_zeros(0, x.shape[1], *grid) + 0 * exact.sum()).to(x.dtype)
     if sampling_ratio > 0:
         samples = torch.full((len(rois), 2), sampling_ratio, device=x.device)
     else:
@@ -102,8 +103,6 @@ def roi_align(
         rows = (group == number).nonzero()[:, 0]
         parts.append(_sampled(exact[of_image], start[rows], extent[rows], grid, (down, across)))
         places.append(rows)
-    if not parts:
-        return (made + 0 * exact.sum()).to(x.dtype)  # so that the map keeps a gradient, of zero
     return torch.cat(parts)[torch.argsort(torch.cat(places))].to(x.dtype)
 
 
