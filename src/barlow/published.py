@@ -20,6 +20,32 @@ _BY_SYNSETS = {(1000, 1_281_167, 50_000): "imagenet", (200, 100_000, 10_000): "t
 """Sets by their numbers of classes, of training images and of validation images."""
 
 
+_VOC = frozenset(
+    [
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ]
+)
+
+
 @dataclass(frozen=True)
 class Published:
     """Numbers of papers.
@@ -59,6 +85,8 @@ def set_of(images: Mapping[str, Mapping[str, Any]], classes: Sequence[str]) -> s
         sources = (train["source"], test["source"]) == (f"{name}:train", f"{name}:test")
         if sources and (train["count"], test["count"]) == (50_000, 10_000):
             return name
+    if set(classes) == _VOC and (train["count"], test["count"]) == (5_011, 4_952):
+        return "voc07"
     if all(map(_SYNSET.fullmatch, classes)):
         return _BY_SYNSETS.get((len(classes), train["count"], test["count"]))
     return None

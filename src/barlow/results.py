@@ -24,27 +24,25 @@ LEFT_OVER_SECONDS = 3600.0
 """Unfinished files of a killed evaluation are removed when they are this old: younger ones may be another's."""
 
 
-def prepare_home(run: Path | None, out: Path | None, called: str = "", say: Say = silent) -> Path:
+def prepare_home(run: Path | None, out: Path | None, say: Say = silent) -> Path:
     """The folder of an evaluation, ready to be written to: known before hours of work, and not after.
 
     Args:
-        run: the run folder, whose `evaluation` it is by default; None of an encoder that is of no run.
-        out: another folder that was asked for. It may be a link, and what barlow writes below it may not.
-        called: the encoder, for the message.
+        run: the run folder, whose `evaluation` it is by default.
+        out: another folder that was asked for; needed where there is no run. It may be a link, and what barlow writes
+            below it may not.
         say: told of what looks like a leftover of barlow's, and is not.
 
     Raises:
-        ValueError: there is neither.
         CannotCreate: nothing can be written there.
     """
     if out is not None:
         home = out
         ownership.check_real(home, HOME)
-    elif run is not None:
+    else:
+        assert run is not None
         home = run / HOME
         ownership.check_real(run)
-    else:
-        raise ValueError(f"{called} is no run, so its results have no folder of their own: give --out FOLDER")
     try:
         for part in ("", FEATURES, OUTCOMES):
             folder, place = home / part, f"{HOME}/{part}" if part else HOME

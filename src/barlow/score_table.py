@@ -14,15 +14,23 @@ import numpy as np
 from barlow.columns import WIDTH, Cell, cell, legend, letter
 from barlow.printable import printable
 from barlow.probes.intervals import Difference
-from barlow.probes.metrics import BEST_EPOCH, compare_means
-from barlow.probes.report import BASELINES, BASELINES_OF, ENCODER, Outcome, Results, Row, results_table, row_label
+from barlow.probes.metrics import compare_means
+from barlow.probes.report import (
+    BASELINES,
+    BASELINES_OF,
+    ENCODER,
+    HELD_OUT,
+    Outcome,
+    Results,
+    Row,
+    remarks,
+    results_table,
+    row_label,
+)
 from barlow.published import Published, published_for
 
-LABELS = 17
-"""Columns of the text for the names of rows."""
-
-HELD_OUT = "held_out_score"
-"""What the notes of a protocol call the score by which it chose, on a part of the training images."""
+LABELS = 24
+"""Columns of the text for the names of rows, at most."""
 
 Key = tuple[str, str]
 """A protocol and a metric."""
@@ -126,30 +134,16 @@ class ScoreTable:
     Args:
         columns: encoders first, then baselines.
         sections: one for each pair of sets.
+        notes: what the numbers are.
     """
 
     columns: list[Column]
     sections: list[Section]
+    notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
         return asdict(self)
-
-    @property
-    def notes(self) -> list[str]:
-        """What the numbers are."""
-        lines = [line for section in self.sections for line in section.lines]
-        cells = [cell for line in lines for cell in line.cells if cell is not None]
-        found = ["Per cent, with the 95 % interval over the test images."]
-        if any(cell.spread is not None for cell in cells):
-            found.append("Of several seeds: mean ± standard deviation over them.")
-        if any(column.family for column in self.columns):
-            found.append("Of each baseline the best of its kind, metric by metric.")
-        if any(line.held_out for line in lines):
-            found.append("Held out: the score by which a protocol chose, on a part of the training images.")
-        if any(line.metric == BEST_EPOCH for line in lines):
-            found.append("Best epoch: chosen on these very test images, as the papers do.")
-        return found
 
     def text(self) -> str:
         """At most 80 columns; columns that find no room stand below the others."""
@@ -163,7 +157,9 @@ class ScoreTable:
             for each in section.published:
                 words = f"papers   {published_words(each)}"
                 lines += textwrap.wrap(words, WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
-        lines += ["", *textwrap.wrap(" ".join(self.notes), WIDTH)]
+        lines.append("")
+        for note in self.notes:
+            lines += textwrap.wrap(note, WIDTH)
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -178,7 +174,16 @@ def score_table(parts: Sequence[Part]) -> ScoreTable:
         lines = list(_lines(part, columns))
         published = published_for(part.images, part.classes, [(line.protocol, line.metric) for line in lines])
         sections.append(Section(part.words, lines, published))
-    return ScoreTable(columns, sections)
+    return ScoreTable(columns, sections, list(_notes(parts, columns)))
+
+
+def _notes(parts: Sequence[Part], columns: Sequence[Column]) -> Iterator[str]:
+    yield "Per cent, with the 95 % interval over the test images."
+    if any(len(column.members) > 1 for column in columns):
+        yield "Of several seeds: mean ± standard deviation over them."
+    if any(column.family for column in columns):
+        yield "Of each baseline the best of its kind, metric by metric."
+    yield from dict.fromkeys(line for part in parts for each in part.encoders for line in remarks(each.results))
 
 
 def _columns(parts: Sequence[Part]) -> Iterator[Column]:
@@ -283,19 +288,24 @@ def _blocks(columns: Sequence[Column], section: Section) -> Iterator[list[str]]:
     """As many columns beside each other as there is room for."""
     written = [_written(column.title, i, section, columns[0].title) for i, column in enumerate(columns)]
     names = [name for name, _ in written[0]]
+    label = min(LABELS, max(map(len, names)) + 2)
     widths = [max(len(text) for _, text in column) + 2 for column in written]
     start = 0
     while start < len(columns):
-        stop, room = start, WIDTH - LABELS
+        stop, room = start, WIDTH - label
         while stop < len(columns) and (widths[stop] - 2 <= room or stop == start):
             room -= widths[stop]
             stop += 1
-        shown = range(start, stop)
-        yield [
-            f"{name:{LABELS}}" + "".join(f"{written[i][row][1]:{widths[i]}}" for i in shown)
-            for row, name in enumerate(names)
-            if row == 0 or name.startswith("difference") or any(written[i][row][1] for i in shown)
-        ]
+        lines = []
+        for row, name in enumerate(names):
+            cells = [f"{written[i][row][1]:{widths[i]}}" for i in range(start, stop)]
+            if row and not any(map(str.strip, cells)) and not name.startswith("difference"):
+                continue
+            if len(name) >= label and any(map(str.strip, cells)):  # too long to have numbers beside it
+                lines.append(name)
+                name = ""
+            lines.append(f"{name:{label}}" + "".join(cells))
+        yield lines
         start = stop
 
 

@@ -51,7 +51,7 @@ def write_table(scores: ScoreTable, path: str | os.PathLike[str]) -> None:
 
 
 def _json(scores: ScoreTable) -> str:
-    return storage.json_bytes({**scores.as_dict(), "notes": scores.notes}).decode()
+    return storage.json_bytes(scores.as_dict()).decode()
 
 
 HEAD = (
@@ -103,7 +103,7 @@ def _html(scores: ScoreTable) -> str:
         for column in scores.columns
         if column.family is None
     )
-    parts = [Part("encoders", "Encoders", join([legend, el("p", " ".join(scores.notes), class_="note")]))]
+    parts = [Part("encoders", "Encoders", join([legend, *(el("p", words, class_="note") for words in scores.notes)]))]
     parts += [Part(f"scores-{i}", "Scores", _section(scores, section)) for i, section in enumerate(scores.sections)]
     return page("Evaluation", "encoders beside each other", parts)
 
@@ -132,7 +132,11 @@ def _section(scores: ScoreTable, section: Section) -> Markup:
 
 
 def _difference(found: Difference) -> str:
-    return Cell(found.value, found.low, found.high, None, 1).text(signed=True)
+    return _as_cell(found).text(signed=True)
+
+
+def _as_cell(found: Difference) -> Cell:
+    return Cell(found.value, found.low, found.high, None, 1)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
@@ -142,9 +146,6 @@ _LATEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "–": "--",
-    "…": "--",
-    "±": r"$\pm$",
 }
 
 
@@ -161,28 +162,39 @@ def _tex_lines(scores: ScoreTable) -> Iterator[str]:
     for column in scores.columns:
         if column.family is None:
             yield f"% {printable(column.title)}: {printable('; '.join(column.names))}"
-    yield f"% {' '.join(scores.notes)}"
+    yield from (f"% {printable(note)}" for note in scores.notes)
     yield rf"\begin{{tabular}}{{l{'r' * len(scores.columns)}}}"
     yield r"\hline"
-    yield _tex_row(["", *(column.title for column in scores.columns)])
+    yield _tex_row("", [_tex_text(column.title) for column in scores.columns])
     for section in scores.sections:
         yield r"\hline"
         yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{{_tex_text(section.images)}}} \\"
         for line in section.lines:
-            yield _tex_row([line.label, *("–" if cell is None else cell.text() for cell in line.cells)])
+            yield _tex_row(line.label, ["--" if cell is None else _tex_number(cell) for cell in line.cells])
         compared = [line for line in section.lines if any(line.differences)]
         if compared:
             yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{difference to {scores.columns[0].title}}} \\"
         for line in compared:
-            yield _tex_row([line.label, *("" if each is None else _difference(each) for each in line.differences)])
+            differences = ["" if each is None else _tex_number(_as_cell(each), "+") for each in line.differences]
+            yield _tex_row(line.label, differences)
         for each in section.published:
             yield f"% papers: {printable(published_words(each))}"
     yield r"\hline"
     yield r"\end{tabular}"
 
 
-def _tex_row(cells: list[str]) -> str:
-    return " & ".join(map(_tex_text, cells)) + r" \\"
+def _tex_row(label: str, cells: list[str]) -> str:
+    return " & ".join([_tex_text(label), *cells]) + r" \\"
+
+
+def _tex_number(cell: Cell, sign: str = "") -> str:
+    """In per cent, as in `$63.3$ [$61.8$, $64.7$]`: between dollars a minus is one."""
+    value, low, high, spread = (
+        None if each is None else f"{100 * each:{sign}.1f}" for each in (cell.value, cell.low, cell.high, cell.spread)
+    )
+    if spread is not None:
+        return rf"${value} \pm {spread.lstrip('+')}$"
+    return f"${value}$" if low is None else f"${value}$ [${low}$, ${high}$]"
 
 
 FORMS: dict[str, Callable[[ScoreTable], str]] = {".html": _html, ".json": _json, ".csv": _csv, ".tex": _tex}

@@ -21,7 +21,7 @@ _FLAG = re.compile(rf"(?<![\w/.-])--([a-z][a-z0-9_.-]*[a-z0-9_])(?: ({_VALUE})(?
 
 _RECIPE = re.compile(r"(?<![\w/.-])-c ([\w/.-]*\w)")
 
-_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", "shm-size", "json"})
+_ONLY_FLAGS = frozenset({"devices", "print-recipe", "help", "debug", "version", "shm-size", "json", "table"})
 """Flags that no function has an argument for. The last is one of `docker run`."""
 
 _SWITCHES = frozenset({"resume", "overwrite", "augment", "fast"})

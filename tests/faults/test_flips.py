@@ -74,7 +74,7 @@ class Stored:
         return outcome
 
     def evaluated(self, run: Path) -> Outcome:
-        """Which takes the encoder, the weights that it started from, digests of images, cached features."""
+        """Which takes the encoder, the weights that it started from, digests of images, and what protocols found."""
         given = ("--train", self.labelled, "--test", self.labelled, "--protocol", "knn")
         outcome = self.command("evaluate", run, *given)
         if outcome.code == exits.OK:
@@ -84,6 +84,11 @@ class Stored:
             scores = [(row["scores"], row["file"], row["encoder_sha256"]) for row in history]
             outcome.told = report["times_measured"], report["warnings"], scores
         return outcome
+
+    def probed(self, run: Path) -> Outcome:
+        """The same where no protocol's outcome is kept, so that features are read."""
+        shutil.rmtree(run / "evaluation" / "outcomes")
+        return self.evaluated(run)
 
     def started_from(self, run: Path) -> Outcome:
         """Another run, whose first weights are this run's encoder."""
@@ -118,6 +123,7 @@ class Stored:
 READERS: dict[str, Callable[[Stored, Path], Outcome]] = {
     "gone on with": Stored.gone_on_with,
     "evaluated": Stored.evaluated,
+    "probed": Stored.probed,
     "started from": Stored.started_from,
     "earlier step": Stored.earlier_step,
     "table": Stored.table,
@@ -133,6 +139,8 @@ def readers_of(name: str) -> tuple[str, ...]:
         return "evaluated", "started from"
     if name == "evaluation/results.json":
         return ("table",)
+    if name.startswith("evaluation/features/"):
+        return ("probed",)
     if name.startswith(("start/", "evaluation/")) or name == "images.json":
         return ("evaluated",)
     return ("picture",) if name == "views.png" else ("gone on with",)
@@ -147,7 +155,7 @@ def means_the_same(name: str, before: bytes, after: bytes) -> bool:
             split = (lambda data: [data]) if name.endswith(".json") else (lambda data: data.split(b"\n"))
             rows = [[json.loads(part) for part in split(data) if part.strip()] for data in (before, after)]
             return len(rows[0]) == len(rows[1]) and all(map(_says_as_much, *rows))
-        if name.startswith("evaluation/features/"):
+        if name.startswith(("evaluation/features/", "evaluation/outcomes/")):
             return bool(_tensors(before) == _tensors(after))
     except Exception:
         return False
@@ -226,8 +234,9 @@ def flips(stored: Stored, count: int, seed: int, tmp_path: Path) -> list[str]:
 def test_a_run_has_everything_that_may_be_stored(stored: Stored) -> None:
     names = " ".join(files_of(stored.run))
     for part in ("checkpoints/step-000002/MANIFEST.json", "checkpoints/step-000004/state.json", "encoder/config.json",
-                 "start/model.safetensors", "evaluation/features/", "evaluation/results-", "evaluation/history.jsonl",
-                 "recipe.yaml", "run.json", "data.json", "images.json", "metrics.jsonl", "views.png"):  # fmt: skip
+                 "start/model.safetensors", "evaluation/features/", "evaluation/outcomes/", "evaluation/results-",
+                 "evaluation/history.jsonl", "recipe.yaml", "run.json", "data.json", "images.json", "metrics.jsonl",
+                 "views.png"):  # fmt: skip
         assert part in names
 
 

@@ -1,11 +1,17 @@
 """Weights that come in a package: found, checked, renamed, and with the preprocessing that belongs to them."""
 
+import copy
 import tarfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from barlow.encoders import find_encoder
+from barlow.evaluation import evaluate
 from barlow.nets import origin
 from barlow.nets.building import build_encoder
 from barlow.nets.origin import origin_of
@@ -69,6 +75,35 @@ def test_the_classifier_of_the_package_is_right_with_its_own_padding_and_preproc
     assert own > 0.85, own
     assert own > top1(found.network.name, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) + 0.03
     assert own > top1("efficientnet_lite0", found.normalization.mean, found.normalization.std) + 0.03
+
+
+@needs_package
+def test_weights_that_get_images_of_another_normalisation_score_less(tmp_path: Path, shared_data: Path) -> None:
+    """Nothing but a score can tell, so the normalisation that belongs to weights comes with them."""
+    per_class: Counter[str] = Counter()
+    with tarfile.open(shared_data / "imagenette-96.tar") as archive:
+        for member in archive:
+            folder = str(Path(member.name).parent)
+            if member.isfile() and folder.count("/") == 2 and per_class[folder] < 30:
+                per_class[folder] += 1
+                archive.extract(member, tmp_path, filter="data")
+    assert len(per_class) == 20
+    images = tmp_path / "imagenette-96"
+    own = find_encoder(NAME, image_size=96)
+    scores = {}
+    for name, mean, std in (
+        ("own", own.preprocessing.mean, own.preprocessing.std),
+        ("ImageNet's", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("0 to 255", (0.0,) * 3, (1 / 255,) * 3),
+    ):
+        network: Any = copy.deepcopy(own.network)
+        network.preprocessing = replace(own.preprocessing, mean=mean, std=std)
+        asked: dict[str, Any] = {"protocols": "logistic", "baselines": False, "out": tmp_path / "out"}
+        found = evaluate(network, images / "train", images / "val", **asked)
+        scores[name] = found.scores["encoder"]["logistic.top1"].value
+    assert scores["own"] > 0.8, scores  # 0.88, 0.837 and 0.537 were measured
+    assert scores["own"] > scores["ImageNet's"] + 0.02, scores
+    assert scores["own"] > scores["0 to 255"] + 0.2, scores
 
 
 def test_a_name_that_no_package_has_and_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,8 +186,8 @@ def test_a_table_without_baselines_has_no_gain():
 
 def test_probes_can_be_chosen_by_kind_and_unknown_ones_are_refused():
     assert list(evaluate_features({"encoder": pair(2)}, ["logistic"])["encoder"]) == ["logistic"]
-    with pytest.raises(ValueError, match=r"'svm'.*knn5_euclidean"):
-        evaluate_features({"encoder": pair(2)}, ["svm"])
+    with pytest.raises(ValueError, match=r"'svn'.*knn5_euclidean"):
+        evaluate_features({"encoder": pair(2)}, ["svn"])
 
 
 def test_train_and_test_must_be_labelled_the_same_way():

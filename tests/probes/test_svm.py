@@ -15,6 +15,7 @@ from barlow.probes.average_precision import (
     envelope_average_precision,
     macro_average_precision,
 )
+from barlow.protocols import svm
 from barlow.protocols.svm import COSTS, SVM
 
 
@@ -129,3 +130,13 @@ def test_what_it_cannot_be_given_is_said() -> None:
         SVM(positives=-1)
     with pytest.raises(ValueError, match="costs are"):
         SVM(costs=(1.0, 0.1))
+
+
+def test_classes_that_are_shared_between_processes_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = tagged(90, 0, classes=3), tagged(40, 1, classes=3)
+    alone = SVM(costs=(0.1, 1.0)).predict(train, test.features)
+    monkeypatch.setattr(svm, "LARGE", 0)
+    monkeypatch.setattr(svm, "available_cores", lambda: 2)
+    shared = SVM(costs=(0.1, 1.0)).predict(train, test.features)
+    np.testing.assert_array_equal(shared.scores, alone.scores)
+    assert shared.notes == alone.notes

@@ -16,6 +16,10 @@ Several encoders are set beside each other, with their differences to the first.
 that differ in their seed alone are one column. Several pairs of sets are one table:
   barlow evaluate A B --train birds/train --test birds/test --train cars/train --test cars/test
 
+IMAGES are folders with a sub-folder for each class, a CSV file (path,label, or
+path,labels with ; between them), a set in VOC's form (FOLDER:SPLIT) or in COCO's (a JSON
+file), or the name of a set (`barlow list datasets`).
+
 The network of a file of weights, and of random:NAME, is described as in a recipe:
   --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
 """
@@ -28,17 +32,17 @@ def add(verbs: Any) -> None:
         "evaluate",
         help="measure encoders with labelled images",
         description="Embeds labelled images once and measures encoders by kNN and linear probes, beside raw\n"
-        "pixels and the untrained network. Labels are the names of the sub-folders. What was\n"
+        "pixels and the untrained network. What was\n"
         "found before is not computed again.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("encoders", nargs="+", metavar="ENCODER", help="see below")
     evaluate.add_argument(
-        "--train", nargs="+", action="append", metavar="FOLDER", help="labelled images to learn from; may be repeated"
+        "--train", nargs="+", action="append", metavar="IMAGES", help="labelled images to learn from; may be repeated"
     )
     evaluate.add_argument(
-        "--test", nargs="+", action="append", metavar="FOLDER", help="images to be measured on, one for each --train"
+        "--test", nargs="+", action="append", metavar="IMAGES", help="images to be measured on, one for each --train"
     )
     evaluate.add_argument(
         "--protocol",

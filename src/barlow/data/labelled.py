@@ -98,13 +98,29 @@ class LabelledSet:
         if self.classes == train.classes:
             return self
         foreign = [name for name in self.classes if name not in train.classes]
-        if foreign or self.labels.ndim > 1:
+        if foreign:
             raise UnusableData(
-                f"--test has classes that --train has not ({', '.join((foreign or self.classes)[:5])}); --train has "
+                f"--test has classes that --train has not ({', '.join(foreign[:5])}); --train has "
                 f"{', '.join(train.classes[:5])}{', …' if len(train.classes) > 5 else ''}: name the sub-folders alike"
             )
-        labels = np.array([train.classes.index(self.classes[k]) for k in self.labels], np.int64)
+        numbers = [train.classes.index(name) for name in self.classes]
+        if self.labels.ndim == 1:
+            return replace(self, labels=np.array(numbers, np.int64)[self.labels], classes=train.classes)
+        labels = np.zeros((len(self), len(train.classes)), self.labels.dtype)
+        labels[:, numbers] = self.labels
         return replace(self, labels=labels, classes=train.classes)
+
+    def take(self, rows: np.ndarray) -> "LabelledSet":
+        """Some of the images, in this order."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            labels=self.labels[rows],
+            sizes=self.sizes[rows],
+            hashes=[self.hashes[row] for row in rows],
+            digests=self.digests[rows],
+            held=None if self.held is None else self.held[rows],
+        )
 
     def at_size(self, size: Size) -> "LabelledSet":
         """The same images as centre views of another size. They are decoded again whenever they are asked for."""
@@ -151,7 +167,7 @@ def _readable(images: LabelledSet, ids: np.ndarray, centres: Iterator[np.ndarray
 
 
 def read_labelled(
-    images: FoldersOrName,
+    images: FoldersOrName | ImageSource,
     split: str,
     preprocessing: Preprocessing,
     max_bad: float,
@@ -162,7 +178,7 @@ def read_labelled(
     """Reads every image once: which can be read, how large it is, its hash, and its centre view where memory allows.
 
     Args:
-        images: folders with a sub-folder for each class, or the name of a set.
+        images: folders with a sub-folder for each class, a CSV file, the name of a set, or an open source.
         split: "train" or "test", for a named set.
         preprocessing: what the networks expect of an image.
         max_bad: the share of images that may be unreadable.
@@ -178,7 +194,7 @@ def read_labelled(
     if source.labels is None or source.classes is None:
         raise UnusableData(
             f"--{called} {source.name} has no labels; put its images into one sub-folder for each class "
-            f"({source.name}/CLASS/image.jpg)"
+            f"({source.name}/CLASS/image.jpg), or list them in a CSV file (path,label)"
         )
     shape = (len(source), *height_width(preprocessing.size), preprocessing.channels)
     kind = np.dtype(np.uint8 if value_range is None else np.uint16)

@@ -14,6 +14,7 @@ import numpy as np
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import MAX_PIXELS, Array, ValueRange
 from barlow.data.folder import FolderSource
+from barlow.data.listed import read_csv
 from barlow.data.names import DOWNLOADED, NAMED, SPLITS
 from barlow.data.stored import widened, with_channels
 from barlow.exits import NoInput
@@ -87,7 +88,8 @@ def open_source(
     """Opens the images that a user asked for.
 
     Args:
-        images: a folder, a list of folders, or the name of a set (`barlow.data.names`). NAME:train and NAME:test choose
+        images: a folder, a list of folders, a CSV file that lists images (`barlow.data.listed.read_csv`), or the name
+            of a set (`barlow.data.names`). NAME:train and NAME:test choose
             a split, whatever `split` says. A folder that has the name of a set is written ./NAME. A source is returned
             as it is.
         split: the split of a named set. Folders have no splits.
@@ -123,6 +125,8 @@ def open_source(
         images = [images]
     elif isinstance(images, ImageSource):
         return images
+    if len(images) == 1 and (file := Path(os.fspath(images[0]))).suffix.lower() == ".csv" and file.is_file():
+        return read_csv(file, channels=channels, max_pixels=max_pixels, value_range=value_range)
     if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
         raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
     return FolderSource(images, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)

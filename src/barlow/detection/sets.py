@@ -28,7 +28,7 @@ def read_annotated(place: str | os.PathLike[str], split: str) -> AnnotatedSet:
         if (own or split) not in generated.SPLITS:
             raise NoInput(f"{generated.NAME} has no split {own!r}; it has: {', '.join(generated.SPLITS)}")
         return generated.shapes_boxes(own or split)
-    path, own_split = _path_and_split(os.fspath(place))
+    path, own_split = path_and_split(os.fspath(place))
     if path.suffix.lower() == ".json" or path.is_file():
         return read_coco(path, name)
     if not path.is_dir():
@@ -46,7 +46,7 @@ FORMS = (
 )
 
 
-def _path_and_split(place: str) -> tuple[Path, str | None]:
+def path_and_split(place: str) -> tuple[Path, str | None]:
     """`FOLDER:SPLIT`, unless there is a path of the whole name."""
     folder, colon, split = place.rpartition(":")
     if colon and split and not Path(place).exists() and Path(folder).is_dir():

@@ -17,13 +17,19 @@ from barlow.data.labelled import LabelledSet
 from barlow.nets.handed_out import whiten_features
 from barlow.nets.weights import description_of
 from barlow.probes.baselines import Compared, compared
+from barlow.probes.drawn import Drawn
 from barlow.probes.embedding import Embedder
 from barlow.probes.features import FeatureSet
 from barlow.probes.outcomes import Outcomes, outcome_key
 from barlow.probes.report import AUGMENTED, ENCODER, Outcome, Results, check_labelled_alike, outcome_of
-from barlow.protocols import Probe
+from barlow.probes.tuning import Unlabelled
+from barlow.protocols import FineTuning, Probe, reading_features, training_encoders
 from barlow.protocols.linear_sgd import LinearSGD
 from barlow.seals import digest_of, sha256
+
+TUNED = (ENCODER, "start", "untrained")
+"""The networks that are fine-tuned: pixels have no weights, and once trained, `untrained_recalibrated` differs little
+from `untrained`."""
 
 Pair = tuple[FeatureSet, FeatureSet]
 """Features of the training images and of the test images."""
@@ -75,7 +81,7 @@ class Measuring:
         known: answers of this call, by key; encoders that are measured after each other share it.
     """
 
-    protocols: Mapping[str, Probe]
+    protocols: Mapping[str, Probe | FineTuning]
     baselines: bool
     augment: bool
     embedder: Embedder
@@ -92,10 +98,13 @@ class Measuring:
         """
         makers: dict[str, Callable[[], Pair]] = {}
         questions: list[Question] = []
-        for name, key, make in self._features(network, run, images):
+        for each, name, key, make in self._features(network, run, images):
             makers[name] = make
             sources = images.sources(features=key)
-            questions += [self._of_features(name, kind, probe, sources) for kind, probe in self.protocols.items()]
+            probes, tunings = reading_features(self.protocols), training_encoders(self.protocols)
+            questions += [self._of_features(name, kind, probe, sources) for kind, probe in probes.items()]
+            if each is not None and name in TUNED:
+                questions += [self._of_tuning(each, kind, tuning, images, sources) for kind, tuning in tunings.items()]
             if self.augment and name == ENCODER:
                 questions.append(self._of_augmented_views(network, images, sources))
         found = {question.key: self._before(question, images) for question in questions}
@@ -131,20 +140,21 @@ class Measuring:
 
     def _features(
         self, network: nn.Module, run: Path | None, images: Images
-    ) -> Iterator[tuple[str, str, Callable[[], Pair]]]:
-        """Of the encoder and its baselines the name, the key, and how they are made."""
+    ) -> Iterator[tuple[Compared | None, str, str, Callable[[], Pair]]]:
+        """Of the encoder and its baselines the network (if it is one), the name, the key, and how they are made."""
         smallest: tuple[str, str, Callable[[], Pair]] | None = None
         for each in islice(compared(network, run, images.train), None if self.baselines else 1):  # the encoder is first
             key = digest_of([each.key(each.views_of(part)) for part in (images.train, images.test)])
             found = each.name, key, partial(self._embedded, each, images)
-            yield found
+            yield each, *found
             if smallest is None and each.name.startswith("pixels_"):
                 smallest = found
         shrinkage = description_of(network).get("whiten")
         if smallest is not None and shrinkage is not None:
             # Pixels are treated as the encoder's features are. Of all sides whitening helps the smallest most.
             name, key, make = smallest
-            yield f"{name}_whitened", digest_of([key, "whitened", shrinkage]), partial(_whitened, make, shrinkage)
+            whitened = digest_of([key, "whitened", shrinkage])
+            yield None, f"{name}_whitened", whitened, partial(_whitened, make, shrinkage)
 
     def _embedded(self, each: Compared, images: Images) -> Pair:
         return self.embedder.centre_views(each, images.train), self.embedder.centre_views(each, images.test)
@@ -157,6 +167,32 @@ class Measuring:
             return outcome_of(probe.predict(train, test.features), test.labels)
 
         return Question(name, kind, outcome_key(kind, probe, sources), answer)
+
+    def _of_tuning(
+        self, each: Compared, kind: str, tuning: FineTuning, images: Images, sources: Mapping[str, str]
+    ) -> Question:
+        """What a network says that was trained on some of the labels. Every draw is kept by itself."""
+        train, test = each.views_of(images.train), each.views_of(images.test)
+        drawn_by = {**sources, **_order_of(train)}
+
+        def say(line: str) -> None:
+            self.embedder.say(f"{kind} on {each.name}, {line}")
+
+        def kept(draw: int, work: Callable[[], Drawn]) -> Drawn:
+            key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by)
+            if (before := self.outcomes.found(key, test.labels)) is not None and before.answers is not None:
+                assert isinstance(before.answers[0], Drawn)
+                return before.answers[0]
+            found = self.outcomes.keep(key, outcome_of(work(), test.labels)).answers
+            assert found is not None
+            assert isinstance(found[0], Drawn)
+            return found[0]
+
+        def answer(features: Callable[[], Pair]) -> Outcome:
+            found = tuning.predict(each.network, train, Unlabelled(len(test), test.views), kept, say)
+            return outcome_of(found, test.labels)
+
+        return Question(each.name, kind, outcome_key(kind, tuning, drawn_by), answer)
 
     def _of_augmented_views(self, network: nn.Module, images: Images, sources: Mapping[str, str]) -> Question:
         """What `linear_sgd` finds when it sees other views of the training images in each epoch."""
@@ -171,8 +207,12 @@ class Measuring:
             views = embedder.augmented_views(network, train, epochs=probe.epochs, seed=probe.seed)
             return outcome_of(probe.predict(views, test.features), test.labels)
 
-        drawn_by = {"ids": sha256(train.ids.tobytes()), "sizes": sha256(train.sizes.tobytes())}
-        return Question(ENCODER, AUGMENTED, outcome_key(AUGMENTED, probe, {**sources, **drawn_by}), answer)
+        return Question(ENCODER, AUGMENTED, outcome_key(AUGMENTED, probe, {**sources, **_order_of(train)}), answer)
+
+
+def _order_of(images: LabelledSet) -> dict[str, str]:
+    """What the augmented views of images follow from, beside their pixels."""
+    return {"ids": sha256(images.ids.tobytes()), "sizes": sha256(images.sizes.tobytes())}
 
 
 def _whitened(make: Callable[[], Pair], shrinkage: float) -> Pair:

@@ -16,7 +16,7 @@ from barlow.probes.drawn import Drawn
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, Prediction
 from barlow.probes.ranked import Ranked
-from barlow.probes.report import Outcome
+from barlow.probes.report import Outcome, chance_of
 from barlow.seals import Damaged, digest_of, finite, sealed_tensors
 from barlow.telling import Say
 
@@ -157,5 +157,6 @@ def _outcome(tensors: Mapping[str, Tensor], labels: np.ndarray) -> Outcome:
         metrics={name: Score(**score) for name, score in table["metrics"].items()},
         notes=table["notes"],
         chosen_on_test=table["chosen_on_test"],
+        chance=chance_of(labels),
         answers=answers,
     )

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from barlow.probes.average_precision import prevalence
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
-from barlow.protocols import Probe, build, label_of
+from barlow.protocols import Probe, build, label_of, reading_features
 
 ENCODER = "encoder"
 
@@ -29,6 +30,9 @@ BASELINES_OF = {AUGMENTED: "linear_sgd"}
 
 WIDTH = 80
 """Columns of the table."""
+
+HELD_OUT = "held_out_score"
+"""What the notes of a protocol call the score by which it chose, on a part of the training images."""
 
 _METRICS = {
     "top1": "top-1",
@@ -49,6 +53,10 @@ _BEST_EPOCH_WORDS = (
     "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
     "their numbers only, so without a gain."
 )
+_HELD_OUT_WORDS = (
+    "Held out: the score by which a protocol chose, on a part of the training images; far above the test's, the test "
+    "images are of another kind."
+)
 _AUGMENTED_WORDS = "SGD augm.: the encoder on augmented views, its baselines on centre views."
 
 
@@ -61,6 +69,8 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
+    chance: float | None = None
+    """Where an image may have several labels: the mean average precision of a random order (`prevalence`)."""
     answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
@@ -98,13 +108,14 @@ def evaluate_features(
     Args:
         named_sets: the pairs by name: "encoder", and baselines, whose names begin with one of `BASELINES`. All have the
             same test images in the same order.
-        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given.
+        protocols: by name, or their names; `barlow.protocols.DEFAULT` if not given. Those that train the encoder are
+            left out, as they need images.
 
     Raises:
         ValueError: a protocol is not known, train and test are not labelled in the same way, or a set has other test
             images than the first.
     """
-    probes = protocols if isinstance(protocols, Mapping) else build(protocols)
+    probes = protocols if isinstance(protocols, Mapping) else reading_features(build(protocols))
     results: Results = {}
     first = next((test.labels for _, test in named_sets.values()), np.empty(0))
     for name, (train, test) in named_sets.items():
@@ -129,7 +140,12 @@ def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, (predicted, labels))
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance_of(labels), (predicted, labels))
+
+
+def chance_of(labels: np.ndarray) -> float | None:
+    """What a random order of the test images would have as mean average precision; None for one class an image."""
+    return prevalence(labels) if labels.ndim == 2 else None
 
 
 def results_table(results: Results) -> list[Row]:
@@ -190,6 +206,7 @@ def as_json(results: Results) -> dict[str, Any]:
                     "metrics": {metric: asdict(score) for metric, score in outcome.metrics.items()},
                     "notes": dict(outcome.notes),
                     **({"chosen_on_test": dict(outcome.chosen_on_test)} if outcome.chosen_on_test else {}),
+                    **({} if outcome.chance is None else {"chance": outcome.chance}),
                 }
                 for kind, outcome in outcomes.items()
             }
@@ -243,8 +260,12 @@ def render(results: Results) -> str:
     table.add_column("", no_wrap=True)
     for heading in ("Encoder", *(BASELINES[family] for family in there), *(["Gain"] if there else [])):
         table.add_column(heading, justify="right", no_wrap=True)
+    told: set[str] = set()
     for row in rows:
         table.add_row(row_label(row.probe, row.metric), *_cells(row, there))
+        if row.probe not in told and (held_out := _held_out(results, row, there)):
+            table.add_row("  held out", *held_out)
+        told.add(row.probe)
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
         console.print(table)
@@ -252,14 +273,24 @@ def render(results: Results) -> str:
     images = " and ".join(f"{n:,}" for n in sorted({row.encoder.n for row in rows if row.encoder}))
     words = f"Per cent [95 % interval over {images} test images]"
     lines.append(f"{words}; gain over the best baseline." if there else f"{words}.")
-    for words, needed in (
-        (_BEST_EPOCH_WORDS, any(row.metric == BEST_EPOCH for row in rows)),
-        (_AUGMENTED_WORDS, any(row.probe == AUGMENTED for row in rows)),
-        (_BALANCED_WORDS, any(row.metric == BALANCED for row in rows)),
-        *_words_on_draws(results),
-    ):
-        lines.extend(textwrap.wrap(words, WIDTH) if needed else [])
+    for words in remarks(results):
+        lines.extend(textwrap.wrap(words, WIDTH))
     return "\n".join(lines) + "\n"
+
+
+def remarks(results: Results) -> list[str]:
+    """What has to be said of numbers that are not what they seem to be, below every table of them."""
+    outcomes = [(kind, outcome) for found in results.values() for kind, outcome in found.items()]
+    metrics = {metric for _, outcome in outcomes for metric in outcome.metrics}
+    known = (
+        (_BEST_EPOCH_WORDS, BEST_EPOCH in metrics),
+        (_AUGMENTED_WORDS, any(kind == AUGMENTED for kind, _ in outcomes)),
+        (_BALANCED_WORDS, BALANCED in metrics),
+        (_HELD_OUT_WORDS, any(isinstance(outcome.notes.get(HELD_OUT), float) for _, outcome in outcomes)),
+        *_words_on_draws(results),
+        *_words_on_chance(results),
+    )
+    return [words for words, needed in known if needed]
 
 
 def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
@@ -273,9 +304,27 @@ def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
     yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
 
 
+def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
+    """What a random order would have, for mean average precisions."""
+    chances = {outcome.chance for outcomes in results.values() for outcome in outcomes.values()} - {None}
+    for chance in sorted(chance for chance in chances if chance is not None):
+        yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
+
+
 def called(row: Row) -> str:
     """What a person calls a row: kNN top-1."""
     return row_label(row.probe, row.metric)
+
+
+def _held_out(results: Results, row: Row, families: Sequence[str]) -> list[str]:
+    """What a protocol chose by, of the encoder and the baselines of a row; nothing, if it chose nothing."""
+    names = [ENCODER, *(row.baselines[family][0] if family in row.baselines else "" for family in families)]
+    kinds = [row.probe, *[BASELINES_OF.get(row.probe, row.probe)] * len(families)]
+    outcomes = [results.get(name, {}).get(kind) for name, kind in zip(names, kinds, strict=True)]
+    values = [None if each is None else each.notes.get(HELD_OUT) for each in outcomes]
+    if not any(isinstance(value, float) for value in values):
+        return []
+    return ["-" if value is None else _percent(value) for value in values]
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:

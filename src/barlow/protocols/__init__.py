@@ -10,16 +10,22 @@ class says which of its fields that sets. Several numbers are several protocols:
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from barlow import kinds as _kinds
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from barlow.data.labelled import LabelledSet
     from barlow.probes import FeatureSet, Score
+    from barlow.probes.drawn import Drawn
     from barlow.probes.metrics import Prediction
+    from barlow.probes.tuning import Unlabelled
+    from barlow.telling import Say
     from barlow.types import Features
 
 DEFAULT = ("knn", "knn5_euclidean", "logistic", "linear_sgd")
@@ -46,10 +52,37 @@ class Probe(Protocol):
     """The numbers that the name alone stands for; empty if the field's default is meant."""
     several_labels: ClassVar[bool]
     """Whether an image may have several labels."""
+    trains_encoder: ClassVar[bool]
+    """False: it is a `Probe`."""
 
     def predict(self, train: "FeatureSet", test: "Features") -> "Prediction": ...
 
     def __call__(self, train: "FeatureSet", test: "FeatureSet") -> "dict[str, Score]": ...
+
+
+class FineTuning(Protocol):
+    """A protocol that trains the encoder itself, and so needs images: a frozen dataclass with `trains_encoder` True.
+
+    Contract (tests/contracts/test_fine_tuning.py): the encoder is not changed. The test images come without labels
+    (`barlow.probes.tuning.Unlabelled`), and whatever is chosen is chosen on a part of `train`. It works in draws, and
+    hands the work of each to `kept`, which returns what was kept of it, or does it: so one that was stopped goes on
+    with the next draw. Equal inputs give equal answers.
+    """
+
+    label: ClassVar[str]
+    parameter: ClassVar[str | None]
+    usual: ClassVar[tuple[float, ...]]
+    several_labels: ClassVar[bool]
+    trains_encoder: ClassVar[bool]
+
+    def predict(
+        self,
+        encoder: "nn.Module",
+        train: "LabelledSet",
+        test: "Unlabelled",
+        kept: "Callable[[int, Callable[[], Drawn]], Drawn]",
+        say: "Say",
+    ) -> "Drawn": ...
 
 
 def kinds() -> list[str]:
@@ -86,7 +119,9 @@ def names_in(protocols: str | Sequence[str]) -> list[str]:
     return named
 
 
-def build(protocols: str | Sequence[str] | None = None, device: "torch.device | None" = None) -> dict[str, Probe]:
+def build(
+    protocols: str | Sequence[str] | None = None, device: "torch.device | None" = None
+) -> "dict[str, Probe | FineTuning]":
     """Protocols by name, with their papers' settings.
 
     Args:
@@ -96,16 +131,26 @@ def build(protocols: str | Sequence[str] | None = None, device: "torch.device | 
     Raises:
         ValueError: there is no protocol of that name, or it takes no such number.
     """
-    built: dict[str, Probe] = {}
+    built: dict[str, Probe | FineTuning] = {}
     for name in names_in(DEFAULT if protocols is None else protocols):
         kind, colon, text = name.partition(":")
         found = load(kind)
         for value in [text] if colon else found.usual or [None]:
-            probe = found() if value is None else found(**{_field_of(name, found).name: _number(name, found, value)})
+            called, probe = _made(name, found, value)
             if device is not None and device.type == "cuda" and hasattr(probe, "device"):
                 probe = dataclasses.replace(probe, device=str(device))
-            built[_name_of(kind, probe)] = probe
+            built[called] = probe
     return built
+
+
+def reading_features(protocols: "Mapping[str, Probe | FineTuning]") -> dict[str, Probe]:
+    """Those that read features."""
+    return {name: cast("Probe", each) for name, each in protocols.items() if not each.trains_encoder}
+
+
+def training_encoders(protocols: "Mapping[str, Probe | FineTuning]") -> dict[str, FineTuning]:
+    """Those that train the encoder."""
+    return {name: cast("FineTuning", each) for name, each in protocols.items() if each.trains_encoder}
 
 
 def check_labels(protocols: Mapping[str, Any], several: bool) -> None:
@@ -127,15 +172,26 @@ def check_labels(protocols: Mapping[str, Any], several: bool) -> None:
 
 
 def label_of(name: str) -> str:
-    """What tables call a protocol: `1-shot` for `fewshot:1`. Of one that this version does not know, its name."""
+    """What tables call a protocol: `1-shot` for `fewshot:1`. Of one that this version does not know, its name; of one
+    with a file, that file's."""
     kind, _, number = name.partition(":")
     if kind not in kinds():
         return name
     found = load(kind)
     label: str = found.label
+    if number and not number[0].isdigit():
+        return f"{kind} {number.replace(os.sep, '/').rpartition('/')[2]}"
     if "{}" in label:
         return label.format(number)
     return f"{label} {number}" if number else label
+
+
+def _made(name: str, found: type[Any], value: str | float | None) -> tuple[str, Any]:
+    """The name under which results are kept, and the protocol: with the number after the colon, or with a file."""
+    if isinstance(value, str) and hasattr(found, "from_text") and not value[:1].isdigit():
+        return name, found.from_text(value)
+    probe = found() if value is None else found(**{_field_of(name, found).name: _number(name, found, value)})
+    return _name_of(name.partition(":")[0], probe), probe
 
 
 def _field_of(name: str, found: type[Any]) -> "dataclasses.Field[Any]":

@@ -168,11 +168,15 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="sum")
 
 
-def _diverged(what: str, lr: float, features: Features) -> ValueError:
+class Diverged(ValueError):
+    """Weights or scores are no longer numbers."""
+
+
+def _diverged(what: str, lr: float, features: Features) -> Diverged:
     size = float(features.cpu().double().square().mean().sqrt())
-    return ValueError(
+    return Diverged(
         f"a linear probe diverged: {what}, at lr {lr:g} on features of root mean square {size:.2g}, which are used as "
-        "they are; give a smaller lr, divide the features by a constant, or choose others (--protocol knn,logistic)"
+        "they are; give a smaller lr, divide the features by a constant, or choose others (--protocol knn,linear)"
     )
 
 

@@ -28,8 +28,8 @@ class FewShot:
 
     Source: Y. Wang et al., "SimpleShot: revisiting nearest-neighbor classification for few-shot learning" (2019), with
     its CL2N features: a mean is taken off, and each row is scaled to unit length. Nearest means need no setting that
-    would have to be chosen, and the paper found them as good as methods that fit; logistic regression on one image a
-    class has nothing to choose its penalty by.
+    would have to be chosen, and the paper found them as good as the methods of its time that adapt a network to each
+    task; logistic regression on one image a class has nothing to choose its penalty by.
     Convention: Euclidean distance to the mean of the scaled rows; of equally near classes the smallest number wins. A
     class with fewer images than are asked for gives all it has, in every draw. The images of draw i depend on the seed,
     i and the training labels only, so encoders are compared on the same draws.
@@ -52,6 +52,7 @@ class FewShot:
     parameter: ClassVar[str | None] = "shots"
     usual: ClassVar[tuple[float, ...]] = (1, 5, 10)
     several_labels: ClassVar[bool] = False
+    trains_encoder: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.shots < 1 or self.draws < 1:

@@ -32,6 +32,7 @@ class WeightedKNN:
     parameter: ClassVar[str | None] = "k"
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     k: int = 20
     temperature: float = 0.07

@@ -32,6 +32,7 @@ class EuclideanKNN:
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     k: int = 5
 

@@ -42,6 +42,7 @@ class LinearAdam:
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     epochs: int = 500
     batch_size: int = 1000

@@ -47,6 +47,7 @@ class LinearSGD:
     parameter: ClassVar[str | None] = "lr"
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     epochs: int = 100
     batch_size: int = 256

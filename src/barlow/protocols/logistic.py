@@ -72,6 +72,7 @@ class Logistic:
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     strengths: tuple[float, ...] = STRENGTHS
     selection_rows: int = 10_000

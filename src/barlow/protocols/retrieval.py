@@ -43,6 +43,7 @@ class Retrieval:
     parameter: ClassVar[str | None] = None
     usual: ClassVar[tuple[float, ...]] = ()
     several_labels: ClassVar[bool] = True
+    trains_encoder: ClassVar[bool] = False
 
     def predict(self, train: FeatureSet, test: Features) -> Ranked:
         check(train, test)

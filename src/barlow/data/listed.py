@@ -1,0 +1,138 @@
+"""Images that a table lists, in the order of the table."""
+
+import csv
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from barlow import limits
+from barlow.data import decoding, image_digests
+from barlow.data.decoding import ValueRange
+from barlow.data.folder import FolderSource
+from barlow.exits import NoInput, UnusableData
+from barlow.printable import one_line, printable
+
+ONE, SEVERAL = ("path", "label"), ("path", "labels")
+"""The columns of a CSV file: of one class each, or of any number of labels with a semicolon between them."""
+
+FORMS = "its first line is path,label (one class each) or path,labels (any number, with ; between them)"
+
+
+class ListedFiles(FolderSource):
+    """Files below a folder that somebody has listed, with their labels. They are read as those of a folder are.
+
+    Args:
+        name: what messages call the set.
+        root: the folder that the paths start from.
+        paths: of the images, relative to it.
+        labels: (N,) class numbers, or (N, k) what is known of each label.
+        classes: the names of the classes or labels.
+        channels, max_pixels, value_range: as for `FolderSource`.
+
+    Raises:
+        NoInput: nothing is listed, or files are not there.
+        UnusableData: a path leads out of the folder, or is there twice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        classes: list[str],
+        *,
+        channels: int = 3,
+        max_pixels: int = decoding.MAX_PIXELS,
+        value_range: ValueRange | None = None,
+    ) -> None:
+        self.name = printable(name)
+        self.channels, self.max_pixels, self.value_range = channels, max_pixels, value_range
+        self.notes = {}
+        self._roots = [os.fsencode(root)]
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.array(_sizes(self.name, root, paths), np.int64)
+        self._paths = b"".join(encoded)
+        self._ends = np.cumsum([len(path) for path in encoded])
+        self._root_of = np.zeros(len(paths), np.int32)
+        self.digests = image_digests.none_yet(len(paths))
+        self.labels, self.classes = labels, classes
+
+
+def _sizes(name: str, root: Path, paths: Sequence[str]) -> list[int]:
+    if not paths:
+        raise NoInput(f"{name} lists no images")
+    if odd := next((path for path in paths if os.path.isabs(path) or ".." in Path(path).parts or not path), None):
+        raise UnusableData(
+            f"{name} lists {printable(odd)!r}: give paths below {printable(root)}, relative to it, without '..'"
+        )
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in sorted(paths) if paths.count(path) > 1)
+        raise UnusableData(f"{name} lists {printable(twice)} twice: list every image once, with all of its labels")
+    sizes, missing = [], []
+    for path in paths:
+        try:
+            found = os.stat(root / path)
+            sizes.append(found.st_size)
+            if not stat.S_ISREG(found.st_mode):
+                missing.append(path)
+        except (OSError, ValueError):
+            missing.append(path)
+    if missing:
+        raise NoInput(
+            f"{len(missing)} of {len(paths)} images that {name} lists are not there, such as {printable(missing[0])} "
+            f"in {printable(root)}"
+        )
+    return sizes
+
+
+def read_csv(
+    file: Path, *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS, value_range: ValueRange | None = None
+) -> ListedFiles:
+    """The images that a CSV file lists, with paths relative to its folder.
+
+    With the columns path and label an image has one class. With path and labels it has any number, also none, with a
+    semicolon between them. Classes are in alphabetical order.
+
+    Raises:
+        NoInput: there are no images in it, or they are not there.
+        UnusableData: it is not in this form; the message names the line.
+    """
+    shown = printable(file)
+    limits.check_length(file)
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            rows = [row for row in csv.reader(opened, strict=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnusableData(f"{shown} cannot be read as a CSV file ({one_line(error)}); {FORMS}") from error
+    header = tuple(word.strip().lower() for word in rows[0]) if rows else ()
+    if header not in (ONE, SEVERAL):
+        raise UnusableData(f"{shown} begins with {printable(','.join(header))[:80]!r}; {FORMS}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != 2:
+            raise UnusableData(f"row {number} of {shown} has {len(row)} columns in place of 2; {FORMS}")
+        if header == ONE and not row[1].strip():
+            raise UnusableData(f"row {number} of {shown} has no label; images without labels need path,labels")
+    paths = [row[0].strip() for row in rows[1:]]
+    given = [[word.strip() for word in (row[1].split(";") if header == SEVERAL else [row[1]])] for row in rows[1:]]
+    classes = sorted({word for words in given for word in words if word})
+    number_of = {name: k for k, name in enumerate(classes)}
+    if header == ONE:
+        labels = np.array([number_of[words[0]] for words in given], np.int64)
+    else:
+        labels = np.zeros((len(paths), len(classes)), np.int8)
+        for row, words in zip(labels, given, strict=True):
+            row[[number_of[word] for word in words if word]] = 1
+    return ListedFiles(
+        str(file),
+        file.parent,
+        paths,
+        labels,
+        classes,
+        channels=channels,
+        max_pixels=max_pixels,
+        value_range=value_range,
+    )

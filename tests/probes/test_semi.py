@@ -1,0 +1,81 @@
+"""Semi-supervised fine-tuning: which images, how many updates, which rates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coloured import Small, coloured
+
+from barlow import protocols
+from barlow.exits import NoInput, UnusableData
+from barlow.probes.tuning import Rates, Schedule, Unlabelled
+from barlow.protocols.semi import RATES, SemiSupervised
+
+
+def test_draws_are_class_balanced_and_fixed_by_the_seed() -> None:
+    train = coloured(200, 0)
+    protocol = SemiSupervised(percent=10)
+    rows = protocol.rows(train, 0)
+    assert (np.bincount(train.labels[rows]) == 5).all()
+    np.testing.assert_array_equal(rows, protocol.rows(train, 0))
+    assert not np.array_equal(rows, protocol.rows(train, 1))
+    assert not np.array_equal(rows, SemiSupervised(percent=10, seed=1).rows(train, 0))
+    assert len(SemiSupervised(percent=0.1).rows(train, 0)) == 4, "at least one of each class"
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (12_811, Schedule(256, 20 * 51)),  # ImageNet's 1 %: the papers' batch, and more than 200 updates
+        (947, Schedule(32, 20 * 30)),  # Imagenette's 10 %: 20 epochs of 256 would be 80 updates
+        (90, Schedule(32, 200)),  # its 1 %: 20 epochs of 32 would be 60
+    ],
+)
+def test_there_are_at_least_two_hundred_updates(images: int, expected: Schedule) -> None:
+    assert SemiSupervised().schedule(images) == expected
+
+
+def test_the_rates_are_those_that_do_best_on_a_part_of_the_drawn_images() -> None:
+    train, test, said = coloured(160, 0), coloured(40, 1), list[str]()
+    hopeless, good = Rates(1e-9, 1e-9), Rates(0.05, 0.5)
+    protocol = SemiSupervised(50, draws=1, fewest_updates=40, epochs=1, rates=(hopeless, good, Rates(1e30, 1e30)))
+    drawn = protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+    (each,) = drawn.notes["each"]
+    assert (each["encoder_rate"], each["head_rate"]) == (0.05, 0.5)
+    assert drawn.notes["held_out_score"] == each["held_out_score"] > 0.5
+    assert each["updates"] == 40
+    assert each["images"] == train.ids[protocol.rows(train, 0)].tolist()
+    assert said == ["draw 1 of 1: 80 images of 4 classes, 40 updates of 32"]
+    few = SemiSupervised(0.1, draws=1, fewest_updates=2, epochs=1)
+    drawn = few.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+    assert drawn.notes["each"][0]["encoder_rate"] == RATES[0].encoder, "one image a class is nothing to choose by"
+    assert drawn.notes["each"][0]["held_out_score"] is None
+
+
+def test_a_file_may_list_the_images(tmp_path: Path) -> None:
+    train = coloured(40, 0)
+    names = [train.source.locate(i) for i in (3, 4, 9, 14)]
+    (tmp_path / "few.txt").write_text("\n".join(names) + "\n")
+    (name, protocol), = protocols.build(f"semi:{tmp_path}/few.txt").items()  # fmt: skip
+    assert name == f"semi:{tmp_path}/few.txt"
+    assert isinstance(protocol, SemiSupervised)
+    np.testing.assert_array_equal(protocol.rows(train, 0), [3, 4, 9, 14])
+    for listed, said in (
+        (["coloured[99]", *names], r"1 of 5 listed images are not among the training images, such as coloured\[99\]"),
+        ([names[0]], "the 1 listed images are of one class"),
+    ):
+        with pytest.raises(UnusableData, match=said):
+            SemiSupervised(listed=tuple(listed)).rows(train, 0)
+    with pytest.raises(NoInput, match=r"protocol semi:nothing.txt: give a number \(per cent\) or a file"):
+        protocols.build("semi:nothing.txt")
+
+
+def test_names_and_wrong_settings() -> None:
+    assert list(protocols.build("semi")) == ["semi:1", "semi:10"]
+    assert list(protocols.build("semi:0.5,20")) == ["semi:0.5", "semi:20"]
+    assert protocols.label_of("semi:10") == "10 % labels"
+    assert protocols.label_of("semi:lists/1percent.txt") == "semi 1percent.txt"
+    with pytest.raises(ValueError, match="0 per cent of the labels"):
+        protocols.build("semi:0")
+    with pytest.raises(ValueError, match="at least 1 of each"):
+        SemiSupervised(draws=0)
