@@ -266,8 +266,9 @@ def _normalization_of(name: str, origin: Origin, network: Network, asked: _Asked
     found = origin.normalization or normalization_of(network.name)
     if origin.channels not in (None, found.channels):
         raise ValueError(
-            f"{name} is of images of {origin.channels} channels, and does not say how they were normalised: give "
-            f"--mean and --std, {origin.channels} numbers each (or 3, and its first convolution is adapted)"
+            f"{name} is of images of {origin.channels} channels, and does not say how they were normalised: let "
+            f"`barlow import` say it, by --mean and --std with {origin.channels} numbers each (with 3, its first "
+            "convolution is adapted)"
         )
     which = "ImageNet's" if found == IMAGENET else f"timm's of {network.name}"
     return found, [f"{name} does not say how images were normalised: {which} mean and deviation are taken"]

@@ -318,7 +318,7 @@ def test_stems_are_adapted_to_other_channels_and_that_is_told(channels: int, res
 def test_weights_of_twelve_channels_ask_for_their_normalisation(tmp_path: Path) -> None:
     network: Any = small_resnet()
     network.conv1 = nn.Conv2d(12, 64, 7, 2, 3, bias=False)
-    with pytest.raises(ValueError, match=r"is of images of 12 channels.*give mean and std, 12 numbers each"):
+    with pytest.raises(ValueError, match=r"is of images of 12 channels.*by mean and std with 12 numbers each"):
         imported(network.state_dict(), tmp_path / "a")
     done, encoder = imported(network.state_dict(), tmp_path / "b", mean=[0.5] * 12, std=[0.2] * 12)
     assert done.report.notes == ()

@@ -8,9 +8,9 @@ from barlow.commands.terminal import add_debug, show, show_advice, tell, verb_pa
 
 EPILOG = """\
 ENCODER is a run folder, RUN@STEP for one of its checkpoints, a folder with config.json
-and model.safetensors, a file of weights (with --encoder NAME), timm:NAME (pretrained
-weights, downloaded where they are not here), packaged:NAME (weights in a Python
-package) or random:NAME (untrained; random:NAME@SEED).
+and model.safetensors, a file of weights of any project in docs/weights.md, timm:NAME
+(pretrained weights, downloaded where they are not here), packaged:NAME (weights in a
+Python package) or random:NAME (untrained; random:NAME@SEED).
 
 Several encoders are set beside each other, with their differences to the first. Runs
 that differ in their seed alone are one column. Several pairs of sets are one table:
@@ -25,7 +25,8 @@ Detection trains Faster R-CNN, or Mask R-CNN where there are masks, on boxes (do
 detect:DETECTOR:STEPS chooses small_fpn, fpn or c4, and how many steps; detect:c4:vicreg_voc
 a paper's schedule. --detection.seeds and --detection.batch_norm (trained, frozen) are its keys.
 
-The network of a file of weights, and of random:NAME, is described as in a recipe:
+The network of random:NAME, and of a file whose shapes do not show it, is described as
+in a recipe:
   --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
 """
 
