@@ -95,7 +95,7 @@ def export(
     views, words = _views(found, images, say)
     say(f"writing {to}: {target.about}")
     with storage.appearing(folder) as beside:
-        for name, data in target.files(material).items():
+        for name, data in _files(target, material, found.name, to).items():
             storage.write_bytes(beside / name, data)
         storage.write_json(beside / "preprocessing.json", material.preprocessing.as_dict())
         proofs = []
@@ -110,9 +110,19 @@ def export(
 def _check_installed(to: str, uses: list[Use]) -> None:
     for use in uses:
         if (missing := missing_library(use)) is not None:
-            raise CannotExport(
-                f"--to {to} is proved by {missing}, which is not installed: pip install 'barlow[{use.extra}]'"
-            )
+            raise CannotExport(f"--to {to} needs {missing}, which is not installed: pip install 'barlow[{use.extra}]'")
+
+
+def _files(target: Target, material: Material, name: str, to: str) -> dict[str, bytes]:
+    try:
+        return target.files(material)
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ) as error:  # a network that an exporter cannot follow
+        raise CannotExport(f"{name} cannot be exported --to {to}: {one_line(error)}") from error
 
 
 def _views(found: Encoder, given: FoldersOrName | None, say: Say) -> tuple[Images, str]:

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -266,13 +267,28 @@ def test_wrong_words_get_one_line(tmp_path: Path) -> None:
         export(tmp_path / "nothing", "timm", tmp_path / "out")
 
 
-def test_a_missing_library_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("missing", ["onnxscript", "onnxruntime"])
+def test_a_missing_library_is_named_before_anything_is_written(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = written(tmp_path / "encoder", "resnet18", options=SMALL)
-    there = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else there(name))
-    with pytest.raises(ValueError, match=r"onnxruntime, which is not installed: pip install 'barlow\[export\]'"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(ValueError, match=rf"{missing}, which is not installed: pip install 'barlow\[export\]'"):
         export(encoder, "onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_an_exporter_cannot_follow_is_refused_in_one_line(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) if float(x.sum()) > 0 else x.amax((2, 3))
+
+    module: Any = Odd()
+    module.preprocessing = find_encoder(written(tmp_path / "encoder", "resnet18", options=SMALL)).preprocessing
+    with pytest.raises(ValueError, match="Odd cannot be exported to torch-export: ") as error:
+        export(module, "torch-export", tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
 
 
 def test_a_folder_that_failed_half_way_leaves_nothing(tmp_path: Path) -> None:

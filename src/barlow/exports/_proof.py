@@ -92,8 +92,8 @@ class Proof:
 
 
 def missing_library(use: Use) -> str | None:
-    """The library that cannot be imported here, if it is one that barlow does not bring."""
-    return None if use.extra is None or importlib.util.find_spec(use.library) is not None else use.package
+    """The first module that cannot be imported here."""
+    return next((module for module in use.needs if importlib.util.find_spec(module) is None), None)
 
 
 def prove(folder: Path, use: Use, material: Material, images: Images) -> Proof:

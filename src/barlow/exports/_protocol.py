@@ -97,7 +97,8 @@ class Use:
         asks: more Python for the proof alone. It sets `says`, plain data.
         says: what that has to be.
         package: what pip calls it; "" where the library itself is not run.
-        extra: of pyproject.toml, which installs the library; None where it comes with barlow.
+        needs: modules that have to be there beside what barlow brings.
+        extra: of pyproject.toml, which installs them.
     """
 
     library: str
@@ -106,7 +107,8 @@ class Use:
     package: str
     asks: str = ""
     says: Mapping[str, Any] = field(default_factory=dict)
-    extra: str | None = None
+    needs: tuple[str, ...] = ()
+    extra: str = "export"
 
 
 class Target(Protocol):

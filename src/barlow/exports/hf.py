@@ -39,7 +39,7 @@ class HF:
         whole = not material.hands_out_more
         says = _timm_folder.says(material)
         return [
-            Use("transformers", _TRANSFORMERS, whole, "transformers", asks=_ASKS, says=says, extra="export"),
+            Use("transformers", _TRANSFORMERS, whole, "transformers", asks=_ASKS, says=says, needs=("transformers",)),
             _timm_folder.use(material),
         ]
 

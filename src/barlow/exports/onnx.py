@@ -45,7 +45,7 @@ class ONNX:
         return {"model.onnx": program.model_proto.SerializeToString()}
 
     def uses(self, material: Material) -> list[Use]:
-        return [Use("onnxruntime", _PROGRAM, True, "onnxruntime", extra="export")]
+        return [Use("onnxruntime", _PROGRAM, True, "onnxruntime", needs=("onnx", "onnxscript", "onnxruntime"))]
 
     def notes(self, material: Material) -> list[str]:
         return ["The number of images in a batch is free; their size is not.", "Input and output are float32."]
