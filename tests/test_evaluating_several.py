@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from barlow import cli, exits, storage
-from barlow.encoders import find_encoder
+from barlow.encoders import Encoder, find_encoder
+from barlow.evaluated_images import own_sets
 from barlow.evaluation import Evaluations, evaluate, evaluate_several
 from barlow.nets.building import build_encoder
 from barlow.nets.origin import installed
@@ -342,13 +343,18 @@ def test_several_pairs_of_sets_are_one_table(runs: Path, train: Path, test: Path
 
 
 def test_runs_of_one_set_that_has_labels_need_no_images_named(tmp_path: Path) -> None:
-    overrides = tiny.SMALL | {"train.steps": 1, "data.image_size": 8}
-    for name, data in (("a", "digits"), ("b", "digits"), ("c", "shapes")):
-        pretrain(data, tmp_path / name, overrides=overrides | {"seed": ord(name)}, progress=False)
-    found = evaluate_several([tmp_path / "a", tmp_path / "b"], protocols="knn", baselines=False)
+    run = pretrain(
+        "digits", tmp_path / "a", overrides=tiny.SMALL | {"train.steps": 1, "data.image_size": 8}, progress=False
+    ).run_folder
+    found = evaluate_several([run, f"{run}@0"], protocols="knn", baselines=False)
     assert found.by_sets[0][1].report["images"]["test"]["source"] == "digits:test"
-    with pytest.raises(ValueError, match=r"the runs' own images differ \(digits, shapes\)"):
-        evaluate_several([tmp_path / "a", tmp_path / "c"])
+    other = tmp_path / "b"
+    storage.write_text(other / "recipe.yaml", "data: {sources: [shapes]}")
+    network = find_encoder(run).network
+    with pytest.raises(ValueError, match=r"--train and --test not given, .* own images differ \(digits, shapes\)"):
+        own_sets([Encoder("a", "run", network, run), Encoder("b", "run", network, other)], None, None)
+    with pytest.raises(ValueError, match="--test not given, and x is no run"):
+        own_sets([Encoder("x", "module", network)], tmp_path, None)
 
 
 # --- The command line -------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def test_every_kind_of_answer_is_found_as_it_was(probe: Any, several: bool, tmp_
     kept, answers, originals = Outcomes(tmp_path, pytest.fail), [], []
     for number, apart in enumerate((2.0, 0.5)):
         train, test = pair(apart, several)
+        if isinstance(probe, SVM):  # which fits 34 times for each class
+            train, test = (replace(part, labels=part.labels[:, :2]) for part in (train, test))
         original = outcome_of(probe.predict(train, test.features), test.labels)
         given = kept.keep(f"{number:064x}", original)
         found = kept.found(f"{number:064x}", test.labels)
@@ -71,7 +73,7 @@ def test_every_kind_of_answer_is_found_as_it_was(probe: Any, several: bool, tmp_
         assert original.answers is not None
         answers.append(found.answers[0])
         originals.append(original.answers[0])
-    labels = pair(1.0, several)[1].labels
+    labels = test.labels
     assert compare(answers[0], answers[1], labels) == compare(originals[0], originals[1], labels)
 
 
