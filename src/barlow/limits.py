@@ -38,7 +38,13 @@ STATE_BYTES, LIST_BYTES, LOG_BYTES = 2**24, 2**29, 2**29
 """Of a run's own files: of those that say what it is and how far (a run that was started ten thousand times has such a
 run.json); of those with an entry for every image (images.json of 25 million images); and of its log."""
 
-LENGTHS = {"run.json": STATE_BYTES, "state.json": STATE_BYTES, "MANIFEST.json": STATE_BYTES, "config.json": TEXT_BYTES}
+LENGTHS = {
+    "run.json": STATE_BYTES,
+    "state.json": STATE_BYTES,
+    "MANIFEST.json": STATE_BYTES,
+    "config.json": TEXT_BYTES,
+    "result.json": STATE_BYTES,
+}
 """By the names of files. Other tables of JSON may have `LIST_BYTES`, and JSON lines `LOG_BYTES`."""
 
 HEADER_BYTES = 2**23

@@ -231,6 +231,7 @@ def test_what_is_found_in_an_image_does_not_depend_on_the_others() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1200)
 def test_boxes_and_masks_of_shapes_are_learned_from_scratch(tmp_path: Path) -> None:
     """Half a minute of one core, from nothing found to something."""
     pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `detection`)")

@@ -161,12 +161,24 @@ def precisions(test: AnnotatedSet, found: list[Found]) -> dict[str, dict[str, An
 def _kept(place: Path, say: Say) -> dict[str, Any] | None:
     """The answer that a folder has; None if it has none. One that was damaged is found again."""
     try:
-        return storage.read_sealed(place / RESULT)
+        found = storage.read_sealed(place / RESULT)
+        if not _is_answer(found):
+            raise UnusableData(f"{place / RESULT} is no answer of a detection")
+        return found
     except FileNotFoundError:
         return None
     except UnusableData as error:
         say(f"{error}; it is measured again")
         return None
+
+
+def _is_answer(content: dict[str, Any]) -> bool:
+    """Whether a table has numbers where tables show them."""
+    tables = content.get("precision")
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        return False
+    numbers = [value for table in tables.values() for name, value in table.items() if name != "by_class"]
+    return bool(numbers) and all(type(number) in (int, float) for number in numbers)
 
 
 class _Clock:
