@@ -52,7 +52,7 @@ def import_weights(
 
     Args:
         source: a file of weights, `timm:NAME` or `packaged:NAME`.
-        out: a folder that is not there yet, or is empty.
+        out: a folder that is not there yet. It appears whole, or not at all.
         encoder: the network, a name of timm's, where the shapes of the tensors do not show it.
         overrides: `encoder.options` and `encoder.stem` of the network, where shapes do not show them.
         image_size: a side or (height, width) in pixels, in place of the one that the network is mostly used with.
@@ -61,13 +61,13 @@ def import_weights(
 
     Raises:
         ValueError: the file cannot be read or does not say enough. One line says what to do.
-        StorageError: the folder cannot be written, or is not empty.
+        StorageError: the folder cannot be written, or exists.
     """
     folder, changes = Path(out), dict(overrides or {})
     for key in changes.keys() - set(_KEYS):
         raise ValueError(f"--{key} is no key of a network: only {' and '.join(f'--{key}' for key in _KEYS)} are")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise storage.CannotCreate(f"{printable(folder)} is there, and not empty: choose another --out")
+    if folder.exists():
+        raise storage.CannotCreate(f"--out {printable(folder)} exists: name a folder that does not, or remove it first")
     options, stem = (changes.get(key) for key in _KEYS)
     lines: list[str] = []
     found = find_encoder(
@@ -88,7 +88,8 @@ def import_weights(
     (tell or silent)(f"writing {printable(folder)}")
     network, config = found.network, weights.description_of(found.network)
     tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    weights.write(folder, tensors, {**config, "imported": _record(source, report)})
+    with storage.appearing(folder) as beside:
+        weights.write(beside, tensors, {**config, "imported": _record(source, report)})
     return Imported(folder, report, [*_lines(found.name, report, config), *(f"assumed  {line}" for line in lines[1:])])
 
 

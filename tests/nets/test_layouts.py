@@ -405,7 +405,7 @@ def test_the_verb_says_what_became_of_the_file(
     assert config["imported"]["source"] == "moco.pth.tar"
     assert config["imported"]["dropped"]["the key encoder"] == count + 4
     assert cli.main(words) == 73, "a folder that is there is not written into"
-    assert "is there, and not empty: choose another --out" in capsys.readouterr().err
+    assert "exists: name a folder that does not, or remove it first" in capsys.readouterr().err
     assert cli.main(["import", str(out), "--out", str(tmp_path / "again")]) == 2
     assert "is an encoder of barlow's already" in capsys.readouterr().err
     assert cli.main(["import", str(file), "--out", str(tmp_path / "x"), "--optim.lr_per_256", "1"]) == 2
