@@ -20,10 +20,9 @@ __all__ = ["SVM"]
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
 """VISSL's costs for VOC07 on the features of a ResNet."""
 
-LARGE = 2**25
-"""From so many numbers on (of the features, for each class), the classes are shared between processes. 5,000 images of
-2,048 features and 20 classes are six times as many, and take some five to nine minutes of one core; 364 images of 512
-features for 3 classes take seconds, which is what starting the processes takes."""
+LARGE = 2**22
+"""From so many numbers on (of the features, for each class), the classes are shared between processes. 1,000 images of
+512 features and 8 classes are about so many. Fewer take less than starting the processes takes."""
 
 CONVENTIONS = ("map_envelope", "map_11_point")
 """The first is what VISSL prints, and with it the papers; the second is the official rule of VOC 2007."""
