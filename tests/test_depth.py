@@ -22,7 +22,8 @@ from barlow.data.labelled import read_labelled
 from barlow.evaluation import evaluate
 from barlow.finishing import load_encoder
 from barlow.nets.building import build_encoder
-from barlow.nets.weights import adapted, initialise
+from barlow.nets.fitting import adapted
+from barlow.nets.weights import initialise
 from barlow.pretraining import pretrain
 from barlow.recipe.messages import RecipeError
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import barlow
 from barlow import checkpoints, facts, preparation, pretraining, storage
 from barlow import learner as learners
+from barlow.diagnostics.health import DIVERGED
 from barlow.distributed import World
 from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
@@ -188,7 +189,9 @@ def test_training_stops_before_the_update_and_nothing_bad_is_ever_stored(
     checkpoint, _ = checkpoints.newest(run.path)
     assert checkpoint.step == step
     assert all(torch.isfinite(value).all() for value in checkpoint.tensors.values())
-    assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
+    *good, last = run.metrics()
+    assert [row["step"] for row in good] == list(range(1, step + 1))
+    assert (last["step"], last["state"], "loss" in last) == (step + 1, DIVERGED, False)
     assert not (run.path / "encoder").exists()
 
 
@@ -240,7 +243,9 @@ def test_where_steps_are_read_late_nothing_bad_is_logged_or_kept(
     with pytest.raises(NonFinite, match=rf"step {step}: "):
         quick(data, tmp_path / "run", objective=Recording(step, poisoned_loss), overrides=often | {"train.steps": 6})
     run = Run(tmp_path / "run")
-    assert [row["step"] for row in run.metrics()] == list(range(1, step + 1))
+    *good, last = run.metrics()
+    assert [row["step"] for row in good] == list(range(1, step + 1))
+    assert (last["state"], "loss" in last) == (DIVERGED, False)
     checkpoint, _ = checkpoints.newest(run.path)
     assert checkpoint.step == step
     assert not (run.path / "encoder").exists()

@@ -107,6 +107,7 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     parts = [
         (table.OWN_BEGIN, table.own_table([]), table.OWN_END),
         (table.METHODS_BEGIN, table.methods_table([]), table.METHODS_END),
+        (table.PROTOCOLS_BEGIN, table.protocols_table([]), table.PROTOCOLS_END),
         (table.BEGIN, table.content([]), table.END),
     ]
     written = table.readme_with(" b ".join(f"{begin}\nold\n{end}" for begin, _, end in parts), [])

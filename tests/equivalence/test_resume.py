@@ -380,6 +380,8 @@ FREE = {
     "train.device",
     "train.log_steps",
     "train.monitor_images",
+    "train.stop_if_collapsed",
+    "train.tensorboard",
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
 }

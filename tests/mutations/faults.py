@@ -367,8 +367,8 @@ FAULTS = [
     Fault(
         "an evaluation reads images with 8 bits, whatever the run's range of values",
         "data/labelled.py",
-        "channels=preprocessing.channels, value_range=value_range, counted=counted",
-        "channels=preprocessing.channels, counted=counted",
+        "channels=preprocessing.channels, value_range=value_range)",
+        "channels=preprocessing.channels)",
         ("test_depth.py::test_preprocess_makes_of_a_file_and_of_its_array_what_evaluation_makes",),
     ),
     Fault(
