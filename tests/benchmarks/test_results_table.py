@@ -199,7 +199,8 @@ def test_methods_stand_beside_each_other_with_their_rate_and_their_speed(table: 
 
 
 @pytest.mark.parametrize(
-    "page", ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages", "near_duplicates"]
+    "page",
+    ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages", "near_duplicates", "duplicates"],
 )
 def test_the_pages_that_programs_write_are_up_to_date(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"
