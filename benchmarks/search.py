@@ -66,15 +66,15 @@ class Search:
 
 
 def rows(smoke: bool) -> Sequence[measure.Row]:
-    """A quick look takes a tenth of the queries and a tenth of the vectors."""
-    vectors, queries = (100_000, 100) if smoke else (1_000_000, 1_000)
+    """A quick look takes a tenth of the vectors."""
+    vectors, queries = (100_000 if smoke else 1_000_000), 1_000
     search = Search(vectors, queries)
     return [
         measure.Row(
             name=f"search_{queries}_{vectors // 1000}k_{WIDTH}",
             what=f"cosine: {queries:,} queries, {vectors:,} x {WIDTH}, {K} neighbours, one thread",
             ours=search.ours,
-            at_most_seconds=PROMISED * queries / 1_000 * vectors / 1_000_000,
+            at_most_seconds=PROMISED * vectors / 1_000_000,
             warmups=0,
             seconds=240.0,
             work=(queries, "queries"),

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from programs import program
 from simple_encoder import Colours
 from torch import nn
 
@@ -20,6 +20,7 @@ from barlow.data.altered import COPIES
 from barlow.duplicates import duplicates
 from barlow.exits import NoInput
 from barlow.nets.preprocessing import Preprocessing
+from barlow.probes.intervals import wilson
 
 HERE = 60
 PLANTS = {"smaller": 3, "recompressed": 8, "brighter": 21, "cropped": 34, "mirrored": 55}
@@ -140,27 +141,12 @@ def test_what_is_wrong_is_one_line(planted: Path, tmp_path: Path, capsys: pytest
 
 @pytest.mark.nightly
 def test_four_hundred_copies_planted_among_six_hundred_photos_are_found(shared_data: Path, tmp_path: Path) -> None:
-    """What docs/search.md promises, from other plants than those of its table."""
-    rng = np.random.default_rng(7)
-    with tarfile.open(shared_data / "imagenette-96.tar") as archive:
-        members = sorted((m for m in archive if m.isfile() and "/val/" in m.name), key=lambda m: m.name)
-        for number, row in enumerate(rng.permutation(len(members))[:600]):
-            file = archive.extractfile(members[row])
-            assert file is not None
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("RGB"))
-            Image.fromarray(pixels).save(tmp_path / f"a{number:03}.png")
-            if number < 400:
-                kind = list(COPIES)[number % 5]
-                Image.fromarray(COPIES[kind](pixels)).save(tmp_path / f"b{number:03}-{kind}.png")
-    hits = dict.fromkeys(COPIES, 0)
-    false = 0
-    for group in duplicates(tmp_path).groups:
-        names = [member.path for member in group.members]
-        originals = {name[1:4] for name in names if name[0] == "a"}
-        false += len(originals) * (len(originals) - 1) // 2
-        for name in names:
-            if name[0] == "b" and name[1:4] in originals:
-                hits[name.removesuffix(".png").partition("-")[2]] += 1
-    assert min(hits.values()) >= 76, hits
-    assert false <= 5
+    """What docs/search.md promises of thumbnails, of another draw than that of its table."""
+    planting = program("experiments/duplicates.py")
+    kinds = planting.planted(shared_data, tmp_path, seed=7)
+    found = planting.searched(tmp_path, kinds, None)
+    crops = found["found"].pop(planting.CROP)
+    assert len(found["found"]) == 4
+    assert wilson(sum(found["found"].values()), 4 * planting.EACH).low >= 0.95, found
+    assert wilson(crops, planting.EACH).low >= 0.75, crops
+    assert found["false_pairs_of_originals"] <= 5
