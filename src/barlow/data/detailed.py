@@ -96,7 +96,7 @@ def _read(seen: Survey, rows: Rows) -> detail.Details:
 
     def read(row: int) -> UInt8[np.ndarray, "32 32"]:
         try:
-            return detail.detail(seen.source.read(int(seen.inventory.ids[row]), detail.SIDE))
+            return detail.detail(seen.source.read(int(seen.inventory.ids[row]), detail.READ_SIDE))
         except UnreadableImage:
             return np.zeros((detail.SIDE, detail.SIDE), np.uint8)
 
