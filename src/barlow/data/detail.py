@@ -30,7 +30,7 @@ SIDE = 32
 """Pixels of a side. At 48 and 64 look-alikes and crops are no farther apart, and a pair takes 3 and 7 times as long."""
 
 READ_SIDE = 2 * SIDE
-"""A JPEG may be decoded at so many pixels. At `SIDE` itself it would be sharper than what other files are reduced to."""
+"""A JPEG may be decoded at so many pixels. At `SIDE` itself it would be sharper than what others are reduced to."""
 
 PARTS = (31, 30, 29, 28)
 """Sides of the squares of one image that are compared with all of the other."""
