@@ -5,10 +5,11 @@
     python experiments/duplicates.py --write                 # the table alone, from the line that is there
     python experiments/duplicates.py --check                 # exits with 1 if the page is not up to date
 
-Of 600 images of Imagenette-96, drawn at random, 400 get a copy each: 80 made smaller, 80 recompressed, 80 brightened,
-80 cropped to 90 % of their area at a random place, 80 mirrored. The folder of these 1,000 files is searched as a user
-would search it, by thumbnails alone and with an encoder. A pair is false if two images of different originals are in
-one group. Imagenette has pairs of its own that are near-duplicates; none is excused.
+Of 600 images of a set, drawn at random, 400 get a copy each: 80 made smaller, 80 recompressed, 80 brightened, 80
+cropped to 90 % of their area at a random place, 80 mirrored. The folder of these 1,000 files is searched as a user
+would search it: photos of Imagenette-96 by thumbnails alone and with an encoder, aerial images (among which are many
+look-alikes) and CIFAR-10 by thumbnails. A pair is false if two images of different originals are in one group. The sets
+have pairs of their own that are near-duplicates; none is excused.
 
 The alterations are made here by Pillow, with other sizes, qualities, factors and places than those by which the
 thresholds are calibrated. No image is kept or shown. Lines go to results/duplicates.jsonl.
@@ -37,7 +38,11 @@ PROGRAM = "experiments/duplicates.py"
 RESULTS = ROOT / "results" / "duplicates.jsonl"
 PAGE = ROOT / "docs" / "search.md"
 MARKERS = "<!-- planted: written by experiments/duplicates.py -->", "<!-- end of planted -->"
-TAR, FOLDER = "imagenette-96.tar", "imagenette-96/val/"
+SETS = {
+    "imagenette": ("imagenette-96.tar", "imagenette-96/val/"),
+    "aerial": ("aerial-96.tar", "aerial-96/train/"),
+    "cifar10": ("cifar10.tar", "cifar10/test/"),
+}
 ORIGINALS, EACH, SEED = 600, 80, 0
 ENCODER = "packaged:efficientnet_lite0"
 
@@ -77,12 +82,13 @@ CHANGES = {
 }
 
 
-def planted(data: Path, folder: Path, seed: int) -> list[str]:
+def planted(data: Path, folder: Path, seed: int, images_of: str = "imagenette") -> list[str]:
     """Fills a folder with originals `a000.png` and copies `bKNNN.png`, of kind K and the original NNN; returns the
     kinds."""
     rng = np.random.default_rng(seed)
-    with tarfile.open(data / TAR) as archive:
-        members = sorted((m for m in archive if m.isfile() and m.name.startswith(FOLDER)), key=lambda m: m.name)
+    tar, home = SETS[images_of]
+    with tarfile.open(data / tar) as archive:
+        members = sorted((m for m in archive if m.isfile() and m.name.startswith(home)), key=lambda m: m.name)
         images = []
         for row in np.sort(rng.permutation(len(members))[:ORIGINALS]):
             file = archive.extractfile(members[row])
@@ -119,22 +125,28 @@ def searched(folder: Path, kinds: list[str], encoder: str | None) -> dict[str, A
         "found": hits,
         "false_pairs": false,
         "false_pairs_of_originals": false_of_originals,
-        "thresholds": {each.name: round(each.threshold, 4) for each in found.within},
-        "by_distinct_images": {each.name: each.distinct and round(each.distinct, 4) for each in found.within},
-        "promised": {each.name: {k: round(v, 3) for k, v in each.found.items()} for each in found.within},
+        "threshold": round(found.within.threshold, 4),
+        "by_look_alikes": found.within.distinct and round(found.within.distinct, 4),
+        "candidates": found.within.compared,
+        "candidates_above": {each.name: round(each.above, 4) for each in found.within.measures},
+        "promised": {each.name: {k: round(v, 3) for k, v in each.found.items()} for each in found.within.measures},
         "processor_seconds": round(seconds, 1),
     }
 
 
 def measured(data: Path, seed: int, encoder: str | None) -> dict[str, Any]:
     """The line."""
-    with tempfile.TemporaryDirectory() as home:
-        folder = Path(home) / "planted"
-        folder.mkdir()
-        kinds = planted(data, folder, seed)
-        ways = {"pixels": searched(folder, kinds, None)}
-        if encoder is not None:
-            ways[f"pixels or {encoder}"] = searched(folder, kinds, encoder)
+    ways: dict[str, Any] = {}
+    searches: list[tuple[str, str | None]] = [(images_of, None) for images_of in SETS]
+    if encoder is not None:
+        searches.append(("imagenette", encoder))
+    for images_of, also in searches:
+        with tempfile.TemporaryDirectory() as home:
+            folder = Path(home) / "planted"
+            folder.mkdir()
+            kinds = planted(data, folder, seed, images_of)
+            name = images_of if also is None else f"{images_of}, pixels or {also}"
+            ways[name] = searched(folder, kinds, also)
     pairs = ORIGINALS * (ORIGINALS - 1) // 2
     return {"originals": ORIGINALS, "pairs_of_originals": pairs, "plants_of_each": EACH, "seed": seed, "ways": ways}
 
@@ -170,7 +182,7 @@ def main() -> None:
         print(json.dumps(found["ways"], indent=1))
         if arguments.seed != SEED or arguments.pixels:
             return
-        storage.append_line(RESULTS, results_line.assembled("planted copies in imagenette", PROGRAM, found))
+        storage.append_line(RESULTS, results_line.assembled("planted copies", PROGRAM, found))
     newest = json.loads(RESULTS.read_text(encoding="utf-8").splitlines()[-1])
     before = PAGE.read_text(encoding="utf-8")
     wanted = page_with(before, newest)

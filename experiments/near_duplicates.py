@@ -1,4 +1,4 @@
-"""What near-duplicates are found at which similarity, on real images: the numbers behind `ALIKE` of the package.
+"""What thumbnails tell of two images, on real ones: why they only propose pairs, and why they are weighted.
 
     python experiments/near_duplicates.py --data ../shared/data   # a line for each set, and docs/checking.md's tables
     python experiments/near_duplicates.py --write                 # the tables alone, from the lines that are there
@@ -36,7 +36,7 @@ from generated import ROOT, markdown, put_between
 from PIL import Image, ImageEnhance
 
 from barlow import storage
-from barlow.data.near_duplicates import ALIKE, Thumbnails, clusters, flat, in_grey, most_alike, small
+from barlow.data.near_duplicates import Thumbnails, flat, in_grey, join, most_alike, small
 
 PROGRAM = "experiments/near_duplicates.py"
 RESULTS = ROOT / "results" / "near_duplicates.jsonl"
@@ -52,6 +52,8 @@ SETS = {
     "cifar10": ("cifar10.tar", "cifar10/train"),
 }
 THRESHOLDS = (0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98)
+ALIKE = 0.92
+"""The table of what is found again is for this one."""
 CHANGED = 1000
 """Images of each set that are changed."""
 ERRS, COMPARED = 1000, 10_000
@@ -193,7 +195,9 @@ def measured(data: Path, name: str) -> dict[str, Any]:
     found = most_alike(thumbnails, thumbnails, leave_out=np.arange(len(thumbnails)))
     similarity, other = found.similarity[:, 0], labels[found.positions[:, 0]] != labels
     seconds = time.process_time() - before
-    _, members = np.unique(clusters(thumbnails), return_counts=True)
+    roots, alike = np.arange(len(thumbnails)), np.flatnonzero(similarity > ALIKE)
+    join(roots, alike, found.positions[alike, 0])
+    _, members = np.unique(roots, return_counts=True)
     return {
         "images": name,
         "count": len(thumbnails),

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import scenes
 
 import barlow
-from barlow import checking, cli, exits
+from barlow import alike, checking, cli, exits
 from barlow.check_report import Pace
 from barlow.data.counting import not_shown
 from barlow.data.sources import ArraySource
@@ -140,7 +140,7 @@ def test_of_a_set_too_large_for_all_pairs_some_images_are_compared(
     for i in range(30):
         image = Image.open(home / f"{i:03}.png")
         image.resize((40, 40), Image.Resampling.BICUBIC).save(home / f"{i:03}-small.png")
-    monkeypatch.setattr(checking, "MOST_PAIRS", 20 * 60)
+    monkeypatch.setattr(alike, "MOST_PAIRS", 20 * 60)
     found = barlow.check(home, fast=True, sheet=tmp_path / "sheet.png")
     assert (found.images.near.compared, found.images.near.images) == (20, 20)
     assert found.images.near.clusters is None

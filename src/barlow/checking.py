@@ -7,7 +7,7 @@ what a training run would tell, as both ask the same modules.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from barlow import facts, fetching, preparation, storage
 from barlow.advice import LONG, SHORT, Ran, before_training
+from barlow.alike import EXAMPLES, Alike, Overlap, near
 from barlow.assembly import Given, build_learner, seconds_per_step
 from barlow.check_report import Budget, Check, Pace
-from barlow.data import image_digests, near_duplicates
+from barlow.data import image_digests
 from barlow.data.counting import Counted, NowAndThen
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import EMPTY, SPLITS
-from barlow.data.near_duplicates import ALIKE, SIDE
 from barlow.data.shift import class_shift, shifts
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.data.survey import Survey, survey
@@ -33,25 +33,16 @@ from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import DEFAULT, chosen_recipe, requested
 from barlow.recipe.schema import Recipe
-from barlow.set_report import Between, Near, SetReport
+from barlow.set_report import Between, SetReport
 from barlow.size import words
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, unfailing
-from barlow.views.keys import permutation
 from barlow.views.sheet import CELL, image_sheet, png
 from barlow.wording import in_arguments
 
 MINUTES = (SHORT, LONG, 4 * LONG)
 """Budgets that are told as steps and epochs: those of the runs that were measured, and an hour."""
 
-MOST_PAIRS = 10**10
-"""So many pairs of images are compared: all of 100,000 images. Of larger sets as many images as that allows, drawn at
-random, are compared with all others."""
-
-EXAMPLES = 20
-"""Groups of near-duplicates, or test images in training, that the plain data shows; and `OF_A_GROUP` of each."""
-
-OF_A_GROUP = 8
 SHEET_ROWS, SHEET_COLUMNS = 8, 8
 
 
@@ -118,8 +109,8 @@ def _check(
         images = preparation.opened(chosen, facts.machine(world), NowAndThen(say))
         seen = survey(images.source, workers=available_cores(), counted=NowAndThen(say))
         ends = images.values.ends
-        firsts = _groups(seen)
-        found, others, overlap = Check(_report(seen, firsts, ends)), None, None
+        alike = Alike.of(seen)
+        found, others, overlap = Check(_report(seen, alike, ends)), None, None
         if test is not None:
             source = open_source(
                 test,
@@ -130,12 +121,12 @@ def _check(
                 counted=NowAndThen(say),
             )
             others = survey(source, workers=available_cores(), counted=NowAndThen(say))
-            overlap = _Overlap.of(seen, others)
-            report = _report(others, _groups(others), ends)
+            overlap = Overlap.of(seen, others)
+            report = _report(others, Alike.of(others), ends)
             found = replace(found, test=report, between=_between(seen, others, overlap))
         if sheet is not None:
             pairs = [] if others is None or overlap is None else _pairs(seen, others, overlap)
-            storage.write_bytes(Path(sheet), png(_sheet(seen, firsts, pairs)))
+            storage.write_bytes(Path(sheet), png(_sheet(seen, alike.firsts, pairs)))
         return found if fast else _with_pace(found, chosen, recipe or DEFAULT, world, say)
 
 
@@ -154,22 +145,10 @@ def _check_apart(sheet: str | os.PathLike[str] | None, folders: list[Any]) -> No
 # --- One set ----------------------------------------------------------------------------------------------------------
 
 
-def _groups(seen: Survey) -> NDArray[np.int64] | None:
-    """The clusters of near-duplicates; None of a set that is too large, and of images that are too small."""
-    return near_duplicates.clusters(seen.thumbnails) if 0 < _compared(seen) == len(seen) else None
-
-
-def _compared(seen: Survey) -> int:
-    """How many images of a set are compared with all of it: none where most have fewer pixels than a thumbnail."""
-    if np.median(seen.sizes.min(axis=1)) < SIDE:
-        return 0
-    return min(len(seen), max(1, MOST_PAIRS // len(seen)))
-
-
-def _report(seen: Survey, firsts: NDArray[np.int64] | None, ends: tuple[float, float] | None) -> SetReport:
+def _report(seen: Survey, alike: Alike, ends: tuple[float, float] | None) -> SetReport:
     inventory = seen.inventory
     notes = {name: value for name, value in inventory.notes.items() if name not in (EMPTY, SPLITS)}
-    copies, certain = image_digests.copies(inventory.digests)
+    equal, certain = image_digests.copies(inventory.digests)
     described = inventory.as_dict()
     heights, widths = ([int(each.min()), int(np.median(each)), int(each.max())] for each in seen.sizes.T)
     return SetReport(
@@ -194,9 +173,9 @@ def _report(seen: Survey, firsts: NDArray[np.int64] | None, ends: tuple[float, f
         empty=_texts(inventory.notes.get(EMPTY)),
         splits=_texts(inventory.notes.get(SPLITS)),
         notes=notes,
-        copies=copies,
+        copies=equal,
         copies_certain=certain,
-        near=_near_in_sample(seen) if firsts is None else _near(seen, firsts),
+        near=near(seen, alike),
         brightness=float(seen.brightness.mean()),
         contrast=float(seen.contrast.mean()),
         colour=float(seen.colour.mean()),
@@ -207,97 +186,34 @@ def _texts(found: Any) -> list[str]:
     return [printable(name) for name in found or []]
 
 
-def _near(seen: Survey, firsts: NDArray[np.int64]) -> Near:
-    numbers, members = np.unique(firsts, return_counts=True)
-    order = np.lexsort((numbers, -members))  # the largest first
-    several = [int(numbers[k]) for k in order if members[k] > 1]
-    across = None
-    if seen.labels is not None and seen.labels.ndim == 1:
-        pairs = np.unique(np.stack([firsts, seen.labels], axis=1), axis=0)
-        across = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
-    return Near(
-        alike=ALIKE,
-        images=int(members[members > 1].sum()),
-        clusters=len(several),
-        largest=int(members.max()),
-        across_classes=across,
-        compared=len(seen),
-        examples=[
-            [printable(seen.place(int(row))) for row in np.flatnonzero(firsts == first)[:OF_A_GROUP]]
-            for first in several[:EXAMPLES]
-        ],
-    )
-
-
-def _near_in_sample(seen: Survey) -> Near:
-    """Of a set too large for all pairs: how many of some images have a near-duplicate among all. Of images that are too
-    small none are compared."""
-    compared = _compared(seen)
-    rows = np.sort(np.asarray(permutation(0, 0, len(seen))[:compared], np.int64))
-    found = near_duplicates.most_alike(seen.thumbnails[rows], seen.thumbnails, leave_out=rows)
-    near = np.flatnonzero(found.similarity[:, 0] > ALIKE)
-    return Near(
-        alike=ALIKE,
-        images=len(near),
-        clusters=None,
-        largest=None,
-        across_classes=None,
-        compared=compared,
-        examples=[
-            [printable(seen.place(int(row))) for row in (rows[k], found.positions[k, 0])] for k in near[:EXAMPLES]
-        ],
-    )
-
-
 # --- Two sets ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Overlap:
-    """Of the test images that were compared: their rows, the training image that each is most like, and which have a
-    copy or a near-duplicate there, the most similar first."""
-
-    rows: NDArray[np.int64]
-    found: near_duplicates.Alike
-    near: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, train: Survey, test: Survey) -> "_Overlap":
-        compared = min(len(test), max(1, MOST_PAIRS // len(train))) if _compared(train) and _compared(test) else 0
-        rows = np.sort(np.asarray(permutation(0, 0, len(test))[:compared], np.int64))
-        found = near_duplicates.most_alike(test.thumbnails[rows], train.thumbnails)
-        whole = test.inventory.digests[rows, 1]
-        copies = (whole != image_digests.UNKNOWN) & np.isin(whole, train.inventory.digests[:, 1])
-        near = np.flatnonzero((found.similarity[:, 0] > ALIKE) | copies)
-        return cls(rows, found, near[np.argsort(-found.similarity[near, 0], kind="stable")])
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Rows of a test image and of the training image that it is like. (Copies without contrast are like none.)"""
-        like = self.near[self.found.similarity[self.near, 0] > ALIKE]
-        return list(zip(self.rows[like].tolist(), self.found.positions[like, 0].tolist(), strict=True))
-
-
-def _between(train: Survey, test: Survey, overlap: _Overlap) -> Between:
-    copies, certain = image_digests.shared(test.inventory.digests, train.inventory.digests)
-    similarity, mirrored = overlap.found.similarity[overlap.near, 0], overlap.found.mirrored[overlap.near, 0]
+def _between(train: Survey, test: Survey, overlap: Overlap) -> Between:
+    equal, certain = image_digests.shared(test.inventory.digests, train.inventory.digests)
     several = any(each.labels is not None and each.labels.ndim > 1 for each in (train, test))
-    return Between(
-        images=len(test),
-        copies=copies,
-        copies_certain=certain,
-        near=len(overlap.near),
-        compared=len(overlap.rows),
-        alike=ALIKE,
-        examples=[
+    found = overlap.found
+    examples = (
+        []
+        if found is None
+        else [
             {
                 "test": printable(test.place(of_test)),
                 "train": printable(train.place(of_train)),
-                "similarity": float(similarity[k]),
-                "mirrored": bool(mirrored[k]),
+                "similarity": float(found.similarity[place]),
+                "mirrored": bool(found.mirrored[place]),
             }
-            for k, (of_test, of_train) in enumerate(overlap.pairs[:EXAMPLES])
-        ],
+            for place, of_test, of_train in overlap.pairs[:EXAMPLES]
+        ]
+    )
+    return Between(
+        images=len(test),
+        copies=equal,
+        copies_certain=certain,
+        near=overlap.near,
+        compared=overlap.compared,
+        alike=None if found is None else found.threshold.value,
+        examples=examples,
         shifts=shifts(train, test),
         classes=None if several else class_shift(train.inventory.classes, test.inventory.classes),
     )
@@ -357,10 +273,10 @@ def _sheet(seen: Survey, firsts: NDArray[np.int64] | None, pairs: list[list[np.n
     return image_sheet([*([[_image(seen, row) for row in line] for line in part] for part in (rows, groups)), pairs])
 
 
-def _pairs(train: Survey, test: Survey, overlap: _Overlap) -> list[list[np.ndarray]]:
+def _pairs(train: Survey, test: Survey, overlap: Overlap) -> list[list[np.ndarray]]:
     """Rows of test images, each with the training image that it is like."""
     shown = overlap.pairs[: SHEET_ROWS * SHEET_COLUMNS // 2]
-    images = [_image(of, row) for pair in shown for of, row in zip((test, train), pair, strict=True)]
+    images = [_image(of, row) for _, *pair in shown for of, row in zip((test, train), pair, strict=True)]
     return [images[at : at + SHEET_COLUMNS] for at in range(0, len(images), SHEET_COLUMNS)]
 
 

@@ -11,7 +11,6 @@ from barlow.data.thresholds import shares
 from barlow.printable import printable
 
 WIDTH = 80
-PIXELS = "pixels"
 SHOWN, OF_A_GROUP = 10, 5
 """Groups, or test images, that the text shows, and images of each. JSON and CSV have all."""
 
@@ -20,19 +19,37 @@ COLUMNS = ("kind", "group", "path", "like", "measure", "similarity", "mirrored")
 
 @dataclass(frozen=True)
 class Measure:
-    """A way to compare images, and its threshold.
+    """What proposes pairs that are compared in detail.
 
     Args:
         name: `pixels`, or that of the encoder.
-        threshold: above this similarity two images are copies.
-        found: the share of copies that were made of the set's own images which are above it, by kind.
-        distinct: the threshold that distinct images alone would give; None where there were too few.
+        above: pairs are proposed if they are more alike than this, by this measure.
+        found: of copies that were made of the set's own images, the share that it proposes and that are then copies in
+            detail, by kind.
     """
 
     name: str
-    threshold: float
+    above: float
     found: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How images were compared.
+
+    Args:
+        threshold: two images that are more similar in detail are copies.
+        distinct: the threshold that look-alikes alone would give; None where there were too few.
+        measures: what proposed pairs.
+        compared: how many pairs were compared in detail.
+        left: how many were not, as there were too many: those that are least alike.
+    """
+
+    threshold: float
     distinct: float | None
+    measures: list[Measure]
+    compared: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,8 @@ class Member:
     Args:
         path: where it is.
         like: the image of the group that it is most surely a copy of.
-        measure: which says so.
-        similarity: of the two.
+        measure: which proposed the pair.
+        similarity: of the two, in detail.
         mirrored: whether they are more similar when one is mirrored.
     """
 
@@ -86,22 +103,22 @@ class Duplicates:
         images: what was searched, as it was named.
         searched: how many images.
         skipped: how many could not be read.
-        within: the measures and their thresholds for pairs of the set.
+        within: how images of the set were compared.
         groups: of copies, the largest first.
         against: the test images, as they were named; None if there were none.
         compared: how many.
-        across: the measures and their thresholds for pairs of a test and a training image.
+        across: how test images and training images were compared; None if there were no test images.
         leaks: test images that are copies of training images, the surest first.
     """
 
     images: str
     searched: int
     skipped: int
-    within: list[Measure]
+    within: Comparison
     groups: list[Group]
     against: str | None
     compared: int
-    across: list[Measure]
+    across: Comparison | None
     leaks: list[Leak] | None
 
     @property
@@ -138,7 +155,7 @@ class Duplicates:
     def _lines(self) -> Iterator[str]:
         unread = f" ({self.skipped:,} cannot be read)" if self.skipped else ""
         yield from _wrapped("images", f"{self.searched:,} of {printable(self.images)}{unread}")
-        yield from _of_measures(self.within)
+        yield from _compared(self.within)
         several = sum(len(group.members) for group in self.groups)
         words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else "no copies"
         yield from _wrapped("copies", words)
@@ -155,13 +172,13 @@ class Duplicates:
                 yield f"  and {len(group.members) - OF_A_GROUP:,} more"
         if len(self.groups) > SHOWN:
             yield f"\nand {len(self.groups) - SHOWN:,} more groups (--json and --csv have all)"
-        if self.leaks is None:
+        if self.leaks is None or self.across is None:
             return
         yield ""
         share = f"{100 * len(self.leaks) / max(self.compared, 1):.2g} %"
         told = f"{len(self.leaks):,} of {self.compared:,} images of {printable(self.against or '')} ({share})"
         yield from _wrapped("leaks", f"{told} are copies of images of {printable(self.images)}")
-        yield from _of_measures(self.across)
+        yield from _compared(self.across)
         for leak in self.leaks[:SHOWN]:
             yield _line(leak.test, leak)
             yield _fitting(f"            {'mirrored ' if leak.mirrored else ''}copy of {leak.train}")
@@ -169,10 +186,12 @@ class Duplicates:
             yield f"  and {len(self.leaks) - SHOWN:,} more (--json and --csv have all)"
 
 
-def _of_measures(measures: list[Measure]) -> Iterator[str]:
-    for each in measures:
-        words = f"{each.name} above {each.threshold:.3f}; of copies made of these images it finds {shares(each.found)}"
-        yield from _wrapped("by", words)
+def _compared(by: Comparison) -> Iterator[str]:
+    fewer = f" (the most alike of {by.compared + by.left:,})" if by.left else ""
+    yield from _wrapped("by", f"{by.compared:,} pairs in detail{fewer}; copies are above {by.threshold:.3f}")
+    for each in by.measures:
+        words = f"{each.name} above {each.above:.3f}; of copies made of these images it finds {shares(each.found)}"
+        yield from _wrapped("from", words)
 
 
 def _line(path: str, found: Member | Leak) -> str:

@@ -1,42 +1,32 @@
 """`barlow duplicates`: which images of a set are copies of each other, and which test images are in the training set.
 
-Images are compared as thumbnails, mirrored ones too (`barlow.data.near_duplicates`), and where an encoder is named by
-its vectors as well; what either takes for copies is told. Thresholds are calibrated on the set itself
-(`barlow.data.thresholds`). Nothing is deleted, and nothing is written to the images' folders.
+Thumbnails propose pairs, mirrored ones too, and where an encoder is named its vectors as well; which of these pairs are
+copies is decided in detail (`barlow.data.copies`). Nothing is deleted, and nothing is written to the images' folders.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 
-from barlow.data import near_duplicates, thresholds
+from barlow.data import copies
 from barlow.data.altered import COPIES
 from barlow.data.centre import normalized
+from barlow.data.copies import Altered, Found
 from barlow.data.counting import Counted, NowAndThen
-from barlow.data.decoding import Array, UnreadableImage
-from barlow.data.near_duplicates import Points, clusters_of, join, most_alike_of
+from barlow.data.near_duplicates import Points
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.data.survey import Survey, survey
-from barlow.data.thresholds import Copies, Threshold
 from barlow.distributed import choose_device
-from barlow.duplicate_report import PIXELS, Duplicates, Group, Leak, Measure, Member
+from barlow.duplicate_report import Comparison, Duplicates, Group, Leak, Measure, Member
 from barlow.encoders import Encoder, Named, find_encoder
 from barlow.exits import UnusableData
 from barlow.machine import available_cores
 from barlow.probes.features import embed
 from barlow.telling import unfailing
 from barlow.vectors import vectors_of
-from barlow.views.keys import permutation
 from barlow.wording import in_arguments
-
-ALTERED = 100
-"""Images of which copies are made."""
-
-LARGEST = 2_000
-"""Members of a group that are compared with all others of it, to say which each is most like."""
 
 
 @in_arguments
@@ -56,7 +46,7 @@ def duplicates(
     Args:
         data: a folder of images, several, or the name of a set.
         against: test images: which of them are copies of images of `data`?
-        encoder: compares images by its vectors too, as `barlow.encoders.find_encoder` takes it. A trained one finds
+        encoder: proposes pairs by its vectors too, as `barlow.encoders.find_encoder` takes it. A trained one proposes
             crops that thumbnails miss.
         batch_size: images per forward pass.
         device: cpu, cuda, mps or auto.
@@ -78,31 +68,27 @@ def duplicates(
     counted = NowAndThen(say)
     one = _read(data, used, "train", batch_size, where, counted)
     two = None if against is None else _read(against, used, "test", batch_size, where, counted)
-    measures = _measures(one, used, batch_size, where)
-    limits = [thresholds.within(each.points, each.copies, len(measures)) for each in measures]
-    groups = _groups(one, measures, limits)
-    across: list[Threshold] = []
-    leaks: list[Leak] | None = None
+    altered = Altered.of(one.seen)
+    measures = [copies.Measure.of_thumbnails(one.seen, altered)]
+    if used is not None and one.vectors is not None:
+        measures.append(_by_vectors(used, one.vectors, altered, batch_size, where))
+    found = copies.within(one.seen, measures, altered)
+    between = None
     if two is not None:
         others = [Points.of_thumbnails(two.seen.thumbnails)]
-        if two.vectors is not None:
-            assert one.vectors is not None
+        if one.vectors is not None and two.vectors is not None:
             others.append(Points.of_vectors(two.vectors, one.vectors.mean(0)))
-        across = [
-            thresholds.across(theirs, each.points, each.copies, len(measures))
-            for theirs, each in zip(others, measures, strict=True)
-        ]
-        leaks = _leaks(one, two, measures, others, across)
+        between = copies.across(one.seen, two.seen, measures, others, altered)
     return Duplicates(
         images=one.seen.inventory.name,
         searched=len(one),
         skipped=len(one.seen.source) - len(one),
-        within=_told(measures, limits),
-        groups=groups,
+        within=_told(found),
+        groups=_groups(one.seen, found),
         against=None if two is None else two.seen.inventory.name,
         compared=0 if two is None else len(two),
-        across=_told(measures, across),
-        leaks=leaks,
+        across=None if between is None else _told(between),
+        leaks=None if two is None or between is None else _leaks(one.seen, two.seen, between),
     )
 
 
@@ -133,133 +119,75 @@ def _read(
     return _Read(seen, found.vectors)
 
 
-# --- Measures ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Measure:
-    """A way to compare images: those of the set as points, and copies that were made of some of them."""
-
-    name: str
-    points: Points
-    copies: Copies
-
-
-def _measures(one: _Read, encoder: Encoder | None, batch_size: int, device: str) -> list[_Measure]:
-    """Thumbnails, and the encoder's vectors."""
-    rows, images = _some_images(one.seen)
-    points = Points.of_thumbnails(one.seen.thumbnails)
-
-    def by_thumbnails() -> Iterator[tuple[str, Points]]:
-        for name, altered in COPIES.items():
-            made = np.stack([near_duplicates.thumbnail(altered(image)) for image in images])
-            yield name, Points.of_thumbnails(made)
-
-    found = [_Measure(PIXELS, points, thresholds.measured(by_thumbnails(), points.take(rows)))]
-    if encoder is None or one.vectors is None:
-        return found
-    used, vectors = encoder, one.vectors
+def _by_vectors(
+    encoder: Encoder, vectors: torch.Tensor, altered: Altered, batch_size: int, device: str
+) -> copies.Measure:
+    """The measure of an encoder."""
     centre = vectors.mean(0)
-    points = Points.of_vectors(vectors, centre)
-
-    def by_vectors() -> Iterator[tuple[str, Points]]:
-        for name, altered in COPIES.items():
-            centres = [used.preprocessing.centre(altered(image)) for image in images]
-            parts = (centres[start : start + batch_size] for start in range(0, len(centres), batch_size))
-            batches = (normalized(np.stack(part), used.preprocessing) for part in parts)
-            yield name, Points.of_vectors(embed(used.network, batches, device), centre)
-
-    return [*found, _Measure(used.name, points, thresholds.measured(by_vectors(), points.take(rows)))]
+    made = {}
+    for kind, alter in COPIES.items():
+        centres = [encoder.preprocessing.centre(alter(image)) for image in altered.images]
+        parts = (centres[start : start + batch_size] for start in range(0, len(centres), batch_size))
+        batches = (normalized(np.stack(part), encoder.preprocessing) for part in parts)
+        made[kind] = Points.of_vectors(embed(encoder.network, batches, device), centre)
+    return copies.Measure(encoder.name, Points.of_vectors(vectors, centre), made)
 
 
-def _some_images(seen: Survey) -> tuple[Int64[np.ndarray, "n"], list[Array]]:
-    """Some images, drawn at random, of which copies are made."""
-    rows, images = [], []
-    for row in permutation(0, 1, len(seen))[:ALTERED].tolist():
-        try:
-            images.append(seen.source.read(int(seen.inventory.ids[row])))
-        except UnreadableImage:  # it could be read a while ago
-            continue
-        rows.append(row)
-    if not rows:
-        raise UnusableData(f"no image of {seen.inventory.name} can be read any more")
-    return np.array(rows, np.int64), images
+# --- What is told -----------------------------------------------------------------------------------------------------
 
 
-def _told(measures: list[_Measure], found: list[Threshold]) -> list[Measure]:
-    return [
-        Measure(each.name, limit.value, limit.found, limit.distinct)
-        for each, limit in zip(measures, found, strict=False)
-    ]
+def _told(found: Found) -> Comparison:
+    return Comparison(
+        threshold=found.threshold.value,
+        distinct=found.threshold.distinct,
+        measures=[Measure(each.name, each.floor, each.found) for each in found.measures],
+        compared=found.compared,
+        left=found.left,
+    )
 
 
-# --- Groups -----------------------------------------------------------------------------------------------------------
-
-
-def _groups(one: _Read, measures: list[_Measure], limits: list[Threshold]) -> list[Group]:
-    """Images that chains of copies connect, by any of the measures; the largest groups first."""
-    roots = near_duplicates.clusters(one.seen.thumbnails, limits[0].value)
-    for measure, limit in list(zip(measures, limits, strict=True))[1:]:
-        firsts = clusters_of(measure.points, limit.value)
-        join(roots, np.arange(len(roots)), firsts)
+def _groups(seen: Survey, found: Found) -> list[Group]:
+    """Images that chains of copies connect; the largest groups first."""
+    roots = found.clusters(len(seen))
     numbers, members = np.unique(roots, return_counts=True)
     order = np.lexsort((numbers, -members))
-    labels, names = one.seen.labels, one.seen.source.classes
-    found = []
+    surest: dict[int, int] = {}  # of each image that has a copy, the first of its pairs: they are in order
+    for pair, both in enumerate(zip(found.one.tolist(), found.other.tolist(), strict=True)):
+        for row in both:
+            surest.setdefault(row, pair)
+    labels, names = seen.labels, seen.source.classes
+    groups = []
     for first in numbers[order][members[order] > 1].tolist():
         rows = np.flatnonzero(roots == first)
         classes = None
         if labels is not None and labels.ndim == 1 and names is not None:
             classes = sorted({names[k] for k in labels[rows]})
-        found.append(Group(_members(one, rows, measures, limits), classes))
-    return found
+        groups.append(Group([_member(seen, found, row, surest[row]) for row in rows.tolist()], classes))
+    return groups
 
 
-def _members(
-    one: _Read, rows: Int64[np.ndarray, "m"], measures: list[_Measure], limits: list[Threshold]
-) -> list[Member]:
-    """The images of a group, each with the one of the group that it is most surely a copy of."""
-    among = rows[:LARGEST]
-    own = np.where(np.arange(len(rows)) < len(among), np.arange(len(rows)), -1)
-    near = [most_alike_of(each.points.take(rows), each.points.take(among), 1, leave_out=own) for each in measures]
-    found = []
-    for at, row in enumerate(rows.tolist()):
-        # How far a similarity is beyond its threshold, as a share of what is left to 1, compares the measures.
-        surer = [
-            (1 - float(each.similarity[at, 0])) / max(1 - limit.value, 1e-9)
-            for each, limit in zip(near, limits, strict=True)
-        ]
-        best = int(np.argmin(surer))
-        alike = near[best]
-        found.append(
-            Member(
-                path=one.seen.place(row),
-                like=one.seen.place(int(among[alike.positions[at, 0]])),
-                measure=measures[best].name,
-                similarity=float(alike.similarity[at, 0]),
-                mirrored=bool(alike.mirrored[at, 0]),
-            )
+def _member(seen: Survey, found: Found, row: int, pair: int) -> Member:
+    """An image of a group, with the one that it is most surely a copy of."""
+    like = int(found.one[pair] + found.other[pair]) - row
+    return Member(
+        path=seen.place(row),
+        like=seen.place(like),
+        measure=found.measures[found.measure[pair]].name,
+        similarity=float(found.similarity[pair]),
+        mirrored=bool(found.mirrored[pair]),
+    )
+
+
+def _leaks(one: Survey, two: Survey, found: Found) -> list[Leak]:
+    """The test images that are copies of training images, the surest first, each with one of these."""
+    _, firsts = np.unique(found.one, return_index=True)
+    return [
+        Leak(
+            test=two.place(int(found.one[pair])),
+            train=one.place(int(found.other[pair])),
+            measure=found.measures[found.measure[pair]].name,
+            similarity=float(found.similarity[pair]),
+            mirrored=bool(found.mirrored[pair]),
         )
-    return found
-
-
-def _leaks(
-    one: _Read, two: _Read, measures: list[_Measure], others: list[Points], limits: list[Threshold]
-) -> list[Leak]:
-    """The test images that are copies of training images, the surest first."""
-    found: dict[int, tuple[float, Leak]] = {}
-    for measure, theirs, limit in zip(measures, others, limits, strict=True):
-        near = most_alike_of(theirs, measure.points)
-        for row in np.flatnonzero(near.similarity[:, 0] > limit.value).tolist():
-            similarity = float(near.similarity[row, 0])
-            sure = (1 - similarity) / max(1 - limit.value, 1e-9)
-            leak = Leak(
-                test=two.seen.place(row),
-                train=one.seen.place(int(near.positions[row, 0])),
-                measure=measure.name,
-                similarity=similarity,
-                mirrored=bool(near.mirrored[row, 0]),
-            )
-            if row not in found or sure < found[row][0]:
-                found[row] = sure, leak
-    return [leak for _, leak in sorted(found.values(), key=lambda each: each[0])]
+        for pair in np.sort(firsts).tolist()
+    ]

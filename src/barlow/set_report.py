@@ -29,7 +29,8 @@ class Near:
     """Near-duplicates within a set.
 
     Args:
-        alike: similarity from which on two images count as such.
+        alike: similarity in detail from which on two images count as such (`barlow.data.copies`); None where none were
+            compared.
         images: how many images have one.
         clusters: how many groups there are of images that chains of them connect; None where only some were compared.
         largest: how many images are in the largest group; likewise.
@@ -38,7 +39,7 @@ class Near:
         examples: where the images of the largest groups are, some of each.
     """
 
-    alike: float
+    alike: float | None
     images: int
     clusters: int | None
     largest: int | None
@@ -217,7 +218,7 @@ class Between:
         copies_certain: whether they are so byte for byte.
         near: how many have a near-duplicate among the training images, copies included.
         compared: how many test images were compared; `near` is of these.
-        alike: similarity from which on two images count as near-duplicates.
+        alike: similarity in detail from which on two images count as near-duplicates; None where none were compared.
         examples: a test image, the training image that it is like, their similarity, and whether it is mirrored.
         shifts: of every quantity that was compared, beyond chance or not.
         classes: how class shares differ; None where one of the sets has no classes.
@@ -228,7 +229,7 @@ class Between:
     copies_certain: bool
     near: int
     compared: int
-    alike: float
+    alike: float | None
     examples: list[dict[str, Any]]
     shifts: list[Shift]
     classes: ClassShift | None

@@ -10,8 +10,8 @@ Why the square root. In photos coarse structure is far stronger than fine: two s
 though nothing in them is the same. Weighted so, fine structure counts more. At a threshold that errs as seldom, more
 slight crops are found than by plain correlation (docs/checking.md has the numbers).
 
-From `ALIKE` on two images are called near-duplicates. docs/checking.md says by which measurements it was chosen, and
-what it misses. A thumbnail with hardly any contrast (`FLAT`) is like no other: what is left of it is rounding.
+Thumbnails only propose pairs: whether two images are copies is decided in detail (`barlow.data.copies`). A thumbnail
+with hardly any contrast (`FLAT`) is like no other: what is left of it is rounding.
 
 The mirrored query costs nothing. In the transform of a mirrored thumbnail the coefficients of odd horizontal frequency
 have the other sign, and the even ones are the same. So the higher of the two similarities is the product of the even
@@ -40,9 +40,6 @@ SIDE = 16
 READ_SIDE = 2 * SIDE
 """A JPEG that is read for its thumbnail alone may be decoded at so many pixels."""
 
-ALIKE = 0.92
-"""Similarity from which on two images are near-duplicates."""
-
 FLAT = 1.0
 """Standard deviation of a thumbnail, in levels of 255, below which it is compared with no other."""
 
@@ -52,9 +49,9 @@ ROWS, COLUMNS = 512, 4096
 Thumbnails = UInt8[np.ndarray, "n side side"]
 
 
-def small(image: UInt[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "side side c"]:
-    """An image of 8 or 16 bits at the size of a thumbnail, in its own channels, with 8 bits."""
-    pixels = resized(image, (SIDE, SIDE), Image.Resampling.BILINEAR)
+def small(image: UInt[np.ndarray, "h w c"], side: int = SIDE) -> UInt8[np.ndarray, "side side c"]:
+    """An image of 8 or 16 bits at the size of a thumbnail, or another one, in its own channels, with 8 bits."""
+    pixels = resized(image, (side, side), Image.Resampling.BILINEAR)
     return pixels if white(pixels) == 255 else np.rint(pixels / 257).astype(np.uint8)
 
 
@@ -136,43 +133,6 @@ def most_alike_of(a: "Points", b: "Points", k: int = 1, *, leave_out: Int64[np.n
     return Alike(where.numpy(), best.clamp(-1, 1).numpy(), (differences < 0).numpy())
 
 
-def clusters(thumbnails: Thumbnails, alike: float = ALIKE) -> Int64[np.ndarray, "n"]:
-    """Groups of near-duplicates: images are in one cluster if a chain of them leads from one to the other.
-
-    Every pair is compared. The time grows with the square of the number of images; the memory does not.
-
-    Args:
-        thumbnails: of the images.
-        alike: similarity from which on two images belong together.
-
-    Returns:
-        for each image the position of the first one in its cluster: its own, if it is that one, or is alone.
-    """
-    firsts = np.arange(len(thumbnails))
-    compared = np.flatnonzero(~flat(thumbnails))
-    if not len(compared):
-        return firsts
-    # Equal thumbnails are compared once: of a film's frames, or of a file that lies there a thousand times, all pairs
-    # would be.
-    rows = thumbnails[compared].reshape(len(compared), -1)
-    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    different = np.sort(first)
-    roots = clusters_of(Points.of_thumbnails(thumbnails[compared[different]]), alike)
-    firsts[compared] = compared[different[roots[np.searchsorted(different, first[same.reshape(-1)])]]]
-    return firsts
-
-
-def clusters_of(points: "Points", alike: float) -> Int64[np.ndarray, "n"]:
-    """`clusters` of points. They are better all different: of equal ones all pairs are looked at."""
-    roots = np.arange(len(points))
-    for some, others, similar in blocks(points, points, upper=True):
-        near = similar > alike
-        if bool(near.any()):
-            one, other = torch.nonzero(near, as_tuple=True)
-            join(roots, one.numpy() + some.start, other.numpy() + others.start)
-    return roots
-
-
 def join(roots: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
     """Makes one cluster of the two of each pair. `roots` has the first member of each point's cluster; in place."""
     while True:
@@ -249,14 +209,13 @@ class Points:
         return len(self.even)
 
 
-def blocks(a: Points, b: Points, *, upper: bool = False) -> Iterator[tuple[slice, slice, Any]]:
+def blocks(a: Points, b: Points) -> Iterator[tuple[slice, slice, Any]]:
     """Blocks of rows of `a` and of `b`, and the similarities of every pair of them. Each block is written over the one
-    before. With `upper`, `a` and `b` are the same, and of two blocks of pairs that differ in their order alone the
-    second is left out."""
+    before."""
     room = torch.empty(2, min(ROWS, len(a)) * min(COLUMNS, len(b)))
     for first in range(0, len(a), ROWS):
         rows = slice(first, min(first + ROWS, len(a)))
-        for start in range(first if upper else 0, len(b), COLUMNS):
+        for start in range(0, len(b), COLUMNS):
             columns = slice(start, min(start + COLUMNS, len(b)))
             shape = rows.stop - rows.start, columns.stop - columns.start
             similar, differences = (part[: shape[0] * shape[1]].view(shape) for part in room)

@@ -1,184 +1,110 @@
-"""From which similarity on two images of a set are copies of each other: calibrated on the set's own pairs.
+"""From which similarity in detail on two images of a set are copies of each other: calibrated on the set's own pairs.
 
-A constant would be wrong for most sets. Two photos of different things have a similarity of 0.3, two scans of
-different heads one of 0.9; and one encoder spreads the images of a set over all directions, another over few.
+A constant would be wrong for many sets. Photos of different things that look alike from afar have a similarity of 0.3
+in detail (`barlow.data.detail`), slices of different heads one of 0.8.
 
-**Distinct images.** The share of a set's pairs that are more similar than s falls, for s near 1, as a power of
-1 − s: so many other points lie within a distance of a point as a power of that distance, whose exponent is the
-dimension of the set as the measure sees it, and 1 − s is the square of a distance. So the power is fitted where there
-are many pairs, and the threshold is where it promises `FALSE` pairs for each image. On photos that is right to some
-hundredths (docs/search.md); of directions drawn evenly, it is a little too high (tests/data/test_thresholds.py).
+**Look-alikes.** Of some images the two that are most like each, by the measure that proposes pairs, are compared in
+detail. Few of these pairs are copies, and all are what a look-alike is at its worst. The share of them that is more
+similar than s falls, far out, as a power of 1 − s. That power is fitted to the `TAIL` that is most similar, and
+followed to where it promises `FALSE` pairs for each image.
 
-It is fitted where copies hardly count: of n images with one copy each, one pair in n is of copies, and the fit begins
-where ten times as many pairs are. Images that are as like another one of the set as its copies are to it
-(`Copies.typical`) are first left out.
+**Copies.** Some of the set's own images are altered (`barlow.data.altered`), and compared with themselves. What nearly
+all copies of a kind reach is the mark of that kind. Where even crops, which are found hardest, are more similar than
+the threshold, it is moved half of the way to their mark: fewer pairs are then taken for copies that are not, and nearly
+no copy is missed. Where they are not, as among the slices of a scan, crops are given up, and the next kind counts.
 
-**Copies.** Some of the set's own images are altered (`barlow.data.altered`), and compared with themselves. Where even
-those that are found hardest are more similar than that threshold, it is moved half of the way to them: fewer pairs are
-then taken for copies that are not, and nearly no copy is missed. And the share of copies above it is what is told.
+**A set that is full of copies** has copies among the pairs that are most alike, too. They are far from look-alikes, so
+that there is a valley between them (`without_copies`), below the mark of one kind or another. What is beyond the valley
+is left out. Where there is no valley, nobody can say which pairs are copies, and all count: the threshold is close to
+1, and little is found.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
-from barlow.data.near_duplicates import Points, blocks, clusters_of
-from barlow.views.keys import permutation
+FALSE = 1 / 200
+"""False pairs that are promised for each image, of all measures together: five of a thousand images."""
 
-FALSE = 1 / 3000
-"""False pairs that are promised for each image, of all measures together.
+RANKS = 2
+"""So many of the images that are most like each are its look-alikes."""
 
-A promise by a fit that goes on over three decades and more, and errs: of 600 photos of Imagenette, up to two pairs were
-false in each of four draws (`experiments/duplicates.py --pixels --seed 1`, 2, 3 and 7), where 0.2 are promised. At
-1 / 1000 they were up to nine, and at 1 / 5000 one crop in eight was missed in one of the draws.
-"""
-
-SAMPLE = 1_000
-"""Images that are compared with all others to learn how similar distinct ones are."""
+TAIL, LEAST = 0.05, 10
+"""The share of look-alikes to which the power is fitted, and of how many at least."""
 
 FEWEST = 20
-"""Of fewer distinct images there is nothing to be learned."""
+"""Of fewer images there is nothing to be learned."""
 
 HARDEST = 0.05
-"""The share of copies, of those of the kind that is found hardest, that may be missed."""
+"""The share of copies of a kind that are less similar than its mark."""
 
-BEGINS, WIDE = 10.0, 10.0
-"""The fit begins where one pair in n / `BEGINS` is more similar, and ends where `WIDE` times as many are."""
+VALLEY, FEW = 0.2, 2
+"""So many pairs may lie in the valley between look-alikes and copies: a share of those beyond it, and a few. Where
+look-alikes go on, there are many times as many in the valley as beyond it."""
 
-CLOSEST = 1e-6
+CLOSEST = 1e-5
 """1 − s below which similarities are rounding."""
 
-_EDGES = np.linspace(-1.0, -math.log(CLOSEST), 3_001)
-"""Of a histogram over −log(1 − s), in which the power is a straight line."""
-
-
-@dataclass(frozen=True)
-class Copies:
-    """How similar copies of some images are to their originals.
-
-    Args:
-        similarity: by the way in which they were altered, one for each image.
-    """
-
-    similarity: Mapping[str, Float[np.ndarray, "n"]]
-
-    @property
-    def typical(self) -> float:
-        """The median, of the kind of copy in the middle."""
-        return float(np.median([np.median(each) for each in self.similarity.values()]))
-
-    @property
-    def hardest(self) -> float:
-        """What nearly all copies reach, of the kind that is found hardest."""
-        return min(float(np.quantile(each, HARDEST)) for each in self.similarity.values())
-
-    def found(self, threshold: float) -> dict[str, float]:
-        """The share of each kind above a threshold."""
-        return {name: float((each > threshold).mean()) for name, each in self.similarity.items()}
+Similarities = Float[np.ndarray, "n"]
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which similarity on two images are copies.
+    """From which similarity in detail on two images are copies.
 
     Args:
         value: above which they are.
-        found: the share of altered copies above it, by kind: what it will find.
-        distinct: what the tail of distinct pairs alone would give; None where there were too few images.
+        distinct: what look-alikes alone would give; None where there were too few.
     """
 
     value: float
-    found: dict[str, float]
     distinct: float | None
 
 
-def within(points: Points, copies: Copies, measures: int = 1) -> Threshold:
-    """The threshold for pairs of one set.
+def calibrated(look_alikes: Similarities, copies: Mapping[str, Similarities], measures: int = 1) -> Threshold:
+    """The threshold.
 
     Args:
-        points: its images.
-        copies: of some of them.
+        look_alikes: the similarities of the pairs that are most alike, `RANKS` of each of some images.
+        copies: those of some images and copies that were made of them, by kind.
         measures: among how many the false pairs are divided.
     """
-    several = points.take(np.unique(clusters_of(points, copies.typical)))
-    kept = several if 2 * len(several) >= len(points) else points
-    n = len(kept)
-    rows = np.sort(permutation(0, 0, n)[:SAMPLE])
-    some = kept.take(rows)
-    counts = _counted(some, kept)
-    counts[-1] -= int(
-        (some.even.square().sum(1) + some.odd.square().sum(1) > 0.5).sum()
-    )  # each was compared with itself
-    return _between(_tail(counts, n, len(points) / measures, len(points) * (len(points) - 1) / 2), copies)
-
-
-def across(points: Points, others: Points, copies: Copies, measures: int = 1) -> Threshold:
-    """The threshold for pairs of an image of one set and one of another."""
-    rows = np.sort(permutation(0, 0, len(points))[:SAMPLE])
-    counts = _counted(points.take(rows), others)
-    return _between(_tail(counts, len(others), len(points) / measures, len(points) * len(others)), copies)
-
-
-def _between(distinct: float | None, copies: Copies) -> Threshold:
-    hardest = copies.hardest
+    marks = sorted(min(float(np.quantile(each, HARDEST)), 1 - CLOSEST) for each in copies.values())
+    distinct = _tail(without_copies(look_alikes, marks), FALSE / RANKS / measures)
     if distinct is None:
-        value = hardest
-    elif hardest > distinct:
-        value = 1 - math.sqrt((1 - distinct) * (1 - hardest))
-    else:
-        value = distinct
-    return Threshold(value, copies.found(value), distinct)
+        return Threshold(marks[0], None)
+    reached = [mark for mark in marks if mark > distinct]
+    return Threshold(1 - math.sqrt((1 - distinct) * (1 - reached[0])) if reached else distinct, distinct)
 
 
-def _counted(some: Points, others: Points) -> NDArray[np.int64]:
-    """A histogram of the similarities of all pairs, those beyond its ends in its first and last bin."""
-    counts = np.zeros(len(_EDGES) - 1, np.int64)
-    for _, _, similar in blocks(some, others):
-        rising = -np.log(np.maximum(1 - similar.numpy().ravel(), CLOSEST))
-        counts += np.histogram(np.clip(rising, _EDGES[0], _EDGES[-1]), _EDGES)[0]
-    return counts
+def without_copies(pairs: Similarities, marks: Sequence[float]) -> Similarities:
+    """Those that are no copies: below the first valley, if there is any.
 
-
-def _tail(counts: NDArray[np.int64], n: int, images: float, pairs: float) -> float | None:
-    """The similarity above which so few distinct pairs are expected; None where that cannot be said.
-
-    Args:
-        counts: the histogram.
-        n: the images that each was compared with.
-        images: for each of which `FALSE` pairs are allowed.
-        pairs: how many there are.
+    In 1 − s, a valley is from a mark to twice as far. It is none where it would reach down to similarities of 0.
     """
-    total = int(counts.sum())
-    if n < FEWEST or total < FEWEST * FEWEST / 2:
+    for mark in marks:
+        if mark <= 0.5:
+            continue
+        copies, beyond = pairs > mark, pairs > 1 - 2 * (1 - mark)
+        if beyond.sum() - copies.sum() <= VALLEY * copies.sum() + FEW:
+            return pairs[~beyond]
+    return pairs
+
+
+def _tail(pairs: Similarities, share: float) -> float | None:
+    """The similarity above which so small a share of look-alikes is expected; None where that cannot be said."""
+    if len(pairs) < RANKS * FEWEST:
         return None
-    near = min(0.05, BEGINS / n)
-    far = min(0.5, WIDE * near)
-    above = np.cumsum(counts[::-1])[::-1] / total
-    at_far, at_near = (_EDGES[int(np.searchsorted(-above, -share))] for share in (far, near))
-    if at_near - at_far < 2 * (_EDGES[1] - _EDGES[0]):
-        return None  # they are all alike
-    exponent = math.log(far / near) / (at_near - at_far)
-    return 1 - math.exp(-(at_near + math.log(near * pairs / (FALSE * images)) / exponent))
+    rising = np.sort(-np.log(np.maximum(1 - pairs, CLOSEST)))
+    count = max(LEAST, round(TAIL * len(rising)))
+    begins = float(rising[-count - 1])
+    exponent = 1 / max(float((rising[-count:] - begins).mean()), 1e-9)
+    return 1 - math.exp(-(begins + math.log(count / len(rising) / share) / exponent))
 
 
 def shares(found: Mapping[str, float]) -> str:
     """As in `smaller 100 %, cropped 87 %`."""
     return ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.items())
-
-
-def measured(of: Iterable[tuple[str, Points]], originals: Points) -> Copies:
-    """How similar copies are to their originals, row by row.
-
-    Args:
-        of: the name of each kind, and the copies as points.
-        originals: in the same order.
-    """
-    found = {}
-    for name, copies in of:
-        straight = (copies.even * originals.even).sum(1) + (copies.odd * originals.odd).sum(1).abs()
-        found[name] = straight.numpy().astype(np.float64)
-    return Copies(found)
