@@ -109,6 +109,10 @@ COURSES = {
 }
 
 
+LONG, NIGHTLY = ("evaluate two encoders",), pytest.mark.nightly
+"""Courses that `make nightly` adds: what they are about, shorter ones show for one encoder."""
+
+
 def let_an_hour_pass(evaluation: Path) -> None:
     """An evaluation takes what another one has not finished for its own leftovers only when it is an hour old."""
     for path in evaluation.rglob(".*"):
@@ -123,7 +127,7 @@ def other(photos: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.timeout(900)  # a minute at the most on a machine that does nothing else
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[NIGHTLY] if name in LONG else []) for name in COURSES])
 def test_killed_at_any_change_of_the_disk_the_same_command_goes_on(
     name: str,
     photos: Path,

@@ -116,7 +116,7 @@ def test_a_signal_ends_a_command_in_time_and_the_same_command_goes_on(
         "evaluating": (
             ["evaluate", str(trained), "--train", str(labelled), "--test", str(labelled), "--out", str(tmp_path / "e")],
             "embedding ",
-            "what was embedded is kept",
+            "what was found so far is kept",
         ),
         "checking": (["check", str(folder), "--fast"], "reading ", "a check keeps nothing"),
     }[phase]
