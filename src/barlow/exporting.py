@@ -116,12 +116,7 @@ def _check_installed(to: str, uses: list[Use]) -> None:
 def _files(target: Target, material: Material, name: str, to: str) -> dict[str, bytes]:
     try:
         return target.files(material)
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        NotImplementedError,
-    ) as error:  # a network that an exporter cannot follow
+    except (RuntimeError, TypeError, ValueError) as error:  # a network that an exporter cannot follow
         raise CannotExport(f"{name} cannot be exported --to {to}: {one_line(error)}") from error
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from barlow.detection.average_precision import Found, coco_precision, voc_precis
 from barlow.detection.masks import run_lengths
 
 needs_coco = pytest.mark.skipif(
-    pytest.importorskip("importlib.util").find_spec("pycocotools") is None,
-    reason="pycocotools is not installed (extra `detection`)",
+    find_spec("pycocotools") is None, reason="pycocotools is not installed (extra `detection`)"
 )
 
 

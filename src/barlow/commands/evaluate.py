@@ -14,20 +14,23 @@ Python package) or random:NAME (untrained; random:NAME@SEED).
 
 Several encoders are set beside each other, with their differences to the first. Runs
 that differ in their seed alone are one column. Several pairs of sets are one table:
-  barlow evaluate A B --train birds/train --test birds/test --train cars/train --test cars/test
+  barlow evaluate A B --train birds/train --test birds/test \\
+                      --train cars/train --test cars/test
 
 IMAGES are folders with a sub-folder for each class, a CSV file (path,label, or
 path,labels with ; between them), a set in VOC's form (FOLDER:SPLIT) or in COCO's (a JSON
 file), or the name of a set (`barlow list datasets`).
 
 Detection trains Faster R-CNN, or Mask R-CNN where there are masks, on boxes (docs/detection.md):
-  barlow evaluate A --protocol detect --train VOC2007:trainval --test VOC2007:test
+  barlow evaluate A --protocol detect \\
+                    --train VOC2007:trainval --test VOC2007:test
 detect:DETECTOR:STEPS chooses small_fpn, fpn or c4, and how many steps; detect:c4:vicreg_voc
 a paper's schedule. --detection.seeds and --detection.batch_norm (trained, frozen) are its keys.
 
 The network of random:NAME, and of a file whose shapes do not show it, is described as
 in a recipe:
-  --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
+  --encoder resnet18 --encoder.stem small \\
+  --encoder.options '{layers: [1, 1, 1, 1]}'
 """
 
 
@@ -37,11 +40,9 @@ def add(verbs: Any) -> None:
         verbs,
         "evaluate",
         help="measure encoders with labelled images",
-        description="Embeds labelled images once and measures encoders by kNN and linear probes, beside raw\n"
-        "pixels and the untrained network. What was\n"
-        "found before is not computed again.",
+        description="Embeds labelled images once and measures encoders by kNN, linear probes and other protocols, "
+        "beside raw pixels and the untrained network. What was found before is not computed again.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("encoders", nargs="+", metavar="ENCODER", help="see below")
     evaluate.add_argument(

@@ -13,7 +13,8 @@ lightly, VISSL, mmselfsup, timm and torchvision are known (docs/weights.md).
 
 The network is seen in the shapes of the tensors. Where they do not show it, describe it
 as in a recipe:
-  --encoder resnet18 --encoder.stem small --encoder.options '{layers: [1, 1, 1, 1]}'
+  --encoder resnet18 --encoder.stem small \\
+  --encoder.options '{layers: [1, 1, 1, 1]}'
 """
 
 
@@ -27,7 +28,6 @@ def add(verbs: Any) -> None:
         "they expect of an image. Every tensor is used, or dropped by a rule that is named, or\n"
         "it is an error.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     importing.add_argument("file", metavar="FILE", help="see below; or timm:NAME, packaged:NAME")
     importing.add_argument("-o", "--out", required=True, metavar="DIR", help="a new folder, for the encoder")

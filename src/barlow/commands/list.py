@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
         help="what there is to choose from",
         description="Lists what there is to choose from.",
     )
-    listing.add_argument("what", nargs="?", choices=tuple(ENTRIES))
+    listing.add_argument("what", nargs="?", choices=tuple(ENTRIES), metavar="WHAT", help=", ".join(ENTRIES))
     listing.add_argument("pattern", nargs="?", help="encoders only: search all of timm's names, as in 'resnet*'")
     add_debug(listing)
 

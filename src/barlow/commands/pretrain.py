@@ -24,7 +24,6 @@ def add(verbs: Any) -> None:
         description="Trains an encoder on images without labels. FOLDER: one or several folders,\n"
         "nested or flat, or the name of a set (barlow list datasets).",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pretrain.add_argument("data", nargs="*", metavar="FOLDER", help="images; not needed with --resume")
     pretrain.add_argument(

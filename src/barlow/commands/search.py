@@ -26,7 +26,6 @@ def add(verbs: Any) -> None:
         description="Embeds the queries and the images of --in, compares all pairs by cosine, and shows\n"
         "for each query the most similar images.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     search.add_argument("named", metavar="ENCODER|FILE", help="see below")
     search.add_argument("queries", nargs="+", metavar="QUERY", help="image files, or folders of them")

@@ -5,6 +5,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, NoReturn
 
 from barlow import exits, telling
@@ -21,6 +22,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(exits.USAGE, printable(f"barlow: {message} (see {self.prog} --help)") + "\n")
 
 
+class Help(argparse.HelpFormatter):
+    """Help of `WIDTH` columns: paragraphs are filled, and lines that begin with a space, as commands do, are kept."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=WIDTH)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for kept, group in groupby(text.splitlines(), key=lambda line: not line or line[0] == " "):
+            given = list(group)
+            lines += given if kept else textwrap.wrap(" ".join(given), width, break_on_hyphens=False)
+        return "\n".join(indent + line for line in lines)
+
+
 def verb_parser(verbs: Any, name: str, **words: Any) -> argparse.ArgumentParser:
     """A verb's parser, with the flag that all of them have.
 
@@ -29,7 +44,7 @@ def verb_parser(verbs: Any, name: str, **words: Any) -> argparse.ArgumentParser:
         name: of the verb.
         words: of argparse's `add_parser`.
     """
-    parser: argparse.ArgumentParser = verbs.add_parser(name, allow_abbrev=False, **words)
+    parser: argparse.ArgumentParser = verbs.add_parser(name, allow_abbrev=False, formatter_class=Help, **words)
     return parser
 
 
