@@ -39,6 +39,9 @@ STEPS, EVERY, BATCH = 100, 10, 64
 READ = ("step", "loss", "rate", "reference", "features", "embeddings", "views", "moved", "without_gradient", "healthy")
 """What of each logged line is kept."""
 
+READ_OF_STATISTICS = ("std", "effective_rank")
+"""What of its statistics, and of the ranges that are healthy for them, the doctor reads."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -187,9 +190,27 @@ def ran(case: Case, data: Path, work: Path) -> dict[str, Any]:
     finally:
         if undo is not None:
             ViewPipeline.from_memory = undo  # type: ignore[method-assign]
-    lines = [{key: line[key] for key in READ if key in line} for line in Run(out).metrics()]
-    what = {"case": str(case), **case.__dict__, "failed": failed, "lines": lines}
+    what = {"case": str(case), **case.__dict__, "failed": failed, "lines": list(map(kept, Run(out).metrics()))}
     return results_line.assembled(str(case), PROGRAM, what)
+
+
+def kept(line: dict[str, Any]) -> dict[str, Any]:
+    """What the doctor reads of a logged line, to five digits."""
+    short = {key: line[key] for key in READ if key in line}
+    for key in ("features", "embeddings"):
+        for place in (short, short.get("healthy", {})):
+            if key in place:
+                place[key] = {name: place[key][name] for name in READ_OF_STATISTICS}
+    return dict(rounded(short))
+
+
+def rounded(value: Any) -> Any:
+    """The same with all numbers to five digits."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def said(line: dict[str, Any]) -> list[str]:

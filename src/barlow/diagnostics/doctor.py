@@ -1,9 +1,9 @@
 """Names what is wrong with a run, with the evidence and the one setting to change.
 
 All that is read are the lines of metrics.jsonl and a few facts about the run. So the same doctor speaks while a run
-trains, in its advice, and in a report made a year later. The thresholds are choices
-that were fitted on runs made ill on purpose (experiments/doctor.py). How often they are right elsewhere is for its
-other part to say, which has not been run yet.
+trains, in its advice, and in a report made a year later. The thresholds are choices,
+made by runs that were made ill on purpose; results/doctor.jsonl has them, and experiments/doctor.py says how many of
+them are named rightly.
 """
 
 import math
