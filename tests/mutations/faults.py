@@ -2,23 +2,14 @@
 
 Each is a sentence, a file of the package with the text that is right there and the text that is wrong, and the tests
 that must fail: few, and quick. A text must occur exactly once; with changed code, change the fault.
+
+The faults of a family of methods are in a file of their own in `families/`, as a list `FAULTS`, and are found there.
 """
 
-from dataclasses import dataclass
+import importlib
+from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Fault:
-    """One wrong variant."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-    caught_by: tuple[str, ...]
-    fast: bool = False
-    """Whether the ordinary suite tries it: some of each kind. The others run at night."""
-
+from mutations.fault import Fault
 
 BARLOW_TWINS = "objectives/test_barlow_twins.py::test_"
 CROSS_ENTROPY = "objectives/test_barlow_twins_cross_entropy.py::test_"
@@ -1344,3 +1335,6 @@ FAULTS = [
         (f"{LEARNER}after_an_update_the_method_is_told_how_far_the_run_was",),
     ),
 ]
+
+for _path in sorted((Path(__file__).parent / "families").glob("*.py")):
+    FAULTS += importlib.import_module(f"mutations.families.{_path.stem}").FAULTS

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mutations.faults import FAULTS, Fault
+from mutations.fault import Fault
+from mutations.faults import FAULTS
 from nightly_log import record
 
 import barlow
