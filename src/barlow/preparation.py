@@ -144,10 +144,10 @@ def prepare_alike(chosen: Recipe, world: World, objective: Any = None, counted: 
 
 def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
     """Refuses a size of the images that no view has."""
-    if size not in pipeline.sizes:
+    if size not in pipeline.crop_sizes:
         raise RecipeError(
             f"data.image_size is {words(size)} and the views are "
-            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.crop_sizes)))} px; "
             "set both, or the crops' size to auto"
         )
 
@@ -172,7 +172,7 @@ def _with_shared_memory(
 
     The recipe keeps the number that it has: the run may go on where there is more room, and gives the same numbers.
     """
-    pixels = sum(math.prod(height_width(size)) for size in pipeline.sizes)
+    pixels = sum(math.prod(height_width(size)) for size in pipeline.crop_sizes)
     batch = rows * plan.channels * pixels * (1 if plan.value_range is None else 2)
     fitting = choices.workers_that_fit(plan.workers, batch, machine)
     if plan.executor != "streaming" or fitting == plan.workers:

@@ -74,15 +74,29 @@ NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distill
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 
+METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
+"""What a method needs for views this small."""
+
+SIDES = {"tiles": 8}
+"""Of the views of a method that cannot do with six pixels."""
+
+CLASSIFIERS = {"classifier", "tiles"}
+
+
+def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
+    """A method with so many views."""
+    return Case(method, objective, (SIDES.get(method, 6),) * views, METHOD_KEYS.get(method, {}))
+
+
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    groups = section(Case(method, None), batch_norm=False).widths(2)
+    groups = section(natural_case(method), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
 
 
 def cases() -> dict[str, Case]:
     """Every file found, in a natural pair; and pairs that ask more of the shape."""
-    found = {f"method {kind}": Case(kind, natural_objective(kind)) for kind in methods.kinds()}
+    found = {f"method {kind}": natural_case(kind, natural_objective(kind)) for kind in methods.kinds()}
     for kind in objectives.kinds():
         made = objective(kind)
         taken = group_taken(made)
@@ -142,7 +156,7 @@ class Encoder(nn.Module):
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
     cls = methods.load(case.method)
-    width = CLASSES if case.method == "classifier" else WIDTH
+    width = CLASSES if case.method in CLASSIFIERS else WIDTH
     head = Head(widths=[6, width], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
@@ -163,8 +177,9 @@ def batch(step: int, case: Case, world: World) -> Batch:
 def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(epoch)
     scale = torch.linspace(0.2, 3, IMAGES, dtype=torch.float64).view(-1, 1, 1, 1)
-    whole = torch.randn(IMAGES, 3, 6, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * scale
-    noise = torch.randn(9, IMAGES, 3, 6, 6, generator=generator, dtype=torch.float64)
+    of_whole = (IMAGES, 3, max(6, side), max(6, side))
+    whole = torch.randn(of_whole, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * scale
+    noise = torch.randn(9, *of_whole, generator=generator, dtype=torch.float64)
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import barlow.views.ops as package
+from barlow.size import height_width
 from barlow.views.keys import Keys
 from barlow.views.ops import OPS, Normalize, Op, RandomResizedCrop
 
@@ -20,10 +21,13 @@ ARGUMENTS: dict[str, dict] = {
     "gaussian_blur": {"p": 0.7},
     "solarize": {"p": 0.7},
     "grayscale": {"p": 0.6},
+    "photometric": {"p": 0.8, "threshold": (128, 256)},  # with a lower one, dark and bright change places
+    "tiles": {"grid": 2, "side": 9},
+    "patch_pair": {"side": 6},
 }
 COLOUR_ONLY = {"grayscale"}  # documented: images that do not have three channels stay as they are
 OF_CHANNELS = {"channel_dropout", "channel_jitter"}  # these are told how many channels images have
-SQUARE_ONLY = {"random_rotate90"}  # documented: other images are refused
+SQUARE_ONLY = {"patch_pair", "random_rotate90", "tiles"}  # documented: other images are refused
 KNOWN = {"ids", "labels", "progress"}  # what an objective can ask for already: no op tells anything by these names
 N = 13
 
@@ -131,7 +135,8 @@ def test_values_stay_in_the_unit_interval_and_the_input_as_it_was(kind: str, cha
         assert out.min() >= -1e-6
         assert out.max() <= 1 + 1e-6
     if OPS[kind] is not RandomResizedCrop:
-        assert out.shape == x.shape
+        height, width = x.shape[2:]
+        assert tuple(out.shape[2:]) == height_width(op.size_after(height if height == width else (height, width)))
 
 
 @every_op
