@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
+    from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
@@ -43,7 +45,9 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "ContextPrediction": "barlow.objectives.context_prediction",
     "Encoder": "barlow.estimators",
+    "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
@@ -75,8 +79,10 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "ContextPrediction",
     "Embedder",
     "Encoder",
+    "Jigsaw",
     "LinearProbe",
     "MoCo",
     "MoCoV3",

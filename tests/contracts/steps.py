@@ -24,10 +24,12 @@ from barlow.distributed import World, joined
 from barlow.learner import Learner, named_parameters
 from barlow.nets.heads import Head
 from barlow.optim.optimizers import build_optimizer
+from barlow.orders import chosen_orders, ranks_of
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
 ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
+ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
 
@@ -46,6 +48,7 @@ class Case:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "jigsaw": {"permutations": 4, "tiles": 4},
     "moco": {"queue": 48},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
@@ -81,6 +84,9 @@ SIDES = {"tiles": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
+
+WIDTHS = {"ContextPrediction": 8}
+"""Logits of a row, where an objective has other classes than `CLASSES`."""
 
 
 def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
@@ -129,6 +135,7 @@ def cases() -> dict[str, Case]:
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
@@ -156,7 +163,8 @@ class Encoder(nn.Module):
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
     cls = methods.load(case.method)
-    width = CLASSES if case.method in CLASSIFIERS else WIDTH
+    logits = WIDTHS.get(type(case.objective).__name__, CLASSES)
+    width = logits if case.method in CLASSIFIERS else WIDTH
     head = Head(widths=[6, width], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
@@ -170,7 +178,9 @@ def batch(step: int, case: Case, world: World) -> Batch:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
+    told = (ids // 2 + epoch) % CLASSES
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
+    known |= {"permutation": ORDERS[told]}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
 
 

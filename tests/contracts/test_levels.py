@@ -4,13 +4,17 @@ import math
 
 import pytest
 import torch
-from contracts.calls import IMAGES, Case
+from contracts.calls import CLASSES, IMAGES, Case
 
 from barlow import objectives
 from barlow.objectives import BarlowTwins, VICReg
 
 KINDS = objectives.kinds()
-QUICK = {"moco": {"queue": 4096}, "swav": {"prototypes": 512}}
+QUICK = {
+    "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
+    "moco": {"queue": 4096},
+    "swav": {"prototypes": 512},
+}
 """Sizes of queues and prototypes that a test can afford."""
 
 
@@ -21,7 +25,8 @@ def case_of(kind: str, **options: object) -> Case:
 def drawn(case: Case, n: int, d: int, seed: int) -> list[torch.Tensor]:
     """A group of which no two members have anything in common; logits say nothing."""
     if case.takes == "one":
-        return [torch.zeros(min(n, IMAGES), 4 if "rotation" in case.asks() else 5)]
+        (asked,) = [name for name in case.asks() if name in CLASSES]
+        return [torch.zeros(min(n, IMAGES), CLASSES[asked])]
     count = 3 if case.takes.endswith("embedding") else 2
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(n, d, generator=generator, dtype=torch.float64) for _ in range(count)]

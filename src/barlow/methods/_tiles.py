@@ -1,4 +1,4 @@
-"""What methods make of a view of tiles: each tile through the encoder, and all of them, side by side, through a head."""
+"""What methods make of a view of tiles: each through the encoder, and all of them, side by side, through a head."""
 
 import torch
 from torch import nn
