@@ -203,8 +203,8 @@ class _Space:
             return total
         # There, index_add_ adds in whatever order its threads come. A sum by segments has one order.
         order, lengths = labels.argsort(stable=True), torch.bincount(labels, minlength=clusters)
-        rows = self.moved(self.z)
-        columns = rows.split(max(BLOCK // len(rows), 1), dim=1)
+        whole = self.moved(self.z)
+        columns = whole.split(max(BLOCK // len(whole), 1), dim=1)
         return torch.cat(
             [torch.segment_reduce(part[order].to(wide), "sum", lengths=lengths, axis=0) for part in columns], dim=1
         )
