@@ -68,7 +68,7 @@ def train(case: Case, module: Any, numbers: range) -> list[Tensor]:
 
 def test_it_builds_a_module_from_what_a_run_knows(case: Case) -> None:
     wanted = set(objectives.asks(case.section.build))
-    known = {"width", "images", "classes", "seed"}
+    known = {"width", "maps", "images", "classes", "seed"}
     assert wanted <= known, f"rule 3: build asks for {wanted - known}; a run gives {', '.join(sorted(known))}"
     assert isinstance(case.built(D), nn.Module)
     default = type(case.section)()
