@@ -3,7 +3,7 @@
 Shapes are annotations, checked only in tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,9 @@ Pixels = UInt[Tensor, "n c h w"]
 
 Ids = Int64[Tensor, "n"]
 """Sample ids: positions in the sorted listing of the data, stable when a file is quarantined."""
+
+Embed = Callable[..., tuple[Ids, Embedding]]
+"""Embeddings of all images, for an objective that looks at them (`barlow.objectives.ObjectiveWithState`)."""
 
 Terms = dict[str, Float[Tensor, ""]]
 """Named, weighted scalar terms of an objective; their sum is the loss."""

@@ -189,11 +189,15 @@ def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
-    def rows() -> Iterator[Rows]:
+def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | None], Iterator[Rows]]:
+    def rows(drawn: int | None = None) -> Iterator[Rows]:
+        order = torch.arange(IMAGES)
+        if drawn is not None:
+            order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2000 + drawn))
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
-            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
-            yield Rows([images(ids, 0, 6, 99)], {"ids": ids})
+            ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
+            views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
+            yield Rows([images(ids, 0, 6, 99)] if drawn is None else views, {"ids": ids})
 
     return rows
 
@@ -209,7 +213,8 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options)
+    options |= {"precision": "float32", "seed": 3, "all_rows": all_rows(world, case.sides)}
+    return Learner(method, compared, optimizer, world, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:

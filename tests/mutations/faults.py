@@ -222,7 +222,7 @@ FAULTS = [
     ),
     Fault(
         "every process takes the whole batch",
-        "data/loader.py",
+        "data/order.py",
         "[place * self.batch_size : (place + 1) * self.batch_size][self.block]",
         "[place * self.batch_size : (place + 1) * self.batch_size]",
         (f"{BLOCKS}the_blocks_of_all_processes_are_the_batch_of_one",),
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "the last short batch of an epoch is used, and counted as a full one",
-        "data/loader.py",
+        "data/order.py",
         "self.steps_per_epoch = count // batch_size",
         "self.steps_per_epoch = -(-count // batch_size)",
         (

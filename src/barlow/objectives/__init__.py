@@ -64,11 +64,25 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
-    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process. An
-    optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the length
-    of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a ValueError for groups that a
-    step could not use: a step calls it, and so does the trial before training, which would else make a step.
+    Two optional hooks look at all images, for clusterings. ``before_epoch(self, embed)`` is called before every epoch;
+    with a keyword-only ``progress`` it is told the share of the run that is done, too. ``before_step(self, embed, *, progress)`` is called before each step for which ``due(self, progress)`` is true; an
+    objective with the one has the other. A hook may return parameters that it has given new values: the optimizer then
+    forgets what it remembered of these (momentum, averages).
+
+    ``embed()`` gives ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every
+    process, in float32. Nothing is changed by it. By default they are the first embeddings of the first group of what
+    the method makes of the images' centres, in eval mode: batch norm uses its running statistics. It can be asked for
+    others:
+      - ``embed(1)``: the second embedding in place of the first, counted through all groups: for a method of two
+        networks that of the slow one, where views are compared that of the second view;
+      - ``embed(augmented=True)``: of views, drawn anew for every look, in place of the centres;
+      - ``embed(training=True)``: with the networks as they are trained, so that batch norm takes the statistics of each
+        batch. Ask for it with ``augmented``: the centres come in the order of their ids, class after class.
+
+    An optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the
+    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a
+    ValueError for groups that a step could not use: a step calls it, and so does the trial before training, which would
+    else make a step.
     """
 
     build: "Callable[..., nn.Module]"

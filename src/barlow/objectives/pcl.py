@@ -1,6 +1,5 @@
 """PCL: MoCo, and a query should be more like the prototype of its image's cluster than like those of other clusters."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -133,7 +132,7 @@ class Prototypical(nn.Module):
 
     def forward(self, groups: list[tuple[Embedding, Embedding]], *, ids: Ids) -> Terms:
         if groups:
-            self.check_sizes(len(groups[0][0]), [tuple(z.shape[1] for z in group) for group in groups])
+            self._check(len(groups[0][0]))
         terms: Terms = {}
         if bool(self.clustered):  # before the keys of this step come into the queue
             with full_precision([z for group in groups for z in group], fewest=1) as flat:
@@ -154,13 +153,7 @@ class Prototypical(nn.Module):
             losses.append(clustering.loss(u, ids, bits, self.section.negatives))
         return mean(losses)
 
-    def check_sizes(self, rows: int, widths: Sequence[tuple[int, ...]]) -> None:
-        """Refuses a batch, or as many images, that clusters and negatives are too many for.
-
-        Args:
-            rows: of the batch.
-            widths: of the members of each group.
-        """
+    def _check(self, rows: int) -> None:
         s = self.section
         if max(s.clusters) > self.images:
             fitting = [max(self.images // share, 2) for share in (50, 25, 13)]
@@ -174,4 +167,3 @@ class Prototypical(nn.Module):
                 f"negatives is {s.negatives}, where {min(s.clusters):,} clusters less those of a batch of {rows} are "
                 f"{max(most, 0)}: give {instead}"
             )
-        self.keys.check_sizes(rows, widths)
