@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from barlow import objectives
 from barlow.types import Embed, Embedding, Ids, Rows
 
 
@@ -48,7 +49,8 @@ def had(objective: Any, embed: Embed, progress: float, *, begins_epoch: bool) ->
     """Lets the objective look, if it is to. Returns its parameters that begin anew."""
     renewed: list[nn.Parameter] = []
     if begins_epoch and hasattr(objective, "before_epoch"):
-        renewed += objective.before_epoch(embed) or ()
+        told = {"progress": progress} if "progress" in objectives.asks(objective.before_epoch) else {}
+        renewed += objective.before_epoch(embed, **told) or ()
     if _due_now(objective, progress):
         renewed += objective.before_step(embed, progress=progress) or ()
     return renewed

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from contracts.prototypes import Prototypes
@@ -47,6 +47,7 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 48},
+    "obow": {"words": 72, "hidden": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -76,6 +77,8 @@ NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
+    if method == "slow_maps":
+        return objective("obow")
     groups = section(Case(method, None), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
 
@@ -115,6 +118,12 @@ def cases() -> dict[str, Case]:
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "obow, maps of one stage, crops of two sizes": Case(
+            "slow_maps",
+            objectives.load("obow")(words=72, hidden=5, window=2, crops=[2, 1]),
+            (6, 6, 6, 4),
+            keys={"levels": 1, "border": 0, "maps": [(3, 3, 4)]},
+        ),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
@@ -138,6 +147,18 @@ class Encoder(nn.Module):
         pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
         return pooled
 
+    feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
+
+    def forward_intermediates(self, x: Tensor, indices: list[int], intermediates_only: bool) -> list[Tensor]:
+        """The maps of its two stages, as timm's networks give theirs."""
+        assert intermediates_only
+        first = torch.tanh(self.norm(self.first(x)))
+        return [[first, self.norm_act(self.second(first))][i] for i in indices]
+
+
+MAPS = {"slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]}}
+"""Of the encoder's stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
+
 
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
@@ -147,7 +168,7 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | case.keys)
+    return cls(**heads | MAPS.get(case.method, {}) | case.keys)
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -185,7 +206,8 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
     method = section(case, batch_norm).build(lambda *_, **__: (Encoder(batch_norm), 4), seed=1).double()
     width = section(case, batch_norm).widths(len(case.sides))[0][0]
-    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2)
+    known = {"maps": getattr(section(case, batch_norm), "maps", None)}
+    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2, **known)
     if isinstance(compared, nn.Module):
         compared.double()
     optimizer = build_optimizer(

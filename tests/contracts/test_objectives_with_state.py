@@ -58,7 +58,8 @@ def look(case: Case, module: Any, progress: float) -> None:
         return torch.arange(IMAGES), embeddings + 0.1 * member + 0.2 * augmented + 0.3 * training
 
     if hasattr(module, "before_epoch"):
-        check_renewed(module, module.before_epoch(embed))
+        told = {"progress": progress} if "progress" in objectives.asks(module.before_epoch) else {}
+        check_renewed(module, module.before_epoch(embed, **told))
     if hasattr(module, "before_step") and module.due(progress):
         check_renewed(module, module.before_step(embed, progress=progress))
         assert not module.due(progress), "a look that was had is not due again"
@@ -80,7 +81,7 @@ def train(case: Case, module: Any, numbers: range) -> list[Tensor]:
 
 def test_it_builds_a_module_from_what_a_run_knows(case: Case) -> None:
     wanted = set(objectives.asks(case.section.build))
-    known = {"width", "images", "classes", "seed"}
+    known = {"width", "maps", "images", "classes", "seed"}
     assert wanted <= known, f"rule 3: build asks for {wanted - known}; a run gives {', '.join(sorted(known))}"
     assert isinstance(case.built(D), nn.Module)
     default = type(case.section)()

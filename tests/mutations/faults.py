@@ -856,8 +856,8 @@ FAULTS = [
     ),
     Fault(
         "siamese: the views of a size take a pass each",
-        "methods/siamese.py",
-        'if self.section.passes == "each_view":',
+        "methods/_networks.py",
+        'if passes == "each_view":',
         "if True:",
         (f"{SIAMESE}the_encoder_takes_all_views_of_a_size_in_one_pass",),
     ),
@@ -1261,16 +1261,16 @@ FAULTS = [
     # --- Methods with a target --------------------------------------------------------------------------------------
     Fault(
         "the target's momentum is the wrong way round",
-        "methods/distillation.py",
-        "list(self._copied()), 1 - keep)",
-        "list(self._copied()), keep)",
+        "methods/_slow.py",
+        "list(online), 1 - keep)",
+        "list(online), keep)",
         (f"{DISTILLATION}a_constant_momentum_moves_the_target_as_the_vector_says",),
         fast=True,
     ),
     Fault(
         "the target's momentum never rises",
-        "methods/distillation.py",
-        'if self.schedule == "cosine":',
+        "methods/_slow.py",
+        'if schedule == "cosine":',
         "if False:",
         (f"{DISTILLATION}a_cosine_momentum_moves_the_target_as_the_vector_says",),
     ),
