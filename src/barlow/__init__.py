@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
+    from barlow.objectives.obow import OBoW as OBoW
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
@@ -54,6 +55,7 @@ _HOME = {
     "MoCoV3": "barlow.objectives.moco_v3",
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
+    "OBoW": "barlow.objectives.obow",
     "Rotation": "barlow.objectives.rotation",
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
@@ -86,6 +88,7 @@ __all__ = [
     "LinearProbe",
     "MoCo",
     "MoCoV3",
+    "OBoW",
     "Rotation",
     "SimCLR",
     "SimSiam",

@@ -22,6 +22,7 @@ from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.data.value_range import find_range
 from barlow.distributed import World
+from barlow.fitted_method import with_maps
 from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
 from barlow.nets.expected import Normalization
@@ -93,6 +94,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
     measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    chosen = with_maps(chosen, channels, size)
     plan = resolved(
         chosen,
         machine,

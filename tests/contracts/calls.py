@@ -144,6 +144,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 SMALLER: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "moco": {"queue": 288},
+    "obow": {"words": 288, "hidden": 7},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
@@ -158,6 +159,7 @@ OWN_TARGETS = {"swav", "swav without a queue"}
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
+    "obow": "what predicts words of a view has learned nothing yet",
     "toy clusters": "it compares views with what is known of their image, not with each other",
 }
 """Those that do not ask the views to agree, and why."""

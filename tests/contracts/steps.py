@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from contracts.prototypes import Prototypes
@@ -50,6 +50,7 @@ class Case:
 OPTIONS: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": 4, "tiles": 4},
     "moco": {"queue": 48},
+    "obow": {"words": 72, "hidden": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -96,6 +97,8 @@ def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
+    if method == "slow_maps":
+        return objective("obow")
     groups = section(natural_case(method), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
 
@@ -136,6 +139,12 @@ def cases() -> dict[str, Case]:
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
+        "obow, maps of one stage, crops of two sizes": Case(
+            "slow_maps",
+            objectives.load("obow")(words=72, hidden=5, window=2, crops=[2, 1]),
+            (6, 6, 6, 4),
+            keys={"levels": 1, "border": 0, "maps": [(3, 3, 4)]},
+        ),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
@@ -159,6 +168,18 @@ class Encoder(nn.Module):
         pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
         return pooled
 
+    feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
+
+    def forward_intermediates(self, x: Tensor, indices: list[int], intermediates_only: bool) -> list[Tensor]:
+        """The maps of its two stages, as timm's networks give theirs."""
+        assert intermediates_only
+        first = torch.tanh(self.norm(self.first(x)))
+        return [[first, self.norm_act(self.second(first))][i] for i in indices]
+
+
+MAPS = {"slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]}}
+"""Of the encoder's stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
+
 
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
@@ -169,7 +190,7 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | case.keys)
+    return cls(**heads | MAPS.get(case.method, {}) | case.keys)
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -193,11 +214,15 @@ def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
-    def rows() -> Iterator[Rows]:
+def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | None], Iterator[Rows]]:
+    def rows(drawn: int | None = None) -> Iterator[Rows]:
+        order = torch.arange(IMAGES)
+        if drawn is not None:
+            order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2000 + drawn))
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
-            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
-            yield Rows([images(ids, 0, 6, 99)], {"ids": ids})
+            ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
+            views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
+            yield Rows([images(ids, 0, 6, 99)] if drawn is None else views, {"ids": ids})
 
     return rows
 
@@ -206,13 +231,15 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
     method = section(case, batch_norm).build(lambda *_, **__: (Encoder(batch_norm), 4), seed=1).double()
     width = section(case, batch_norm).widths(len(case.sides))[0][0]
-    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2)
+    known = {"maps": getattr(section(case, batch_norm), "maps", None)}
+    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2, **known)
     if isinstance(compared, nn.Module):
         compared.double()
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options)
+    options |= {"precision": "float32", "seed": 3, "all_rows": all_rows(world, case.sides)}
+    return Learner(method, compared, optimizer, world, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:
