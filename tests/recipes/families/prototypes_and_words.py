@@ -17,3 +17,5 @@ RATES = {
 }
 
 DECAYS = {"imagenet/obow": [1e-4, 1e-4]}
+
+SIZES = {"imagenet/obow": (200, 256)}

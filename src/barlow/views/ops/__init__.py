@@ -24,6 +24,7 @@ import pkgutil
 from barlow.views.ops._op import Op, as_images, kind_of
 from barlow.views.ops.blur import GaussianBlur
 from barlow.views.ops.channels import ChannelDropout, ChannelJitter
+from barlow.views.ops.color_dropping import ColorDropping
 from barlow.views.ops.colour import ColorJitter, Grayscale
 from barlow.views.ops.crop import RandomResizedCrop
 from barlow.views.ops.flip import HorizontalFlip
@@ -32,6 +33,7 @@ from barlow.views.ops.photometric import Autocontrast, Equalize, Photometric, Po
 from barlow.views.ops.rand_augment import RandAugment
 from barlow.views.ops.rotate import RandomRotate90
 from barlow.views.ops.solarize import Solarize
+from barlow.views.ops.standardize import Standardize
 from barlow.views.ops.tiles import PatchPair, Tiles
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Autocontrast",
     "ChannelDropout",
     "ChannelJitter",
+    "ColorDropping",
     "ColorJitter",
     "Equalize",
     "GaussianBlur",
@@ -54,6 +57,7 @@ __all__ = [
     "RandomRotate90",
     "Sharpness",
     "Solarize",
+    "Standardize",
     "Tiles",
     "as_images",
 ]
