@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
+    from barlow.objectives.exemplar import Exemplar as Exemplar
+    from barlow.objectives.exemplar_triplets import ExemplarTriplets as ExemplarTriplets
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
@@ -48,6 +50,8 @@ _HOME = {
     "BarlowTwins": "barlow.objectives.barlow_twins",
     "ContextPrediction": "barlow.objectives.context_prediction",
     "Encoder": "barlow.estimators",
+    "Exemplar": "barlow.objectives.exemplar",
+    "ExemplarTriplets": "barlow.objectives.exemplar_triplets",
     "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
@@ -84,6 +88,8 @@ __all__ = [
     "ContextPrediction",
     "Embedder",
     "Encoder",
+    "Exemplar",
+    "ExemplarTriplets",
     "Jigsaw",
     "LinearProbe",
     "MoCo",

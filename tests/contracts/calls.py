@@ -160,9 +160,13 @@ OWN_TARGETS = {"swav", "swav without a queue"}
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
     "obow": "what predicts words of a view has learned nothing yet",
+    "exemplar": "it compares views with the class of their image, not with each other",
     "toy clusters": "it compares views with what is known of their image, not with each other",
 }
 """Those that do not ask the views to agree, and why."""
+
+TOGETHER = {"exemplar_triplets"}
+"""Those that compare all views of a step at once, so that three views are not the mean over their pairs."""
 
 VARIANTS = {
     "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),

@@ -18,7 +18,7 @@ QUICK = {
 }
 """Sizes of queues and prototypes that a test can afford."""
 
-UNKNOWN = {"obow"}
+UNKNOWN = {"exemplar", "obow"}
 """Those for whose unrelated views no formula is known."""
 
 
