@@ -35,7 +35,7 @@ def resolved(name: str) -> schema.Recipe:
         for o, op in enumerate(view)
         if op.get("size") in sizes
     }
-    return schema.check(override(content, changes))
+    return schema.check(override(content, changes | tiny.smaller_tiles(content)))
 
 
 SMALL = [name for name in NAMES if "/" not in name]
@@ -77,7 +77,9 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
     for view in content["views"]:
         for op in view:
             fields = {field.name for field in dataclasses.fields(ops.OPS[op["kind"]])}  # type: ignore[arg-type]
-            assert set(op) | {"interpolation"} == {"kind", *fields, "interpolation"}, op["kind"]  # of that there is one
+            assert set(op) - {"each_tile"} | {"interpolation"} == {"kind", *fields, "interpolation"}, op[
+                "kind"
+            ]  # of it is one
     adam, lars = {"betas", "eps"}, {"momentum", "trust", "clip", "rate_in_momentum"}
     used = {"adamw": adam, "adam": adam, "sgd": {"momentum"}, "lars": lars}[content["optim"]["kind"]]
     assert set(content["optim"]) & of_kinds == used
@@ -117,9 +119,9 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
     chosen = resolved(name)
     assert type(chosen.build_objective()) is objectives.load(chosen.objective["kind"])
     pipeline = ViewPipeline(chosen.build_views(), [0.5] * 3, [0.25] * 3)
-    assert pipeline.sizes[0] == 32
-    assert set(pipeline.sizes) <= {32, 16, 96}, "small crops are half as large, or SwAV's"
-    assert len(pipeline.sizes) == len(chosen.views)
+    assert pipeline.crop_sizes[0] == 32
+    assert set(pipeline.crop_sizes) <= {32, 16, 96, 160}, "small crops are half as large, or SwAV's, or OBoW's"
+    assert len(pipeline.crop_sizes) == len(chosen.views)
     steps = 20_000
     schedule = chosen.schedule.build(steps, int(steps / (chosen.train.epochs or 100)))
     rates = [schedule(step, steps) for step in range(steps)]
@@ -143,7 +145,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"slice_rows", "queue", "lr_per_256", "vectors_lr_per_256"}
+        of_size = {"slice_rows", "queue", "words", "hidden", "permutations", "lr_per_256", "vectors_lr_per_256"}
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"
