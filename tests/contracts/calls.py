@@ -82,7 +82,9 @@ class Case:
             return [*batch_in(state, n, d, seed), batch_in(state, n, d, seed + 100)[0]]
         if self.takes != "one":
             return list(batch_in(state, n, d, seed))
-        (asked,) = [name for name in self.asks() if name in CLASSES]
+        asked = next((name for name in self.asks() if name in CLASSES), None)
+        if asked is None:
+            return [batch_in(state, n, d, seed)[0]]
         logits, _ = batch_in(state, n, CLASSES[asked], seed)
         return [logits + 3 * nn.functional.one_hot(self.known(n)[asked], CLASSES[asked])]
 
@@ -136,6 +138,9 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 
 SMALLER: dict[str, dict[str, Any]] = {
     "moco": {"queue": 288},
+    "deepcluster_v1": {"clusters": 6},
+    "deepcluster_v2": {"clusters": 6},
+    "sela": {"clusters": 6, "heads": 2},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
@@ -147,7 +152,11 @@ OWN_TARGETS = {"swav", "swav without a queue"}
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
-    "toy clusters": "it compares views with what is known of their image, not with each other",
+    "toy clusters": (of_image := "it compares views with what is known of their image, not with each other"),
+    "deepcluster_v1": of_image,
+    "deepcluster_v2": of_image,
+    "sela": of_image,
+    "deepcluster_v1 balance": of_image,
 }
 """Those that do not ask the views to agree, and why."""
 
@@ -157,6 +166,7 @@ VARIANTS = {
     "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
     "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
+    "deepcluster_v1 balance": ("deepcluster_v1", {"clusters": 5, "whitened": 3, "balance": 0.5}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
