@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
+    from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
+    from barlow.objectives.sela import SeLa as SeLa
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
     from barlow.objectives.supervised import Supervised as Supervised
@@ -43,6 +46,9 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "DeepClusterV1": "barlow.objectives.deepcluster_v1",
+    "DeepClusterV2": "barlow.objectives.deepcluster_v2",
+    "SeLa": "barlow.objectives.sela",
     "Encoder": "barlow.estimators",
     "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
@@ -75,12 +81,15 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "DeepClusterV1",
+    "DeepClusterV2",
     "Embedder",
     "Encoder",
     "LinearProbe",
     "MoCo",
     "MoCoV3",
     "Rotation",
+    "SeLa",
     "SimCLR",
     "SimSiam",
     "Supervised",
