@@ -68,6 +68,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes |= {"objective.permutations": 4, f"views.0.{at}.orders": 4}
     if content["objective"]["kind"] == "context_prediction":
         changes["method.head.widths"] = [16, 8]
+    if content["objective"].get("clusters"):
+        changes["objective.clusters"] = 8
     if content["method"].get("batch_norm_rows"):
         changes["method.batch_norm_rows"] = 8
     return changes

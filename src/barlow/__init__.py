@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
+    from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
+    from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.obow import OBoW as OBoW
     from barlow.objectives.rotation import Rotation as Rotation
+    from barlow.objectives.sela import SeLa as SeLa
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
     from barlow.objectives.supervised import Supervised as Supervised
@@ -47,6 +50,9 @@ _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
     "ContextPrediction": "barlow.objectives.context_prediction",
+    "DeepClusterV1": "barlow.objectives.deepcluster_v1",
+    "DeepClusterV2": "barlow.objectives.deepcluster_v2",
+    "SeLa": "barlow.objectives.sela",
     "Encoder": "barlow.estimators",
     "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
@@ -82,6 +88,8 @@ __all__ = [
     "BYOLVICReg",
     "BarlowTwins",
     "ContextPrediction",
+    "DeepClusterV1",
+    "DeepClusterV2",
     "Embedder",
     "Encoder",
     "Jigsaw",
@@ -90,6 +98,7 @@ __all__ = [
     "MoCoV3",
     "OBoW",
     "Rotation",
+    "SeLa",
     "SimCLR",
     "SimSiam",
     "Supervised",

@@ -87,7 +87,9 @@ class Case:
             return [*batch_in(state, n, d, seed), batch_in(state, n, d, seed + 100)[0]]
         if self.takes != "one":
             return list(batch_in(state, n, d, seed))
-        (asked,) = [name for name in self.asks() if name in CLASSES]
+        asked = next((name for name in self.asks() if name in CLASSES), None)
+        if asked is None:
+            return [batch_in(state, n, d, seed)[0]]
         logits, _ = batch_in(state, n, CLASSES[asked], seed)
         right = self.known(n)[asked]
         right = torch.searchsorted(TOLD[asked], right) if asked in TOLD else right
@@ -145,6 +147,9 @@ SMALLER: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "moco": {"queue": 288},
     "obow": {"words": 288, "hidden": 7},
+    "deepcluster_v1": {"clusters": 6},
+    "deepcluster_v2": {"clusters": 6},
+    "sela": {"clusters": 6, "heads": 2},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
@@ -161,6 +166,11 @@ INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
     "obow": "what predicts words of a view has learned nothing yet",
     "toy clusters": "it compares views with what is known of their image, not with each other",
+    "toy clusters": (of_image := "it compares views with what is known of their image, not with each other"),
+    "deepcluster_v1": of_image,
+    "deepcluster_v2": of_image,
+    "sela": of_image,
+    "deepcluster_v1 balance": of_image,
 }
 """Those that do not ask the views to agree, and why."""
 
@@ -170,6 +180,7 @@ VARIANTS = {
     "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
     "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
+    "deepcluster_v1 balance": ("deepcluster_v1", {"clusters": 5, "whitened": 3, "balance": 0.5}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),

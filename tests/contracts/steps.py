@@ -51,6 +51,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": 4, "tiles": 4},
     "moco": {"queue": 48},
     "obow": {"words": 72, "hidden": 5},
+    "deepcluster_v1": {"clusters": 4},
+    "deepcluster_v2": {"clusters": 4, "heads": 2},
+    "sela": {"clusters": 4, "heads": 2, "updates": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -145,6 +148,13 @@ def cases() -> dict[str, Case]:
             (6, 6, 6, 4),
             keys={"levels": 1, "border": 0, "maps": [(3, 3, 4)]},
         ),
+        "deepcluster_v2, crops of two sizes": Case(
+            "siamese",
+            objective("deepcluster_v2"),
+            (6, 6, 4),
+            keys={"batch_norm_sees": "all_views", "passes": "each_size"},
+        ),
+        "sela, one view": Case("classifier", objective("sela"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }

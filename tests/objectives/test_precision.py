@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
 from oracles import classification as classification_loops
+from oracles import clusters as cluster_loops
 from oracles import moco as moco_loops
 from oracles import moco_v3 as moco_v3_loops
 from oracles import plain
@@ -40,8 +41,11 @@ from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
 from barlow.objectives.byol_vicreg import BYOLVICReg
+from barlow.objectives.deepcluster_v1 import DeepClusterV1
+from barlow.objectives.deepcluster_v2 import DeepClusterV2
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
+from barlow.objectives.sela import SeLa
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
@@ -152,7 +156,48 @@ def _byol_vicreg_loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tens
     return byol_loops.byol(p, t) | {"variance": hinge, "covariance": terms["covariance"]}
 
 
+def _clusters(kind: type, plain_loss: Callable[..., Terms], loops: Callable[..., torch.Tensor], **options: Any) -> Case:
+    """An objective of clusters with up to five of them, and the labels that it begins with; rows are images 0, 1, ….
+
+    Args:
+        kind: the dataclass.
+        plain_loss: of two views, what labels are compared with, and labels.
+        loops: the same.
+        options: of the dataclass, beside the number of clusters.
+    """
+
+    def module(z: torch.Tensor) -> torch.nn.Module:
+        section = kind(clusters=min(5, len(z)), **options)
+        return section.build(width=z.shape[1], images=len(z), seed=0).to(z.dtype)
+
+    def known(z: torch.Tensor) -> list[torch.Tensor]:
+        made = module(z.double())
+        if hasattr(made, "centroids"):
+            return [made.centroids, made.labels]
+        return [made.weight.detach(), made.bias.detach(), made.labels]
+
+    def objective(a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = module(a)
+        return made([(a, b)] if hasattr(made, "centroids") else [(a,), (b,)], ids=torch.arange(len(a)))
+
+    def by_loops(a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        *against, labels = known(a)
+        return {"clusters": loops([a, b], *against, labels.tolist())}
+
+    return Case(objective, lambda a, b: plain_loss([a, b], *known(a)), by_loops)
+
+
 CONTRASTS = {
+    "deepcluster_v2": _clusters(DeepClusterV2, plain.deepcluster_v2, cluster_loops.deepcluster_v2),
+    "deepcluster_v1": _clusters(
+        DeepClusterV1,
+        plain.deepcluster_v1,
+        lambda views, weight, bias, labels: cluster_loops.deepcluster_v1(
+            views, weight, bias, labels, sizes=[1] * len(weight)
+        ),
+        balance=0.0,
+    ),
+    "sela": _clusters(SeLa, plain.sela, cluster_loops.sela, heads=2),
     "simclr": _case(SimCLR, plain.simclr, simclr_loops.simclr),
     "byol": Case(BYOL(), plain.byol, byol_loops.byol),
     "simsiam": Case(SimSiam(), plain.simsiam, simsiam_loops.simsiam),

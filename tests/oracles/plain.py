@@ -199,6 +199,29 @@ def swav(za: Tensor, zb: Tensor, prototypes: Tensor) -> dict[str, Tensor]:
     return {"swapped": (losses[0] + losses[1]) / 2}
 
 
+def told_clusters(logits: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+    """What linear layers say of the clusters of rows: the mean over all of them."""
+    losses = [cross_entropy(one, right) for one, right in zip(logits, labels, strict=True)]
+    return {"clusters": sum(losses) / len(losses)}
+
+
+def deepcluster_v2(views: list[Tensor], centroids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """With centroids of length 1, (heads, clusters, features), and labels, (heads, rows)."""
+    logits = [_unit(view) @ head.T / 0.1 for head in centroids for view in views]
+    return told_clusters(logits, [of_head for of_head in labels for _ in views])
+
+
+def deepcluster_v1(views: list[Tensor], weight: Tensor, bias: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of rows that count alike."""
+    return told_clusters([view.relu() @ weight.T + bias for view in views], [labels] * len(views))
+
+
+def sela(views: list[Tensor], weight: Tensor, bias: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """With weights (heads, clusters, features), and labels (heads, rows)."""
+    logits = [view @ w.T + b for w, b in zip(weight, bias, strict=True) for view in views]
+    return told_clusters(logits, [of_head for of_head in labels for _ in views])
+
+
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     right = logits[torch.arange(len(logits)), classes]
     others = torch.stack([row[torch.arange(len(row)) != c] for row, c in zip(logits, classes.tolist(), strict=True)])
