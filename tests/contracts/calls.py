@@ -136,6 +136,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 
 SMALLER: dict[str, dict[str, Any]] = {
     "moco": {"queue": 288},
+    "pcl": {"queue": 288, "clusters": (40, 60), "negatives": 7, "warmup": 0.0, "iterations": 2, "restarts": 1},
     "obow": {"words": 288, "hidden": 7},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},

@@ -47,6 +47,7 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 48},
+    "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
     "obow": {"words": 72, "hidden": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }

@@ -10,7 +10,12 @@ from barlow import objectives
 from barlow.objectives import BarlowTwins, VICReg
 
 KINDS = objectives.kinds()
-QUICK = {"moco": {"queue": 4096}, "obow": {"words": 256, "hidden": 16}, "swav": {"prototypes": 512}}
+QUICK = {
+    "moco": {"queue": 4096},
+    "obow": {"words": 256, "hidden": 16},
+    "pcl": {"queue": 4096, "clusters": (300,), "negatives": 8},
+    "swav": {"prototypes": 512},
+}
 """Sizes of queues and prototypes that a test can afford."""
 
 UNKNOWN = {"obow"}

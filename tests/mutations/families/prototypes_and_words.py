@@ -101,10 +101,10 @@ FAULTS = [
         (f"{SLOW_MAPS}positions_at_the_edges_are_left_out",),
     ),
     Fault(
-        "slow maps: channels come before positions",
+        "slow maps: rows and columns of a map are exchanged",
         "nets/maps.py",
         "border : m.shape[3] - border].permute(0, 2, 3, 1)",
-        "border : m.shape[3] - border]",
+        "border : m.shape[3] - border].permute(0, 3, 2, 1)",
         (f"{SLOW_MAPS}channels_of_a_position_lie_side_by_side",),
     ),
     Fault(
