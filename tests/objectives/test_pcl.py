@@ -161,14 +161,14 @@ def test_before_the_warm_up_is_over_nothing_is_clustered_and_the_loss_is_mocos()
 
 def test_negatives_are_clusters_of_no_image_of_the_batch_drawn_anew_in_each_step_and_for_each_clustering() -> None:
     module = clustered(built(clusters=(20, 20), negatives=3))
-    drawn = [negatives_of(module, step) for step in range(200)]
+    drawn = [negatives_of(module, step) for step in range(60)]
     own = [set(clustering.cluster[IDS].tolist()) for clustering in module.clusterings]
     for of_step in drawn:
         assert all(not set(negatives) & taken for negatives, taken in zip(of_step, own, strict=True))
     assert all(
         set(range(20)) - taken == {c for of_step in drawn for c in of_step[number]} for number, taken in enumerate(own)
     )
-    assert sum(a == b for a, b in drawn) < 20
+    assert sum(a == b for a, b in drawn) < 6
 
 
 def test_another_step_has_other_negatives_and_the_same_from_the_same_state() -> None:
