@@ -60,6 +60,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
     if content["objective"].get("queue"):
         changes["objective.queue"] = 64
+    if content["objective"].get("clusters"):
+        changes |= {"objective.clusters": [20, 24], "objective.negatives": 4}
     if content["objective"].get("words"):
         changes |= {"objective.words": 64, "objective.hidden": 8, "method.border": 0}
     changes |= smaller_tiles(content)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.obow import OBoW as OBoW
+    from barlow.objectives.pcl import PCL as PCL
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.sela import SeLa as SeLa
     from barlow.objectives.simclr import SimCLR as SimCLR
@@ -62,6 +63,7 @@ _HOME = {
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
     "OBoW": "barlow.objectives.obow",
+    "PCL": "barlow.objectives.pcl",
     "Rotation": "barlow.objectives.rotation",
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
@@ -84,6 +86,7 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
+    "PCL",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",

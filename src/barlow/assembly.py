@@ -152,7 +152,7 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
 
     with throwaway.training():
         began = time.monotonic()
-        throwaway.look(0, 0.0, len(loader.pipeline.views), begins_epoch=True)
+        throwaway.look(0, 0.5, len(loader.pipeline.views), begins_epoch=True)
         synchronize(world.device)
         look = time.monotonic() - began
     throwaway.looking = False

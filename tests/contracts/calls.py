@@ -146,6 +146,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 SMALLER: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "moco": {"queue": 288},
+    "pcl": {"queue": 288, "clusters": (40, 60), "negatives": 7, "warmup": 0.0, "iterations": 2, "restarts": 1},
     "obow": {"words": 288, "hidden": 7},
     "deepcluster_v1": {"clusters": 6},
     "deepcluster_v2": {"clusters": 6},

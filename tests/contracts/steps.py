@@ -50,6 +50,7 @@ class Case:
 OPTIONS: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": 4, "tiles": 4},
     "moco": {"queue": 48},
+    "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
     "obow": {"words": 72, "hidden": 5},
     "deepcluster_v1": {"clusters": 4},
     "deepcluster_v2": {"clusters": 4, "heads": 2},

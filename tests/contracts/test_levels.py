@@ -16,6 +16,7 @@ QUICK = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "moco": {"queue": 4096},
     "obow": {"words": 256, "hidden": 16},
+    "pcl": {"queue": 4096, "clusters": (300,), "negatives": 8},
     "sela": {"clusters": 64},
     "swav": {"prototypes": 512},
 }

@@ -145,7 +145,17 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"clusters", "hidden", "lr_per_256", "permutations", "queue", "slice_rows", "vectors_lr_per_256", "words"}
+        of_size = {
+            "clusters",
+            "hidden",
+            "lr_per_256",
+            "negatives",
+            "permutations",
+            "queue",
+            "slice_rows",
+            "vectors_lr_per_256",
+            "words",
+        }
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"

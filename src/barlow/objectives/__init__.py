@@ -64,10 +64,11 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    Two optional hooks look at all images, for clusterings. ``before_epoch(self, embed)`` is called before every epoch;
-    with a keyword-only ``progress`` it is told the share of the run that is done, too. ``before_step(self, embed, *, progress)`` is called before each step for which ``due(self, progress)`` is true; an
-    objective with the one has the other. A hook may return parameters that it has given new values: the optimizer then
-    forgets what it remembered of these (momentum, averages).
+    Two optional hooks look at all images, for clusterings. ``before_epoch(self, embed)`` is called before every epoch.
+    (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed, *, progress)``
+    is called before each step for which ``due(self, progress)`` is true; an objective with the one has the other. A
+    hook may return parameters that it has given new values: the optimizer then forgets what it remembered of these
+    (momentum, averages).
 
     ``embed()`` gives ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every
     process, in float32. Nothing is changed by it. By default they are the first embeddings of the first group of what
@@ -80,9 +81,8 @@ class ObjectiveWithState(Protocol):
         batch. Ask for it with ``augmented``: the centres come in the order of their ids, class after class.
 
     An optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the
-    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a
-    ValueError for groups that a step could not use: a step calls it, and so does the trial before training, which would
-    else make a step.
+    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a ValueError for groups
+    that a step could not use: a step calls it, and so does the trial before training, which would else make a step.
     """
 
     build: "Callable[..., nn.Module]"
