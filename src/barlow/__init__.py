@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.colorization import Colorization as Colorization
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
@@ -45,6 +46,7 @@ _HOME = {
     "BarlowTwins": "barlow.objectives.barlow_twins",
     "Encoder": "barlow.estimators",
     "LinearProbe": "barlow.estimators",
+    "Colorization": "barlow.objectives.colorization",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
@@ -75,6 +77,7 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Colorization",
     "Embedder",
     "Encoder",
     "LinearProbe",

@@ -14,7 +14,7 @@ from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
-from barlow.global_gradient import backward
+from barlow.global_gradient import backward, distinct
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.modes import in_eval_mode
@@ -64,7 +64,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch`.
+        all_rows: for objectives with a `before_run` or a `before_epoch`.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -89,8 +89,9 @@ class Learner:
         self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
         self.rows_in_memory, self.activation_checkpointing = rows_in_memory, activation_checkpointing
         self.all_rows = all_rows
-        if hasattr(objective, "before_epoch") and all_rows is None:
-            raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
+        for hook in ("before_run", "before_epoch"):
+            if hasattr(objective, hook) and all_rows is None:
+                raise ValueError(f"{type(objective).__name__} has a {hook}, which needs all_rows; give it")
         self._comparison = Comparison(objective)
         self._trained = [p for _, p in self.named_parameters()]
         self._network: nn.Module = method
@@ -133,7 +134,7 @@ class Learner:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
         if batch.begins_epoch:
-            self.begin_epoch(len(batch.rows.views))
+            self.begin_epoch(len(batch.rows.views), first=batch.step == 0)
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -176,12 +177,15 @@ class Learner:
         ]
         return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
-    def begin_epoch(self, views: int) -> None:
-        """Lets an objective with a `before_epoch` look at all images.
+    def begin_epoch(self, views: int, *, first: bool = False) -> None:
+        """Lets an objective with a `before_epoch` look at all images, and one with a `before_run` if it is the first.
 
         Args:
             views: how many the method is used to.
+            first: whether the run begins with it.
         """
+        if first and hasattr(self.objective, "before_run"):
+            self.objective.before_run(lambda: (groups for _, groups in self._groups_of_all(views)))
         if hasattr(self.objective, "before_epoch"):
             self.objective.before_epoch(lambda: self.embed(views))
 
@@ -208,19 +212,23 @@ class Learner:
         Args:
             views: how many the method is used to; it is given the centre so many times.
         """
+        found = [(ids, groups[0][0]) for ids, groups in self._groups_of_all(views)]
+        ids, order = torch.cat([ids for ids, _ in found]).sort(stable=True)
+        return ids, torch.cat([z for _, z in found])[order]
+
+    @torch.no_grad()
+    def _groups_of_all(self, views: int) -> Iterator[tuple[Ids, list[tuple[Tensor, ...]]]]:
+        """The groups of the centres of all images, each image once: their ids, and the groups, a batch at a time."""
         assert self.all_rows is not None
-        ids, z = [], []
+        seen: set[int] = set()
         with in_eval_mode(self.method):
             for rows in self.all_rows():
                 with self.world.autocast(self.precision):
-                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
-                z.append(self.world.collect(embedded.float()).flatten(0, 1))
-                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
-        listed, order = torch.cat(ids).sort(stable=True)
-        first = torch.ones_like(listed, dtype=torch.bool)
-        first[1:] = listed[1:] != listed[:-1]
-        return listed[first], torch.cat(z)[order][first]
+                    tensors, places = distinct(self.method(Rows(rows.views * views, rows.known)).groups)
+                whole = [self.world.collect(z.float()).flatten(0, 1) for z in tensors]
+                ids = self.world.collect(rows.known["ids"].to(whole[0].device)).flatten(0, 1)
+                part = torch.tensor(_unseen(ids.tolist(), seen), dtype=torch.int64, device=ids.device)
+                yield ids[part], [tuple(whole[i][part] for i in place) for place in places]
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:
@@ -300,6 +308,19 @@ class Learner:
             for _, p in _parameters(self.objective):
                 if p.grad is not None:
                     p.grad.copy_(self.world.total(p.grad) / self.world.size)
+
+
+def _unseen(ids: Sequence[int], seen: set[int]) -> list[int]:
+    """The places of ids that have not been seen before; they are added to those that have.
+
+    An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
+    """
+    places = []
+    for place, each in enumerate(ids):
+        if each not in seen:
+            seen.add(each)
+            places.append(place)
+    return places
 
 
 def named_parameters(method: nn.Module, objective: Objective) -> list[tuple[str, nn.Parameter]]:

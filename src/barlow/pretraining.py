@@ -393,5 +393,8 @@ class _Pretraining:
 
 
 def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:
-    """Whether the step of a batch begins with what an objective does before an epoch, however long that takes."""
-    return lambda batch: batch.begins_epoch and hasattr(learner.objective, "before_epoch")
+    """Whether the step of a batch begins with what an objective does before an epoch, or before the first, however long
+    that takes."""
+    hooks = ("before_run", "before_epoch")
+    each, first = hasattr(learner.objective, "before_epoch"), any(hasattr(learner.objective, hook) for hook in hooks)
+    return lambda batch: batch.begins_epoch and (each or (first and batch.step == 0))

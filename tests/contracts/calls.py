@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from contracts.own_groups import OWN_GROUPS, OwnGroup
 from oracles.vectors import batch_in
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,6 +61,11 @@ class Case:
         assert 1 <= len(sizes) <= 3, f"what a group is: *z, (p, t, z), (p, t) or (logits), not {len(sizes)} parameters"
         return ("one", "a prediction and its target", "a prediction, its target and its embedding")[len(sizes) - 1]
 
+    @property
+    def own_group(self) -> OwnGroup | None:
+        """How its groups are made, where their members are of several widths."""
+        return OWN_GROUPS.get(type(self.section).__module__.rpartition(".")[2])
+
     def built(self, width: int, *, seed: int = 0) -> Any:
         """What a run calls."""
         return objectives.built(self.section, width=width, images=IMAGES, classes=CLASSES["labels"], seed=seed)
@@ -78,6 +84,8 @@ class Case:
 
     def inputs(self, state: str, n: int, d: int, *, seed: int = 0) -> list[Tensor]:
         """A group in float64, exact in float32. Logits have a width of their own, and say what is right."""
+        if self.own_group is not None:
+            return self.own_group.inputs(state, n, d, seed)
         if self.takes == "a prediction, its target and its embedding":
             return [*batch_in(state, n, d, seed), batch_in(state, n, d, seed + 100)[0]]
         if self.takes != "one":
@@ -94,7 +102,9 @@ class Case:
         return wrong
 
     def differentiable(self, group: list[Tensor]) -> list[Tensor]:
-        """Those that get a gradient: all, but for a target."""
+        """Those that get a gradient: all, but for a target, unless it is trained."""
+        if getattr(self.section, "trains_targets", False):
+            return group
         return [z for place, z in enumerate(group) if not (place == 1 and self.takes.startswith("a prediction"))]
 
     def __call__(self, *group: Tensor, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
@@ -144,6 +154,9 @@ tells keys apart where there are few."""
 
 OWN_TARGETS = {"swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
+
+WIDE = {"colorization"}
+"""Those with too many inputs for finite differences of each; their own tests have some of each."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",

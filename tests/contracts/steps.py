@@ -71,11 +71,17 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
+OWN_METHOD = {"colorization": "colorization"}
+"""Objectives whose groups one method makes, and no other."""
+METHOD_KEYS: dict[str, dict[str, Any]] = {"colorization": {"fine": 1, "grid": 3}}
+"""What a method needs for images and maps this small."""
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
+    if method in OWN_METHOD.values():
+        return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
     groups = section(Case(method, None), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
 
@@ -86,7 +92,8 @@ def cases() -> dict[str, Case]:
     for kind in objectives.kinds():
         made = objective(kind)
         taken = group_taken(made)
-        found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
+        if kind not in OWN_METHOD:  # that pair is the method's, too
+            found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
@@ -134,9 +141,15 @@ class Encoder(nn.Module):
         self.norm_act: nn.Module = BatchNormAct2d(4, act_layer=nn.Tanh) if batch_norm else nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.norm(self.first(x)))
-        pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
-        return pooled
+        places: Tensor = self.norm_act(self.second(x))
+        return places
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
 
 
 def section(case: Case, batch_norm: bool) -> Any:
@@ -147,7 +160,11 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | case.keys)
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
+
+
+def takes_pixels(case: Case) -> bool:
+    return bool(getattr(methods.load(case.method), "takes_pixels", False))
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -156,6 +173,7 @@ def batch(step: int, case: Case, world: World) -> Batch:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
+    views = [view.sigmoid() for view in views] if takes_pixels(case) else views
     known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
 
@@ -168,11 +186,12 @@ def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
+def all_rows(world: World, *, pixels: bool = False) -> Callable[[], Iterator[Rows]]:
     def rows() -> Iterator[Rows]:
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
             ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
-            yield Rows([images(ids, 0, 6, 99)], {"ids": ids})
+            view = images(ids, 0, 6, 99)
+            yield Rows([view.sigmoid() if pixels else view], {"ids": ids})
 
     return rows
 
@@ -187,7 +206,8 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options)
+    rows = all_rows(world, pixels=takes_pixels(case))
+    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=rows, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:

@@ -21,7 +21,9 @@ from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
 
-NAMES = [name for name in files.names() if "/" in name]
+OWN = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__)]
+NAMES = [name for name in files.names() if "/" in name and not any(f'"{name}"' in text for text in OWN)]
+"""Those that no file of their family in this folder has."""
 RECIPES = Path(barlow.__file__).parent / "recipes"
 OTHERS = [
     *(

@@ -26,7 +26,8 @@ class Objective(Protocol):
     called once for each group, and the mean over the groups is taken of each term. Its positional parameters say what a
     group is:
       - ``*z``: two or more views, each to be compared with each;
-      - ``(p, t)``: a prediction and its target;
+      - ``(p, t)``: a prediction and its target. They may be of several widths, as the logits of colours and the colours
+        are; and where the dataclass says `trains_targets`, the target gets a gradient, too;
       - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
@@ -66,8 +67,10 @@ class ObjectiveWithState(Protocol):
 
     An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
     ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process. An
-    optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the length
-    of prototypes, for example.
+    optional ``before_run(self, groups)`` is called once, before the first step of a run and not where one is resumed:
+    ``groups()`` gives the groups that the method makes of the centres of all images, a batch at a time, each image
+    once, alike in every process. An optional ``after_step(self)`` is called after every update, for what an update
+    takes from the parameters: the length of prototypes, for example.
     """
 
     build: "Callable[..., nn.Module]"
