@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.colorization import Colorization as Colorization
+    from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
@@ -47,6 +48,7 @@ _HOME = {
     "Encoder": "barlow.estimators",
     "LinearProbe": "barlow.estimators",
     "Colorization": "barlow.objectives.colorization",
+    "CPC": "barlow.objectives.cpc",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
@@ -74,6 +76,7 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
+    "CPC",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",

@@ -145,6 +145,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 """Every file's dataclass."""
 
 SMALLER: dict[str, dict[str, Any]] = {
+    "cpc": {"width": 8, "scale": 1.0},
     "moco": {"queue": 288},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
@@ -155,7 +156,7 @@ tells keys apart where there are few."""
 OWN_TARGETS = {"swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
 
-WIDE = {"colorization"}
+WIDE = {"colorization", "cpc"}
 """Those with too many inputs for finite differences of each; their own tests have some of each."""
 
 INDIFFERENT = {

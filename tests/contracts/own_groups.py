@@ -41,10 +41,26 @@ def _logits_and_colours(state: str, n: int, d: int, seed: int) -> list[Tensor]:
     return [(logits / logits.std() + 6 * sure).float().double(), ab]
 
 
+WIDTH, PATCHES, PREDICTIONS = 8, 6, 4
+"""Of CPC on a grid of three rows of two patches: two rows are predicted."""
+
+
+def _predictions_and_patches(state: str, n: int, d: int, seed: int) -> list[Tensor]:
+    a, b = batch_in(state, n, WIDTH * PATCHES, seed)
+    return [a[:, -WIDTH * PREDICTIONS :], b]
+
+
+def _of_nothing_in_common(n: int, d: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    counts = (PREDICTIONS, PATCHES)
+    return [torch.randn(n, WIDTH * count, generator=generator, dtype=torch.float64) for count in counts]
+
+
 OWN_GROUPS: dict[str, OwnGroup] = {
     "colorization": OwnGroup(
         _logits_and_colours,
         lambda n, d, seed: [torch.zeros(n, len(BINS) * PLACES, dtype=torch.float64), _colours(n, seed)[1]],
     ),
+    "cpc": OwnGroup(_predictions_and_patches, _of_nothing_in_common),
 }
 """By the objective's kind."""

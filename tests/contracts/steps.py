@@ -46,6 +46,7 @@ class Case:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
@@ -71,9 +72,12 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
-OWN_METHOD = {"colorization": "colorization"}
+OWN_METHOD = {"colorization": "colorization", "cpc": "cpc"}
 """Objectives whose groups one method makes, and no other."""
-METHOD_KEYS: dict[str, dict[str, Any]] = {"colorization": {"fine": 1, "grid": 3}}
+METHOD_KEYS: dict[str, dict[str, Any]] = {
+    "colorization": {"fine": 1, "grid": 3},
+    "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+}
 """What a method needs for images and maps this small."""
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 

@@ -98,7 +98,7 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
     encoder: Any = network
     chosen = STEMS[stem]
     assert chosen is not None
-    width = encoder.bn1.num_features
+    width = len(encoder.bn1.weight)  # of whatever norm it is
     if chosen.lightness and in_channels != RGB:
         raise ValueError(
             f"stem {stem!r} sees the lightness of RGB images, and these have {in_channels} channels: give stem "
