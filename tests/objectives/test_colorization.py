@@ -179,6 +179,12 @@ def test_the_prior_is_found_in_all_images_before_the_run_and_saved() -> None:
     assert whole.prior.equal(objective.prior)
 
 
+def test_images_of_which_none_has_a_colour_are_refused_before_the_first_step() -> None:
+    grey = [[(torch.zeros(2, len(BINS)), torch.full((2, 2), 4.9))]] * 3
+    with pytest.raises(ValueError, match=r"none of 6 images has a colour \(all a and b are from -5 to 5\)"):
+        Colorization().build().before_run(lambda: iter(grey))
+
+
 def test_a_prior_that_is_given_is_not_looked_for() -> None:
     given = tuple(range(len(BINS)))
     objective = Colorization(prior=given).build()

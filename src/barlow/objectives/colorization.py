@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from barlow.linalg import Scalar
@@ -49,7 +49,8 @@ class Colorization:
         grey: the |a| and |b| up to which a place has no colour.
 
     Raises:
-        ValueError: hyper-parameters out of range; groups that are not logits and colours of as many places.
+        ValueError: hyper-parameters out of range; groups that are not logits and colours of as many places; before the
+            first step, images of which none has a colour.
 
     Example:
         >>> objective = Colorization().build()
@@ -97,10 +98,17 @@ class RebalancedColours(nn.Module):
         if self.section.prior is not None:
             return
         prior = self.get_buffer("prior")
-        counts = torch.zeros(len(BINS), dtype=torch.int64, device=prior.device)
+        counts, coloured, images = torch.zeros(len(BINS), dtype=torch.int64, device=prior.device), 0, 0
         for (_, ab), *_ in groups():
+            coloured += int(self._coloured(ab).sum())
+            images += len(ab)
             colours = in_float64(ab).unflatten(1, (2, -1)).transpose(1, 2).flatten(0, 1)
             counts += torch.bincount(soft_codes(colours)[0][:, 0], minlength=len(BINS))
+        if not coloured:
+            raise ValueError(
+                f"none of {images} images has a colour (all a and b are from {-self.section.grey:g} to "
+                f"{self.section.grey:g}), so there is nothing to learn: give colour images, or take another objective"
+            )
         prior.copy_(smoothed(in_float64(counts), self.section.smoothing))
 
     def forward(self, groups: list[tuple[Embedding, Embedding]]) -> Terms:
@@ -119,12 +127,15 @@ class RebalancedColours(nn.Module):
             n, places = len(scores), colours.shape[1] // 2
             colours = in_float64(colours).view(n, 2, places)
             which, shares = soft_codes(colours.transpose(1, 2).flatten(0, 1))
-            coloured = (colours.abs() > self.section.grey).flatten(1).any(dim=1)
-            boost = coloured[:, None] * weights[which[:, 0]].view(n, places)
+            boost = self._coloured(colours.flatten(1))[:, None] * weights[which[:, 0]].view(n, places)
             likely = scores.view(n, len(BINS), places).log_softmax(dim=1)
             nearest = likely.gather(1, which.view(n, places, -1).transpose(1, 2))
             spread = shares.view(n, places, -1).transpose(1, 2).to(scores.dtype)
-            return -(boost.to(scores.dtype) * (spread * nearest).sum(dim=1)).mean()
+            return (boost.to(scores.dtype) * -(spread * nearest).sum(dim=1)).mean()
+
+    def _coloured(self, ab: Embedding) -> Bool[Tensor, "n"]:
+        """Which rows have a colour anywhere."""
+        return (ab.abs() > self.section.grey).any(dim=1)
 
 
 def _check_prior(prior: tuple[float, ...] | None) -> None:
