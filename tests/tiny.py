@@ -74,6 +74,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["objective.clusters"] = 8
     if content["method"].get("batch_norm_rows"):
         changes["method.batch_norm_rows"] = 8
+    if content["method"].get("patch"):
+        changes["method.patch"] = None
     return changes
 
 

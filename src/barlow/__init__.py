@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
+    from barlow.objectives.colorization import Colorization as Colorization
+    from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.obow import OBoW as OBoW
@@ -57,6 +59,8 @@ _HOME = {
     "Encoder": "barlow.estimators",
     "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
+    "Colorization": "barlow.objectives.colorization",
+    "CPC": "barlow.objectives.cpc",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
@@ -93,6 +97,11 @@ __all__ = [
     "ContextPrediction",
     "DeepClusterV1",
     "DeepClusterV2",
+    "CPC",
+    "WMSE",
+    "BYOLVICReg",
+    "BarlowTwins",
+    "Colorization",
     "Embedder",
     "Encoder",
     "Jigsaw",

@@ -4,7 +4,6 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +60,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch` or a `before_step`.
+        all_rows: for objectives with a `before_run`, a `before_epoch` or a `before_step`.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -174,9 +173,9 @@ class Learner:
         ]
         return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
-    def looks(self, progress: float, *, begins_epoch: bool) -> bool:
+    def looks(self, step: int, progress: float, *, begins_epoch: bool) -> bool:
         """Whether the objective looks at all images before a step."""
-        return looks.due(self.objective, progress, begins_epoch=begins_epoch)
+        return looks.due(self.objective, step, progress, begins_epoch=begins_epoch)
 
     def look(self, step: int, progress: float, views: int, *, begins_epoch: bool) -> None:
         """Lets an objective that is to look at all images before this step do so.
@@ -187,9 +186,10 @@ class Learner:
             views: how many the method is used to.
             begins_epoch: whether the step is the first of an epoch.
         """
-        embed = partial(self.embed, views, step)
-        for parameter in looks.had(self.objective, embed, progress, begins_epoch=begins_epoch):
-            self.optimizer.state.pop(parameter, None)
+        if self.looks(step, progress, begins_epoch=begins_epoch):
+            images = self._all_images(views)
+            for parameter in looks.had(self.objective, images, step, progress, begins_epoch=begins_epoch):
+                self.optimizer.state.pop(parameter, None)
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.
@@ -204,35 +204,22 @@ class Learner:
         """What the optimizer may update."""
         return named_parameters(self.method, self.objective)
 
-    @torch.no_grad()
-    def embed(
-        self, views: int, step: int = 0, member: int = 0, *, augmented: bool = False, training: bool = False
-    ) -> tuple[Ids, Embedding]:
-        """Embeddings of all images, in the order of their ids, alike in every process: what a hook's `embed` gives.
-
-        `barlow.objectives.ObjectiveWithState` says what `member`, `augmented` and `training` ask for.
+    def embed(self, views: int, step: int = 0, member: int = 0, **how: bool) -> tuple[Ids, Embedding]:
+        """Embeddings of all images, as `barlow.looks.AllImages` gives them.
 
         Args:
             views: how many the method is used to; it is given the centre so many times.
             step: whose look it is. Another step has other draws.
             member: which of the embeddings that `forward` gives.
-            augmented: of views, or else of the centres.
-            training: with the networks in the mode that they are trained in, or else in eval mode.
+            how: `augmented` and `training`.
         """
+        return self._all_images(views).embedded(step, member, **how)
+
+    def _all_images(self, views: int) -> looks.AllImages:
         assert self.all_rows is not None
-        ids, z = [], []
-        draws = seeded(self.seed, f"all images {step} process {self.world.rank}", self.world.device)
-        with draws, looks.buffers_kept(self.method) if training else in_eval_mode(self.method):
-            for rows in self.all_rows(step) if augmented else self.all_rows():
-                given = rows if augmented else Rows(rows.views * views, rows.known)
-                for groups in self._groups if training else ():
-                    groups.draw(step, len(rows) * self.world.size)
-                with self.world.autocast(self.precision):
-                    made = [one for group in self.method(given).groups for one in group]
-                embedded = made[member]
-                z.append(self.world.collect(embedded.float()).flatten(0, 1))
-                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        return looks.in_order(torch.cat(ids), torch.cat(z))
+        return looks.AllImages(
+            self.method, self.all_rows, self.world, tuple(self._groups), views, self.precision, self.seed
+        )
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:

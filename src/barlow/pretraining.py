@@ -394,4 +394,4 @@ class _Pretraining:
 
 def _looks_at_all_images(learner: Learner, course: Course) -> Callable[[Batch], bool]:
     """Whether the step of a batch begins with an objective's look at all images, however long that takes."""
-    return lambda batch: learner.looks(course.progress(batch.step), begins_epoch=batch.begins_epoch)
+    return lambda batch: learner.looks(batch.step, course.progress(batch.step), begins_epoch=batch.begins_epoch)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from contracts.own_groups import OWN_GROUPS, OwnGroup
 from oracles.vectors import batch_in
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -64,6 +65,11 @@ class Case:
         assert 1 <= len(sizes) <= 3, f"what a group is: *z, (p, t, z), (p, t) or (logits), not {len(sizes)} parameters"
         return ("one", "a prediction and its target", "a prediction, its target and its embedding")[len(sizes) - 1]
 
+    @property
+    def own_group(self) -> OwnGroup | None:
+        """How its groups are made, where their members are of several widths."""
+        return OWN_GROUPS.get(type(self.section).__module__.rpartition(".")[2])
+
     def built(self, width: int, *, seed: int = 0) -> Any:
         """What a run calls."""
         return objectives.built(self.section, width=width, images=IMAGES, classes=CLASSES["labels"], seed=seed)
@@ -83,6 +89,8 @@ class Case:
 
     def inputs(self, state: str, n: int, d: int, *, seed: int = 0) -> list[Tensor]:
         """A group in float64, exact in float32. Logits have a width of their own, and say what is right."""
+        if self.own_group is not None:
+            return self.own_group.inputs(state, n, d, seed)
         if self.takes == "a prediction, its target and its embedding":
             return [*batch_in(state, n, d, seed), batch_in(state, n, d, seed + 100)[0]]
         if self.takes != "one":
@@ -103,7 +111,9 @@ class Case:
         return wrong
 
     def differentiable(self, group: list[Tensor]) -> list[Tensor]:
-        """Those that get a gradient: all, but for a target."""
+        """Those that get a gradient: all, but for a target, unless it is trained."""
+        if getattr(self.section, "trains_targets", False):
+            return group
         return [z for place, z in enumerate(group) if not (place == 1 and self.takes.startswith("a prediction"))]
 
     def __call__(self, *group: Tensor, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
@@ -145,6 +155,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 
 SMALLER: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
+    "cpc": {"width": 8, "scale": 1.0},
     "moco": {"queue": 288},
     "pcl": {"queue": 288, "clusters": (40, 60), "negatives": 7, "warmup": 0.0, "iterations": 2, "restarts": 1},
     "obow": {"words": 288, "hidden": 7},
@@ -162,6 +173,9 @@ CONSTANT = {"jigsaw": "the set of orders, without which a checkpoint does not sa
 
 OWN_TARGETS = {"swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
+
+WIDE = {"colorization", "cpc"}
+"""Those with too many inputs for finite differences of each; their own tests have some of each."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",

@@ -49,6 +49,7 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": 4, "tiles": 4},
+    "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
     "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
     "obow": {"words": 72, "hidden": 5},
@@ -79,6 +80,13 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
+OWN_METHOD = {"colorization": "colorization", "cpc": "cpc"}
+"""Objectives whose groups one method makes, and no other."""
+METHOD_KEYS: dict[str, dict[str, Any]] = {
+    "colorization": {"fine": 1, "grid": 3},
+    "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+}
+"""What a method needs for images and maps this small."""
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 
@@ -104,6 +112,9 @@ def natural_objective(method: str) -> Any:
     if method == "slow_maps":
         return objective("obow")
     groups = section(natural_case(method), batch_norm=False).widths(2)
+    if method in OWN_METHOD.values():
+        return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
+    groups = section(Case(method, None), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
 
 
@@ -113,7 +124,8 @@ def cases() -> dict[str, Case]:
     for kind in objectives.kinds():
         made = objective(kind)
         taken = group_taken(made)
-        found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
+        if kind not in OWN_METHOD:  # that pair is the method's, too
+            found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
@@ -175,9 +187,15 @@ class Encoder(nn.Module):
         self.norm_act: nn.Module = BatchNormAct2d(4, act_layer=nn.Tanh) if batch_norm else nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.norm(self.first(x)))
-        pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
-        return pooled
+        places: Tensor = self.norm_act(self.second(x))
+        return places
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
 
     feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
 
@@ -202,6 +220,11 @@ def section(case: Case, batch_norm: bool) -> Any:
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
     return cls(**heads | MAPS.get(case.method, {}) | case.keys)
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
+
+
+def takes_pixels(case: Case) -> bool:
+    return bool(getattr(methods.load(case.method), "takes_pixels", False))
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -213,6 +236,8 @@ def batch(step: int, case: Case, world: World) -> Batch:
     told = (ids // 2 + epoch) % CLASSES
     known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
     known |= {"permutation": ORDERS[told]}
+    views = [view.sigmoid() for view in views] if takes_pixels(case) else views
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
 
 
@@ -234,6 +259,12 @@ def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | N
             ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
             views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
             yield Rows([images(ids, 0, 6, 99)] if drawn is None else views, {"ids": ids})
+def all_rows(world: World, *, pixels: bool = False) -> Callable[[], Iterator[Rows]]:
+    def rows() -> Iterator[Rows]:
+        for start in range(0, IMAGES, 24):  # the second is filled up with its last row
+            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
+            view = images(ids, 0, 6, 99)
+            yield Rows([view.sigmoid() if pixels else view], {"ids": ids})
 
     return rows
 
@@ -251,6 +282,8 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     )
     options |= {"precision": "float32", "seed": 3, "all_rows": all_rows(world, case.sides)}
     return Learner(method, compared, optimizer, world, **options)
+    rows = all_rows(world, pixels=takes_pixels(case))
+    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=rows, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:

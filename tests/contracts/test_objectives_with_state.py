@@ -50,8 +50,16 @@ def step(case: Case, module: Any, number: int) -> list[Tensor]:
     return [*(term.detach() for term in terms.values()), *gradients]
 
 
+def begin(case: Case, module: Any) -> None:
+    """What comes before a run, if anything does."""
+    if hasattr(module, "before_run"):
+        module.before_run(lambda: iter([groups_of_two_views(case, step) for step in range(2)]))
+
+
 def look(case: Case, module: Any, progress: float) -> None:
     """A look at all images, before an epoch and before a step, if the objective has any."""
+    if not (hasattr(module, "before_epoch") or hasattr(module, "before_step")):
+        return
     embeddings = case.inputs("healthy", IMAGES, D, seed=9)[0]
 
     def embed(member: int = 0, *, augmented: bool = False, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -72,6 +80,8 @@ def check_renewed(module: nn.Module, renewed: Any) -> None:
 
 def train(case: Case, module: Any, numbers: range) -> list[Tensor]:
     found = []
+    if numbers.start == 0:
+        begin(case, module)
     for number in numbers:
         if number % 2 == 0:
             look(case, module, number / 4)
@@ -149,6 +159,7 @@ def test_the_state_changes_in_place_and_only_after_the_last_term(case: Case) -> 
 def test_a_step_or_a_look_changes_the_state(case: Case) -> None:
     module = case.built(D).double()
     before = state(module)
+    begin(case, module)
     module(groups_of_two_views(case), **case.known(N))
     parameters = dict(module.named_parameters())
     assert all(parameter.equal(before[name]) for name, parameter in parameters.items()), (

@@ -1,8 +1,9 @@
 """What every method is: a module that maps rows to outputs."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from barlow.types import Features, Images, Outputs, Rows
@@ -68,6 +69,28 @@ def features_of_views(encoder: nn.Module, views: list[Images], passes: Passes) -
         together = features_of(encoder, torch.cat([views[i] for i in same]))
         found |= dict(zip(same, together.split([len(views[i]) for i in same]), strict=True))
     return [found[i] for i in range(len(views))]
+
+
+def maps_of(encoder: nn.Module, view: Images) -> tuple[Features, Float[Tensor, "n c h w"]]:
+    """The encoder's features of a view, and the map that they are pooled from: a vector for each place of the image.
+
+    Raises:
+        ValueError: the encoder has no such map. timm's convolutional networks have one.
+    """
+    if not hasattr(encoder, "forward_features") or not hasattr(encoder, "forward_head"):
+        raise ValueError(
+            f"{type(encoder).__name__} has no forward_features and forward_head, which give the map that its features "
+            "are pooled from: take a convolutional network of timm's, such as resnet18"
+        )
+    network: Any = encoder
+    found = network.forward_features(view)
+    if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(view):
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"the encoder's map of images of shape {tuple(view.shape)} is a {got}, and has to be (n, c, h, w): take a "
+            "convolutional network, such as resnet18"
+        )
+    return network.forward_head(found), found
 
 
 def checked_views(rows: Rows, at_least: int, method: str) -> list[Images]:

@@ -86,7 +86,7 @@ def build_encoder(
         in_channels: of the images.
         image_size: of the views: the side of a square, or (height, width). Networks with positions or windows (ViT,
             Swin) are built for one size.
-        stem: `as_is`, or for ResNets `small`, `small_padded`, `small_pooled`, `strided` or `plain`.
+        stem: `as_is`, or for ResNets one of `barlow.nets.stems.STEMS`.
         zero_init_last: whether the last batch norm of each residual branch of ResNets and RegNets starts with scale
             zero, which is timm's default for them, or with scale one. Other families start as timm starts them.
         seed: the same arguments and seed give the same weights.

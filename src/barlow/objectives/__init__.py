@@ -26,7 +26,8 @@ class Objective(Protocol):
     called once for each group, and the mean over the groups is taken of each term. Its positional parameters say what a
     group is:
       - ``*z``: two or more views, each to be compared with each;
-      - ``(p, t)``: a prediction and its target;
+      - ``(p, t)``: a prediction and its target. They may be of several widths, as the logits of colours and the colours
+        are; and where the dataclass says `trains_targets`, the target gets a gradient, too;
       - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
@@ -64,7 +65,7 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    Two optional hooks look at all images, for clusterings. ``before_epoch(self, embed)`` is called before every epoch.
+    Three optional hooks look at all images. Two are for clusterings. ``before_epoch(self, embed)`` is called before every epoch.
     (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed, *, progress)``
     is called before each step for which ``due(self, progress)`` is true; an objective with the one has the other. A
     hook may return parameters that it has given new values: the optimizer then forgets what it remembered of these
@@ -79,6 +80,10 @@ class ObjectiveWithState(Protocol):
       - ``embed(augmented=True)``: of views, drawn anew for every look, in place of the centres;
       - ``embed(training=True)``: with the networks as they are trained, so that batch norm takes the statistics of each
         batch. Ask for it with ``augmented``: the centres come in the order of their ids, class after class.
+
+    A third, ``before_run(self, groups)``, is called once, before the first step of a run and not where one is resumed.
+    ``groups()`` gives the groups that the method makes of the centres of all images, a batch at a time, each image
+    once, alike in every process: for what is counted over the set, which need not be held in memory for it.
 
     An optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the
     length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a ValueError for groups
