@@ -60,6 +60,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
     if content["objective"].get("queue"):
         changes["objective.queue"] = 64
+    if content["objective"].get("negatives"):
+        changes["objective.negatives"] = 20
     if content["method"].get("batch_norm_rows"):
         changes["method.batch_norm_rows"] = 8
     return changes

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
+    from barlow.objectives.npid import NPID as NPID
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
@@ -48,6 +49,7 @@ _HOME = {
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
+    "NPID": "barlow.objectives.npid",
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
     "Rotation": "barlow.objectives.rotation",
@@ -72,6 +74,7 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
+    "NPID",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",

@@ -136,20 +136,28 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 
 SMALLER: dict[str, dict[str, Any]] = {
     "moco": {"queue": 288},
+    "npid": {"negatives": 24},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
 """What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
 tells keys apart where there are few."""
 
-OWN_TARGETS = {"swav", "swav without a queue"}
-"""Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
+OWN_TARGETS = {"npid", "swav", "swav without a queue"}
+"""Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not.
+NPID's is the constant that its first batch gives."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
-    "toy clusters": "it compares views with what is known of their image, not with each other",
+    "npid": (known_of := "it compares views with what is known of their image, not with each other"),
+    "npid cross-entropy": known_of,
+    "npid full softmax": known_of,
+    "toy clusters": known_of,
 }
 """Those that do not ask the views to agree, and why."""
+
+ONE_VIEW = {"npid", "npid cross-entropy", "npid full softmax"}
+"""Those that take one view as well, and one row: what each is compared with is their state."""
 
 VARIANTS = {
     "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),
@@ -157,6 +165,8 @@ VARIANTS = {
     "barlow_twins samples": ("barlow_twins", {"normalization": "samples"}),
     "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
+    "npid cross-entropy": ("npid", {"negatives": 24, "form": "cross_entropy"}),
+    "npid full softmax": ("npid", {"negatives": 0}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),

@@ -47,6 +47,7 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 48},
+    "npid": {"negatives": 10},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -115,6 +116,8 @@ def cases() -> dict[str, Case]:
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "npid, one view": Case("siamese", objective("npid"), (6,)),
+        "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }

@@ -143,7 +143,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"slice_rows", "queue", "lr_per_256", "vectors_lr_per_256"}
+        of_size = {"slice_rows", "queue", "negatives", "lr_per_256", "vectors_lr_per_256"}
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"
