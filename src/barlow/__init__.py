@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.cmc import CMC as CMC
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.npid import NPID as NPID
+    from barlow.objectives.pirl import PIRL as PIRL
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
     from barlow.objectives.simsiam import SimSiam as SimSiam
@@ -49,7 +51,9 @@ _HOME = {
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
+    "CMC": "barlow.objectives.cmc",
     "NPID": "barlow.objectives.npid",
+    "PIRL": "barlow.objectives.pirl",
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
     "Rotation": "barlow.objectives.rotation",
@@ -74,7 +78,9 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
+    "CMC",
     "NPID",
+    "PIRL",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",

@@ -136,20 +136,24 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 
 SMALLER: dict[str, dict[str, Any]] = {
     "moco": {"queue": 288},
+    "cmc": {"negatives": 24},
     "npid": {"negatives": 24},
+    "pirl": {"negatives": 24},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
 """What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
 tells keys apart where there are few."""
 
-OWN_TARGETS = {"npid", "swav", "swav without a queue"}
+OWN_TARGETS = {"cmc", "npid", "pirl", "swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not.
-NPID's is the constant that its first batch gives."""
+That of NPID, PIRL and CMC is the constant that the first batch gives."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
     "npid": (known_of := "it compares views with what is known of their image, not with each other"),
+    "cmc": known_of,
+    "pirl": known_of,
     "npid cross-entropy": known_of,
     "npid full softmax": known_of,
     "toy clusters": known_of,

@@ -47,7 +47,9 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 48},
+    "cmc": {"negatives": 10},
     "npid": {"negatives": 10},
+    "pirl": {"negatives": 10},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -77,8 +79,8 @@ NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    groups = section(Case(method, None), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    given = section(Case(method, None), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[given])
 
 
 def cases() -> dict[str, Case]:
@@ -116,6 +118,7 @@ def cases() -> dict[str, Case]:
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
         "npid, one view": Case("siamese", objective("npid"), (6,)),
         "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),

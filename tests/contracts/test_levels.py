@@ -10,8 +10,9 @@ from barlow import objectives
 from barlow.objectives import BarlowTwins, VICReg
 
 KINDS = objectives.kinds()
-QUICK = {"moco": {"queue": 4096}, "npid": {"negatives": 1024}, "swav": {"prototypes": 512}}
-OWN_STATE = {"npid", "swav"}
+QUICK = {"moco": {"queue": 4096}, "swav": {"prototypes": 512}}
+QUICK |= {kind: {"negatives": 1024} for kind in ("cmc", "npid", "pirl")}
+OWN_STATE = {"cmc", "npid", "pirl", "swav"}
 """Sizes of queues and prototypes that a test can afford; and those whose floor asks for a state that training makes."""
 
 

@@ -37,9 +37,20 @@ are `resnet50` with options `stem_type: deep` and `stem_width: 64`, and this ste
 """
 
 
+LAB = "lab_"
+"""How the names of networks begin that turn an image into Lab and see its lightness and its colour apart."""
+
+
+def networks() -> Any:
+    """timm, with our own networks beside its own (`lab_halves`). Both are imported when first asked for."""
+    from barlow.nets import lab_halves
+
+    return lab_halves.timm
+
+
 def takes_small_stem(name: str) -> bool:
     """Whether timm's network of this name is a ResNet, so that its stem can be replaced. Nothing is built for that."""
-    import timm
+    timm = networks()
     from timm.models import model_entrypoint
     from timm.models.resnet import ResNet
 
@@ -66,6 +77,12 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
     """
     from timm.models.resnet import ResNet
 
+    from barlow.nets.lab_halves import LabHalves
+
+    if isinstance(network, LabHalves):
+        for half, seen in network.halves():
+            replace_stem(half, name, seen, stem)
+        return
     if not isinstance(network, ResNet):
         raise ValueError(
             f"stem {stem!r} is for ResNets; {name} is a {type(network).__name__}, which has as_is only"
@@ -85,4 +102,5 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
 
 def belongs_to_stem(parameter: str) -> bool:
     """Whether a tensor of a ResNet, by its name, is of the part that `replace_stem` replaces."""
-    return parameter.startswith(("conv1.", "maxpool."))  # not bn1, which has the same width in every stem
+    of_network = parameter.removeprefix("lightness.").removeprefix("colour.")  # of a network of two halves
+    return of_network.startswith(("conv1.", "maxpool."))  # not bn1, which has the same width in every stem
