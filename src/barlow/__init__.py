@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.cmc import CMC as CMC
+    from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
+    from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.npid import NPID as NPID
+    from barlow.objectives.obow import OBoW as OBoW
     from barlow.objectives.pirl import PIRL as PIRL
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.simclr import SimCLR as SimCLR
@@ -46,7 +49,9 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "ContextPrediction": "barlow.objectives.context_prediction",
     "Encoder": "barlow.estimators",
+    "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
@@ -56,6 +61,7 @@ _HOME = {
     "PIRL": "barlow.objectives.pirl",
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
+    "OBoW": "barlow.objectives.obow",
     "Rotation": "barlow.objectives.rotation",
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
@@ -84,11 +90,14 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "ContextPrediction",
     "Embedder",
     "Encoder",
+    "Jigsaw",
     "LinearProbe",
     "MoCo",
     "MoCoV3",
+    "OBoW",
     "Rotation",
     "SimCLR",
     "SimSiam",

@@ -147,8 +147,8 @@ MEASURED_STEPS = (3, 30)
 
 
 def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
-    """The time of a step, over the first steps of a learner that is thrown away, with its share of what an objective
-    does before an epoch.
+    """The time of a step, over the first steps of a learner that is thrown away, with its share of an objective's looks
+    at all images: as if there were one an epoch, also where it looks at times of its own.
 
     The run itself is built anew from its seed afterwards, so measuring leaves no trace in it.
     """
@@ -163,11 +163,11 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
 
     with throwaway.training():
         began = time.monotonic()
-        throwaway.begin_epoch(len(loader.pipeline.views))
+        throwaway.look(0, 0.0, len(loader.pipeline.views), begins_epoch=True)
         synchronize(world.device)
-        before_epoch = time.monotonic() - began
+        look = time.monotonic() - began
+    throwaway.looking = False
     stream = loader.stream(0, warm + most)
-    within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
-        train(throwaway, within_an_epoch, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
-    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
+        train(throwaway, stream, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
+    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + look / loader.steps_per_epoch

@@ -4,12 +4,13 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from barlow import exits
+from barlow import exits, looks
 from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
@@ -23,10 +24,6 @@ from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
 from barlow.types import Embedding, Ids, Images, Outputs, Rows
-
-AllRows = Callable[[], Iterable[Rows]]
-"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
-other. The last batch is filled up with repeated rows."""
 
 
 class NonFinite(exits.Diverged):
@@ -64,7 +61,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch`.
+        all_rows: for objectives with a `before_epoch` or a `before_step`.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -83,14 +80,15 @@ class Learner:
         loss_weight: float = 1.0,
         rows_in_memory: int | None = None,
         activation_checkpointing: bool = False,
-        all_rows: AllRows | None = None,
+        all_rows: looks.AllRows | None = None,
     ) -> None:
         self.method, self.objective, self.optimizer, self.world = method, objective, optimizer, world
         self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
         self.rows_in_memory, self.activation_checkpointing = rows_in_memory, activation_checkpointing
         self.all_rows = all_rows
-        if hasattr(objective, "before_epoch") and all_rows is None:
-            raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
+        self.looking = True
+        """Whether the objective gets its looks at all images (False: while the time of a step is measured)."""
+        looks.check(objective, all_rows)
         self._comparison = Comparison(objective)
         self._trained = [p for _, p in self.named_parameters()]
         self._network: nn.Module = method
@@ -132,8 +130,8 @@ class Learner:
         Raises:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
-        if batch.begins_epoch:
-            self.begin_epoch(len(batch.rows.views))
+        if self.looking:
+            self.look(batch.step, progress, len(batch.rows.views), begins_epoch=batch.begins_epoch)
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -176,14 +174,22 @@ class Learner:
         ]
         return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
-    def begin_epoch(self, views: int) -> None:
-        """Lets an objective with a `before_epoch` look at all images.
+    def looks(self, progress: float, *, begins_epoch: bool) -> bool:
+        """Whether the objective looks at all images before a step."""
+        return looks.due(self.objective, progress, begins_epoch=begins_epoch)
+
+    def look(self, step: int, progress: float, views: int, *, begins_epoch: bool) -> None:
+        """Lets an objective that is to look at all images before this step do so.
 
         Args:
+            step: updates done.
+            progress: share of the run that is done.
             views: how many the method is used to.
+            begins_epoch: whether the step is the first of an epoch.
         """
-        if hasattr(self.objective, "before_epoch"):
-            self.objective.before_epoch(lambda: self.embed(views))
+        embed = partial(self.embed, views, step)
+        for parameter in looks.had(self.objective, embed, progress, begins_epoch=begins_epoch):
+            self.optimizer.state.pop(parameter, None)
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.
@@ -199,28 +205,34 @@ class Learner:
         return named_parameters(self.method, self.objective)
 
     @torch.no_grad()
-    def embed(self, views: int) -> tuple[Ids, Embedding]:
-        """The embeddings of the centres of all images, in the order of their ids, alike in every process.
+    def embed(
+        self, views: int, step: int = 0, member: int = 0, *, augmented: bool = False, training: bool = False
+    ) -> tuple[Ids, Embedding]:
+        """Embeddings of all images, in the order of their ids, alike in every process: what a hook's `embed` gives.
 
-        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed. They are
-        the first embeddings of the first group, of what `forward` makes of the centre.
+        `barlow.objectives.ObjectiveWithState` says what `member`, `augmented` and `training` ask for.
 
         Args:
             views: how many the method is used to; it is given the centre so many times.
+            step: whose look it is. Another step has other draws.
+            member: which of the embeddings that `forward` gives.
+            augmented: of views, or else of the centres.
+            training: with the networks in the mode that they are trained in, or else in eval mode.
         """
         assert self.all_rows is not None
         ids, z = [], []
-        with in_eval_mode(self.method):
-            for rows in self.all_rows():
+        draws = seeded(self.seed, f"all images {step} process {self.world.rank}", self.world.device)
+        with draws, looks.buffers_kept(self.method) if training else in_eval_mode(self.method):
+            for rows in self.all_rows(step) if augmented else self.all_rows():
+                given = rows if augmented else Rows(rows.views * views, rows.known)
+                for groups in self._groups if training else ():
+                    groups.draw(step, len(rows) * self.world.size)
                 with self.world.autocast(self.precision):
-                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
+                    made = [one for group in self.method(given).groups for one in group]
+                embedded = made[member]
                 z.append(self.world.collect(embedded.float()).flatten(0, 1))
                 ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
-        listed, order = torch.cat(ids).sort(stable=True)
-        first = torch.ones_like(listed, dtype=torch.bool)
-        first[1:] = listed[1:] != listed[:-1]
-        return listed[first], torch.cat(z)[order][first]
+        return looks.in_order(torch.cat(ids), torch.cat(z))
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ FILES = re.compile(
     r"|hang(-\d+)?\.txt"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
     rf"|(start|encoder)/({_TENSORS})"
-    r"|evaluation/(skipped\.json|results[\w.-]*\.json|history\.jsonl)"
+    r"|evaluation/(skipped\.json|results(-[0-9a-f]{8})?\.json|history\.jsonl)"
     r"|evaluation/(features|outcomes)/[0-9a-f]{32}\.safetensors"
     r"|tensorboard/events\.out\.tfevents\.\d{10}\.barlow\.\d+"
     rf"|{_DETECTION}/(result\.json|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json))"

@@ -96,7 +96,12 @@ class Plan:
         if not objectives.has_state(section):
             return section
         return objectives.built(
-            section, width=self.widths()[0][0], images=self.candidates, classes=self.classes, seed=self.recipe.seed
+            section,
+            width=self.widths()[0][0],
+            images=self.candidates,
+            classes=self.classes,
+            seed=self.recipe.seed,
+            maps=getattr(self.recipe.build_method(), "maps", None),
         )
 
 

@@ -22,6 +22,7 @@ from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.data.value_range import find_range
 from barlow.distributed import World
+from barlow.fitted_method import with_maps
 from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
 from barlow.nets.expected import Normalization
@@ -93,6 +94,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
     measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    chosen = with_maps(chosen, channels, size)
     plan = resolved(
         chosen,
         machine,
@@ -144,10 +146,10 @@ def prepare_alike(chosen: Recipe, world: World, objective: Any = None, counted: 
 
 def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
     """Refuses a size of the images that no view has."""
-    if size not in pipeline.sizes:
+    if size not in pipeline.crop_sizes:
         raise RecipeError(
             f"data.image_size is {words(size)} and the views are "
-            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.crop_sizes)))} px; "
             "set both, or the crops' size to auto"
         )
 
@@ -172,7 +174,7 @@ def _with_shared_memory(
 
     The recipe keeps the number that it has: the run may go on where there is more room, and gives the same numbers.
     """
-    pixels = sum(math.prod(height_width(size)) for size in pipeline.sizes)
+    pixels = sum(math.prod(height_width(size)) for size in pipeline.crop_sizes)
     batch = rows * plan.channels * pixels * (1 if plan.value_range is None else 2)
     fitting = choices.workers_that_fit(plan.workers, batch, machine)
     if plan.executor != "streaming" or fitting == plan.workers:

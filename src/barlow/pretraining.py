@@ -259,7 +259,7 @@ class _Pretraining:
             with self.requests.finished_first():
                 # Several processes can only stop at the end of a step, together.
                 between = stream if self.world.size > 1 else self.requests.between(stream)
-                judged = self.watch.steps(between, stop.step, loader.patience, _looks_at_all_images(learner))
+                judged = self.watch.steps(between, stop.step, loader.patience, _looks_at_all_images(learner, course))
                 train(learner, judged, course, [*watchers, stop])
         except Asked:
             learner.settle()
@@ -392,6 +392,6 @@ class _Pretraining:
         return watchers + ([EndIfCollapsed(log, self.world, save, self.run.path)] if train.stop_if_collapsed else [])
 
 
-def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:
-    """Whether the step of a batch begins with what an objective does before an epoch, however long that takes."""
-    return lambda batch: batch.begins_epoch and hasattr(learner.objective, "before_epoch")
+def _looks_at_all_images(learner: Learner, course: Course) -> Callable[[Batch], bool]:
+    """Whether the step of a batch begins with an objective's look at all images, however long that takes."""
+    return lambda batch: learner.looks(course.progress(batch.step), begins_epoch=batch.begins_epoch)

@@ -19,14 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from barlow import objectives
+from barlow.orders import chosen_orders, ranks_of
 
 Takes = Literal["views", "a prediction and its target", "a prediction, its target and its embedding", "one"]
 
 IMAGES = 96
 """Images of the data set, of which a batch is a part."""
 
-CLASSES = {"labels": 5, "rotation": 4}
+CLASSES = {"labels": 5, "rotation": 4, "position": 8, "permutation": 6}
 """What may be known of each image besides its id, with the number of classes that there are."""
+
+TOLD = {"permutation": torch.from_numpy(ranks_of(chosen_orders(4, CLASSES["permutation"], "mean")))}
+"""What is told of each class, where that is not its number."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ class Case:
     def known(self, n: int, progress: float = 0.25, step: int = 0) -> dict[str, Any]:
         """What the objective asks for: of n different images, in no order."""
         ids = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(n + 1000 * step))[:n]
-        of_rows = {"ids": ids} | {name: ids * 7 % classes for name, classes in CLASSES.items()}
-        known = of_rows | {"progress": progress}
+        of_rows = {name: ids * 7 % classes for name, classes in CLASSES.items()}
+        of_rows |= {name: told[of_rows[name]] for name, told in TOLD.items()}
+        known = of_rows | {"ids": ids, "progress": progress}
         unknown = set(self.asks()) - set(known)
         assert not unknown, f"it asks for {', '.join(sorted(unknown))}; a step knows {', '.join(known)}"
         return {name: known[name] for name in self.asks()}
@@ -84,7 +89,9 @@ class Case:
             return list(batch_in(state, n, d, seed))
         (asked,) = [name for name in self.asks() if name in CLASSES]
         logits, _ = batch_in(state, n, CLASSES[asked], seed)
-        return [logits + 3 * nn.functional.one_hot(self.known(n)[asked], CLASSES[asked])]
+        right = self.known(n)[asked]
+        right = torch.searchsorted(TOLD[asked], right) if asked in TOLD else right
+        return [logits + 3 * nn.functional.one_hot(right, CLASSES[asked])]
 
     def paired_wrongly(self, group: list[Tensor]) -> list[Tensor]:
         """The same with one view, or the target, of other images."""
@@ -135,15 +142,20 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 """Every file's dataclass."""
 
 SMALLER: dict[str, dict[str, Any]] = {
+    "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "moco": {"queue": 288},
     "cmc": {"negatives": 24},
     "npid": {"negatives": 24},
     "pirl": {"negatives": 24},
+    "obow": {"words": 288, "hidden": 7},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
 }
 """What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
 tells keys apart where there are few."""
+
+CONSTANT = {"jigsaw": "the set of orders, without which a checkpoint does not say what its classes are"}
+"""Those whose buffers no step changes, and what they keep in them."""
 
 OWN_TARGETS = {"cmc", "npid", "pirl", "swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not.
@@ -153,6 +165,7 @@ INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
     "npid": (known_of := "it compares views with what is known of their image, not with each other"),
     "cmc": known_of,
+    "obow": "what predicts words of a view has learned nothing yet",
     "pirl": known_of,
     "npid cross-entropy": known_of,
     "npid full softmax": known_of,

@@ -118,7 +118,7 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
     assert type(chosen.build_objective()) is objectives.load(chosen.objective["kind"])
     pipeline = ViewPipeline(chosen.build_views(), [0.5] * 3, [0.25] * 3)
     assert pipeline.sizes[0] == 32
-    assert set(pipeline.sizes) <= {32, 16, 96}, "small crops are half as large, or SwAV's"
+    assert set(pipeline.sizes) <= {32, 16, 96, 160}, "small crops are half as large, or SwAV's, or OBoW's"
     assert len(pipeline.sizes) == len(chosen.views)
     steps = 20_000
     schedule = chosen.schedule.build(steps, int(steps / (chosen.train.epochs or 100)))
@@ -143,7 +143,7 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"slice_rows", "queue", "negatives", "lr_per_256", "vectors_lr_per_256"}
+        of_size = {"slice_rows", "queue", "negatives", "words", "hidden", "lr_per_256", "vectors_lr_per_256"}
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"

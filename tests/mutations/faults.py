@@ -222,7 +222,7 @@ FAULTS = [
     ),
     Fault(
         "every process takes the whole batch",
-        "data/loader.py",
+        "data/order.py",
         "[place * self.batch_size : (place + 1) * self.batch_size][self.block]",
         "[place * self.batch_size : (place + 1) * self.batch_size]",
         (f"{BLOCKS}the_blocks_of_all_processes_are_the_batch_of_one",),
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "the last short batch of an epoch is used, and counted as a full one",
-        "data/loader.py",
+        "data/order.py",
         "self.steps_per_epoch = count // batch_size",
         "self.steps_per_epoch = -(-count // batch_size)",
         (
@@ -856,8 +856,8 @@ FAULTS = [
     ),
     Fault(
         "siamese: the views of a size take a pass each",
-        "methods/siamese.py",
-        'if self.section.passes == "each_view":',
+        "methods/_networks.py",
+        'if passes == "each_view":',
         "if True:",
         (f"{SIAMESE}the_encoder_takes_all_views_of_a_size_in_one_pass",),
     ),
@@ -1261,16 +1261,16 @@ FAULTS = [
     # --- Methods with a target --------------------------------------------------------------------------------------
     Fault(
         "the target's momentum is the wrong way round",
-        "methods/distillation.py",
-        "list(self._copied()), 1 - keep)",
-        "list(self._copied()), keep)",
+        "methods/_slow.py",
+        "list(online), 1 - keep)",
+        "list(online), keep)",
         (f"{DISTILLATION}a_constant_momentum_moves_the_target_as_the_vector_says",),
         fast=True,
     ),
     Fault(
         "the target's momentum never rises",
-        "methods/distillation.py",
-        'if self.schedule == "cosine":',
+        "methods/_slow.py",
+        'if schedule == "cosine":',
         "if False:",
         (f"{DISTILLATION}a_cosine_momentum_moves_the_target_as_the_vector_says",),
     ),

@@ -1,6 +1,7 @@
 """The published recipes hold the published numbers: rates, sizes, views, losses; worked out by hand beside each."""
 
 import functools
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ OTHERS = [
     "imagenet/swav_256",
 ]
 """Of methods that the three papers are compared with."""
+FAMILIES = [
+    importlib.import_module(f"recipes.families.{path.stem}")
+    for path in sorted((Path(__file__).parent / "families").glob("*.py"))
+]
+"""Families of other methods have their `RATES` and `DECAYS` in a file of their own, and are found there."""
+OTHERS += [name for family in FAMILIES for name in family.RATES]
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
 
@@ -207,6 +214,8 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
     ),
 }
 
+RATES |= {name: rates for family in FAMILIES for name, rates in family.RATES.items()}
+
 
 def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
@@ -214,6 +223,8 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     small |= {f"method.{name}.widths": [4, 2] for name, head in chosen.method.items() if isinstance(head, dict)}
     if chosen.method.get("head") == "auto":  # of as many classes as the images have
         small["method.head"] = {"widths": [2], "hidden_bias": True, "last_bias": True}
+    if chosen.method.get("maps") == "auto":
+        small |= {"method.features": 8, "method.maps": [[1, 1, 8]] * chosen.method["levels"]}
     chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
     plan = plans.resolved(
         chosen,
@@ -274,6 +285,7 @@ def test_rates_are_the_published_ones(name: str) -> None:
         ("imagenet/swav_256", [1e-6, 1e-6]),
         ("cifar10/simsiam", [5e-4, 5e-4]),
         ("imagenet/simsiam", [1e-4, 1e-4]),
+        *((name, decays) for family in FAMILIES for name, decays in family.DECAYS.items()),
     ],
 )
 def test_weight_decay_of_other_methods_is_the_published_one(name: str, decays: list[float]) -> None:

@@ -84,7 +84,7 @@ def add(verbs: Any) -> None:
 def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     """Runs the command, with the recipe's keys that were given; returns the exit code."""
     from barlow.evaluation import NotKept, evaluate_several
-    from barlow.table_files import check_table_path, write_table
+    from barlow.report.score_files import check_table_path, write_table
     from barlow.wording import in_flags
 
     if _detects(arguments.protocols):

@@ -16,18 +16,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data import workers
 from barlow.data.decoding import Array, UnreadableImage
+from barlow.data.order import Order, replacement, seed_of_looks
 from barlow.data.sources import ImageSource
 from barlow.data.workers import served
 from barlow.printable import printable
 from barlow.types import Ids, Images, Pixels, Rows, taken
-from barlow.views.keys import hashed, permutation
 
 ATTEMPTS = 100
 """Replacements tried for one image: with 1 % of bad files a hundred in a row do not happen by chance."""
 WINDOW = 1_000
 """Recent samples in which failures are counted (a wave: the disk is gone)."""
-REPLACEMENT = 3
-"""First word of the keys of replacements; `barlow.views.keys` uses 1 and 2."""
 
 
 class Pipeline(Protocol):
@@ -68,40 +66,6 @@ class Batch:
     """What else happened while it was read, a line each."""
 
 
-class _Order:
-    """Which rows make up step s: a keyed permutation in each epoch, without its last short batch. `block` is this
-    process's part of each batch."""
-
-    def __init__(self, count: int, batch_size: int, seed: int, block: slice | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch size {batch_size}: at least 1")
-        if count < batch_size:
-            works = f"use --batch-size {2 ** (count.bit_length() - 1)}" if count else "give at least one"
-            raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.block = slice(0, batch_size) if block is None else block
-        self.steps_per_epoch = count // batch_size
-        self._epoch, self._rows = -1, np.empty(0, np.int64)
-
-    def epoch(self, step: int) -> int:
-        return step // self.steps_per_epoch
-
-    def batch(self, step: int, rows: Rows, replaced: list[tuple[int, int, str]] | None = None) -> Batch:
-        return Batch(step, self.epoch(step), rows, replaced or [], step % self.steps_per_epoch == 0)
-
-    def all(self) -> Iterator[NDArray[np.int64]]:
-        """This process's block of every batch of all rows in order; the last batch is filled up with its last row."""
-        for start in range(0, self.count, self.batch_size):
-            whole = np.minimum(np.arange(start, start + self.batch_size), self.count - 1)
-            yield whole[self.block]
-
-    def rows(self, step: int) -> NDArray[np.int64]:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, np.asarray(permutation(self.seed, epoch, self.count), np.int64)
-        return self._rows[place * self.batch_size : (place + 1) * self.batch_size][self.block]
-
-
 class MemoryLoader:
     """Batches from a set held in memory; the whole pipeline runs batched on the device.
 
@@ -133,7 +97,7 @@ class MemoryLoader:
         block: slice | None = None,
         labels: Int64[Tensor, "count"] | None = None,
     ) -> None:
-        self._order = _Order(len(pixels), batch_size, seed, block)
+        self._order = Order(len(pixels), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
@@ -149,12 +113,22 @@ class MemoryLoader:
             images = taken(self.pixels, rows.to(self.device))
             views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
             known = _known(ids, self.labels, self.pipeline.told(ids, self.seed, epoch))
-            yield self._order.batch(step, Rows(views, known))
+            yield _batch(self._order, step, Rows(views, known), [])
 
-    def all_rows(self) -> Iterator[Rows]:
-        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
-        for block in self._order.all():
+    def all_rows(self, drawn: int | None = None) -> Iterator[Rows]:
+        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
+
+        Args:
+            drawn: number of a draw. Images then come in a random order of its own, as views of its own.
+        """
+        seed = seed_of_looks(self.seed)
+        for block in self._order.all(drawn):
             rows = torch.from_numpy(block)
+            if drawn is not None:
+                images, ids = taken(self.pixels, rows.to(self.device)), self.ids[rows]
+                views = self.pipeline.from_memory(images, self.sizes[rows], ids, seed, drawn)
+                yield Rows(views, _known(ids, self.labels, self.pipeline.told(ids, seed, drawn)))
+                continue
             view = self.pipeline.centre_from_memory(taken(self.pixels, rows.to(self.device)), self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
 
@@ -162,6 +136,10 @@ class MemoryLoader:
 def _known(ids: Ids, labels: Tensor | None, told: dict[str, Tensor]) -> dict[str, Tensor]:
     """What is known of each row. Labels are there only where an objective asks for them: others must not see them."""
     return {"ids": ids, **({} if labels is None else {"labels": labels[ids]}), **told}
+
+
+def _batch(order: Order, step: int, rows: Rows, replaced: list[tuple[int, int, str]]) -> Batch:
+    return Batch(step, order.epoch(step), rows, replaced, order.begins_epoch(step))
 
 
 @dataclass
@@ -222,7 +200,7 @@ class StreamingLoader:
         labels: Int64[Tensor, "count"] | None = None,
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
-        self._order = _Order(len(usable), batch_size, seed, block)
+        self._order = Order(len(usable), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
@@ -249,7 +227,7 @@ class StreamingLoader:
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
             known = _known(crops.ids, self.labels, self.pipeline.told(crops.ids, self.seed, epoch))
-            batch = self._order.batch(step, Rows(views, known), crops.replaced)
+            batch = _batch(self._order, step, Rows(views, known), crops.replaced)
             batch.notes.extend(notes)
             notes.clear()
             yield batch
@@ -259,15 +237,25 @@ class StreamingLoader:
         """Seconds that processes that do not answer are waited for, in all, before it is said that they are lost."""
         return workers.LIMIT_SECONDS * workers.MOST_FAILURES if self.workers else 0.0
 
-    def all_rows(self) -> Iterator[Rows]:
+    def all_rows(self, drawn: int | None = None) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
 
         A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
+
+        Args:
+            drawn: number of a draw. Images then come in a random order of its own, as views of its own.
         """
-        blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
-        cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
+        seed = self.seed if drawn is None else seed_of_looks(self.seed)
+        blocks = [_Request(self.ids[rows], drawn or 0) for rows in self._order.all(drawn)]
+        kind = _CentreDataset if drawn is None else _CropDataset
+        cropping = kind(self.source, self.ids, self.pipeline, seed, self.min_side)
         for crops in served(lambda done: self._loader(cropping, blocks[done:]), len(blocks), lambda line: None):
             self._watch(crops, deque(maxlen=WINDOW))
+            if drawn is not None:
+                moved = [view.to(self.device, non_blocking=True) for view in crops.views]
+                views = self.pipeline.finish(moved, crops.ids, seed, drawn)
+                yield Rows(views, _known(crops.ids, self.labels, self.pipeline.told(crops.ids, seed, drawn)))
+                continue
             view = self.pipeline.finish_centre(crops.views[0].to(self.device, non_blocking=True))
             yield Rows([view], {"ids": crops.ids})
 
@@ -311,7 +299,7 @@ class _Request:
 class _Requests:
     """What each of the steps asked for needs: DataLoader's batch sampler."""
 
-    def __init__(self, order: _Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
+    def __init__(self, order: Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
         self._order, self._ids, self._start, self._stop = order, ids, start, stop
 
     def __len__(self) -> int:
@@ -360,11 +348,6 @@ class _CentreDataset(_CropDataset):
 
     def _cropper(self, ids: NDArray[np.int64], epoch: int) -> Callable[[Array, int], list[Array]]:
         return lambda image, row: [self._pipeline.centre_crop(image)]
-
-
-def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
-    """Which of `count` usable images stands in for one that failed: a keyed hash, so the same in every run."""
-    return int(hashed((REPLACEMENT, seed, epoch, attempt), np.array([id]))[0] % np.uint64(count))
 
 
 def _collate(samples: Sequence[_Sample]) -> _Crops:

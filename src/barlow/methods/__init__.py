@@ -55,6 +55,9 @@ class MethodSection(Protocol):
         """The networks. The weights of heads are a function of `seed`."""
         ...
 
+    # A method whose targets are made of feature maps has their sizes in a field `maps`, a list of (height, width,
+    # channels), which an objective may ask for (`barlow.types.MapSizes`).
+
 
 def kinds() -> list[str]:
     """The methods there are, in alphabetical order."""

@@ -1,9 +1,14 @@
 """What every method is: a module that maps rows to outputs."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from barlow.types import Features, Images, Outputs, Rows
+
+Passes = Literal["each_view", "each_size"]
+"""Which views an encoder takes in one pass."""
 
 
 class Method(nn.Module):
@@ -48,6 +53,21 @@ def features_of(encoder: nn.Module, view: Images) -> Features:
             "per image, (n, features): pool over space, and flatten"
         )
     return features
+
+
+def features_of_views(encoder: nn.Module, views: list[Images], passes: Passes) -> list[Features]:
+    """The features of each view: of views in passes of their own, or of all views of a size in one (`each_size`).
+
+    The difference is batch norm's: in one pass its statistics are those of all its views.
+    """
+    if passes == "each_view":
+        return [features_of(encoder, view) for view in views]
+    found: dict[int, Features] = {}
+    for size in dict.fromkeys(view.shape[2:] for view in views):
+        same = [i for i, view in enumerate(views) if view.shape[2:] == size]
+        together = features_of(encoder, torch.cat([views[i] for i in same]))
+        found |= dict(zip(same, together.split([len(views[i]) for i in same]), strict=True))
+    return [found[i] for i in range(len(views))]
 
 
 def checked_views(rows: Rows, at_least: int, method: str) -> list[Images]:

@@ -29,22 +29,33 @@ from barlow.views.ops.colour_spaces import ToLab, ToYcbcr
 from barlow.views.ops.crop import RandomResizedCrop
 from barlow.views.ops.flip import HorizontalFlip
 from barlow.views.ops.normalize import Normalize
+from barlow.views.ops.photometric import Autocontrast, Equalize, Photometric, Posterize, Sharpness
+from barlow.views.ops.rand_augment import RandAugment
 from barlow.views.ops.rotate import RandomRotate90
 from barlow.views.ops.solarize import Solarize
+from barlow.views.ops.tiles import PatchPair, Tiles
 
 __all__ = [
     "OPS",
+    "Autocontrast",
     "ChannelDropout",
     "ChannelJitter",
     "ColorJitter",
+    "Equalize",
     "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
     "Normalize",
     "Op",
+    "PatchPair",
+    "Photometric",
+    "Posterize",
+    "RandAugment",
     "RandomResizedCrop",
     "RandomRotate90",
+    "Sharpness",
     "Solarize",
+    "Tiles",
     "ToLab",
     "ToYcbcr",
     "as_images",

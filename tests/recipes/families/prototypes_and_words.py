@@ -1,0 +1,19 @@
+"""OBoW and PCL: rates worked out by hand, as `test_published.py` says, and decays of weights and vectors."""
+
+IMAGENET = 1_281_167
+
+RATES = {
+    "imagenet/obow": (  # 0.03 after ten epochs from 0, and down to 0.00003
+        IMAGENET,
+        5004,
+        {
+            0: (0, 0),
+            25_020: (0.015, 0.015),
+            50_040: (0.03, 0.03),
+            525_420: (0.015015, 0.015015),
+            1_000_799: (3e-5, 3e-5),
+        },
+    ),
+}
+
+DECAYS = {"imagenet/obow": [1e-4, 1e-4]}
