@@ -62,6 +62,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["objective.queue"] = 64
     if content["objective"].get("clusters"):
         changes |= {"objective.clusters": [20, 24], "objective.negatives": 4}
+    if content["objective"].get("negatives"):
+        changes["objective.negatives"] = 20
     if content["objective"].get("words"):
         changes |= {"objective.words": 64, "objective.hidden": 8, "method.border": 0}
     changes |= smaller_tiles(content)

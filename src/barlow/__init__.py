@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.cmc import CMC as CMC
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
+    from barlow.objectives.npid import NPID as NPID
     from barlow.objectives.obow import OBoW as OBoW
     from barlow.objectives.pcl import PCL as PCL
+    from barlow.objectives.pirl import PIRL as PIRL
     from barlow.objectives.rotation import Rotation as Rotation
     from barlow.objectives.sela import SeLa as SeLa
     from barlow.objectives.simclr import SimCLR as SimCLR
@@ -64,6 +67,9 @@ _HOME = {
     "MoCo": "barlow.objectives.moco",
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
+    "CMC": "barlow.objectives.cmc",
+    "NPID": "barlow.objectives.npid",
+    "PIRL": "barlow.objectives.pirl",
     "Supervised": "barlow.objectives.supervised",
     "SwAV": "barlow.objectives.swav",
     "OBoW": "barlow.objectives.obow",
@@ -91,6 +97,9 @@ _HOME = {
 __all__ = [
     "BYOL",
     "PCL",
+    "CMC",
+    "NPID",
+    "PIRL",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",

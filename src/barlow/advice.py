@@ -30,6 +30,7 @@ LEARNED = 0.02
 LOSS_SAYS_LITTLE = (
     "byol",
     "byol_vicreg",
+    "cmc",
     "deepcluster_v1",
     "deepcluster_v2",
     "moco",
@@ -37,6 +38,7 @@ LOSS_SAYS_LITTLE = (
     "npid",
     "obow",
     "pcl",
+    "pirl",
     "sela",
     "simsiam",
     "swav",

@@ -20,6 +20,7 @@ from barlow.nets.expected import IMAGENET
 from barlow.nets.handed_out import freeze_stages
 from barlow.nets.norms import fix_statistics
 from barlow.nets.seeding import derived
+from barlow.nets.stems import LAB
 from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.plan import Plan
 from barlow.recipe.messages import RecipeError
@@ -108,6 +109,7 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
     elif section.name.startswith(CUSTOM) and not other_network:
         raise RecipeError(f"the encoder is {section.name}: pass the module in Python, pretrain(encoder=...)")
     else:
+        _check_plain(plan, str(changes.get("name", section.name)))
         encoder = building.build_encoder(
             **({"name": section.name} | section.built | changes),
             in_channels=plan.channels,
@@ -128,6 +130,15 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
         if section.fixed_norms:
             fix_statistics(encoder)
     return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
+
+
+def _check_plain(plan: Plan, name: str) -> None:
+    """Refuses a network that turns colours into Lab itself, and would be given what is no colour any more."""
+    if name.startswith(LAB) and (any(plan.mean) or any(std != 1 for std in plan.std)):
+        raise RecipeError(
+            f"{name} takes RGB from 0 to 1, and data.mean and data.std are {list(plan.mean)} and {list(plan.std)}: set "
+            "--data.mean '[0, 0, 0]' --data.std '[1, 1, 1]'"
+        )
 
 
 MEASURED_SECONDS = 1.5

@@ -158,6 +158,9 @@ SMALLER: dict[str, dict[str, Any]] = {
     "cpc": {"width": 8, "scale": 1.0},
     "moco": {"queue": 288},
     "pcl": {"queue": 288, "clusters": (40, 60), "negatives": 7, "warmup": 0.0, "iterations": 2, "restarts": 1},
+    "cmc": {"negatives": 24},
+    "npid": {"negatives": 24},
+    "pirl": {"negatives": 24},
     "obow": {"words": 288, "hidden": 7},
     "deepcluster_v1": {"clusters": 6},
     "deepcluster_v2": {"clusters": 6},
@@ -171,14 +174,17 @@ tells keys apart where there are few."""
 CONSTANT = {"jigsaw": "the set of orders, without which a checkpoint does not say what its classes are"}
 """Those whose buffers no step changes, and what they keep in them."""
 
-OWN_TARGETS = {"swav", "swav without a queue"}
-"""Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
+OWN_TARGETS = {"cmc", "npid", "pirl", "swav", "swav without a queue"}
+"""Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not.
+That of NPID, PIRL and CMC is the constant that the first batch gives."""
 
 WIDE = {"colorization", "cpc"}
 """Those with too many inputs for finite differences of each; their own tests have some of each."""
 
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
+    "npid": (known_of := "it compares views with what is known of their image, not with each other"),
+    "cmc": known_of,
     "obow": "what predicts words of a view has learned nothing yet",
     "toy clusters": "it compares views with what is known of their image, not with each other",
     "toy clusters": (of_image := "it compares views with what is known of their image, not with each other"),
@@ -186,8 +192,15 @@ INDIFFERENT = {
     "deepcluster_v2": of_image,
     "sela": of_image,
     "deepcluster_v1 balance": of_image,
+    "pirl": known_of,
+    "npid cross-entropy": known_of,
+    "npid full softmax": known_of,
+    "toy clusters": known_of,
 }
 """Those that do not ask the views to agree, and why."""
+
+ONE_VIEW = {"npid", "npid cross-entropy", "npid full softmax"}
+"""Those that take one view as well, and one row: what each is compared with is their state."""
 
 VARIANTS = {
     "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),
@@ -196,6 +209,8 @@ VARIANTS = {
     "barlow_twins none": ("barlow_twins", {"normalization": "none"}),
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
     "deepcluster_v1 balance": ("deepcluster_v1", {"clusters": 5, "whitened": 3, "balance": 0.5}),
+    "npid cross-entropy": ("npid", {"negatives": 24, "form": "cross_entropy"}),
+    "npid full softmax": ("npid", {"negatives": 0}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),

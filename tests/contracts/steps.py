@@ -52,6 +52,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
     "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
+    "cmc": {"negatives": 10},
+    "npid": {"negatives": 10},
+    "pirl": {"negatives": 10},
     "obow": {"words": 72, "hidden": 5},
     "deepcluster_v1": {"clusters": 4},
     "deepcluster_v2": {"clusters": 4, "heads": 2},
@@ -116,6 +119,8 @@ def natural_objective(method: str) -> Any:
         return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
     groups = section(Case(method, None), batch_norm=False).widths(2)
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    given = section(natural_case(method), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[given])
 
 
 def cases() -> dict[str, Case]:
@@ -154,6 +159,9 @@ def cases() -> dict[str, Case]:
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
+        "npid, one view": Case("siamese", objective("npid"), (6,)),
+        "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
         "obow, maps of one stage, crops of two sizes": Case(
             "slow_maps",

@@ -20,7 +20,9 @@ QUICK = {
     "sela": {"clusters": 64},
     "swav": {"prototypes": 512},
 }
-"""Sizes of queues and prototypes that a test can afford."""
+QUICK |= {kind: {"negatives": 1024} for kind in ("cmc", "npid", "pirl")}
+OWN_STATE = {"cmc", "npid", "pirl", "swav"}
+"""Sizes of queues and prototypes that a test can afford; and those whose floor asks for a state that training makes."""
 
 UNKNOWN = {"cpc", "obow"}
 """Those for whose unrelated views no formula is known."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from nightly_log import record
+from oracles import banks as bank_loops
 from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
@@ -46,6 +47,7 @@ from barlow.objectives.deepcluster_v2 import DeepClusterV2
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.sela import SeLa
+from barlow.objectives.npid import NPID
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
@@ -118,6 +120,33 @@ def _moco(earlier: Callable[[torch.Tensor], torch.Tensor]) -> Case:
         return {"contrast": moco_loops.moco([(q, k)], list(queue(k).double()))[0]}
 
     return Case(objective, lambda q, k: plain.moco(q, k, queue(k).double()), loops)
+
+
+def _npid(negatives: int) -> Case:
+    """NPID's first step against a bank of embeddings in the state of the batch; the rest of them are other images'."""
+
+    def module(z: torch.Tensor, other: torch.Tensor) -> torch.nn.Module:
+        found = NPID(negatives=negatives).build(width=z.shape[1], images=2 * len(z), seed=0).to(z.dtype)
+        earlier = torch.cat([other.double(), _such(other.double())])
+        found.bank.rows.copy_(torch.nn.functional.normalize(earlier, dim=1).float())
+        return found
+
+    def against(z: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        made = module(z, other)
+        return made.bank.rows.double(), made.negatives(torch.arange(len(z)), 2 * len(z))
+
+    def loops(z: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
+        (rows, drawn), ids = against(z.detach(), other.detach()), list(range(len(z)))
+        if drawn is None:
+            return {"instances": bank_loops.softmax(z, ids, None, list(rows), 0.07)}
+        constant = bank_loops.constant(z, ids, drawn.tolist(), list(rows), 0.07)
+        return {"instances": bank_loops.estimated(z, ids, drawn.tolist(), list(rows), 0.07, constant)}
+
+    return Case(
+        lambda z, other: module(z.detach(), other.detach())([(z,)], ids=torch.arange(len(z))),
+        lambda z, other: plain.npid(z, *against(z.detach(), other.detach())),
+        loops,
+    )
 
 
 def _random(k: torch.Tensor) -> torch.Tensor:
@@ -208,6 +237,8 @@ CONTRASTS = {
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
+    "npid": _npid(6),
+    "npid, full softmax": _npid(0),
     "cross_entropy": Case(
         _classes(cross_entropy, name="labels"),
         _classes(plain.cross_entropy),

@@ -170,6 +170,19 @@ def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> d
     return {"contrast": _contrast(right / temperature, u @ queue.T / temperature).mean()}
 
 
+def npid(z: Tensor, bank: Tensor, negatives: Tensor | None) -> dict[str, Tensor]:
+    """Of images 0, 1, …; against all others, or in the first step by noise-contrastive estimation."""
+    own = torch.arange(len(z))[:, None]
+    scores = _unit(z) @ bank.T / 0.07
+    if negatives is None:
+        return {"instances": _contrast(scores.gather(1, own)[:, 0], scores.scatter(1, own, -math.inf)).mean()}
+    scores = scores.gather(1, torch.cat([own, negatives], dim=1))
+    likely = (scores - (scores.detach().exp().mean() * len(bank)).log()).exp()
+    share = negatives.shape[1] / len(bank)
+    others = torch.log1p((likely[:, 1:] + 1e-7) / share).sum(dim=1)
+    return {"instances": (torch.log1p((share + 1e-7) / likely[:, 0]) + others).mean()}
+
+
 def moco_v3(q: Tensor, k: Tensor, *, temperature: float = 1.0) -> dict[str, Tensor]:
     similar = _unit(q) @ _unit(k.detach()).T / temperature
     others = similar.masked_fill(torch.eye(len(q), dtype=torch.bool), -math.inf)

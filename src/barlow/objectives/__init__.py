@@ -151,7 +151,9 @@ def asks(call: Any, *, required: bool = False) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not (required and p.default is not p.empty)]
 
 
-def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float | None, float | None]:
+def expected(
+    objective: Any, rows: int, width: int, groups: int, *, images: int | None = None
+) -> tuple[float | None, float | None]:
     """Of an objective's loss, what it is for views that have nothing in common, and its floor (`_levels.py`).
 
     Args:
@@ -159,11 +161,12 @@ def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float 
         rows: of the global batch.
         width: of the embeddings.
         groups: of a step.
+        images: how many there are.
     """
     if not hasattr(objective, "levels") or rows < 2:
         return None, None
-    summed = {"groups": groups} if "groups" in asks(objective.levels) else {}
-    levels = objective.levels(rows, width, **summed)
+    about = {"groups": groups, "images": images}
+    levels = objective.levels(rows, width, **{name: about[name] for name in asks(objective.levels) if name in about})
     return levels.unrelated, levels.floor
 
 
