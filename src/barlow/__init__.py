@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from barlow.objectives.supervised import Supervised as Supervised
     from barlow.objectives.swav import SwAV as SwAV
     from barlow.objectives.vicreg import VICReg as VICReg
+    from barlow.objectives.vse import VSE as VSE
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
     from barlow.searching import search as search
@@ -54,6 +55,7 @@ _HOME = {
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
     "VICReg": "barlow.objectives.vicreg",
+    "VSE": "barlow.objectives.vse",
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
@@ -72,6 +74,7 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
+    "VSE",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
