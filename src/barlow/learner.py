@@ -15,7 +15,7 @@ from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
-from barlow.methods._networks import Method
+from barlow.methods._networks import Method, features_of
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.modes import in_eval_mode
 from barlow.nets.norms import synchronized
@@ -64,7 +64,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch`.
+        all_rows: for objectives with a `before_epoch`, and methods that hold features.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -106,6 +106,7 @@ class Learner:
         self.method.train()
         if isinstance(self.objective, nn.Module):  # one given in Python may have drawn its own values in each process
             self.world.make_alike(self.objective)
+        self.hold_features()
         with contextlib.ExitStack() as held:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
@@ -185,6 +186,19 @@ class Learner:
         if hasattr(self.objective, "before_epoch"):
             self.objective.before_epoch(lambda: self.embed(views))
 
+    def hold_features(self) -> None:
+        """Gives a method whose encoder is never changed the features of all images (`Method.hold`).
+
+        Raises:
+            ValueError: it wants them, and there is no `all_rows`.
+        """
+        if not self.method.holds_features:
+            return
+        if self.all_rows is None:
+            raise ValueError(f"{type(self.method).__name__} holds features, which needs all_rows; give it")
+        with torch.no_grad(), in_eval_mode(self.method):
+            self.method.hold(*self._of_all(lambda rows: features_of(self.method.encoder, rows.views[0])))
+
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.
 
@@ -208,14 +222,18 @@ class Learner:
         Args:
             views: how many the method is used to; it is given the centre so many times.
         """
+        with in_eval_mode(self.method):
+            return self._of_all(lambda rows: self.method(Rows(rows.views * views, rows.known)).groups[0][0].float())
+
+    def _of_all(self, compute: Callable[[Rows], Tensor]) -> tuple[Ids, Tensor]:
+        """What is computed of the centres of all images, in the order of their ids, alike in every process."""
         assert self.all_rows is not None
         ids, z = [], []
-        with in_eval_mode(self.method):
-            for rows in self.all_rows():
-                with self.world.autocast(self.precision):
-                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
-                z.append(self.world.collect(embedded.float()).flatten(0, 1))
-                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
+        for rows in self.all_rows():
+            with self.world.autocast(self.precision):
+                computed = compute(rows)
+            z.append(self.world.collect(computed.float() if computed.dtype.itemsize < 4 else computed).flatten(0, 1))
+            ids.append(self.world.collect(rows.known["ids"].to(computed.device)).flatten(0, 1))
         # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
         listed, order = torch.cat(ids).sort(stable=True)
         first = torch.ones_like(listed, dtype=torch.bool)

@@ -138,9 +138,10 @@ SMALLER: dict[str, dict[str, Any]] = {
     "moco": {"queue": 288},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
+    "vse": {"margin": 1.5},
 }
 """What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
-tells keys apart where there are few."""
+tells keys apart where there are few. With its own margin, a hinge is at rest where a batch has nearly converged."""
 
 OWN_TARGETS = {"swav", "swav without a queue"}
 """Those that make a target of the embeddings without a gradient: finite differences see it, and gradients do not."""
@@ -159,7 +160,7 @@ VARIANTS = {
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
-    "vse all negatives": ("vse", {"negatives": "all"}),
+    "vse all negatives": ("vse", {"negatives": "all", "margin": 1.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
     "vicreg equations": ("vicreg", {"convention": "equations"}),
     "w_mse zca": ("w_mse", {"whitening": "zca"}),

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data import workers
 from barlow.data.decoding import Array, UnreadableImage
+from barlow.data.known import Known
 from barlow.data.sources import ImageSource
 from barlow.data.workers import served
 from barlow.printable import printable
@@ -114,7 +115,7 @@ class MemoryLoader:
         seed: of the order and of every draw.
         device: where the views are made.
         block: the rows of each batch that this process takes; all if not given.
-        labels: of every position in the source, for objectives that ask for them.
+        known: what is asked for of every position in the source, beside its image.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -131,13 +132,13 @@ class MemoryLoader:
         device: torch.device | str = "cpu",
         *,
         block: slice | None = None,
-        labels: Int64[Tensor, "count"] | None = None,
+        known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
         self._order = _Order(len(pixels), batch_size, seed, block)
         self.steps_per_epoch = self._order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
-        self.sizes, self.ids, self.pipeline, self.labels = sizes, ids, pipeline, labels
+        self.sizes, self.ids, self.pipeline, self.known = sizes, ids, pipeline, known
 
     patience = 0.0  # nothing is waited for here (`StreamingLoader.patience`)
 
@@ -148,7 +149,7 @@ class MemoryLoader:
             epoch, ids = self._order.epoch(step), self.ids[rows]
             images = taken(self.pixels, rows.to(self.device))
             views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
-            known = _known(ids, self.labels, self.pipeline.told(ids, self.seed, epoch))
+            known = self.known.of(ids, self.seed, epoch) | self.pipeline.told(ids, self.seed, epoch)
             yield self._order.batch(step, Rows(views, known))
 
     def all_rows(self) -> Iterator[Rows]:
@@ -157,11 +158,6 @@ class MemoryLoader:
             rows = torch.from_numpy(block)
             view = self.pipeline.centre_from_memory(taken(self.pixels, rows.to(self.device)), self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
-
-
-def _known(ids: Ids, labels: Tensor | None, told: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is known of each row. Labels are there only where an objective asks for them: others must not see them."""
-    return {"ids": ids, **({} if labels is None else {"labels": labels[ids]}), **told}
 
 
 @dataclass
@@ -200,7 +196,7 @@ class StreamingLoader:
         min_side: JPEGs may be decoded at a fraction of their size with at least this shorter side; 0 decodes in full.
         max_bad: the run stops when clearly more than this fraction of the last 1,000 samples had to be replaced.
         block: the rows of each batch that this process takes; all if not given.
-        labels: of every position in the source, for objectives that ask for them.
+        known: what is asked for of every position in the source, beside its image.
 
     Raises:
         ValueError: fewer images than a batch; while streaming, too many files that fail.
@@ -219,7 +215,7 @@ class StreamingLoader:
         min_side: int = 0,
         max_bad: float = 0.01,
         block: slice | None = None,
-        labels: Int64[Tensor, "count"] | None = None,
+        known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
         self._order = _Order(len(usable), batch_size, seed, block)
@@ -227,7 +223,7 @@ class StreamingLoader:
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.workers, self.max_bad = workers, max_bad
-        self.min_side, self.labels = min_side, labels
+        self.min_side, self.known = min_side, known
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator.
@@ -248,7 +244,8 @@ class StreamingLoader:
             epoch = self._order.epoch(step)
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
-            known = _known(crops.ids, self.labels, self.pipeline.told(crops.ids, self.seed, epoch))
+            told = self.pipeline.told(crops.ids, self.seed, epoch)
+            known = self.known.of(crops.ids, self.seed, epoch) | told
             batch = self._order.batch(step, Rows(views, known), crops.replaced)
             batch.notes.extend(notes)
             notes.clear()
