@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from barlow import torchvision_guard
 
 if TYPE_CHECKING:
+    from barlow.caption_retrieval import retrieve as retrieve
     from barlow.checking import check as check
     from barlow.detection.evaluating import detect as detect
     from barlow.duplicates import duplicates as duplicates
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from barlow.pretraining import pretrain as pretrain
     from barlow.searching import search as search
     from barlow.study import compare as compare
+    from barlow.text_branch import load_text_encoder as load_text_encoder
 
 __version__ = "0.1.0"
 
@@ -69,7 +71,9 @@ _HOME = {
     "export": "barlow.exporting",
     "import_weights": "barlow.importing",
     "load_encoder": "barlow.finishing",
+    "load_text_encoder": "barlow.text_branch",
     "pretrain": "barlow.pretraining",
+    "retrieve": "barlow.caption_retrieval",
     "search": "barlow.searching",
 }
 __all__ = [
@@ -101,7 +105,9 @@ __all__ = [
     "find_encoder",
     "import_weights",
     "load_encoder",
+    "load_text_encoder",
     "pretrain",
+    "retrieve",
     "search",
 ]
 

@@ -27,7 +27,7 @@ from barlow.optim.optimizers import build_optimizer
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
-ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
+ROWS, IMAGES, WIDTH, CLASSES, WORDS = 12, 36, 3, 4, 11
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
 
@@ -72,12 +72,14 @@ def group_taken(section: Any) -> str:
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
+METHOD_KEYS: dict[str, dict[str, Any]] = {"image_text": {"words": WORDS, "embedding": 4, "hidden": 5}}
+"""What a method's section needs to be known, or to be small, beside its heads."""
 
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    groups = section(Case(method, None), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    gives = section(Case(method, None), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
@@ -114,6 +116,8 @@ def cases() -> dict[str, Case]:
             objective("byol_vicreg"),
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
+        "vse, frozen images": Case("image_text", objective("vse"), (6,), keys={"frozen": True}),
+        "vicreg, two views and a caption": Case("image_text", objective("vicreg"), keys={"unit_features": False}),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
@@ -147,7 +151,7 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | case.keys)
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -156,8 +160,15 @@ def batch(step: int, case: Case, world: World) -> Batch:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES, "caption": tokens(ids, epoch)}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
+
+
+def tokens(ids: Tensor, epoch: int) -> Tensor:
+    """A caption of each image, of three to six numbers and zeros behind them."""
+    places = torch.arange(6)
+    words = (ids[:, None] * 5 + places * (ids[:, None] + 1 + epoch)) % (WORDS - 1) + 1
+    return words * (places < 3 + ids[:, None] % 4)
 
 
 def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
