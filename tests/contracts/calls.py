@@ -160,7 +160,7 @@ VARIANTS = {
     "byol_vicreg simsiam": ("byol_vicreg", {"convention": "simsiam"}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
-    "vse all negatives": ("vse", {"negatives": "all", "margin": 1.5}),
+    "vse all negatives": ("vse", {"hinges": "all", "margin": 1.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
     "vicreg equations": ("vicreg", {"convention": "equations"}),
     "w_mse zca": ("w_mse", {"whitening": "zca"}),

@@ -160,7 +160,12 @@ def batch(step: int, case: Case, world: World) -> Batch:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES, "caption": tokens(ids, epoch)}
+    known = {
+        "ids": ids,
+        "labels": ids % CLASSES,
+        "rotation": (ids // 2 + epoch) % CLASSES,
+        "caption": tokens(ids, epoch),
+    }
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
 
 

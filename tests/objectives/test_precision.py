@@ -164,7 +164,7 @@ CONTRASTS = {
     "swav": _swav(),
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
     "vse": _case(VSE, plain.vse, vse_loops.vse),
-    "vse, all negatives": _case(VSE, plain.vse, vse_loops.vse, negatives="all"),
+    "vse, all negatives": _case(VSE, plain.vse, vse_loops.vse, hinges="all"),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
     "cross_entropy": Case(

@@ -22,12 +22,12 @@ def hinge(objective: VSE, *views: torch.Tensor) -> float:
 
 
 def test_published_values_of_all_hinges_and_of_the_hardest() -> None:
-    assert hinge(VSE(negatives="all"), IMAGES, TEXTS) == pytest.approx(1.86871576269, abs=1e-11)
+    assert hinge(VSE(hinges="all"), IMAGES, TEXTS) == pytest.approx(1.86871576269, abs=1e-11)
     assert hinge(VSE(), IMAGES, TEXTS) == pytest.approx(1.37044396446, abs=1e-11)
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("parameters", [{}, {"negatives": "all"}, {"margin": 0.05}])
+@pytest.mark.parametrize("parameters", [{}, {"hinges": "all"}, {"margin": 0.05}])
 @pytest.mark.parametrize("size", [(2, 2), (9, 4), (5, 12)])
 def test_value_and_gradient_equal_the_loops_in_both_precisions(
     size: tuple[int, int], parameters: dict[str, object], state: str
@@ -41,8 +41,8 @@ def test_value_and_gradient_equal_the_loops_in_both_precisions(
 
 
 def test_the_gradient_of_the_published_rows_is_that_of_finite_differences_on_both_sides() -> None:
-    for negatives in ("hardest", "all"):
-        objective = VSE(negatives=negatives)  # type: ignore[arg-type]
+    for hinges in ("hardest", "all"):
+        objective = VSE(hinges=hinges)  # type: ignore[arg-type]
         _, gradients = loss_and_gradients(objective, IMAGES, TEXTS)
         for side, gradient in enumerate(gradients):
             for place in range(IMAGES.numel()):
@@ -57,7 +57,7 @@ def test_the_gradient_of_the_published_rows_is_that_of_finite_differences_on_bot
 def test_it_is_a_sum_over_the_batch_and_over_both_directions() -> None:
     z = torch.ones(8, 3)
     assert hinge(VSE(), z, z) == pytest.approx(2 * 8 * 0.2)
-    assert hinge(VSE(negatives="all"), z, z) == pytest.approx(2 * 8 * 7 * 0.2)
+    assert hinge(VSE(hinges="all"), z, z) == pytest.approx(2 * 8 * 7 * 0.2)
 
 
 def test_the_hinge_is_at_rest_where_everything_is_nearer_by_the_margin() -> None:
@@ -81,7 +81,7 @@ def test_positive_scales_of_rows_a_rotation_and_the_order_of_sides_and_rows_chan
     scale = torch.linspace(0.1, 9, 12, dtype=torch.float64)[:, None]
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    for objective in (VSE(), VSE(negatives="all")):
+    for objective in (VSE(), VSE(hinges="all")):
         value = hinge(objective, a, b)
         for other in ((scale * a, b / scale), (a @ turn, b @ turn), (b, a), (a[order], b[order])):
             assert hinge(objective, *other) == pytest.approx(value, rel=1e-12)
@@ -100,7 +100,7 @@ def test_equally_hard_negatives_share_the_gradient() -> None:
 def test_a_row_without_direction_is_like_nothing_and_gets_no_gradient(length: float) -> None:
     a, b = (z.float() for z in batch_in("healthy", 6, 4))
     a[2] = length / 2
-    for objective in (VSE(), VSE(negatives="all")):
+    for objective in (VSE(), VSE(hinges="all")):
         value, (to_a, to_b) = loss_and_gradients(objective, a, b)
         assert math.isfinite(value)
         assert float(to_a[2].abs().max()) == 0
@@ -121,6 +121,6 @@ def test_a_margin_below_zero_is_refused(margin: float) -> None:
         VSE(margin=margin)
 
 
-def test_an_unknown_kind_of_negatives_is_refused() -> None:
-    with pytest.raises(ValueError, match="negatives is 'semi': choose one of hardest, all"):
-        VSE(negatives="semi")  # type: ignore[arg-type]
+def test_an_unknown_kind_of_hinges_is_refused() -> None:
+    with pytest.raises(ValueError, match="hinges is 'semi': choose one of hardest, all"):
+        VSE(hinges="semi")  # type: ignore[arg-type]

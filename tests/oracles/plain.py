@@ -205,12 +205,12 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     return _contrast(right, others).mean()
 
 
-def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, negatives: str = "hardest") -> dict[str, Tensor]:
+def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, hinges: str = "hardest") -> dict[str, Tensor]:
     similarities = _unit(a) @ _unit(b).T
     right = similarities.diagonal()
     itself = torch.eye(len(a), dtype=torch.bool)
     total = a.new_zeros(())
     for table in (similarities, similarities.T):
-        hinges = (margin + table - right[:, None]).clamp(min=0).masked_fill(itself, 0)
-        total = total + (hinges.amax(dim=1) if negatives == "hardest" else hinges).sum()
+        costs = (margin + table - right[:, None]).clamp(min=0).masked_fill(itself, 0)
+        total = total + (costs.amax(dim=1) if hinges == "hardest" else costs).sum()
     return {"hinge": total}

@@ -4,7 +4,7 @@ from oracles.directions import cosine
 from torch import Tensor
 
 
-def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, negatives: str = "hardest") -> dict[str, Tensor]:
+def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, hinges: str = "hardest") -> dict[str, Tensor]:
     n = len(a)
     s = [[cosine(a[i], b[j]) for j in range(n)] for i in range(n)]
     total = a.new_zeros(())
@@ -12,11 +12,11 @@ def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, negatives: str = "hardest"
         of_image = [margin - s[k][k] + s[k][j] for j in range(n) if j != k]
         of_caption = [margin - s[k][k] + s[i][k] for i in range(n) if i != k]
         for excesses in (of_image, of_caption):
-            hinges = [excess if excess > 0 else 0 * excess for excess in excesses]
-            if negatives == "all":
-                total = total + sum(hinges)
+            costs = [excess if excess > 0 else 0 * excess for excess in excesses]
+            if hinges == "all":
+                total = total + sum(costs)
             else:
-                largest = max(hinge.item() for hinge in hinges)
-                alike = [hinge for hinge in hinges if hinge.item() == largest]
+                largest = max(hinge.item() for hinge in costs)
+                alike = [hinge for hinge in costs if hinge.item() == largest]
                 total = total + sum(alike) / len(alike)
     return {"hinge": total}

@@ -31,12 +31,13 @@ class ImageText:
         between images and text; Faghri et al., VSE++ (arXiv 1707.05612, released code) for the networks.
     Convention: the features of both sides are scaled to length 1 before the heads (`unit_features`), as in VSE++. With
         several views of an image each is compared with the caption, and views are not compared with each other.
-    Deviation: the heads of table 3 are not published. VSE++ has a linear layer behind the image encoder, and none
-        behind the GRU.
+    Deviation: the heads of table 3 are not published. VSE++ has a linear layer behind the image encoder, and nothing
+        behind the GRU (`text_projector: none`).
 
     Args:
         projector: from the image encoder's features to the embedding.
-        text_projector: the same behind the GRU; null: a head like the first, with weights of its own.
+        text_projector: the same behind the GRU; null: a head like the first, with weights of its own; none: the GRU's
+            state is the embedding.
         words: how many numbers the vocabulary has; auto: as many as the captions give.
         min_count: how often a word has to occur in the captions; others are all one unknown word.
         longest: captions are cut to so many words, with the marks of start and end.
@@ -56,7 +57,7 @@ class ImageText:
     """What it needs to know of each row."""
 
     projector: Head
-    text_projector: Head | None = None
+    text_projector: Head | Literal["none"] | None = None
     words: int | Literal["auto"] = "auto"
     min_count: int = 2
     longest: int = 64
@@ -67,10 +68,12 @@ class ImageText:
     frozen: bool = False
 
     def __post_init__(self) -> None:
-        if self.text_projector is not None and self.text_projector.widths[-1] != self.projector.widths[-1]:
+        head = self.text_projector
+        of_text = self.hidden if head == "none" else (head or self.projector).widths[-1]
+        if of_text != self.projector.widths[-1]:
             raise ValueError(
-                f"the projectors end in {self.projector.widths[-1]} and {self.text_projector.widths[-1]} features, "
-                "and embeddings of images and captions are compared: give both the same last width"
+                f"the projectors end in {self.projector.widths[-1]} and {of_text} features, and embeddings of images "
+                "and captions are compared: give both the same last width"
             )
         if self.words != "auto" and self.words <= SPECIAL:
             raise ValueError(f"words is {self.words}: {SPECIAL} of them stand for no word, so give more, or auto")
@@ -93,12 +96,15 @@ class ImageText:
         """All networks but the image encoder, which has so many features."""
         if self.words == "auto":
             raise ValueError("words is auto: how many there are is known once the captions are")
+        head = self.text_projector or self.projector
         text = GRUText(self.words, self.embedding, self.hidden, init_range=self.init_range, seed=seed)
         return nn.ModuleDict(
             {
                 "projector": self.projector.build(features, seed, "projector"),
                 "text": text,
-                "text_projector": (self.text_projector or self.projector).build(self.hidden, seed, "text projector"),
+                "text_projector": (
+                    nn.Identity() if isinstance(head, str) else head.build(self.hidden, seed, "text projector")
+                ),
             }
         )
 

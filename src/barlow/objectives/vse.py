@@ -17,7 +17,7 @@ from barlow.types import Embedding, Terms
 
 __all__ = ["VSE"]
 
-Negatives = Literal["hardest", "all"]
+Hinges = Literal["hardest", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class VSE:
 
     Args:
         margin: (α) 0 or more; from 2 on no hinge is ever at rest.
-        negatives: "hardest", as in VSE++, or "all", the sum of hinges that it is compared with (VSE0 there).
+        hinges: of the "hardest" negative alone, as in VSE++, or of "all", which it is compared with (VSE0 there).
 
     Raises:
         ValueError: hyper-parameters out of range; embeddings that are not aligned float matrices with n ≥ 2.
@@ -57,16 +57,16 @@ class VSE:
     """
 
     margin: float = 0.2
-    negatives: Negatives = "hardest"
+    hinges: Hinges = "hardest"
 
     def __post_init__(self) -> None:
         check_non_negative(margin=self.margin)
-        check_one_of(get_args(Negatives), negatives=self.negatives)
+        check_one_of(get_args(Hinges), hinges=self.hinges)
 
     def levels(self, rows: int, width: int) -> Levels:
         """Unrelated: the cosines are those of random directions. Floor: what belongs together has a cosine of 1, and
         all others have -1 / (n - 1), as low as all of n directions can have them."""
-        compared = 1 if self.negatives == "hardest" else rows - 1
+        compared = 1 if self.hinges == "hardest" else rows - 1
         unrelated = 2 * rows * compared * _hinge_of_random(rows - compared, width, self.margin)
         return Levels(unrelated, 2 * rows * compared * max(0.0, self.margin - rows / (rows - 1)))
 
@@ -83,7 +83,7 @@ class VSE:
 
     def _hinges(self, excess: Float[Tensor, "n n"]) -> Scalar:
         """Of each row how much more alike its negatives are than what belongs to it."""
-        if self.negatives == "hardest":
+        if self.hinges == "hardest":
             excess = excess.amax(dim=1)
         return torch.relu(self.margin + excess).sum()
 
