@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.without_views import without_views
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
@@ -155,7 +156,8 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
         throwaway.begin_epoch(len(loader.pipeline.views))
         synchronize(world.device)
         before_epoch = time.monotonic() - began
-    stream = loader.stream(0, warm + most)
+    held = throwaway.method.holds_features
+    stream = without_views(loader, 0, warm + most) if held else loader.stream(0, warm + most)
     within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
         train(throwaway, within_an_epoch, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])

@@ -134,7 +134,7 @@ class Learner:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
         if batch.begins_epoch:
-            self.begin_epoch(len(batch.rows.views))
+            self.begin_epoch(max(len(batch.rows.views), 1))  # a method that holds features is given no views
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)

@@ -5,6 +5,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from barlow.data.counting import not_shown
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
+from barlow.data.without_views import without_views
 from barlow.data.workers import WorkersLost
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
@@ -253,8 +255,9 @@ class _Pretraining:
         self, learner: Learner, loader: Loader, course: Course, watchers: list[Watcher], stop: StopIfAsked
     ) -> None:
         """All steps that are left. A request to stop that comes while images are waited for is answered at once."""
-        stream: Iterator[Any] = loader.stream(stop.step, course.total)
-        if learner.method.holds_features:
+        held = learner.method.holds_features
+        stream: Iterator[Any] = (partial(without_views, loader) if held else loader.stream)(stop.step, course.total)
+        if held:
             self.watch.doing("computing the features of all images")
         try:
             with self.requests.finished_first():

@@ -134,8 +134,8 @@ class MemoryLoader:
         block: slice | None = None,
         known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
-        self._order = _Order(len(pixels), batch_size, seed, block)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self.order = _Order(len(pixels), batch_size, seed, block)
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
         self.sizes, self.ids, self.pipeline, self.known = sizes, ids, pipeline, known
@@ -145,16 +145,16 @@ class MemoryLoader:
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1."""
         for step in range(start, stop):
-            rows = torch.from_numpy(self._order.rows(step))
-            epoch, ids = self._order.epoch(step), self.ids[rows]
+            rows = torch.from_numpy(self.order.rows(step))
+            epoch, ids = self.order.epoch(step), self.ids[rows]
             images = taken(self.pixels, rows.to(self.device))
             views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
             known = self.known.of(ids, self.seed, epoch) | self.pipeline.told(ids, self.seed, epoch)
-            yield self._order.batch(step, Rows(views, known))
+            yield self.order.batch(step, Rows(views, known))
 
     def all_rows(self) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
-        for block in self._order.all():
+        for block in self.order.all():
             rows = torch.from_numpy(block)
             view = self.pipeline.centre_from_memory(taken(self.pixels, rows.to(self.device)), self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
@@ -218,8 +218,8 @@ class StreamingLoader:
         known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
-        self._order = _Order(len(usable), batch_size, seed, block)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self.order = _Order(len(usable), batch_size, seed, block)
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.workers, self.max_bad = workers, max_bad
@@ -237,16 +237,16 @@ class StreamingLoader:
         notes: list[str] = []
 
         def left(done: int) -> "DataLoader[_Sample]":
-            return self._loader(cropping, _Requests(self._order, self.ids, start + done, stop))
+            return self._loader(cropping, _Requests(self.order, self.ids, start + done, stop))
 
         for step, crops in enumerate(served(left, stop - start, notes.append), start):
             self._watch(crops, recent)
-            epoch = self._order.epoch(step)
+            epoch = self.order.epoch(step)
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
             told = self.pipeline.told(crops.ids, self.seed, epoch)
             known = self.known.of(crops.ids, self.seed, epoch) | told
-            batch = self._order.batch(step, Rows(views, known), crops.replaced)
+            batch = self.order.batch(step, Rows(views, known), crops.replaced)
             batch.notes.extend(notes)
             notes.clear()
             yield batch
@@ -261,7 +261,7 @@ class StreamingLoader:
 
         A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
         """
-        blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
+        blocks = [_Request(self.ids[rows], 0) for rows in self.order.all()]
         cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
         for crops in served(lambda done: self._loader(cropping, blocks[done:]), len(blocks), lambda line: None):
             self._watch(crops, deque(maxlen=WINDOW))
@@ -309,14 +309,14 @@ class _Requests:
     """What each of the steps asked for needs: DataLoader's batch sampler."""
 
     def __init__(self, order: _Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
-        self._order, self._ids, self._start, self._stop = order, ids, start, stop
+        self.order, self._ids, self._start, self._stop = order, ids, start, stop
 
     def __len__(self) -> int:
         return max(self._stop - self._start, 0)
 
     def __iter__(self) -> Iterator[_Request]:
         for step in range(self._start, self._stop):
-            yield _Request(self._ids[self._order.rows(step)], self._order.epoch(step))
+            yield _Request(self._ids[self.order.rows(step)], self.order.epoch(step))
 
 
 class _CropDataset(Dataset[_Sample]):

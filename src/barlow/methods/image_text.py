@@ -11,7 +11,7 @@ from barlow.methods._networks import Method, checked_views, features_of
 from barlow.nets.heads import Head
 from barlow.nets.text import GRUText
 from barlow.objectives._directions import directions
-from barlow.types import Features, Ids, Images, Outputs, Rows
+from barlow.types import Features, Ids, Outputs, Rows
 
 if TYPE_CHECKING:
     from barlow.methods import NewEncoder
@@ -130,23 +130,30 @@ class _ImageText(Method):
         self._held = ids, features
 
     def forward(self, rows: Rows) -> Outputs:
-        views = checked_views(rows, 1, "image_text")
-        features = [self._features(view, rows.known["ids"]) for view in views]
+        features = self._features(rows)
         z = [self.projector(self._scaled(f)) for f in features]
         if "caption" not in rows.known:  # whoever looks at images alone, to see whether they collapse
             return Outputs(features, [(each, each) for each in z])
         text = self.text_projector(self._scaled(self.text(rows.known["caption"])))
         return Outputs(features, [(each, text) for each in z])
 
-    def _features(self, view: Images, ids: Ids) -> Features:
-        """Those that are held, in training; what is looked at beside it comes without an image of the set."""
+    def _features(self, rows: Rows) -> list[Features]:
+        """Of each view; those that are held in place of all, in training alone: what is looked at beside it comes
+        without an image of the set.
+
+        Raises:
+            ValueError: an image has none, and no view either: it could not be read when they were computed.
+        """
         if self.training and self._held is not None:
             known, features = self._held
-            ids = ids.to(known.device)
+            ids = rows.known["ids"].to(known.device)
             place = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
             if bool((known[place] == ids).all()):
-                return features[place]
-        return features_of(self.encoder, view)
+                return [features[place]]
+            if not rows.views:
+                unread = int(ids[known[place] != ids][0])
+                raise ValueError(f"image {unread} could not be read when the features of all images were computed")
+        return [features_of(self.encoder, view) for view in checked_views(rows, 1, "image_text")]
 
     def _scaled(self, features: Tensor) -> Tensor:
         return directions(features) if self.unit else features
