@@ -74,6 +74,8 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["method.head.widths"] = [16, 8]
     if content["objective"].get("clusters"):
         changes["objective.clusters"] = 8
+    if content["method"].get("text_projector") == "none":
+        changes["method.hidden"] = 4
     if content["method"].get("batch_norm_rows"):
         changes["method.batch_norm_rows"] = 8
     if content["method"].get("patch"):
@@ -101,6 +103,17 @@ def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, 
         home.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(home / f"{i:03}.png")
     return folder
+
+
+def captioned(folder: Path, count: int = 64, *, seed: int = 0) -> Path:
+    """A list of two captions of each image, which tell its colour, and the images beside it."""
+    images(folder / "images", count, seed=seed)
+    colours = ("black", "blue", "green", "cyan", "red", "purple", "yellow", "white")
+    lines = ["image,caption"]
+    for i in range(count):
+        lines += [f'{i:03}.png,"Noise, of a {colours[i % 8]} kind"', f"{i:03}.png,something {colours[i % 8]}"]
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "captions.csv"
 
 
 def scenes(count: int, seed: int, side: int = 64) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from barlow import torchvision_guard
 
 if TYPE_CHECKING:
+    from barlow.caption_retrieval import retrieve as retrieve
     from barlow.checking import check as check
     from barlow.detection.evaluating import detect as detect
     from barlow.duplicates import duplicates as duplicates
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
     from barlow.objectives.supervised import Supervised as Supervised
     from barlow.objectives.swav import SwAV as SwAV
     from barlow.objectives.vicreg import VICReg as VICReg
+    from barlow.objectives.vse import VSE as VSE
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
     from barlow.searching import search as search
     from barlow.study import compare as compare
+    from barlow.text_branch import load_text_encoder as load_text_encoder
 
 __version__ = "0.1.0"
 
@@ -78,6 +81,7 @@ _HOME = {
     "SimCLR": "barlow.objectives.simclr",
     "SimSiam": "barlow.objectives.simsiam",
     "VICReg": "barlow.objectives.vicreg",
+    "VSE": "barlow.objectives.vse",
     "WMSE": "barlow.objectives.w_mse",
     "check": "barlow.checking",
     "compare": "barlow.study",
@@ -91,7 +95,9 @@ _HOME = {
     "export": "barlow.exporting",
     "import_weights": "barlow.importing",
     "load_encoder": "barlow.finishing",
+    "load_text_encoder": "barlow.text_branch",
     "pretrain": "barlow.pretraining",
+    "retrieve": "barlow.caption_retrieval",
     "search": "barlow.searching",
 }
 __all__ = [
@@ -100,6 +106,7 @@ __all__ = [
     "CMC",
     "NPID",
     "PIRL",
+    "VSE",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
@@ -137,7 +144,9 @@ __all__ = [
     "find_encoder",
     "import_weights",
     "load_encoder",
+    "load_text_encoder",
     "pretrain",
+    "retrieve",
     "search",
 ]
 

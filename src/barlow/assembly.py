@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.without_views import without_views
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
@@ -167,7 +168,8 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
         synchronize(world.device)
         look = time.monotonic() - began
     throwaway.looking = False
-    stream = loader.stream(0, warm + most)
+    held = throwaway.method.holds_features
+    stream = without_views(loader, 0, warm + most) if held else loader.stream(0, warm + most)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
         train(throwaway, stream, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
     return (times[-1] - times[warm]) / (len(times) - 1 - warm) + look / loader.steps_per_epoch

@@ -60,7 +60,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_run`, a `before_epoch` or a `before_step`.
+        all_rows: for objectives with a `before_run`, a `before_epoch` or a `before_step`, and methods that hold features.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -103,6 +103,7 @@ class Learner:
         self.method.train()
         if isinstance(self.objective, nn.Module):  # one given in Python may have drawn its own values in each process
             self.world.make_alike(self.objective)
+        self.hold_features()
         with contextlib.ExitStack() as held:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
@@ -129,8 +130,8 @@ class Learner:
         Raises:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
-        if self.looking:
-            self.look(batch.step, progress, len(batch.rows.views), begins_epoch=batch.begins_epoch)
+        if self.looking:  # a method that holds features is given no views
+            self.look(batch.step, progress, max(len(batch.rows.views), 1), begins_epoch=batch.begins_epoch)
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -190,6 +191,18 @@ class Learner:
             images = self._all_images(views)
             for parameter in looks.had(self.objective, images, step, progress, begins_epoch=begins_epoch):
                 self.optimizer.state.pop(parameter, None)
+
+    def hold_features(self) -> None:
+        """Gives a method whose encoder is never changed the features of all images (`Method.hold`).
+
+        Raises:
+            ValueError: it wants them, and there is no `all_rows`.
+        """
+        if not self.method.holds_features:
+            return
+        if self.all_rows is None:
+            raise ValueError(f"{type(self.method).__name__} holds features, which needs all_rows; give it")
+        self.method.hold(*self._all_images(1).features())
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from barlow import objectives
 from barlow.distributed import World
 from barlow.global_gradient import distinct
-from barlow.methods._networks import Method
+from barlow.linalg import at_least_float32
+from barlow.methods._networks import Method, features_of
 from barlow.nets.grouped_norms import Groups
 from barlow.nets.modes import in_eval_mode
 from barlow.nets.seeding import seeded
-from barlow.types import Embedding, Ids, Rows
+from barlow.types import Embedding, Features, Ids, Rows
 
 HOOKS = ("before_run", "before_epoch", "before_step")
 
@@ -92,6 +93,18 @@ class AllImages:
             z.append(self._of_all_processes(embedded.float()))
             ids.append(self._of_all_processes(known.to(embedded.device)))
         return in_order(torch.cat(ids), torch.cat(z))
+
+    @torch.no_grad()
+    def features(self) -> tuple[Ids, Features]:
+        """The encoder's features of the centres, in the order of the ids: what `Method.hold` is given."""
+        ids, found = [], []
+        with in_eval_mode(self.method):
+            for rows in self.rows():
+                with self.world.autocast(self.precision):
+                    features = features_of(self.method.encoder, rows.views[0])
+                found.append(self._of_all_processes(at_least_float32(features)))
+                ids.append(self._of_all_processes(rows.known["ids"].to(features.device)))
+        return in_order(torch.cat(ids), torch.cat(found))
 
     @torch.no_grad()
     def groups(self) -> Iterator[list[tuple[Tensor, ...]]]:

@@ -167,9 +167,10 @@ SMALLER: dict[str, dict[str, Any]] = {
     "sela": {"clusters": 6, "heads": 2},
     "moco_v3": {"temperature": 0.2},
     "swav": {"prototypes": 6, "queue": 288, "queue_from": 0.0},
+    "vse": {"margin": 1.5},
 }
 """What the defaults are too large for: 288 is a multiple of the keys of every batch here, and a temperature of 1 hardly
-tells keys apart where there are few."""
+tells keys apart where there are few. With its own margin, a hinge is at rest where a batch has nearly converged."""
 
 CONSTANT = {"jigsaw": "the set of orders, without which a checkpoint does not say what its classes are"}
 """Those whose buffers no step changes, and what they keep in them."""
@@ -213,6 +214,7 @@ VARIANTS = {
     "npid full softmax": ("npid", {"negatives": 0}),
     "swav without a queue": ("swav", {"prototypes": 6}),
     "simclr paper": ("simclr", {"convention": "paper", "temperature": 0.5}),
+    "vse all negatives": ("vse", {"hinges": "all", "margin": 1.5}),
     "vicreg algorithm_1": ("vicreg", {"convention": "algorithm_1"}),
     "vicreg equations": ("vicreg", {"convention": "equations"}),
     "w_mse zca": ("w_mse", {"whitening": "zca"}),

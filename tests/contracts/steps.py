@@ -30,6 +30,7 @@ from barlow.types import Rows
 SINGLE = World(torch.device("cpu"))
 ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
 ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
+ROWS, IMAGES, WIDTH, CLASSES, WORDS = 12, 36, 3, 4, 11
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
 
@@ -91,6 +92,8 @@ METHOD_KEYS: dict[str, dict[str, Any]] = {
 }
 """What a method needs for images and maps this small."""
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
+METHOD_KEYS: dict[str, dict[str, Any]] = {"image_text": {"words": WORDS, "embedding": 4, "hidden": 5}}
+"""What a method's section needs to be known, or to be small, beside its heads."""
 
 
 METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
@@ -121,6 +124,8 @@ def natural_objective(method: str) -> Any:
     return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
     given = section(natural_case(method), batch_norm=False).gives
     return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[given])
+    gives = section(Case(method, None), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
@@ -158,6 +163,8 @@ def cases() -> dict[str, Case]:
             objective("byol_vicreg"),
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
+        "vse, frozen images": Case("image_text", objective("vse"), (6,), keys={"frozen": True}),
+        "vicreg, two views and a caption": Case("image_text", objective("vicreg"), keys={"unit_features": False}),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
         "npid, one view": Case("siamese", objective("npid"), (6,)),
@@ -233,6 +240,7 @@ def section(case: Case, batch_norm: bool) -> Any:
 
 def takes_pixels(case: Case) -> bool:
     return bool(getattr(methods.load(case.method), "takes_pixels", False))
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -246,7 +254,20 @@ def batch(step: int, case: Case, world: World) -> Batch:
     known |= {"permutation": ORDERS[told]}
     views = [view.sigmoid() for view in views] if takes_pixels(case) else views
     known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
+    known = {
+        "ids": ids,
+        "labels": ids % CLASSES,
+        "rotation": (ids // 2 + epoch) % CLASSES,
+        "caption": tokens(ids, epoch),
+    }
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
+
+
+def tokens(ids: Tensor, epoch: int) -> Tensor:
+    """A caption of each image, of three to six numbers and zeros behind them."""
+    places = torch.arange(6)
+    words = (ids[:, None] * 5 + places * (ids[:, None] + 1 + epoch)) % (WORDS - 1) + 1
+    return words * (places < 3 + ids[:, None] % 4)
 
 
 def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:

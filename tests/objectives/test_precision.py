@@ -33,6 +33,7 @@ from oracles import simclr as simclr_loops
 from oracles import simsiam as simsiam_loops
 from oracles import swav as swav_loops
 from oracles import vicreg as vicreg_loops
+from oracles import vse as vse_loops
 from oracles import w_mse as w_mse_loops
 from oracles.gradients import Loss, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
@@ -52,6 +53,7 @@ from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
 from barlow.objectives.vicreg import VICReg
+from barlow.objectives.vse import VSE
 from barlow.objectives.w_mse import WMSE
 
 Size = tuple[int, int]
@@ -235,6 +237,8 @@ CONTRASTS = {
     ),
     "swav": _swav(),
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
+    "vse": _case(VSE, plain.vse, vse_loops.vse),
+    "vse, all negatives": _case(VSE, plain.vse, vse_loops.vse, hinges="all"),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
     "npid": _npid(6),

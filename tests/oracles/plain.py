@@ -239,3 +239,14 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     right = logits[torch.arange(len(logits)), classes]
     others = torch.stack([row[torch.arange(len(row)) != c] for row, c in zip(logits, classes.tolist(), strict=True)])
     return _contrast(right, others).mean()
+
+
+def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, hinges: str = "hardest") -> dict[str, Tensor]:
+    similarities = _unit(a) @ _unit(b).T
+    right = similarities.diagonal()
+    itself = torch.eye(len(a), dtype=torch.bool)
+    total = a.new_zeros(())
+    for table in (similarities, similarities.T):
+        costs = (margin + table - right[:, None]).clamp(min=0).masked_fill(itself, 0)
+        total = total + (costs.amax(dim=1) if hinges == "hardest" else costs).sum()
+    return {"hinge": total}

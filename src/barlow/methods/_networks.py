@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from barlow.types import Features, Images, Outputs, Rows
+from barlow.types import Features, Ids, Images, Outputs, Rows
 
 Passes = Literal["each_view", "each_size"]
 """Which views an encoder takes in one pass."""
@@ -28,12 +28,22 @@ class Method(nn.Module):
     batch_norm_rows: int | None = None
     """Rows that batch norm takes its statistics from; None: all of the batch. See `barlow.nets.norms`."""
 
+    holds_features: bool = False
+    """Whether `hold` is to be called before the first step."""
+
     def forward(self, rows: Rows) -> Outputs:
         """What the networks make of some rows of the global batch."""
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
         """Called after every update; `progress` is the share of the run that was done before it, 0 at the first."""
+
+    def hold(self, ids: Ids, features: Features) -> None:
+        """Takes the encoder's features of the centres of all images that can be read, in the order of their ids.
+
+        For a method whose encoder is never changed (`holds_features`), so that they are computed once and not in every
+        step. They are no part of the state: a run that is gone on with computes them again.
+        """
 
     def apart(self) -> dict[str, nn.Module]:
         """The networks whose batch norm must not see the same groups of rows, by name. Read with `batch_norm_rows`."""

@@ -45,7 +45,7 @@ class Objective(Protocol):
          environment or clock.
       5. Permuting the rows of all inputs together changes nothing but rounding (sliced objectives: within a slice).
       6. Gradients are finite wherever the documented preconditions hold, else a ValueError says which failed. Every
-         view, prediction and logit gets one; a target gets none.
+         view, prediction and logit gets one, unless a hinge is at rest; a target gets none.
       7. State is parameters (trained) and buffers (saved), nothing else. Buffers are changed in place, and only after
          the last term was computed: a key that came into the queue before would be a negative of its own query. From
          the same state, the same inputs give the same loss and the same new state, to the bit.
