@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
+    from barlow.objectives.counting import Counting as Counting
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.rotation import Rotation as Rotation
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _HOME = {
     "BYOL": "barlow.objectives.byol",
     "BarlowTwins": "barlow.objectives.barlow_twins",
+    "Counting": "barlow.objectives.counting",
     "Encoder": "barlow.estimators",
     "LinearProbe": "barlow.estimators",
     "MoCo": "barlow.objectives.moco",
@@ -75,6 +77,7 @@ __all__ = [
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Counting",
     "Embedder",
     "Encoder",
     "LinearProbe",

@@ -77,7 +77,7 @@ NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
 """What a method needs for views this small."""
 
-SIDES = {"tiles": 8}
+SIDES = {"tiles": 8, "tile_sum": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
@@ -90,8 +90,8 @@ def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    groups = section(natural_case(method), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    gives = section(natural_case(method), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
@@ -128,6 +128,7 @@ def cases() -> dict[str, Case]:
             objective("byol_vicreg"),
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
+        "counting": Case("tile_sum", objective("counting"), (8,)),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),

@@ -24,6 +24,7 @@ from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
 from oracles import classification as classification_loops
+from oracles import counting as counting_loops
 from oracles import moco as moco_loops
 from oracles import moco_v3 as moco_v3_loops
 from oracles import plain
@@ -40,6 +41,7 @@ from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
 from barlow.objectives.byol_vicreg import BYOLVICReg
+from barlow.objectives.counting import Counting
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.simclr import SimCLR
@@ -163,6 +165,7 @@ CONTRASTS = {
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
+    "counting": Case(lambda a, b: Counting()(a, b, ids=torch.arange(len(a))), plain.counting, counting_loops.counting),
     "cross_entropy": Case(
         _classes(cross_entropy, name="labels"),
         _classes(plain.cross_entropy),
