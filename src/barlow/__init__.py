@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from barlow.objectives.colorization import Colorization as Colorization
     from barlow.objectives.cpc import CPC as CPC
+    from barlow.objectives.counting import Counting as Counting
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.npid import NPID as NPID
@@ -62,6 +63,7 @@ _HOME = {
     "DeepClusterV1": "barlow.objectives.deepcluster_v1",
     "DeepClusterV2": "barlow.objectives.deepcluster_v2",
     "SeLa": "barlow.objectives.sela",
+    "Counting": "barlow.objectives.counting",
     "Encoder": "barlow.estimators",
     "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
@@ -118,6 +120,7 @@ __all__ = [
     "BYOLVICReg",
     "BarlowTwins",
     "Colorization",
+    "Counting",
     "Embedder",
     "Encoder",
     "Jigsaw",

@@ -24,8 +24,8 @@ from barlow.orders import chosen_orders, ranks_of
 
 Takes = Literal["views", "a prediction and its target", "a prediction, its target and its embedding", "one"]
 
-IMAGES = 96
-"""Images of the data set, of which a batch is a part."""
+IMAGES = 256
+"""Images of the data set, of which a batch is a part, or all."""
 
 CLASSES = {"labels": 5, "rotation": 4, "position": 8, "permutation": 6}
 """What may be known of each image besides its id, with the number of classes that there are."""

@@ -99,7 +99,7 @@ METHOD_KEYS: dict[str, dict[str, Any]] = {"image_text": {"words": WORDS, "embedd
 METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
 """What a method needs for views this small."""
 
-SIDES = {"tiles": 8}
+SIDES = {"tiles": 8, "tile_sum": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
@@ -125,6 +125,7 @@ def natural_objective(method: str) -> Any:
     given = section(natural_case(method), batch_norm=False).gives
     return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[given])
     gives = section(Case(method, None), batch_norm=False).gives
+    gives = section(natural_case(method), batch_norm=False).gives
     return objective({"views": "barlow_twins", "pairs": "byol", "one": "rotation"}[gives])
 
 
@@ -165,6 +166,7 @@ def cases() -> dict[str, Case]:
         ),
         "vse, frozen images": Case("image_text", objective("vse"), (6,), keys={"frozen": True}),
         "vicreg, two views and a caption": Case("image_text", objective("vicreg"), keys={"unit_features": False}),
+        "counting": Case("tile_sum", objective("counting"), (8,)),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
         "npid, one view": Case("siamese", objective("npid"), (6,)),

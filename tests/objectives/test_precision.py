@@ -26,6 +26,7 @@ from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
 from oracles import classification as classification_loops
 from oracles import clusters as cluster_loops
+from oracles import counting as counting_loops
 from oracles import moco as moco_loops
 from oracles import moco_v3 as moco_v3_loops
 from oracles import plain
@@ -45,6 +46,7 @@ from barlow.objectives.byol import BYOL
 from barlow.objectives.byol_vicreg import BYOLVICReg
 from barlow.objectives.deepcluster_v1 import DeepClusterV1
 from barlow.objectives.deepcluster_v2 import DeepClusterV2
+from barlow.objectives.counting import Counting
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.sela import SeLa
@@ -243,6 +245,7 @@ CONTRASTS = {
     "moco, a queue of such keys": _moco(_such),
     "npid": _npid(6),
     "npid, full softmax": _npid(0),
+    "counting": Case(lambda a, b: Counting()(a, b, ids=torch.arange(len(a))), plain.counting, counting_loops.counting),
     "cross_entropy": Case(
         _classes(cross_entropy, name="labels"),
         _classes(plain.cross_entropy),

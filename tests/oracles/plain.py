@@ -194,6 +194,16 @@ def byol_vicreg(p: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
     return byol(p, t) | {"variance": terms["variance"], "covariance": terms["covariance"]}
 
 
+def counting(whole: Tensor, summed: Tensor, *, margin: float = 10.0) -> dict[str, Tensor]:
+    """Every row another image."""
+    distances = torch.cdist(summed, whole, compute_mode="donot_use_mm_for_euclid_dist").square()
+    others = ~torch.eye(len(whole), dtype=torch.bool)
+    return {
+        "distance": (whole - summed).square().sum() / len(whole),
+        "contrast": torch.clamp(margin - distances[others], min=0).mean(),
+    }
+
+
 def _codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     q = (scores.detach() / epsilon).exp()
     for _ in range(iterations):
