@@ -95,17 +95,17 @@ def test_the_command_shows_the_table_and_takes_nothing_that_it_does_not_use(
 
 
 def test_images_that_were_trained_on_are_refused(home: Path) -> None:
-    with pytest.raises(SameImages, match="40 of 40 images of .* were trained on by .* byte for byte"):
+    with pytest.raises(SameImages, match=r"40 of 40 images of .* were trained on by .* byte for byte"):
         retrieve([home / "run"], home / "train" / "captions.csv")
 
 
 def test_what_has_no_captions_or_no_text_encoder_is_refused(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnusableData, match="--test .* has no captions"):
+    with pytest.raises(UnusableData, match=r"--test .* has no captions"):
         retrieve([home / "run"], home / "test" / "images")
-    with pytest.raises(ValueError, match="random:resnet18 is no run"):
+    with pytest.raises(ValueError, match=r"random:resnet18 is no run"):
         retrieve(["random:resnet18"], home / "test" / "captions.csv", out=tmp_path)
     other = pretrain(home / "train" / "images", tmp_path / "other", overrides=tiny.SMALL, progress=False).run_folder
-    with pytest.raises(NoInput, match="no text encoder in"):
+    with pytest.raises(NoInput, match=r"no text encoder in"):
         retrieve([other], home / "test" / "captions.csv")
 
 
@@ -114,7 +114,7 @@ def test_a_text_encoder_that_was_changed_is_refused(home: Path, tmp_path: Path) 
     folder = run / "text_encoder"
     words = storage.read_sealed(folder / "vocabulary.json")
     storage.write_sealed(folder / "vocabulary.json", words | {"words": words["words"][:-1]})
-    with pytest.raises(UnusableData, match="its vocabulary of another run"):
+    with pytest.raises(UnusableData, match=r"its vocabulary of another run"):
         barlow.load_text_encoder(run)
     storage.write_sealed(folder / "vocabulary.json", words)
     config = storage.read_sealed(folder / "config.json")
@@ -122,16 +122,16 @@ def test_a_text_encoder_that_was_changed_is_refused(home: Path, tmp_path: Path) 
     with pytest.raises(UnusableData, match=r"do not fit its description: text\."):
         barlow.load_text_encoder(run)
     storage.write_sealed(folder / "config.json", config | {"format": 2})
-    with pytest.raises(storage.Newer, match="is of format 2"):
+    with pytest.raises(storage.Newer, match=r"is of format 2"):
         barlow.load_text_encoder(run)
 
 
 def test_images_without_captions_and_a_whitened_encoder_are_refused_before_training(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="compares images with captions, and .* has none: give a CSV file"):
+    with pytest.raises(RecipeError, match=r"compares images with captions, and .* has none: give a CSV file"):
         trained(home / "train" / "images", tmp_path / "run")
-    with pytest.raises(RecipeError, match="use --encoder.stages last and --encoder.whiten null"):
+    with pytest.raises(RecipeError, match=r"use --encoder.stages last and --encoder.whiten null"):
         trained(home / "train" / "captions.csv", tmp_path / "run", encoder__whiten=0.1)
-    with pytest.raises(RecipeError, match="method.words is 99, and the captions give"):
+    with pytest.raises(RecipeError, match=r"method.words is 99, and the captions give"):
         trained(home / "train" / "captions.csv", tmp_path / "run", method__words=99)
     assert not (tmp_path / "run").exists()
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from barlow.objectives.byol import BYOL as BYOL
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.cmc import CMC as CMC
+    from barlow.objectives.colorization import Colorization as Colorization
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
-    from barlow.objectives.jigsaw import Jigsaw as Jigsaw
+    from barlow.objectives.counting import Counting as Counting
+    from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
-    from barlow.objectives.colorization import Colorization as Colorization
-    from barlow.objectives.cpc import CPC as CPC
-    from barlow.objectives.counting import Counting as Counting
+    from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
     from barlow.objectives.npid import NPID as NPID
@@ -104,23 +104,20 @@ _HOME = {
 }
 __all__ = [
     "BYOL",
-    "PCL",
     "CMC",
+    "CPC",
     "NPID",
+    "PCL",
     "PIRL",
     "VSE",
     "WMSE",
     "BYOLVICReg",
     "BarlowTwins",
+    "Colorization",
     "ContextPrediction",
+    "Counting",
     "DeepClusterV1",
     "DeepClusterV2",
-    "CPC",
-    "WMSE",
-    "BYOLVICReg",
-    "BarlowTwins",
-    "Colorization",
-    "Counting",
     "Embedder",
     "Encoder",
     "Jigsaw",

@@ -19,7 +19,7 @@ from barlow.data.folder import FolderSource
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import FoldersOrName, ImageSource, open_source
 from barlow.distributed import choose_device
-from barlow.encoders import Encoder, Named, find_encoder
+from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.evaluated_images import own_set
 from barlow.exits import UnusableData
 from barlow.machine import available_cores
@@ -151,13 +151,13 @@ def retrieve(
             raise Interrupted("stopped; give the same command again") from asked
 
 
-def _branch_of(encoder: Encoder) -> TextBranch:
+def _branch_of(encoder: FoundEncoder) -> TextBranch:
     if encoder.run is None:
         raise ValueError(f"{encoder.name} is no run, and captions need a run that was trained on them: give its folder")
     return branch_at(encoder.run, encoder.step)
 
 
-def _own_test(encoders: Sequence[Encoder]) -> str:
+def _own_test(encoders: Sequence[FoundEncoder]) -> str:
     names = {own_set(each.run) for each in encoders if each.run is not None}
     if len(names) == 1 and (name := names.pop()) is not None:
         return f"{name}:test"
@@ -176,7 +176,7 @@ class _Read:
 
 
 @torch.no_grad()
-def _read(images: FoldersOrName, encoder: Encoder, batch_size: int, device: torch.device, max_bad: float) -> _Read:
+def _read(images: FoldersOrName, encoder: FoundEncoder, batch_size: int, device: torch.device, max_bad: float) -> _Read:
     """Embeds every image once, and refuses those that the run was trained on."""
     expected = encoder.preprocessing
     source = open_source(images, split="test", channels=expected.channels, value_range=expected.value_range)
@@ -239,7 +239,7 @@ def _check_apart(digests: image_digests.Digests, run: Path, source: ImageSource)
         )
 
 
-def _measured(encoder: Encoder, branch: TextBranch, read: _Read, home: Path, baselines: bool) -> Row:
+def _measured(encoder: FoundEncoder, branch: TextBranch, read: _Read, home: Path, baselines: bool) -> Row:
     """The recalls of a run, written to a file whose name follows from all that they depend on."""
     if branch.num_features != read.features.shape[1]:
         raise UnusableData(

@@ -15,6 +15,7 @@ from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
+from barlow.looks import AllImages, AllRows
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.modes import in_eval_mode
@@ -60,7 +61,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_run`, a `before_epoch` or a `before_step`, and methods that hold features.
+        all_rows: for objectives with a hook that looks at all images, and for methods that hold their features.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -79,7 +80,7 @@ class Learner:
         loss_weight: float = 1.0,
         rows_in_memory: int | None = None,
         activation_checkpointing: bool = False,
-        all_rows: looks.AllRows | None = None,
+        all_rows: AllRows | None = None,
     ) -> None:
         self.method, self.objective, self.optimizer, self.world = method, objective, optimizer, world
         self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
@@ -218,7 +219,7 @@ class Learner:
         return named_parameters(self.method, self.objective)
 
     def embed(self, views: int, step: int = 0, member: int = 0, **how: bool) -> tuple[Ids, Embedding]:
-        """Embeddings of all images, as `barlow.looks.AllImages` gives them.
+        """Embeddings of all images, as `barlow.AllImages` gives them.
 
         Args:
             views: how many the method is used to; it is given the centre so many times.
@@ -228,11 +229,9 @@ class Learner:
         """
         return self._all_images(views).embedded(step, member, **how)
 
-    def _all_images(self, views: int) -> looks.AllImages:
+    def _all_images(self, views: int) -> AllImages:
         assert self.all_rows is not None
-        return looks.AllImages(
-            self.method, self.all_rows, self.world, tuple(self._groups), views, self.precision, self.seed
-        )
+        return AllImages(self.method, self.all_rows, self.world, tuple(self._groups), views, self.precision, self.seed)
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:

@@ -116,9 +116,7 @@ class AllImages:
             new = _unseen(self._of_all_processes(known).tolist(), seen)
             yield [tuple(whole[i][new] for i in place) for place in places]
 
-    def _made(
-        self, step: int, *, augmented: bool, training: bool
-    ) -> Iterator[tuple[Ids, list[tuple[Tensor, ...]]]]:
+    def _made(self, step: int, *, augmented: bool, training: bool) -> Iterator[tuple[Ids, list[tuple[Tensor, ...]]]]:
         """What the method makes of this process's images, a batch at a time."""
         draws = seeded(self.seed, f"all images {step} process {self.world.rank}", self.world.device)
         with draws, buffers_kept(self.method) if training else in_eval_mode(self.method):
@@ -142,9 +140,7 @@ def due(objective: Any, step: int, progress: float, *, begins_epoch: bool) -> bo
     )
 
 
-def had(
-    objective: Any, images: AllImages, step: int, progress: float, *, begins_epoch: bool
-) -> list[nn.Parameter]:
+def had(objective: Any, images: AllImages, step: int, progress: float, *, begins_epoch: bool) -> list[nn.Parameter]:
     """Lets the objective look, if it is to. Returns its parameters that begin anew."""
     embed = partial(images.embedded, step)
     renewed: list[nn.Parameter] = []

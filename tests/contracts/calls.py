@@ -182,21 +182,20 @@ That of NPID, PIRL and CMC is the constant that the first batch gives."""
 WIDE = {"colorization", "cpc"}
 """Those with too many inputs for finite differences of each; their own tests have some of each."""
 
+KNOWN_OF = "it compares views with what is known of their image, not with each other"
 INDIFFERENT = {
     "barlow_twins off-diagonal only": "it compares no feature with itself",
-    "npid": (known_of := "it compares views with what is known of their image, not with each other"),
-    "cmc": known_of,
     "obow": "what predicts words of a view has learned nothing yet",
-    "toy clusters": "it compares views with what is known of their image, not with each other",
-    "toy clusters": (of_image := "it compares views with what is known of their image, not with each other"),
-    "deepcluster_v1": of_image,
-    "deepcluster_v2": of_image,
-    "sela": of_image,
-    "deepcluster_v1 balance": of_image,
-    "pirl": known_of,
-    "npid cross-entropy": known_of,
-    "npid full softmax": known_of,
-    "toy clusters": known_of,
+    "cmc": KNOWN_OF,
+    "deepcluster_v1": KNOWN_OF,
+    "deepcluster_v1 balance": KNOWN_OF,
+    "deepcluster_v2": KNOWN_OF,
+    "npid": KNOWN_OF,
+    "npid cross-entropy": KNOWN_OF,
+    "npid full softmax": KNOWN_OF,
+    "pirl": KNOWN_OF,
+    "sela": KNOWN_OF,
+    "toy clusters": KNOWN_OF,
 }
 """Those that do not ask the views to agree, and why."""
 

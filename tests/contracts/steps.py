@@ -28,9 +28,8 @@ from barlow.orders import chosen_orders, ranks_of
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
-ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
-ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
 ROWS, IMAGES, WIDTH, CLASSES, WORDS = 12, 36, 3, 4, 11
+ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
 
@@ -84,20 +83,19 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
-OWN_METHOD = {"colorization": "colorization", "cpc": "cpc"}
+OWN_METHOD = {"colorization": "colorization", "cpc": "cpc", "obow": "slow_maps"}
 """Objectives whose groups one method makes, and no other."""
 METHOD_KEYS: dict[str, dict[str, Any]] = {
     "colorization": {"fine": 1, "grid": 3},
     "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+    "image_text": {"words": WORDS, "embedding": 4, "hidden": 5},
+    "slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]},
+    "tiles": {"tiling": (2, 2)},
 }
-"""What a method needs for images and maps this small."""
+"""What a method's section needs to be known, or to be small, beside its heads. The maps are those of the encoder's
+stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
+
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
-METHOD_KEYS: dict[str, dict[str, Any]] = {"image_text": {"words": WORDS, "embedding": 4, "hidden": 5}}
-"""What a method's section needs to be known, or to be small, beside its heads."""
-
-
-METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
-"""What a method needs for views this small."""
 
 SIDES = {"tiles": 8, "tile_sum": 8}
 """Of the views of a method that cannot do with six pixels."""
@@ -110,23 +108,15 @@ WIDTHS = {"ContextPrediction": 8}
 
 def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
     """A method with so many views."""
-    return Case(method, objective, (SIDES.get(method, 6),) * views, METHOD_KEYS.get(method, {}))
+    return Case(method, objective, (SIDES.get(method, 6),) * views)
 
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    if method == "slow_maps":
-        return objective("obow")
-    groups = section(natural_case(method), batch_norm=False).widths(2)
     if method in OWN_METHOD.values():
         return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
-    groups = section(Case(method, None), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
-    given = section(natural_case(method), batch_norm=False).gives
-    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[given])
-    gives = section(Case(method, None), batch_norm=False).gives
     gives = section(natural_case(method), batch_norm=False).gives
-    return objective({"views": "barlow_twins", "pairs": "byol", "one": "rotation"}[gives])
+    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
@@ -223,10 +213,6 @@ class Encoder(nn.Module):
         return [[first, self.norm_act(self.second(first))][i] for i in indices]
 
 
-MAPS = {"slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]}}
-"""Of the encoder's stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
-
-
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
     cls = methods.load(case.method)
@@ -236,13 +222,11 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | MAPS.get(case.method, {}) | case.keys)
     return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
 
 
 def takes_pixels(case: Case) -> bool:
     return bool(getattr(methods.load(case.method), "takes_pixels", False))
-    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -252,16 +236,9 @@ def batch(step: int, case: Case, world: World) -> Batch:
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
     told = (ids // 2 + epoch) % CLASSES
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
-    known |= {"permutation": ORDERS[told]}
     views = [view.sigmoid() for view in views] if takes_pixels(case) else views
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
-    known = {
-        "ids": ids,
-        "labels": ids % CLASSES,
-        "rotation": (ids // 2 + epoch) % CLASSES,
-        "caption": tokens(ids, epoch),
-    }
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
+    known |= {"permutation": ORDERS[told], "caption": tokens(ids, epoch)}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
 
 
@@ -281,7 +258,9 @@ def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | None], Iterator[Rows]]:
+def all_rows(
+    world: World, sides: tuple[int, ...] = (6, 6), *, pixels: bool = False
+) -> Callable[[int | None], Iterator[Rows]]:
     def rows(drawn: int | None = None) -> Iterator[Rows]:
         order = torch.arange(IMAGES)
         if drawn is not None:
@@ -289,13 +268,8 @@ def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | N
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
             ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
             views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
-            yield Rows([images(ids, 0, 6, 99)] if drawn is None else views, {"ids": ids})
-def all_rows(world: World, *, pixels: bool = False) -> Callable[[], Iterator[Rows]]:
-    def rows() -> Iterator[Rows]:
-        for start in range(0, IMAGES, 24):  # the second is filled up with its last row
-            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
-            view = images(ids, 0, 6, 99)
-            yield Rows([view.sigmoid() if pixels else view], {"ids": ids})
+            views = [images(ids, 0, 6, 99)] if drawn is None else views
+            yield Rows([view.sigmoid() for view in views] if pixels else views, {"ids": ids})
 
     return rows
 
@@ -311,9 +285,7 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    options |= {"precision": "float32", "seed": 3, "all_rows": all_rows(world, case.sides)}
-    return Learner(method, compared, optimizer, world, **options)
-    rows = all_rows(world, pixels=takes_pixels(case))
+    rows = all_rows(world, case.sides, pixels=takes_pixels(case))
     return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=rows, **options)
 
 

@@ -44,13 +44,13 @@ from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
 from barlow.objectives.byol_vicreg import BYOLVICReg
+from barlow.objectives.counting import Counting
 from barlow.objectives.deepcluster_v1 import DeepClusterV1
 from barlow.objectives.deepcluster_v2 import DeepClusterV2
-from barlow.objectives.counting import Counting
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
-from barlow.objectives.sela import SeLa
 from barlow.objectives.npid import NPID
+from barlow.objectives.sela import SeLa
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV

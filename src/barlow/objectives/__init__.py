@@ -65,11 +65,11 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    Three optional hooks look at all images. Two are for clusterings. ``before_epoch(self, embed)`` is called before every epoch.
-    (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed, *, progress)``
-    is called before each step for which ``due(self, progress)`` is true; an objective with the one has the other. A
-    hook may return parameters that it has given new values: the optimizer then forgets what it remembered of these
-    (momentum, averages).
+    Three optional hooks look at all images. Two are for clusterings. ``before_epoch(self, embed)`` is called before
+    every epoch. (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed,
+    *, progress)`` is called before each step for which ``due(self, progress)`` is true; an objective with the one has
+    the other. A hook may return parameters that it has given new values: the optimizer then forgets what it remembered
+    of these (momentum, averages).
 
     ``embed()`` gives ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every
     process, in float32. Nothing is changed by it. By default they are the first embeddings of the first group of what
