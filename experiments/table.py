@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
+from compared_methods import FIRST, SMALL
 from generated import ROOT, markdown, put_between, write_or_check
 from results_line import (
     BUDGET,
@@ -31,14 +32,7 @@ from barlow.recipe.request import CONTINUED, DEFAULT
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
 OWN_BEGIN, OWN_END = "<!-- one's own folder: written by experiments/table.py -->", "<!-- end of one's own folder -->"
 METHODS_BEGIN, METHODS_END = "<!-- methods: written by experiments/table.py -->", "<!-- end of methods -->"
-METHODS_NAMES = {
-    "small_barlow_twins": "Barlow Twins",
-    "small_vicreg": "VICReg",
-    "small_w_mse": "W-MSE",
-    "small_simclr": "SimCLR",
-    "small_byol": "BYOL",
-    "small_supervised": "supervised, with the labels",
-}
+METHODS_NAMES = {recipe: compared.name for recipe, compared in FIRST.items()}
 PROTOCOLS_BEGIN, PROTOCOLS_END = "<!-- protocols: written by experiments/table.py -->", "<!-- end of protocols -->"
 LEFT_OUT = (BEST_EPOCH, BALANCED, "top5", "map_11_point", "recall_at_5", "recall_at_10")
 """Metrics that stand in results/protocols.jsonl and not in README."""
@@ -133,7 +127,8 @@ def _family(lines: Sequence[Line], family: str) -> str:
 def methods_table(lines: Sequence[Line]) -> str:
     """Methods beside each other: scores on the test images, seconds a step beside the fastest, and the rate chosen."""
     of_methods = [line for line in lines if line["program"] == METHODS_PROGRAM]
-    finals = [line for line in of_methods if line.get("part") == "test" and is_as_shipped(line)]
+    tested = (line for line in of_methods if line.get("part") == "test" and line["images"] == SMALL)
+    finals = [line for line in tested if is_as_shipped(line)]
     timed: dict[str, list[float]] = {}
     for line in of_methods:
         if "timed" in line:

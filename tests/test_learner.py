@@ -369,7 +369,7 @@ def test_a_look_before_a_step_comes_when_it_is_due() -> None:
     learner = with_objective(MOCO, Hooked())
     with learner.training():
         for number in range(6):
-            assert learner.looks(number / 8, begins_epoch=True) is (number in (2, 4))
+            assert learner.looks(number, number / 8, begins_epoch=True) is (number in (2, 4))
             learner.step(steps.batch(number, MOCO, steps.SINGLE), 0.05, number / 8)
     assert called == [(2, 0.25), (4, 0.5)]
     with learner.training():
@@ -410,3 +410,30 @@ def test_an_objective_in_two_networks_of_several_widths_is_gathered_apart() -> N
     """One process; in several, tests/contracts/test_methods.py has predictions and targets of other widths."""
     groups = [(torch.ones(2, 3), torch.ones(2, 5))]
     assert [z.shape for z in steps.SINGLE.gather(groups[0])] == [(2, 3), (2, 5)]
+
+
+def test_the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed() -> None:
+    seen: list[list[int]] = []
+
+    class Hooked(Remembering):
+        def before_run(self, groups: Any) -> None:
+            seen.append([len(group[0][0]) for group in groups()])
+
+    learner = with_objective(MOCO, Hooked())
+    with learner.training():
+        for number in range(steps.EPOCH + 1):
+            learner.step(steps.batch(number, MOCO, steps.SINGLE), 0.05, 0.0)
+    assert seen == [[24, steps.IMAGES - 24]], "the last batch is filled up with its last row"
+    resumed = with_objective(MOCO, Hooked())
+    with resumed.training():
+        resumed.step(steps.batch(steps.EPOCH, MOCO, steps.SINGLE), 0.05, 0.0)
+    assert len(seen) == 1
+
+
+def test_a_hook_before_a_run_needs_the_images() -> None:
+    class Hooked(Remembering):
+        def before_run(self, groups: Any) -> None: ...
+
+    made = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    with pytest.raises(ValueError, match="Hooked has a before_run, which needs all_rows"):
+        Learner(made.method, Hooked(), made.optimizer, steps.SINGLE, precision="float32", seed=0)

@@ -4,7 +4,6 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
+from barlow.looks import AllImages, AllRows
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.modes import in_eval_mode
@@ -61,7 +61,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch` or a `before_step`.
+        all_rows: for objectives with a hook that looks at all images, and for methods that hold their features.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -80,7 +80,7 @@ class Learner:
         loss_weight: float = 1.0,
         rows_in_memory: int | None = None,
         activation_checkpointing: bool = False,
-        all_rows: looks.AllRows | None = None,
+        all_rows: AllRows | None = None,
     ) -> None:
         self.method, self.objective, self.optimizer, self.world = method, objective, optimizer, world
         self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
@@ -104,6 +104,7 @@ class Learner:
         self.method.train()
         if isinstance(self.objective, nn.Module):  # one given in Python may have drawn its own values in each process
             self.world.make_alike(self.objective)
+        self.hold_features()
         with contextlib.ExitStack() as held:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
@@ -130,8 +131,8 @@ class Learner:
         Raises:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
-        if self.looking:
-            self.look(batch.step, progress, len(batch.rows.views), begins_epoch=batch.begins_epoch)
+        if self.looking:  # a method that holds features is given no views
+            self.look(batch.step, progress, max(len(batch.rows.views), 1), begins_epoch=batch.begins_epoch)
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -174,9 +175,9 @@ class Learner:
         ]
         return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
-    def looks(self, progress: float, *, begins_epoch: bool) -> bool:
+    def looks(self, step: int, progress: float, *, begins_epoch: bool) -> bool:
         """Whether the objective looks at all images before a step."""
-        return looks.due(self.objective, progress, begins_epoch=begins_epoch)
+        return looks.due(self.objective, step, progress, begins_epoch=begins_epoch)
 
     def look(self, step: int, progress: float, views: int, *, begins_epoch: bool) -> None:
         """Lets an objective that is to look at all images before this step do so.
@@ -187,9 +188,22 @@ class Learner:
             views: how many the method is used to.
             begins_epoch: whether the step is the first of an epoch.
         """
-        embed = partial(self.embed, views, step)
-        for parameter in looks.had(self.objective, embed, progress, begins_epoch=begins_epoch):
-            self.optimizer.state.pop(parameter, None)
+        if self.looks(step, progress, begins_epoch=begins_epoch):
+            images = self._all_images(views)
+            for parameter in looks.had(self.objective, images, step, progress, begins_epoch=begins_epoch):
+                self.optimizer.state.pop(parameter, None)
+
+    def hold_features(self) -> None:
+        """Gives a method whose encoder is never changed the features of all images (`Method.hold`).
+
+        Raises:
+            ValueError: it wants them, and there is no `all_rows`.
+        """
+        if not self.method.holds_features:
+            return
+        if self.all_rows is None:
+            raise ValueError(f"{type(self.method).__name__} holds features, which needs all_rows; give it")
+        self.method.hold(*self._all_images(1).features())
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.
@@ -204,35 +218,20 @@ class Learner:
         """What the optimizer may update."""
         return named_parameters(self.method, self.objective)
 
-    @torch.no_grad()
-    def embed(
-        self, views: int, step: int = 0, member: int = 0, *, augmented: bool = False, training: bool = False
-    ) -> tuple[Ids, Embedding]:
-        """Embeddings of all images, in the order of their ids, alike in every process: what a hook's `embed` gives.
-
-        `barlow.objectives.ObjectiveWithState` says what `member`, `augmented` and `training` ask for.
+    def embed(self, views: int, step: int = 0, member: int = 0, **how: bool) -> tuple[Ids, Embedding]:
+        """Embeddings of all images, as `barlow.AllImages` gives them.
 
         Args:
             views: how many the method is used to; it is given the centre so many times.
             step: whose look it is. Another step has other draws.
             member: which of the embeddings that `forward` gives.
-            augmented: of views, or else of the centres.
-            training: with the networks in the mode that they are trained in, or else in eval mode.
+            how: `augmented` and `training`.
         """
+        return self._all_images(views).embedded(step, member, **how)
+
+    def _all_images(self, views: int) -> AllImages:
         assert self.all_rows is not None
-        ids, z = [], []
-        draws = seeded(self.seed, f"all images {step} process {self.world.rank}", self.world.device)
-        with draws, looks.buffers_kept(self.method) if training else in_eval_mode(self.method):
-            for rows in self.all_rows(step) if augmented else self.all_rows():
-                given = rows if augmented else Rows(rows.views * views, rows.known)
-                for groups in self._groups if training else ():
-                    groups.draw(step, len(rows) * self.world.size)
-                with self.world.autocast(self.precision):
-                    made = [one for group in self.method(given).groups for one in group]
-                embedded = made[member]
-                z.append(self.world.collect(embedded.float()).flatten(0, 1))
-                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        return looks.in_order(torch.cat(ids), torch.cat(z))
+        return AllImages(self.method, self.all_rows, self.world, tuple(self._groups), views, self.precision, self.seed)
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:

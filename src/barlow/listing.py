@@ -49,11 +49,14 @@ def _dataset_entries() -> dict[str, str]:
 DETECT = "Detection and masks: Faster or Mask R-CNN trained on boxes, with the encoder as backbone; goes by itself"
 """It is no file of `protocols`, as it does not read features of labelled images (`barlow.detection`)."""
 
+CAPTIONS = "Image-text retrieval: recall at 1, 5 and 10 of a run that was trained on captions; goes by itself"
+"""No file of `protocols` either: `barlow.caption_retrieval`."""
+
 ENTRIES = {
     "recipes": _recipe_entries,
     "objectives": lambda: _kinds_of(objectives),
     "methods": lambda: _kinds_of(methods),
-    "protocols": lambda: {**_kinds_of(protocols), "detect": DETECT},
+    "protocols": lambda: {**_kinds_of(protocols), "captions": CAPTIONS, "detect": DETECT},
     "exports": _export_entries,
     "encoders": _encoder_entries,
     "datasets": _dataset_entries,

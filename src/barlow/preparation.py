@@ -5,22 +5,25 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from barlow import choices, facts, objectives, reasons, trial
-from barlow.data import memory, statistics
+from barlow import captioning, choices, facts, objectives, reasons, storage, trial
+from barlow.data import image_digests, memory, statistics
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import ValueRange
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, scan
+from barlow.data.known import Known
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.data.value_range import find_range
+from barlow.data.vocabulary import Vocabulary
 from barlow.distributed import World
 from barlow.fitted_method import with_maps
 from barlow.main_guard import check_main_guard
@@ -35,6 +38,7 @@ from barlow.recipe.schema import Recipe
 from barlow.recipe.sections import DataSection
 from barlow.size import Size, height_width, size_of, words
 from barlow.views.pipeline import ViewPipeline
+from barlow.views.sheet import png
 
 
 @dataclass
@@ -56,6 +60,16 @@ class Prepared:
     """Of the usable images in the source."""
     digests: np.ndarray
     """Of the usable images, for images.json."""
+    vocabulary: Vocabulary | None = None
+    """Of the images' captions, where the method reads them."""
+
+    def write(self, folder: Path) -> None:
+        """Writes what a run keeps of its images."""
+        storage.write_sealed(folder / "data.json", self.report)
+        storage.write_sealed(folder / "images.json", image_digests.as_json(self.digests))
+        storage.write_bytes(folder / "views.png", png(self.sheet()))
+        if self.vocabulary is not None:
+            storage.write_sealed(folder / captioning.FILE, self.vocabulary.as_dict())
 
 
 def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
@@ -75,6 +89,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     images = opened(chosen, machine, counted)
     source, channels, found, values = images.source, images.channels, images.found, images.values
     expected, chosen = images.expected, _with_classes(images.recipe, source)
+    chosen, spoken = captioning.with_words(chosen, source)
     data = chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
@@ -113,25 +128,33 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     _check_view_size(size, pipeline)
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
-    plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
+    plan, known = _tried(plan, pipeline, objective, source, len(inventory.ids))
+    known = known if spoken is None else replace(known, captions=spoken.tokens)
     plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
     where = f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     if held is not None:
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
-    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
-    sizing = [*fewer, *reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
+    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, known=known)
+    sizing = [
+        *([] if spoken is None else spoken.lines),
+        *fewer,
+        *reasons.of_values(plan, values, inventory),
+        *reasons.of_size(plan, why_size, found),
+    ]
     return Prepared(
         plan,
         reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
-        | values.as_dict(),
+        | values.as_dict()
+        | ({} if spoken is None else {"captions": spoken.report}),
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
         inventory.digests,
+        None if spoken is None else spoken.vocabulary,
     )
 
 
@@ -154,9 +177,7 @@ def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
         )
 
 
-def _tried(
-    plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSource, usable: int
-) -> tuple[Plan, Tensor | None]:
+def _tried(plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSource, usable: int) -> tuple[Plan, Known]:
     """The plan and the labels that its objective asks for, once a batch of it has been tried."""
     plan, labels, tried = _with_labels(plan, objective, source)
     known = _known(plan, pipeline, labels, min(plan.batch_size, usable))
@@ -164,7 +185,7 @@ def _tried(
     if objective is None:
         known_of = partial(_known, plan, pipeline, labels)
         trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
-    return plan, labels
+    return plan, Known(labels)
 
 
 def _with_shared_memory(

@@ -74,8 +74,9 @@ class Outputs:
         """What is looked at for collapse: the first view's features, and its embeddings where views are compared.
 
         A classifier's logits are compared with classes, not with another view; to lie in few directions is their task.
+        Nor are they looked at where a group has members of several widths, as logits of colours and the colours have.
         """
         first = {"features": self.features[0].detach()}
-        if len(self.groups[0]) > 1:
+        if len(self.groups[0]) > 1 and self.groups[0][0].shape == self.groups[0][1].shape:
             first["embeddings"] = self.groups[0][0].detach()
         return first

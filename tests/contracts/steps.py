@@ -28,7 +28,7 @@ from barlow.orders import chosen_orders, ranks_of
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
-ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
+ROWS, IMAGES, WIDTH, CLASSES, WORDS = 12, 36, 3, 4, 11
 ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
@@ -49,8 +49,16 @@ class Case:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "jigsaw": {"permutations": 4, "tiles": 4},
+    "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
+    "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
+    "cmc": {"negatives": 10},
+    "npid": {"negatives": 10},
+    "pirl": {"negatives": 10},
     "obow": {"words": 72, "hidden": 5},
+    "deepcluster_v1": {"clusters": 4},
+    "deepcluster_v2": {"clusters": 4, "heads": 2},
+    "sela": {"clusters": 4, "heads": 2, "updates": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -75,13 +83,21 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
+OWN_METHOD = {"colorization": "colorization", "cpc": "cpc", "obow": "slow_maps"}
+"""Objectives whose groups one method makes, and no other."""
+METHOD_KEYS: dict[str, dict[str, Any]] = {
+    "colorization": {"fine": 1, "grid": 3},
+    "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+    "image_text": {"words": WORDS, "embedding": 4, "hidden": 5},
+    "slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]},
+    "tiles": {"tiling": (2, 2)},
+}
+"""What a method's section needs to be known, or to be small, beside its heads. The maps are those of the encoder's
+stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
+
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
-
-METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
-"""What a method needs for views this small."""
-
-SIDES = {"tiles": 8}
+SIDES = {"tiles": 8, "tile_sum": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
@@ -92,15 +108,15 @@ WIDTHS = {"ContextPrediction": 8}
 
 def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
     """A method with so many views."""
-    return Case(method, objective, (SIDES.get(method, 6),) * views, METHOD_KEYS.get(method, {}))
+    return Case(method, objective, (SIDES.get(method, 6),) * views)
 
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    if method == "slow_maps":
-        return objective("obow")
-    groups = section(natural_case(method), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    if method in OWN_METHOD.values():
+        return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
+    gives = section(natural_case(method), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
@@ -109,7 +125,8 @@ def cases() -> dict[str, Case]:
     for kind in objectives.kinds():
         made = objective(kind)
         taken = group_taken(made)
-        found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
+        if kind not in OWN_METHOD:  # that pair is the method's, too
+            found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
@@ -137,7 +154,13 @@ def cases() -> dict[str, Case]:
             objective("byol_vicreg"),
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
+        "vse, frozen images": Case("image_text", objective("vse"), (6,), keys={"frozen": True}),
+        "vicreg, two views and a caption": Case("image_text", objective("vicreg"), keys={"unit_features": False}),
+        "counting": Case("tile_sum", objective("counting"), (8,)),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
+        "npid, one view": Case("siamese", objective("npid"), (6,)),
+        "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
         "obow, maps of one stage, crops of two sizes": Case(
             "slow_maps",
@@ -145,6 +168,13 @@ def cases() -> dict[str, Case]:
             (6, 6, 6, 4),
             keys={"levels": 1, "border": 0, "maps": [(3, 3, 4)]},
         ),
+        "deepcluster_v2, crops of two sizes": Case(
+            "siamese",
+            objective("deepcluster_v2"),
+            (6, 6, 4),
+            keys={"batch_norm_sees": "all_views", "passes": "each_size"},
+        ),
+        "sela, one view": Case("classifier", objective("sela"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
@@ -164,9 +194,15 @@ class Encoder(nn.Module):
         self.norm_act: nn.Module = BatchNormAct2d(4, act_layer=nn.Tanh) if batch_norm else nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.norm(self.first(x)))
-        pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
-        return pooled
+        places: Tensor = self.norm_act(self.second(x))
+        return places
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
 
     feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
 
@@ -175,10 +211,6 @@ class Encoder(nn.Module):
         assert intermediates_only
         first = torch.tanh(self.norm(self.first(x)))
         return [[first, self.norm_act(self.second(first))][i] for i in indices]
-
-
-MAPS = {"slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]}}
-"""Of the encoder's stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
 
 
 def section(case: Case, batch_norm: bool) -> Any:
@@ -190,7 +222,11 @@ def section(case: Case, batch_norm: bool) -> Any:
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | MAPS.get(case.method, {}) | case.keys)
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
+
+
+def takes_pixels(case: Case) -> bool:
+    return bool(getattr(methods.load(case.method), "takes_pixels", False))
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -200,9 +236,17 @@ def batch(step: int, case: Case, world: World) -> Batch:
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
     told = (ids // 2 + epoch) % CLASSES
+    views = [view.sigmoid() for view in views] if takes_pixels(case) else views
     known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
-    known |= {"permutation": ORDERS[told]}
+    known |= {"permutation": ORDERS[told], "caption": tokens(ids, epoch)}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
+
+
+def tokens(ids: Tensor, epoch: int) -> Tensor:
+    """A caption of each image, of three to six numbers and zeros behind them."""
+    places = torch.arange(6)
+    words = (ids[:, None] * 5 + places * (ids[:, None] + 1 + epoch)) % (WORDS - 1) + 1
+    return words * (places < 3 + ids[:, None] % 4)
 
 
 def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
@@ -214,7 +258,9 @@ def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | None], Iterator[Rows]]:
+def all_rows(
+    world: World, sides: tuple[int, ...] = (6, 6), *, pixels: bool = False
+) -> Callable[[int | None], Iterator[Rows]]:
     def rows(drawn: int | None = None) -> Iterator[Rows]:
         order = torch.arange(IMAGES)
         if drawn is not None:
@@ -222,7 +268,8 @@ def all_rows(world: World, sides: tuple[int, ...] = (6, 6)) -> Callable[[int | N
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
             ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
             views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
-            yield Rows([images(ids, 0, 6, 99)] if drawn is None else views, {"ids": ids})
+            views = [images(ids, 0, 6, 99)] if drawn is None else views
+            yield Rows([view.sigmoid() for view in views] if pixels else views, {"ids": ids})
 
     return rows
 
@@ -238,8 +285,8 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    options |= {"precision": "float32", "seed": 3, "all_rows": all_rows(world, case.sides)}
-    return Learner(method, compared, optimizer, world, **options)
+    rows = all_rows(world, case.sides, pixels=takes_pixels(case))
+    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=rows, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:

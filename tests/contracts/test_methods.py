@@ -114,6 +114,7 @@ def test_with_batch_norm_chunks_are_the_exact_objective_over_networks_that_see_a
     plain = steps.learner(case, steps.SINGLE, True)
     batch = steps.batch(0, case, steps.SINGLE)
     plain.method.train()
+    plain.hold_features()
     plain.look(0, 0.0, len(batch.rows.views), begins_epoch=True)
     made: list[Outputs] = [plain.method(batch.rows[part]) for part in chunks(steps.ROWS, 5)]
     groups = [

@@ -188,6 +188,7 @@ def test_maps_get_no_gradient_and_words_are_no_parameters() -> None:
     assert torch.autograd.grad(found, t, allow_unused=True)[0] is None
     assert {name.split(".")[-1] for name, _ in module.named_parameters()} == set(TRAINED)
     assert set(dict(module.named_buffers())) == {
+        "seed",
         "steps",
         "oldest",
         *(f"levels.{i}.{name}" for i in (0, 1) for name in ("words", "distance")),

@@ -26,7 +26,8 @@ class Objective(Protocol):
     called once for each group, and the mean over the groups is taken of each term. Its positional parameters say what a
     group is:
       - ``*z``: two or more views, each to be compared with each;
-      - ``(p, t)``: a prediction and its target;
+      - ``(p, t)``: a prediction and its target. They may be of several widths, as the logits of colours and the colours
+        are; and where the dataclass says `trains_targets`, the target gets a gradient, too;
       - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
@@ -44,7 +45,7 @@ class Objective(Protocol):
          environment or clock.
       5. Permuting the rows of all inputs together changes nothing but rounding (sliced objectives: within a slice).
       6. Gradients are finite wherever the documented preconditions hold, else a ValueError says which failed. Every
-         view, prediction and logit gets one; a target gets none.
+         view, prediction and logit gets one, unless a hinge is at rest; a target gets none.
       7. State is parameters (trained) and buffers (saved), nothing else. Buffers are changed in place, and only after
          the last term was computed: a key that came into the queue before would be a negative of its own query. From
          the same state, the same inputs give the same loss and the same new state, to the bit.
@@ -64,10 +65,11 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    Two optional hooks look at all images, for clusterings. ``before_epoch(self, embed)`` is called before every epoch;
-    with a keyword-only ``progress`` it is told the share of the run that is done, too. ``before_step(self, embed, *, progress)`` is called before each step for which ``due(self, progress)`` is true; an
-    objective with the one has the other. A hook may return parameters that it has given new values: the optimizer then
-    forgets what it remembered of these (momentum, averages).
+    Three optional hooks look at all images. Two are for clusterings. ``before_epoch(self, embed)`` is called before
+    every epoch. (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed,
+    *, progress)`` is called before each step for which ``due(self, progress)`` is true; an objective with the one has
+    the other. A hook may return parameters that it has given new values: the optimizer then forgets what it remembered
+    of these (momentum, averages).
 
     ``embed()`` gives ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every
     process, in float32. Nothing is changed by it. By default they are the first embeddings of the first group of what
@@ -79,10 +81,13 @@ class ObjectiveWithState(Protocol):
       - ``embed(training=True)``: with the networks as they are trained, so that batch norm takes the statistics of each
         batch. Ask for it with ``augmented``: the centres come in the order of their ids, class after class.
 
+    A third, ``before_run(self, groups)``, is called once, before the first step of a run and not where one is resumed.
+    ``groups()`` gives the groups that the method makes of the centres of all images, a batch at a time, each image
+    once, alike in every process: for what is counted over the set, which need not be held in memory for it.
+
     An optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the
-    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a
-    ValueError for groups that a step could not use: a step calls it, and so does the trial before training, which would
-    else make a step.
+    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a ValueError for groups
+    that a step could not use: a step calls it, and so does the trial before training, which would else make a step.
     """
 
     build: "Callable[..., nn.Module]"
@@ -146,7 +151,9 @@ def asks(call: Any, *, required: bool = False) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not (required and p.default is not p.empty)]
 
 
-def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float | None, float | None]:
+def expected(
+    objective: Any, rows: int, width: int, groups: int, *, images: int | None = None
+) -> tuple[float | None, float | None]:
     """Of an objective's loss, what it is for views that have nothing in common, and its floor (`_levels.py`).
 
     Args:
@@ -154,11 +161,12 @@ def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float 
         rows: of the global batch.
         width: of the embeddings.
         groups: of a step.
+        images: how many there are.
     """
     if not hasattr(objective, "levels") or rows < 2:
         return None, None
-    summed = {"groups": groups} if "groups" in asks(objective.levels) else {}
-    levels = objective.levels(rows, width, **summed)
+    about = {"groups": groups, "images": images}
+    levels = objective.levels(rows, width, **{name: about[name] for name in asks(objective.levels) if name in about})
     return levels.unrelated, levels.floor
 
 

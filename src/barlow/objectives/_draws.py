@@ -18,13 +18,13 @@ OBJECTIVES = 5
 Number = Int64[Tensor, ""]
 
 
-def drawn(seed: int, what: str, step: Number, ids: Ids, *, part: int = 0) -> Ids:
+def drawn(seed: Number, what: str, step: Number, ids: Ids, *, part: int = 0) -> Ids:
     """63 evenly spread bits for each id, as a number from 0 to 2⁶³ - 1: `% count` is one of so many things.
 
     Sorted, they put the ids into a random order: no two of them are equal, but for the one bit that is left out.
 
     Args:
-        seed: of the run.
+        seed: of the run; part of the objective's state, so that a resumed one draws on as it would have.
         what: is drawn, in words: two names have nothing in common.
         step: how many steps the objective has made, a tensor on the device of the ids.
         ids: not negative; of images, or of whatever else is drawn for.

@@ -18,8 +18,8 @@ EXTREMES = (0.1, 0.9)
 
 
 class Prototypes(nn.Module):
-    """The clusters of all images: `prototype`, a direction a row, its temperature `concentration` (φ), and the `cluster`
-    of each image by its id, -1 where none is known."""
+    """The clusters of all images: `prototype`, a direction a row, and its temperature `concentration` (φ). The
+    `cluster` of each image is found by its id, -1 where none is known."""
 
     prototype: Tensor
     concentration: Tensor
@@ -69,8 +69,8 @@ def concentrations(
 ) -> Float[Tensor, "clusters"]:
     """How widely each cluster is spread, as a temperature: φ = Σ distance / (n log(n + 10)) of its n images.
 
-    A cluster of one image or none has the largest φ. The least and the largest tenth are cut, and all are scaled so that
-    their mean is `temperature`.
+    A cluster of one image or none has the largest φ. The least and the largest tenth are cut, and all are scaled so
+    that their mean is `temperature`.
 
     Args:
         squared: distance of each image to the centroid of its cluster, squared.

@@ -109,15 +109,17 @@ class WordLists(nn.Module):
     """OBoW's loss with its lists of words, one for each of `maps`; `steps` counts the steps, `oldest` is the word that
     the next one replaces."""
 
+    seed: Tensor
     steps: Tensor
     oldest: Tensor
 
     def __init__(self, section: OBoW, width: int, maps: MapSizes, seed: int) -> None:
         super().__init__()
-        self.section, self.width, self.maps, self.seed = section, width, [tuple(size) for size in maps], seed
+        self.section, self.width, self.maps = section, width, [tuple(size) for size in maps]
         generator = torch.Generator().manual_seed(seed)
         lists = [Words(section.words, size[2], section.hidden, width, generator) for size in self.maps]
         self.levels = nn.ModuleList(lists)
+        self.register_buffer("seed", torch.tensor(seed))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
 

@@ -1,5 +1,6 @@
 """PCL: MoCo, and a query should be more like the prototype of its image's cluster than like those of other clusters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -41,13 +42,13 @@ class PCL:
 
     Source: Li et al., Prototypical Contrastive Learning of Unsupervised Representations (arXiv 2005.04966), equations
         11 and 12; salesforce/PCL at 964da1f, main_pcl.py and pcl/builder.py.
-    Convention: as MoCo's. Two images of one cluster are in each other's negatives, as published. The batch is the global
-        one, so its own prototypes are, too. Distances are to the centroids, of which the prototypes are the directions.
-        Draws are functions of (seed, step, cluster). Prototypes and φ are kept in float32; the loss is computed in
-        float64 (float32 on devices without it).
-    Deviation: the authors compare the prototypes of each GPU's own rows, so that the loss depends on the number of GPUs;
-        and until May 2022 the last prototype was never a negative. Images that could not be read when all were clustered
-        have no cluster, and no part in this term.
+    Convention: as MoCo's; with two groups the terms are sums. Two images of one cluster are each other's negatives, as
+        published. The batch is the global one, so its own prototypes are, too. Distances are to the centroids, of which
+        the prototypes are the directions. Draws are functions of (seed, step, cluster). Prototypes and φ are kept in
+        float32; the loss is computed in float64 (float32 on devices without it).
+    Deviation: the authors compare the prototypes of each GPU's own rows, so that the loss depends on the number of
+        GPUs, and until May 2022 the last prototype was never a negative. Images that could not be read when all were
+        clustered have no cluster, and no part in this term.
 
     Args:
         queue: keys that it holds, a multiple of the keys of a step.
@@ -103,17 +104,19 @@ class PCL:
 
 
 class Prototypical(nn.Module):
-    """PCL's loss: MoCo's `keys`, a clustering of all images in each of `clusterings`, and whether they are `clustered`."""
+    """PCL's loss: MoCo's `keys`; a clustering of all images in each of `clusterings`, once they are `clustered`."""
 
     clustered: Tensor
+    seed: Tensor
     steps: Tensor
 
     def __init__(self, section: PCL, width: int, images: int, seed: int) -> None:
         super().__init__()
-        self.section, self.images, self.seed = section, images, seed
+        self.section, self.images = section, images
         self.keys = MoCo(queue=section.queue, temperature=section.temperature).build(width=width, seed=seed)
         self.clusterings = nn.ModuleList([Prototypes(k, width, images) for k in section.clusters])
-        self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("clustered", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seed", torch.tensor(seed))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def before_epoch(self, embed: Embed, *, progress: float) -> None:
@@ -124,18 +127,18 @@ class Prototypical(nn.Module):
         ids, z = embed(1)
         for number, clustering in enumerate(self._all()):
             k = len(clustering.prototype)
-            seed = (self.seed + number) % 2**63
-            options = {"restarts": s.restarts, "most_rows": POINTS * k}
-            found = kmeans(directions(z), k, iterations=s.iterations, seed=seed, **options)
+            seed = (int(self.seed) + number) % 2**63
+            found = kmeans(
+                directions(z), k, iterations=s.iterations, seed=seed, restarts=s.restarts, most_rows=POINTS * k
+            )
             clustering.take(found, ids, s.temperature)
-        self.clustered.fill_(True)
+        self.clustered.fill_(1)
 
     def forward(self, groups: list[tuple[Embedding, Embedding]], *, ids: Ids) -> Terms:
-        if groups:
-            self._check(len(groups[0][0]))
         terms: Terms = {}
         if bool(self.clustered):  # before the keys of this step come into the queue
             with full_precision([z for group in groups for z in group], fewest=1) as flat:
+                self._check_negatives(len(flat[0]))
                 losses = [self._to_prototypes(q, ids) for q in flat[::2]]
                 terms["prototypes"] = reduce(torch.add, losses).to(flat[0].dtype)
         terms = {**self.keys(groups), **terms}
@@ -153,7 +156,14 @@ class Prototypical(nn.Module):
             losses.append(clustering.loss(u, ids, bits, self.section.negatives))
         return mean(losses)
 
-    def _check(self, rows: int) -> None:
+    def check_sizes(self, rows: int, widths: Sequence[tuple[int, ...]]) -> None:
+        """Refuses, before training, images that are too few for the clusters, and a batch that no step could use.
+
+        Args:
+            rows: of the batch.
+            widths: of the members of each group.
+        """
+        self.keys([tuple(torch.zeros(rows, width) for width in group) for group in widths])
         s = self.section
         if max(s.clusters) > self.images:
             fitting = [max(self.images // share, 2) for share in (50, 25, 13)]
@@ -161,6 +171,10 @@ class Prototypical(nn.Module):
                 f"clusters is {list(s.clusters)}, and there are {self.images:,} images: give at most as many, for "
                 f"example {fitting}, and fewer negatives"
             )
+        self._check_negatives(rows)
+
+    def _check_negatives(self, rows: int) -> None:
+        s = self.section
         if s.negatives > (most := min(s.clusters) - rows):
             instead = f"negatives of at most {most}" if most > 0 else f"more than {rows} clusters"
             raise ValueError(

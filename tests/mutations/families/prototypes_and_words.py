@@ -1,7 +1,8 @@
-"""Faults of OBoW: of its lists of words, its bags, and the slow copy that gives maps."""
+"""Faults of OBoW (its lists of words, its bags, the slow copy that gives maps) and of PCL (its clusters)."""
 
 from mutations.fault import Fault
 
+PCL = "objectives/test_pcl.py::test_"
 OBOW = "objectives/test_obow.py::test_"
 SLOW_MAPS = "methods/test_slow_maps.py::test_"
 PATCH = "views/test_patch.py::test_"
@@ -101,10 +102,10 @@ FAULTS = [
         (f"{SLOW_MAPS}positions_at_the_edges_are_left_out",),
     ),
     Fault(
-        "slow maps: channels come before positions",
+        "slow maps: rows and columns of a map are exchanged",
         "nets/maps.py",
         "border : m.shape[3] - border].permute(0, 2, 3, 1)",
-        "border : m.shape[3] - border]",
+        "border : m.shape[3] - border].permute(0, 3, 2, 1)",
         (f"{SLOW_MAPS}channels_of_a_position_lie_side_by_side",),
     ),
     Fault(
@@ -113,5 +114,90 @@ FAULTS = [
         "np.floor(uniforms[:, 2:4] * (self.jitter + 1))",
         "np.floor(uniforms[:, 2:3] * (self.jitter + 1))",
         (f"{PATCH}of_a_whole_image_the_patches_are_the_papers_nine_places_with_their_offsets",),
+    ),
+    Fault(
+        "pcl: concentrations are of squared distances",
+        "objectives/_prototypes.py",
+        "distances = in_float64(squared).sqrt()",
+        "distances = in_float64(squared)",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: a cluster of one image is as narrow as can be",
+        "objectives/_prototypes.py",
+        "torch.where(sizes > 1, phi, torch.where(sizes > 1, phi, 0).max())",
+        "torch.where(sizes > 1, phi, 0)",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: extreme concentrations are kept",
+        "objectives/_prototypes.py",
+        "phi = phi.clamp(low, high)",
+        "phi = phi.clamp(0 * low, 9 * high)",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: all prototypes have one temperature",
+        "objectives/_prototypes.py",
+        "in_float64(self.concentration[compared])",
+        "in_float64(self.concentration.mean().expand(len(compared)))",
+        (f"{PCL}published_loss_of_two_queries",),
+        fast=True,
+    ),
+    Fault(
+        "pcl: images of one cluster are not compared",
+        "objectives/_prototypes.py",
+        "out.diagonal().fill_(True)",
+        "out[:, :n] |= own[:, None] == own",
+        (f"{PCL}images_of_one_cluster_are_each_others_negatives",),
+    ),
+    Fault(
+        "pcl: negatives may be of the batch's own clusters",
+        "objectives/_prototypes.py",
+        "bits.masked_fill(taken, torch.iinfo(torch.int64).max).topk",
+        "bits.topk",
+        (f"{PCL}value_and_gradient_equal_the_loops_and_the_contrast_is_mocos",),
+    ),
+    Fault(
+        "pcl: images without a cluster are taken to be in the first",
+        "objectives/_prototypes.py",
+        "known = own >= 0",
+        "known = own >= -1",
+        (f"{PCL}images_without_a_cluster_have_no_part_and_get_no_gradient",),
+    ),
+    Fault(
+        "pcl: the trained network's embeddings are clustered",
+        "objectives/pcl.py",
+        "ids, z = embed(1)",
+        "ids, z = embed(0)",
+        (f"{PCL}the_slow_networks_embeddings_are_clustered_and_their_lengths_do_not_matter",),
+    ),
+    Fault(
+        "pcl: embeddings are clustered at the length that they have",
+        "objectives/pcl.py",
+        "directions(z), k, iterations",
+        "z, k, iterations",
+        (f"{PCL}the_slow_networks_embeddings_are_clustered_and_their_lengths_do_not_matter",),
+    ),
+    Fault(
+        "pcl: images are clustered in the warm-up, too",
+        "objectives/pcl.py",
+        "if progress < s.warmup:",
+        "if progress < 0:",
+        (f"{PCL}before_the_warm_up_is_over_nothing_is_clustered_and_the_loss_is_mocos",),
+    ),
+    Fault(
+        "pcl: all clusterings draw the same negatives",
+        "objectives/pcl.py",
+        "self.steps, clusters, part=number)",
+        "self.steps, clusters, part=0 * number)",
+        (f"{PCL}value_and_gradient_equal_the_loops_and_the_contrast_is_mocos",),
+    ),
+    Fault(
+        "pcl: every step draws the same negatives",
+        "objectives/pcl.py",
+        "self.steps.add_(1)",
+        "self.steps.add_(0)",
+        (f"{PCL}another_step_has_other_negatives_and_the_same_from_the_same_state",),
     ),
 ]

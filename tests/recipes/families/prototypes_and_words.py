@@ -16,6 +16,11 @@ RATES = {
     ),
 }
 
-DECAYS = {"imagenet/obow": [1e-4, 1e-4]}
+RATES["imagenet/pcl_v1"] = (  # 0.03, ÷ 10 after epochs 120 and 160 of 200
+    IMAGENET,
+    5004,
+    {0: (0.03, 0.03), 600_479: (0.03, 0.03), 600_480: (0.003, 0.003), 800_640: (0.0003, 0.0003)},
+)
+RATES["imagenet/pcl_v2"] = (IMAGENET, 5004, {0: (0.03, 0.03), 500_400: (0.015, 0.015), 1_000_799: (0, 0)})
 
-SIZES = {"imagenet/obow": (200, 256)}
+DECAYS = {name: [1e-4, 1e-4] for name in RATES}
