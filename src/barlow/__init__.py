@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from barlow.objectives.cmc import CMC as CMC
     from barlow.objectives.colorization import Colorization as Colorization
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
-    from barlow.objectives.exemplar import Exemplar as Exemplar
-    from barlow.objectives.exemplar_triplets import ExemplarTriplets as ExemplarTriplets
     from barlow.objectives.counting import Counting as Counting
     from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
+    from barlow.objectives.exemplar import Exemplar as Exemplar
+    from barlow.objectives.exemplar_triplets import ExemplarTriplets as ExemplarTriplets
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
