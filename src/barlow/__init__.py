@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from barlow.objectives.cpc import CPC as CPC
     from barlow.objectives.deepcluster_v1 import DeepClusterV1 as DeepClusterV1
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
+    from barlow.objectives.exemplar import Exemplar as Exemplar
+    from barlow.objectives.exemplar_triplets import ExemplarTriplets as ExemplarTriplets
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
@@ -65,6 +67,8 @@ _HOME = {
     "SeLa": "barlow.objectives.sela",
     "Counting": "barlow.objectives.counting",
     "Encoder": "barlow.estimators",
+    "Exemplar": "barlow.objectives.exemplar",
+    "ExemplarTriplets": "barlow.objectives.exemplar_triplets",
     "Jigsaw": "barlow.objectives.jigsaw",
     "LinearProbe": "barlow.estimators",
     "Colorization": "barlow.objectives.colorization",
@@ -120,6 +124,8 @@ __all__ = [
     "DeepClusterV2",
     "Embedder",
     "Encoder",
+    "Exemplar",
+    "ExemplarTriplets",
     "Jigsaw",
     "LinearProbe",
     "MoCo",

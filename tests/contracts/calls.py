@@ -190,6 +190,7 @@ INDIFFERENT = {
     "deepcluster_v1": KNOWN_OF,
     "deepcluster_v1 balance": KNOWN_OF,
     "deepcluster_v2": KNOWN_OF,
+    "exemplar": KNOWN_OF,
     "npid": KNOWN_OF,
     "npid cross-entropy": KNOWN_OF,
     "npid full softmax": KNOWN_OF,
@@ -201,6 +202,9 @@ INDIFFERENT = {
 
 ONE_VIEW = {"npid", "npid cross-entropy", "npid full softmax"}
 """Those that take one view as well, and one row: what each is compared with is their state."""
+
+TOGETHER = {"exemplar_triplets"}
+"""Those that compare all views of a step at once, so that three views are not the mean over their pairs."""
 
 VARIANTS = {
     "barlow_twins diagonal only": ("barlow_twins", {"redundancy": 0.0}),

@@ -21,13 +21,12 @@ QUICK = {
     "swav": {"prototypes": 512},
 }
 QUICK |= {kind: {"negatives": 1024} for kind in ("cmc", "npid", "pirl")}
-OWN_STATE = {"cmc", "npid", "pirl", "swav"}
-"""Sizes of queues and prototypes that a test can afford; and those whose floor asks for a state that training makes."""
+"""Sizes of queues and prototypes that a test can afford."""
 
-UNKNOWN = {"cpc", "obow"}
+UNKNOWN = {"cpc", "exemplar", "obow"}
 """Those for whose unrelated views no formula is known."""
 
-OWN_STATE = {"deepcluster_v2", "swav"}
+OWN_STATE = {"cmc", "deepcluster_v2", "exemplar", "npid", "pirl", "swav"}
 """Those whose floor asks for a state that training makes."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts.calls import CASES, INDIFFERENT, ONE_VIEW, OWN_TARGETS, SECTIONS, WIDE, Case
+from contracts.calls import CASES, INDIFFERENT, ONE_VIEW, OWN_TARGETS, SECTIONS, TOGETHER, WIDE, Case
 from oracles.gradients import relative_error
 from oracles.vectors import STATES
 
@@ -215,7 +215,7 @@ def test_pairing_rows_wrongly_costs_more(case: Case) -> None:
     assert wrong > 1.5 * right, "rule 1: row i of all comes from one image"
 
 
-@pytest.mark.parametrize("case", [name for name in VIEWS if name not in OWN_TARGETS], indirect=True)
+@pytest.mark.parametrize("case", [name for name in VIEWS if name not in OWN_TARGETS | TOGETHER], indirect=True)
 def test_three_views_give_the_mean_over_their_pairs(case: Case) -> None:
     views = [*case.inputs("healthy", N, D), case.inputs("healthy", N, D, seed=1)[0]]
     pairs = [case.loss_and_gradients(*pair)[0] for pair in combinations(views, 2)]

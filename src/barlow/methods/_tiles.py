@@ -50,8 +50,10 @@ class TileHeads(nn.Module):
         self.rectifier = nn.ReLU() if rectified else nn.Identity()
         self.together = together.build(tiling[0] * tiling[1] * width, seed, f"{part}, together")
 
-    def forward(self, encoder: nn.Module, view: Images) -> tuple[list[Features], Embedding]:
-        """The encoder's features of each tile, a batch for each place, and the view's embedding.
+    def forward(self, encoder: nn.Module, view: Images) -> tuple[Features, Embedding]:
+        """The encoder's features, their mean over the tiles of each view, and the view's embedding.
+
+        Tiles of one image show different things, so no two of them are held up as views that should agree.
 
         Args:
             encoder: takes the tiles of all rows in one pass.
@@ -59,5 +61,5 @@ class TileHeads(nn.Module):
         """
         features = features_of(encoder, cut(view, self.tiling))
         parts = self.rectifier(self.each(features))
-        places = features.view(len(view), -1, features.shape[1]).unbind(1)
-        return list(places), self.together(torch.flatten(parts.view(len(view), -1, parts.shape[1]), 1))
+        of_views = features.view(len(view), -1, features.shape[1]).mean(1)
+        return of_views, self.together(torch.flatten(parts.view(len(view), -1, parts.shape[1]), 1))

@@ -65,4 +65,4 @@ class _Tiles(Method):
 
     def forward(self, rows: Rows) -> Outputs:
         made = [self.heads(self.encoder, view) for view in checked_views(rows, 1, "tiles")]
-        return Outputs([place for places, _ in made for place in places], [(logits,) for _, logits in made])
+        return Outputs([features for features, _ in made], [(logits,) for _, logits in made])
