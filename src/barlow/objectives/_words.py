@@ -13,8 +13,8 @@ from barlow.objectives._directions import directions
 from barlow.objectives._inputs import in_float64
 from barlow.types import Embedding, Ids
 
-FEW = 2**32
-"""Fewer products than this are computed in float64, in seconds of one core at most. More are left in float32."""
+FEW = 2**24
+"""Fewer products than this are computed in float64, which costs next to nothing. More are left in float32."""
 
 TOGETHER = 2**26
 """Distances between positions and words that are held at a time."""
@@ -74,7 +74,7 @@ class Words(nn.Module):
         least = torch.cat([d.amin(dim=2) for d in squared()]).mean()
         distance = (memory * self.distance + (1 - memory) * least).clamp(min=LEAST)
         sharp = -inverse_temperature / distance
-        pooled = torch.cat([(sharp * d).softmax(dim=2).amax(dim=1) for d in squared()])
+        pooled = torch.cat([d.mul_(sharp).softmax(dim=2).amax(dim=1) for d in squared()])
         return list((pooled / pooled.sum(dim=1, keepdim=True)).split([len(m) for m in maps])), distance
 
     def directions(self, precision: torch.dtype) -> Float[Tensor, "k d"]:
@@ -88,8 +88,9 @@ class Words(nn.Module):
 
 def _squared(block: Float[Tensor, "n p c"], words: Float[Tensor, "k c"]) -> Float[Tensor, "n p k"]:
     """Squared distances between the positions of some images and all words."""
-    lengths = block.square().sum(dim=2, keepdim=True) + words.square().sum(dim=1)
-    return (lengths - 2 * block @ words.T).clamp_(min=0)
+    x = block.flatten(0, 1)
+    distances = torch.addmm(words.square().sum(dim=1), x, words.T, alpha=-2)
+    return distances.add_(x.square().sum(dim=1, keepdim=True)).clamp_(min=0).unflatten(0, block.shape[:2])
 
 
 def divergence(p: Embedding, weights: Float[Tensor, "k d"], bags: Bags, kappa: float) -> Scalar:

@@ -33,8 +33,8 @@ FAULTS = [
     Fault(
         "obow: distances are not squared",
         "objectives/_words.py",
-        "(lengths - 2 * block @ words.T).clamp_(min=0)",
-        "(lengths - 2 * block @ words.T).clamp_(min=0).sqrt()",
+        "keepdim=True)).clamp_(min=0).unflatten",
+        "keepdim=True)).clamp_(min=0).sqrt().unflatten",
         (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
     ),
     Fault(
