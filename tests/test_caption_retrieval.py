@@ -100,12 +100,12 @@ def test_images_that_were_trained_on_are_refused(home: Path) -> None:
 
 
 def test_what_has_no_captions_or_no_text_encoder_is_refused(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnusableData, match=r"--test .* has no captions"):
+    with pytest.raises(UnusableData, match=r"test .* has no captions"):
         retrieve([home / "run"], home / "test" / "images")
-    with pytest.raises(ValueError, match=r"random:resnet18 is no run"):
+    with pytest.raises(ValueError, match="random:resnet18 is no run"):
         retrieve(["random:resnet18"], home / "test" / "captions.csv", out=tmp_path)
     other = pretrain(home / "train" / "images", tmp_path / "other", overrides=tiny.SMALL, progress=False).run_folder
-    with pytest.raises(NoInput, match=r"no text encoder in"):
+    with pytest.raises(NoInput, match="no text encoder in"):
         retrieve([other], home / "test" / "captions.csv")
 
 
@@ -114,7 +114,7 @@ def test_a_text_encoder_that_was_changed_is_refused(home: Path, tmp_path: Path) 
     folder = run / "text_encoder"
     words = storage.read_sealed(folder / "vocabulary.json")
     storage.write_sealed(folder / "vocabulary.json", words | {"words": words["words"][:-1]})
-    with pytest.raises(UnusableData, match=r"its vocabulary of another run"):
+    with pytest.raises(UnusableData, match="its vocabulary of another run"):
         barlow.load_text_encoder(run)
     storage.write_sealed(folder / "vocabulary.json", words)
     config = storage.read_sealed(folder / "config.json")
@@ -122,34 +122,29 @@ def test_a_text_encoder_that_was_changed_is_refused(home: Path, tmp_path: Path) 
     with pytest.raises(UnusableData, match=r"do not fit its description: text\."):
         barlow.load_text_encoder(run)
     storage.write_sealed(folder / "config.json", config | {"format": 2})
-    with pytest.raises(storage.Newer, match=r"is of format 2"):
+    with pytest.raises(storage.Newer, match="is of format 2"):
         barlow.load_text_encoder(run)
 
 
 def test_images_without_captions_and_a_whitened_encoder_are_refused_before_training(home: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"compares images with captions, and .* has none: give a CSV file"):
         trained(home / "train" / "images", tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"use --encoder.stages last and --encoder.whiten null"):
+    with pytest.raises(RecipeError, match=r"set encoder\.stages to last and encoder\.whiten to null"):
         trained(home / "train" / "captions.csv", tmp_path / "run", encoder__whiten=0.1)
-    with pytest.raises(RecipeError, match=r"method.words is 99, and the captions give"):
+    with pytest.raises(RecipeError, match=r"method\.words is 99, and the captions give"):
         trained(home / "train" / "captions.csv", tmp_path / "run", method__words=99)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_resumed_run_goes_on_to_the_bit_and_needs_the_same_captions(frozen: bool, tmp_path: Path) -> None:
+def test_a_run_that_is_gone_on_with_needs_the_same_captions(tmp_path: Path) -> None:
     data = tiny.captioned(tmp_path / "data", 40)
-    keys = {"method__frozen": frozen, "train__checkpoint_steps": 3, "schedule__steps": 6}
-    straight = trained(data, tmp_path / "straight", **keys)
-    begun = trained(data, tmp_path / "begun", **keys | {"train__steps": 3, "schedule__steps": 3})
-    recipe = storage.read_sealed(begun / "text_encoder" / "config.json")
-    assert recipe["method"]["frozen"] is frozen
-    pretrain(None, begun, resume=True, steps=6, overrides={"schedule.steps": 6}, progress=False)
-    pretrain(None, straight, resume=True, progress=False)
-    text = data.read_text(encoding="utf-8")
-    data.write_text(text.replace("something blue", "something else"), encoding="utf-8")
-    with pytest.raises((ChangedImages, RecipeError)):
-        pretrain(None, begun, resume=True, steps=8, progress=False)
+    begun = trained(data, tmp_path / "begun", train__steps=2)
+    before = data.read_text(encoding="utf-8")
+    data.write_text(before.replace("something blue", "something of a blue"), encoding="utf-8")
+    with pytest.raises(ChangedImages, match="in their captions"):
+        pretrain(None, begun, resume=True, steps=4, progress=False)
+    data.write_text(before, encoding="utf-8")
+    assert pretrain(None, begun, resume=True, steps=4, progress=False).metrics["step"] == 4
 
 
 def test_a_stopped_run_with_a_frozen_encoder_goes_on_as_one_that_was_not(tmp_path: Path) -> None:

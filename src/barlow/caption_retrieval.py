@@ -218,7 +218,7 @@ def _read(images: FoldersOrName, encoder: FoundEncoder, batch_size: int, device:
 def _own_features(network: nn.Module) -> nn.Module:
     """The network without what a run may put behind it: heads are trained on its own features."""
     inner = network.network if isinstance(network, HandedOut) else network
-    return inner.eval()  # type: ignore[no-any-return,union-attr]
+    return inner.eval()
 
 
 def _check_apart(digests: image_digests.Digests, run: Path, source: ImageSource) -> None:

@@ -49,8 +49,8 @@ def with_words(chosen: Recipe, source: ImageSource) -> tuple[Recipe, Spoken | No
         )
     if chosen.encoder.stages != "last" or chosen.encoder.whiten is not None:
         raise RecipeError(
-            f"the heads of {kind} are trained on the encoder's own features: use --encoder.stages last and "
-            "--encoder.whiten null"
+            f"the heads of {kind} are trained on the encoder's own features: set encoder.stages to last and "
+            "encoder.whiten to null"
         )
     vocabulary = Vocabulary.of(captions, section.min_count)
     if section.words not in ("auto", len(vocabulary)):
