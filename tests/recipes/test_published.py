@@ -39,6 +39,7 @@ OTHERS = [
     ),
     *(f"cifar10/{kind}" for kind in ("byol", "rotation", "simclr")),
     "imagenet/swav_256",
+    "imagenet/counting",
 ]
 """Of methods that the three papers are compared with."""
 FAMILIES = [
@@ -202,6 +203,11 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
     "imagenet/swav_256": (IMAGENET, 5004, {0: (0.6, 0.6), 2_001_599: (0.0006, 0.0006)}),  # no warm-up
     "cifar10/simsiam": (CIFAR, 97, {0: (0.06, 0.06), 38_800: (0.03, 0.03), 77_599: (0, 0)}),  # 0.03 × 512 / 256, to 0
     "imagenet/simsiam": (IMAGENET, 2502, {0: (0.1, 0.1), 125_100: (0.05, 0.05), 250_199: (0, 0)}),  # 0.05 × 512 / 256
+    "imagenet/counting": (  # 1e-4 at batch 512, × 0.7 every four epochs of 80
+        IMAGENET,
+        2502,
+        {0: (1e-4, 1e-4), 10_007: (1e-4, 1e-4), 10_008: (7e-5, 7e-5), 200_159: (1.139890e-7, 1.139890e-7)},
+    ),
     "cifar10/rotation": (  # 0.1 at batch 128, × 0.2 after epochs 60, 120 and 160 of 200
         CIFAR,
         390,
@@ -664,6 +670,7 @@ def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
     of_others |= {"cifar10/simsiam": (800, 512), "imagenet/simsiam": (100, 512)}
     of_others |= {"cifar10/moco_v1": (200, 512), "imagenet/moco_v1": (200, 256), "imagenet/moco_v2": (200, 256)}
     of_others |= {"cifar10/moco_v3": (1000, 256), "imagenet/moco_v3": (300, 4096)}
+    of_others |= {"imagenet/counting": (80, 512)}
     of_others |= {"cifar10/supervised": (200, 128), "imagenet/supervised": (90, 256)}
     of_others |= {"cifar10/swav": (1000, 256), "imagenet/swav": (800, 4096), "imagenet/swav_256": (400, 256)}
     of_others |= {name: sizes for family in FAMILIES for name, sizes in family.SIZES.items()}
