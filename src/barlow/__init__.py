@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from barlow.objectives.byol_vicreg import BYOLVICReg as BYOLVICReg
     from barlow.objectives.cmc import CMC as CMC
     from barlow.objectives.context_prediction import ContextPrediction as ContextPrediction
+    from barlow.objectives.infomin import InfoMin as InfoMin
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
@@ -57,6 +58,7 @@ _HOME = {
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
     "CMC": "barlow.objectives.cmc",
+    "InfoMin": "barlow.objectives.infomin",
     "NPID": "barlow.objectives.npid",
     "PIRL": "barlow.objectives.pirl",
     "Supervised": "barlow.objectives.supervised",
@@ -93,6 +95,7 @@ __all__ = [
     "ContextPrediction",
     "Embedder",
     "Encoder",
+    "InfoMin",
     "Jigsaw",
     "LinearProbe",
     "MoCo",

@@ -27,7 +27,19 @@ MOST_LINES = 3
 LEARNED = 0.02
 """Share of its first logged value by which a loss has to fall. Less is what the draws of one batch make of it."""
 
-LOSS_SAYS_LITTLE = ("byol", "byol_vicreg", "cmc", "moco", "moco_v3", "npid", "obow", "pirl", "simsiam", "swav")
+LOSS_SAYS_LITTLE = (
+    "byol",
+    "byol_vicreg",
+    "cmc",
+    "infomin",
+    "moco",
+    "moco_v3",
+    "npid",
+    "obow",
+    "pirl",
+    "simsiam",
+    "swav",
+)
 """Objectives whose loss compares with a moving target, so that it may rise while the encoder gets better."""
 
 JUDGED = {"knn": "kNN", "logistic": "logistic"}

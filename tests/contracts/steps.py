@@ -48,6 +48,7 @@ class Case:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "infomin": {"queue": 48},
     "jigsaw": {"permutations": 4, "tiles": 4},
     "moco": {"queue": 48},
     "cmc": {"negatives": 10},
@@ -81,10 +82,10 @@ NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distill
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 
-METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}}
+METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}, "image_and_tiles": {"tiling": (2, 2)}}
 """What a method needs for views this small."""
 
-SIDES = {"tiles": 8}
+SIDES = {"tiles": 8, "image_and_tiles": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
@@ -142,6 +143,10 @@ def cases() -> dict[str, Case]:
         ),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
+        "pirl, tiles in one pass": natural_case("image_and_tiles", objective("pirl")),
+        "infomin, a slow copy": dataclasses.replace(
+            slow := natural_case("image_and_tiles", objective("infomin"), 3), keys=slow.keys | {"momentum": 0.9}
+        ),
         "npid, one view": Case("siamese", objective("npid"), (6,)),
         "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
@@ -282,7 +287,7 @@ def found(world: World) -> dict[str, dict[str, Tensor]]:
                 case, world, batch_norm=batch_norm
             )
         has_groups = "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}
-        if has_groups and case.keys.get("momentum", 1) is not None:  # groups are for two networks
+        if has_groups and section(case, batch_norm=True).momentum is not None:  # groups are for two networks
             grouped = dataclasses.replace(case, keys=case.keys | {"batch_norm_rows": 4})
             everything[f"{name}, with grouped batch norm"] = run(grouped, world, batch_norm=True)
     return everything

@@ -12,6 +12,7 @@ from barlow.objectives import BarlowTwins, VICReg
 KINDS = objectives.kinds()
 QUICK = {
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
+    "infomin": {"queue": 4096},
     "moco": {"queue": 4096},
     "obow": {"words": 256, "hidden": 16},
     "swav": {"prototypes": 512},
