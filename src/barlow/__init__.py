@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from barlow.objectives.deepcluster_v2 import DeepClusterV2 as DeepClusterV2
     from barlow.objectives.exemplar import Exemplar as Exemplar
     from barlow.objectives.exemplar_triplets import ExemplarTriplets as ExemplarTriplets
+    from barlow.objectives.infomin import InfoMin as InfoMin
     from barlow.objectives.jigsaw import Jigsaw as Jigsaw
     from barlow.objectives.moco import MoCo as MoCo
     from barlow.objectives.moco_v3 import MoCoV3 as MoCoV3
@@ -77,6 +78,7 @@ _HOME = {
     "BYOLVICReg": "barlow.objectives.byol_vicreg",
     "MoCoV3": "barlow.objectives.moco_v3",
     "CMC": "barlow.objectives.cmc",
+    "InfoMin": "barlow.objectives.infomin",
     "NPID": "barlow.objectives.npid",
     "PIRL": "barlow.objectives.pirl",
     "Supervised": "barlow.objectives.supervised",
@@ -126,6 +128,7 @@ __all__ = [
     "Encoder",
     "Exemplar",
     "ExemplarTriplets",
+    "InfoMin",
     "Jigsaw",
     "LinearProbe",
     "MoCo",

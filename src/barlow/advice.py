@@ -33,6 +33,7 @@ LOSS_SAYS_LITTLE = (
     "cmc",
     "deepcluster_v1",
     "deepcluster_v2",
+    "infomin",
     "moco",
     "moco_v3",
     "npid",

@@ -154,6 +154,7 @@ SECTIONS |= {f"toy {name}": _toy(name) for name in TOYS}
 """Every file's dataclass."""
 
 SMALLER: dict[str, dict[str, Any]] = {
+    "infomin": {"queue": 288},
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
     "cpc": {"width": 8, "scale": 1.0},
     "moco": {"queue": 288},

@@ -48,6 +48,7 @@ class Case:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "infomin": {"queue": 48},
     "jigsaw": {"permutations": 4, "tiles": 4},
     "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
@@ -98,6 +99,11 @@ stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
 SIDES = {"tiles": 8, "tile_sum": 8}
+
+METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}, "image_and_tiles": {"tiling": (2, 2)}}
+"""What a method needs for views this small."""
+
+SIDES = {"tiles": 8, "image_and_tiles": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}
@@ -159,6 +165,10 @@ def cases() -> dict[str, Case]:
         "counting": Case("tile_sum", objective("counting"), (8,)),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
         "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
+        "pirl, tiles in one pass": natural_case("image_and_tiles", objective("pirl")),
+        "infomin, a slow copy": dataclasses.replace(
+            slow := natural_case("image_and_tiles", objective("infomin"), 3), keys=slow.keys | {"momentum": 0.9}
+        ),
         "npid, one view": Case("siamese", objective("npid"), (6,)),
         "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
         "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
@@ -323,7 +333,7 @@ def found(world: World) -> dict[str, dict[str, Tensor]]:
                 case, world, batch_norm=batch_norm
             )
         has_groups = "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}
-        if has_groups and case.keys.get("momentum", 1) is not None:  # groups are for two networks
+        if has_groups and section(case, batch_norm=True).momentum is not None:  # groups are for two networks
             grouped = dataclasses.replace(case, keys=case.keys | {"batch_norm_rows": 4})
             everything[f"{name}, with grouped batch norm"] = run(grouped, world, batch_norm=True)
     return everything

@@ -14,6 +14,7 @@ QUICK = {
     "deepcluster_v1": {"clusters": 64},
     "deepcluster_v2": {"clusters": 64},
     "jigsaw": {"permutations": CLASSES["permutation"], "tiles": 4},
+    "infomin": {"queue": 4096},
     "moco": {"queue": 4096},
     "obow": {"words": 256, "hidden": 16},
     "pcl": {"queue": 4096, "clusters": (300,), "negatives": 8},

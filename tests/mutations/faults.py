@@ -889,14 +889,14 @@ FAULTS = [
         (
             '            earlier = in_float64(self.get_buffer("queue").clone())\n'
             "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
-            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
-            "            self._enqueue(torch.cat(keys))\n"
+            '            terms = {"contrast": self.together(losses).to(flat[0].dtype)}\n'
+            "            self._enqueue(entering)\n"
         ),
         (
-            "            self._enqueue(torch.cat(keys))\n"
+            "            self._enqueue(entering)\n"
             '            earlier = in_float64(self.get_buffer("queue").clone())\n'
             "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
-            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
+            '            terms = {"contrast": self.together(losses).to(flat[0].dtype)}\n'
         ),
         (
             f"{MOCO}published_values",
@@ -965,8 +965,8 @@ FAULTS = [
     Fault(
         "MoCo: the keys of one group only come into the queue",
         "objectives/moco.py",
-        "self._enqueue(torch.cat(keys))",
-        "self._enqueue(keys[-1])",
+        "return torch.cat(keys)",
+        "return keys[-1]",
         (
             f"{MOCO}all_keys_of_a_step_take_the_places_of_the_oldest_and_the_queue_wraps",
             f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",

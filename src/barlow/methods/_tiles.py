@@ -29,6 +29,8 @@ class TileHeads(nn.Module):
         rectified: whether a ReLU follows it.
         together: the head that takes what they give, side by side in the order in which the tiles lie.
         seed: of the heads' weights.
+        by_place: whether the encoder takes the tiles of one place after the other, and not all in one pass. Batch norm
+            in groups needs it, which has groups for the rows of the batch.
         part: what the heads are in their method: two such modules of one method have other weights.
     """
 
@@ -41,10 +43,11 @@ class TileHeads(nn.Module):
         rectified: bool,
         together: Head,
         seed: int,
+        by_place: bool = False,
         part: str = "tiles",
     ) -> None:
         super().__init__()
-        self.tiling = tiling
+        self.tiling, self.by_place = tiling, by_place
         self.each = each.build(features, seed, f"{part}, each") if each is not None else nn.Identity()
         width = each.widths[-1] if each is not None else features
         self.rectifier = nn.ReLU() if rectified else nn.Identity()
@@ -59,6 +62,11 @@ class TileHeads(nn.Module):
             encoder: takes the tiles of all rows in one pass.
             view: tiles side by side, as the ops `tiles` and `patch_pair` lay them.
         """
+        if self.by_place:
+            tiles = cut(view, self.tiling)
+            each_place = tiles.view(len(view), -1, *tiles.shape[1:]).unbind(1)
+            of_places = [features_of(encoder, place) for place in each_place]
+            return of_places, self.together(torch.cat([self.rectifier(self.each(f)) for f in of_places], dim=1))
         features = features_of(encoder, cut(view, self.tiling))
         parts = self.rectifier(self.each(features))
         of_views = features.view(len(view), -1, features.shape[1]).mean(1)
