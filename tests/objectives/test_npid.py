@@ -9,7 +9,7 @@ from oracles.vectors import STATES, batch_in
 
 from barlow.objectives import _bank
 from barlow.objectives._bank import Bank
-from barlow.objectives._keyed_draws import PURPOSE, drawn
+from barlow.objectives._draws import NEGATIVES, indices
 from barlow.objectives.npid import NPID, Instances
 from barlow.views.keys import hashed
 
@@ -235,15 +235,15 @@ def test_rows_start_uniform_and_nearly_of_length_1_as_the_released_code_has_them
 
 def test_draws_are_the_hashes_of_their_keys() -> None:
     seed, step, ids, images = 5, 9, torch.tensor([0, 7, 123_456]), 1_281_167
-    found = drawn(torch.tensor(seed), torch.tensor(step), ids, 4, images)
+    found = indices(torch.tensor(seed), torch.tensor(step), ids, 4, images)
     for j in range(4):
-        bits = hashed((PURPOSE, seed, step, j), ids.numpy())
+        bits = hashed((NEGATIVES, seed, step, j), ids.numpy())
         assert found[:, j].tolist() == [int(b >> np.uint64(22)) * images >> 42 for b in bits]
 
 
 @pytest.mark.parametrize("images", [2, 10, 2**20, 2**31 - 1])
 def test_draws_are_spread_evenly_over_all_images(images: int) -> None:
-    found = drawn(torch.tensor(0), torch.tensor(0), torch.arange(500), 200, images)
+    found = indices(torch.tensor(0), torch.tensor(0), torch.arange(500), 200, images)
     assert int(found.min()) >= 0
     assert int(found.max()) < images
     share = found.double() / images
@@ -253,7 +253,7 @@ def test_draws_are_spread_evenly_over_all_images(images: int) -> None:
 
 def test_draws_depend_on_seed_step_and_image_and_on_nothing_else() -> None:
     def draws(seed: int, step: int, ids: list[int]) -> torch.Tensor:
-        return drawn(torch.tensor(seed), torch.tensor(step), torch.tensor(ids), 50, 1000)
+        return indices(torch.tensor(seed), torch.tensor(step), torch.tensor(ids), 50, 1000)
 
     first = draws(0, 0, [3, 4])
     assert first.equal(draws(0, 0, [4, 3]).flip(0))

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from barlow.objectives._classification import surprisal
 from barlow.objectives._directions import directions
+from barlow.objectives._draws import indices
 from barlow.objectives._inputs import check_one_of, check_positive
-from barlow.objectives._keyed_draws import drawn
 from barlow.objectives._levels import Levels, contrast, least_contrast
 from barlow.types import Embedding, Ids
 
@@ -219,7 +219,7 @@ class TellingApart(nn.Module):
         """The rows that each image is told apart from in this step, its own perhaps among them; None: all others."""
         if not self.how.negatives:
             return None
-        return drawn(self.seed, self.steps, ids, self.how.negatives, images)
+        return indices(self.seed, self.steps, ids, self.how.negatives, images)
 
     def constant(self, bank: Bank, u: Embedding, ids: Ids, negatives: Int64[Tensor, "n k"] | None) -> Tensor | None:
         """Z of a bank, if it has a part in the loss; `u` is what it would be taken from in the first step."""

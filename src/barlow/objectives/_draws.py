@@ -15,6 +15,9 @@ from barlow.views.keys import GOLDEN, MULTIPLIERS, SHIFTS, WORD
 OBJECTIVES = 5
 """First word of these keys. `barlow.views.keys` uses 1 and 2, `barlow.data.loader` 3, `barlow.nets.grouped_norms` 4."""
 
+NEGATIVES = int.from_bytes(b"NPID", "big")
+"""First word of the keys of `indices`."""
+
 Number = Int64[Tensor, ""]
 
 
@@ -35,6 +38,26 @@ def drawn(seed: Number, what: str, step: Number, ids: Ids, *, part: int = 0) -> 
         state = _mixed(state + _signed(GOLDEN) + (word if isinstance(word, Tensor) else _signed(word)))
     bits = _mixed(_mixed(ids + (state + _signed(GOLDEN))))
     return _shifted(bits, 1)
+
+
+def indices(seed: Number, step: Number, ids: Ids, count: int, below: int) -> Int64[Tensor, "n k"]:
+    """Whole numbers from 0 to below - 1, evenly spread, with replacement: the negatives of a memory bank.
+
+    Args:
+        seed: of the run.
+        step: in which they are drawn.
+        ids: a row of draws for each. Equal ids have equal draws.
+        count: of the draws of an id.
+        below: 1 to 2³¹. Which numbers come a little more often is decided by 2⁻³² of the draws at most.
+    """
+    golden = _signed(GOLDEN)
+    state = torch.zeros_like(seed)
+    for word in (NEGATIVES, seed, step):
+        state = _mixed(state + golden + word)
+    draws = _mixed(state + golden + torch.arange(count, device=ids.device))
+    bits = _mixed(_mixed(draws[None] + golden + ids[:, None]))
+    kept = 63 - below.bit_length()  # so that the product fits
+    return _shifted(bits, 64 - kept) * below >> kept
 
 
 def _mixed(words: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
