@@ -6,7 +6,7 @@ NPID = "objectives/test_npid.py::test_"
 LOOPS = f"{NPID}three_steps_equal_the_loops_in_value_gradient_and_bank"
 PUBLISHED = f"{NPID}published_values"
 WITH_STATE = "contracts/test_objectives_with_state.py::test_"
-BANK, DRAWS, NPID_FILE = "objectives/_bank.py", "objectives/_keyed_draws.py", "objectives/npid.py"
+BANK, DRAWS, NPID_FILE = "objectives/_bank.py", "objectives/_draws.py", "objectives/npid.py"
 
 FAULTS = [
     Fault(
@@ -105,8 +105,8 @@ FAULTS = [
     Fault(
         "draws: the step is left out of the key",
         DRAWS,
-        "for word in (PURPOSE, seed, step):",
-        "for word in (PURPOSE, seed, seed):",
+        "for word in (NEGATIVES, seed, step):",
+        "for word in (NEGATIVES, seed, seed):",
         (f"{NPID}draws_are_the_hashes_of_their_keys",),
     ),
 ]
