@@ -40,8 +40,8 @@ def drawn(case: Case, n: int, d: int, seed: int) -> list[torch.Tensor]:
     if case.own_group is not None:
         return case.own_group.unrelated(n, d, seed)
     if case.takes == "one":
-        (asked,) = [name for name in case.asks() if name in CLASSES]
-        return [torch.zeros(min(n, IMAGES), CLASSES[asked])]
+        classes = [CLASSES[name] for name in case.asks() if name in CLASSES] or [d]
+        return [torch.zeros(min(n, IMAGES), classes[0])]
     count = 3 if case.takes.endswith("embedding") else 2
     generator = torch.Generator().manual_seed(seed)
     n = min(n, IMAGES) if "ids" in case.asks() else n

@@ -237,7 +237,7 @@ def test_draws_are_the_hashes_of_their_keys() -> None:
     seed, step, ids, images = 5, 9, torch.tensor([0, 7, 123_456]), 1_281_167
     found = indices(torch.tensor(seed), torch.tensor(step), ids, 4, images)
     for j in range(4):
-        bits = hashed((NEGATIVES, seed, step, j), ids.numpy())
+        bits = hashed((PURPOSE, seed, step, j), ids.numpy())
         assert found[:, j].tolist() == [int(b >> np.uint64(22)) * images >> 42 for b in bits]
 
 
