@@ -39,7 +39,7 @@ FAMILIES = [
     importlib.import_module(f"recipes.families.{path.stem}")
     for path in sorted((Path(__file__).parent / "families").glob("*.py"))
 ]
-"""Families of other methods have their `RATES` and `DECAYS` in a file of their own, and are found there."""
+"""Families of other methods have their `RATES`, `DECAYS` and `SIZES` in a file of their own, and are found there."""
 OTHERS += [name for family in FAMILIES for name in family.RATES]
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
@@ -659,6 +659,7 @@ def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
     of_others |= {"cifar10/moco_v3": (1000, 256), "imagenet/moco_v3": (300, 4096)}
     of_others |= {"cifar10/supervised": (200, 128), "imagenet/supervised": (90, 256)}
     of_others |= {"cifar10/swav": (1000, 256), "imagenet/swav": (800, 4096), "imagenet/swav_256": (400, 256)}
+    of_others |= {name: sizes for family in FAMILIES for name, sizes in family.SIZES.items()}
     for name in OTHERS:
         train = published(name).train
         assert (train.epochs, train.batch_size) == of_others[name]
