@@ -29,6 +29,8 @@ from oracles import clusters as cluster_loops
 from oracles import counting as counting_loops
 from oracles import moco as moco_loops
 from oracles import moco_v3 as moco_v3_loops
+from oracles import obow as obow_loops
+from oracles import pcl as pcl_loops
 from oracles import plain
 from oracles import simclr as simclr_loops
 from oracles import simsiam as simsiam_loops
@@ -40,6 +42,8 @@ from oracles.gradients import Loss, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
 
 from barlow.objectives._classification import cross_entropy
+from barlow.objectives._directions import directions
+from barlow.objectives._prototypes import Prototypes
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
@@ -51,6 +55,7 @@ from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.npid import NPID
 from barlow.objectives.sela import SeLa
+from barlow.objectives.obow import OBoW
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
@@ -183,6 +188,58 @@ def _swav() -> Case:
     )
 
 
+CONCENTRATIONS = (0.11, 0.2, 0.34)
+
+
+def _prototypes() -> Case:
+    """PCL's second term, with rows in three of seven clusters and three others."""
+    negatives = [3, 5, 6]
+    bits = torch.tensor([9, 9, 9, 1, 9, 2, 0])
+
+    def parts(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        prototype = torch.nn.functional.normalize(torch.randn(7, z.shape[1], generator=generator), dim=1)
+        scale = torch.tensor([*CONCENTRATIONS, *CONCENTRATIONS, 0.2])
+        return prototype, scale, torch.arange(len(z)) % 3
+
+    def objective(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = Prototypes(7, q.shape[1], len(q))
+        for name, value in zip(("prototype", "concentration", "cluster"), parts(q), strict=True):
+            getattr(made, name).copy_(value)
+        u = directions(q.double())
+        return {"prototypes": made.loss(u, torch.arange(len(q)), bits, 3).to(q.dtype)}
+
+    def loops(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        prototype, scale, labels = parts(q)
+        lost = pcl_loops.prototypes(q, labels.tolist(), negatives, prototype.double(), scale.double().tolist())
+        return {"prototypes": sum(lost) / len(lost)}
+
+    def matrices(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        prototype, scale, labels = parts(q)
+        return plain.prototypes(q, prototype.double(), scale.double(), labels, torch.tensor(negatives))
+
+    return Case(objective, matrices, loops)
+
+
+def _obow() -> Case:
+    """OBoW with as many words as rows, and the target taken for a map of one position."""
+
+    def module(z: torch.Tensor) -> torch.nn.Module:
+        return OBoW(words=len(z), hidden=5).build(width=z.shape[1], seed=0)
+
+    def level(z: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: value.detach().double() for name, value in module(z).levels[0].state_dict().items()}
+
+    def loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"bags": obow_loops.obow([p], [t.detach()[:, None, None]], [level(p)], kinds=[1])[0]}
+
+    return Case(
+        lambda p, t: module(p).to(p.dtype)([(p, t)], ids=torch.arange(len(p))),
+        lambda p, t: plain.bags(p, t, level(p)),
+        loops,
+    )
+
+
 def _byol_vicreg_loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
     terms = vicreg_loops.vicreg(t, t, variance=1.0, covariance=0.01)
     hinge = terms["variance"] + 0 * t.sum()  # of a batch whose features all vary enough it is a plain 0
@@ -238,6 +295,8 @@ CONTRASTS = {
         lambda p, t: BYOLVICReg()(p, t, t), lambda p, t: plain.byol_vicreg(p, t, t), _byol_vicreg_loops
     ),
     "swav": _swav(),
+    "pcl, prototypes": _prototypes(),
+    "obow": _obow(),
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
     "vse": _case(VSE, plain.vse, vse_loops.vse),
     "vse, all negatives": _case(VSE, plain.vse, vse_loops.vse, hinges="all"),

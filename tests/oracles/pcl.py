@@ -3,7 +3,7 @@
 import math
 
 import torch
-from oracles.directions import cosine
+from oracles.directions import dot
 from torch import Tensor
 
 
@@ -44,7 +44,7 @@ def prototypes(
         q: queries.
         labels: the cluster of each; -1: none, and no part.
         negatives: clusters that no query is in.
-        prototype: of each cluster.
+        prototype: of each cluster, of length 1.
         concentration: of each cluster.
     """
     lost = []
@@ -52,6 +52,6 @@ def prototypes(
         if labels[i] < 0:
             continue
         others = [labels[j] for j in range(len(q)) if j != i and labels[j] >= 0] + negatives
-        score = [cosine(row, prototype[c]) / concentration[c] for c in (labels[i], *others)]
+        score = [dot(row, prototype[c]) / torch.sqrt(dot(row, row)) / concentration[c] for c in (labels[i], *others)]
         lost.append(-score[0] + torch.log(sum(torch.exp(s) for s in score)))
     return lost

@@ -260,3 +260,27 @@ def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, hinges: str = "hardest") -
         costs = (margin + table - right[:, None]).clamp(min=0).masked_fill(itself, 0)
         total = total + (costs.amax(dim=1) if hinges == "hardest" else costs).sum()
     return {"hinge": total}
+
+
+def prototypes(
+    q: Tensor, prototype: Tensor, concentration: Tensor, labels: Tensor, negatives: Tensor
+) -> dict[str, Tensor]:
+    """PCL's second term in one clustering: row i's own prototype is the i-th of those that are compared."""
+    compared = torch.cat([labels, negatives])
+    u = torch.where(q.norm(dim=1, keepdim=True) > 0, q / q.norm(dim=1, keepdim=True), 0)
+    scores = u @ prototype[compared].T / concentration[compared]
+    return {"prototypes": torch.nn.functional.cross_entropy(scores, torch.arange(len(q)))}
+
+
+def bags(p: Tensor, t: Tensor, level: dict[str, Tensor], *, mu: float = 0.5) -> dict[str, Tensor]:
+    """OBoW with one list of words and a map of one position, whose bag is the softmax itself."""
+    words, first, second = level["words"], level["first"], level["second"]
+    squared = (t.detach()[:, None] - words[None]).square().sum(dim=2)
+    mu = 0.99 * mu + 0.01 * float(squared.amin(dim=1).mean())
+    y = (-15 / mu * squared).softmax(dim=1)
+    unit = torch.nn.functional.normalize
+    hidden = unit(words, dim=1) @ first.T
+    hidden = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
+    aims = unit((hidden * level["scale"] + level["shift"]).relu() @ second.T + level["bias"], dim=1)
+    predicted = (8 * p @ aims.T).log_softmax(dim=1)
+    return {"bags": (torch.xlogy(y, y) - y * predicted).sum(dim=1).mean()}

@@ -1,4 +1,5 @@
-"""OBoW and PCL: rates worked out by hand, as `test_published.py` says, and decays of weights and vectors."""
+"""OBoW and PCL: rates worked out by hand, as `test_published.py` says, decays of weights and vectors, and
+epochs and batches."""
 
 IMAGENET = 1_281_167
 
@@ -23,4 +24,5 @@ RATES["imagenet/pcl_v1"] = (  # 0.03, ÷ 10 after epochs 120 and 160 of 200
 )
 RATES["imagenet/pcl_v2"] = (IMAGENET, 5004, {0: (0.03, 0.03), 500_400: (0.015, 0.015), 1_000_799: (0, 0)})
 
+SIZES = {name: (200, 256) for name in RATES}
 DECAYS = {name: [1e-4, 1e-4] for name in RATES}
