@@ -69,6 +69,16 @@ def test_a_vector_added_to_all_patches_changes_nothing_and_the_scale_is_that_of_
     assert float(CPC(width=3, scale=1.0)(p / 2, t)["contrast"]) == pytest.approx(value, rel=1e-12)
 
 
+def test_patches_far_from_the_origin_keep_their_digits_in_float32() -> None:
+    a, t = batch_in("healthy", 6, 12)
+    near = (64 * t).round() / 64  # and so exact in float32 also far from the origin
+    p, objective = a[:, 6:].float(), CPC(width=3, scale=0.5)
+    value, gradients = loss_and_gradients(objective, p, near.float())
+    found, far = loss_and_gradients(objective, p, (near + 8192).float())
+    assert found == pytest.approx(value, rel=1e-6)
+    assert relative_error(far, gradients) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("p", "t"), [((2, 128), (2, 100)), ((2, 100), (2, 128)), ((2, 256), (2, 128)), ((2, 64), (3, 64))]
 )

@@ -159,15 +159,15 @@ FAULTS = [
         "CPC: patches get no gradient",
         "objectives/cpc.py",
         "in_float64(patches.reshape(",
-        "in_float64(patches.detach().reshape(",
-        ("contracts/test_objectives.py::test_gradients_are_finite_and_reach_every_view[cpc-healthy]",),
+        "in_float64((patches.detach() + 0 * patches).reshape(",
+        (f"{CPC}{LOOPS}",),
     ),
     Fault(
         "CPC: patches are not centred, and float32 loses the digits of those far from the origin",
         "objectives/cpc.py",
         "(centred - centred.detach().mean(dim=0))",
         "centred",
-        (f"{CPC}{LOOPS}",),
+        (f"{CPC}patches_far_from_the_origin_keep_their_digits_in_float32",),
     ),
     Fault(
         "CPC: the context sees the row below",
