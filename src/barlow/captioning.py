@@ -1,6 +1,6 @@
 """What a run needs of captions before its first step: a vocabulary, their words as numbers, and lines on both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from barlow.data import captioned
@@ -18,17 +18,17 @@ FILE = "vocabulary.json"
 
 @dataclass(frozen=True)
 class Spoken:
-    """The captions of a run's images."""
+    """The captions of a run's images; nothing of a run whose method reads none."""
 
-    vocabulary: Vocabulary
-    tokens: Captions
-    report: dict[str, Any]
+    vocabulary: Vocabulary | None = None
+    tokens: Captions | None = None
+    report: dict[str, Any] = field(default_factory=dict)
     """For data.json. A run that is gone on with needs the same captions."""
-    lines: list[str]
+    lines: list[str] = field(default_factory=list)
     """What is said of them."""
 
 
-def with_words(chosen: Recipe, source: ImageSource) -> tuple[Recipe, Spoken | None]:
+def with_words(chosen: Recipe, source: ImageSource) -> tuple[Recipe, Spoken]:
     """The recipe with the number of words where it is `auto`, and the captions, if its method reads any.
 
     The vocabulary is a function of the captions and of `method.min_count` alone, so every process makes the same.
@@ -40,7 +40,7 @@ def with_words(chosen: Recipe, source: ImageSource) -> tuple[Recipe, Spoken | No
     section = chosen.build_method()
     kind = chosen.method["kind"]
     if "caption" not in getattr(section, "asks", ()):
-        return chosen, None
+        return chosen, Spoken()
     captions = captions_of(source)
     if captions is None:
         raise RecipeError(
@@ -60,11 +60,11 @@ def with_words(chosen: Recipe, source: ImageSource) -> tuple[Recipe, Spoken | No
         )
     count, length = captioned.counts(captions)
     unknown = vocabulary.unknown_share(captions)
-    report = {"images": len(captions), "captions": count, "words": len(vocabulary), "digest": digest(captions)}
+    about = {"images": len(captions), "captions": count, "words": len(vocabulary), "digest": digest(captions)}
     lines = [
         f"captions {count:,} of {len(captions):,} images, {length:.1f} words each; {len(vocabulary.words):,} words "
         f"occur {section.min_count} times or more, and {100 * unknown:.1f} % are unknown",
         *captioned.lines(source),
     ]
     resolved = schema.check(override(chosen.as_dict(), {"method.words": len(vocabulary)}))
-    return resolved, Spoken(vocabulary, Captions.of(captions, vocabulary, section.longest), report, lines)
+    return resolved, Spoken(vocabulary, Captions.of(captions, vocabulary, section.longest), {"captions": about}, lines)

@@ -88,9 +88,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     machine = facts.machine(world)
     images = opened(chosen, machine, counted)
     source, channels, found, values = images.source, images.channels, images.found, images.values
-    expected, chosen = images.expected, _with_classes(images.recipe, source)
-    chosen, spoken = captioning.with_words(chosen, source)
-    data = chosen.data
+    chosen, spoken = captioning.with_words(_with_classes(images.recipe, source), source)
+    expected, data = images.expected, chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
@@ -128,33 +127,28 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     _check_view_size(size, pipeline)
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
-    plan, known = _tried(plan, pipeline, objective, source, len(inventory.ids))
-    known = known if spoken is None else replace(known, captions=spoken.tokens)
+    plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
     plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
     where = f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     if held is not None:
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
-    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, known=known)
-    sizing = [
-        *([] if spoken is None else spoken.lines),
-        *fewer,
-        *reasons.of_values(plan, values, inventory),
-        *reasons.of_size(plan, why_size, found),
-    ]
+    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, known=Known(labels, spoken.tokens))
+    said = [*spoken.lines, *fewer, *reasons.of_values(plan, values, inventory)]
+    said += reasons.of_size(plan, why_size, found)
     return Prepared(
         plan,
-        reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
+        reasons.of(chosen, plan, inventory, where, said, loader.steps_per_epoch, own),
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
         | values.as_dict()
-        | ({} if spoken is None else {"captions": spoken.report}),
+        | spoken.report,
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
         inventory.digests,
-        None if spoken is None else spoken.vocabulary,
+        spoken.vocabulary,
     )
 
 
@@ -177,7 +171,9 @@ def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
         )
 
 
-def _tried(plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSource, usable: int) -> tuple[Plan, Known]:
+def _tried(
+    plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSource, usable: int
+) -> tuple[Plan, Tensor | None]:
     """The plan and the labels that its objective asks for, once a batch of it has been tried."""
     plan, labels, tried = _with_labels(plan, objective, source)
     known = _known(plan, pipeline, labels, min(plan.batch_size, usable))
@@ -185,7 +181,7 @@ def _tried(plan: Plan, pipeline: ViewPipeline, objective: Any, source: ImageSour
     if objective is None:
         known_of = partial(_known, plan, pipeline, labels)
         trial.try_objective(plan.recipe, tried, plan.widths(), plan.batch_size, known_of, usable)
-    return plan, Known(labels)
+    return plan, labels
 
 
 def _with_shared_memory(

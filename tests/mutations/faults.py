@@ -230,8 +230,8 @@ FAULTS = [
     Fault(
         "a run does not tell its loader which rows are its own",
         "preparation.py",
-        "**options, block=own, known=known)",
-        "**options, known=known)",
+        "**options, block=own, known=Known(labels, spoken.tokens))",
+        "**options, known=Known(labels, spoken.tokens))",
         (
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[in_memory]",
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[streaming]",
