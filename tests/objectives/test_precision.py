@@ -54,8 +54,8 @@ from barlow.objectives.deepcluster_v2 import DeepClusterV2
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
 from barlow.objectives.npid import NPID
-from barlow.objectives.sela import SeLa
 from barlow.objectives.obow import OBoW
+from barlow.objectives.sela import SeLa
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
