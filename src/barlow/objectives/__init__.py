@@ -117,6 +117,14 @@ def has_state(objective: Any) -> bool:
     return hasattr(objective, "build")
 
 
+def has_moving_target(kind: str) -> bool:
+    """Whether a kind compares with a target that moves, so that its loss may rise while the encoder gets better.
+
+    Such an objective says so in its class: ``moving_target: ClassVar[bool] = True``.
+    """
+    return kind in kinds() and bool(getattr(load(kind), "moving_target", False))
+
+
 _SIZES = {1: "one", 2: "pairs", 3: "triples"}
 
 

@@ -1,6 +1,7 @@
 """CMC: what one half of an image looks like should tell which image the other half is of, by two memory banks."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -47,6 +48,8 @@ class CMC:
         >>> sorted(objective([(z, z)], ids=torch.tensor([2, 0])))
         ['colour', 'lightness']
     """
+
+    moving_target: ClassVar[bool] = True
 
     negatives: int = 16384
     temperature: float = 0.07

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -68,6 +69,8 @@ class DeepClusterV1:
         >>> round(objective([(z,)], ids=ids)["clusters"].item(), 1)  # log 4
         1.4
     """
+
+    moving_target: ClassVar[bool] = True
 
     clusters: int = 10_000
     whitened: int = 256

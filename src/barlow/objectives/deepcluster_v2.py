@@ -1,6 +1,7 @@
 """DeepCluster v2: every crop should say to which cluster its image belonged at the end of the last epoch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,8 @@ class DeepClusterV2:
         >>> objective.labels.shape, round(objective([(z, z)], ids=ids)["clusters"].item())
         (torch.Size([3, 8]), 0)
     """
+
+    moving_target: ClassVar[bool] = True
 
     clusters: int = 3000
     heads: int = 3

@@ -1,6 +1,7 @@
 """InfoMin: MoCo's loss for an image and for its shuffled tiles, both with the key of another view."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from barlow.linalg import Scalar
 from barlow.objectives._inputs import check_positive, mean
@@ -42,6 +43,8 @@ class InfoMin:
         >>> int(objective.oldest)  # two keys came in
         2
     """
+
+    moving_target: ClassVar[bool] = True
 
     queue: int = 65536
     temperature: float = 0.15

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -58,6 +59,8 @@ class MoCo:
         tensor([[1., 0.],
                 [0., 1.]])
     """
+
+    moving_target: ClassVar[bool] = True
 
     queue: int = 65536
     temperature: float = 0.07

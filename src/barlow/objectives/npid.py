@@ -1,6 +1,7 @@
 """NPID: an image should be told apart from all others, by a memory bank of their last embeddings."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -62,6 +63,8 @@ class NPID:
         >>> objective.bank.rows[2].norm().item()  # doctest: +ELLIPSIS
         1.0...
     """
+
+    moving_target: ClassVar[bool] = True
 
     negatives: int = 4096
     temperature: float = 0.07

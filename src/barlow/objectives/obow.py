@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,8 @@ class OBoW:
         >>> bool(objective([(p, maps)], ids=torch.arange(2))["bags"] > 0)
         True
     """
+
+    moving_target: ClassVar[bool] = True
 
     words: int = 8192
     inverse_temperature: float = 15.0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ class PCL:
         >>> sorted(objective([(z[:2], z[:2])], ids=torch.arange(2)))
         ['contrast', 'prototypes']
     """
+
+    moving_target: ClassVar[bool] = True
 
     queue: int = 16384
     temperature: float = 0.2

@@ -1,6 +1,7 @@
 """PIRL: an image and its shuffled tiles should both be told apart from other images, by the image's row in a bank."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -50,6 +51,8 @@ class PIRL:
         >>> bool(terms["image"] == terms["tiles"])
         True
     """
+
+    moving_target: ClassVar[bool] = True
 
     negatives: int = 32000
     temperature: float = 0.07

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,8 @@ class SeLa:
         >>> objective.due(0.0), objective.due(0.01)
         (False, True)
     """
+
+    moving_target: ClassVar[bool] = True
 
     clusters: int = 3000
     heads: int = 10
