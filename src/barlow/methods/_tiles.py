@@ -66,7 +66,8 @@ class TileHeads(nn.Module):
             tiles = cut(view, self.tiling)
             each_place = tiles.view(len(view), -1, *tiles.shape[1:]).unbind(1)
             of_places = [features_of(encoder, place) for place in each_place]
-            return of_places, self.together(torch.cat([self.rectifier(self.each(f)) for f in of_places], dim=1))
+            parts = torch.cat([self.rectifier(self.each(f)) for f in of_places], dim=1)
+            return torch.stack(of_places).mean(0), self.together(parts)
         features = features_of(encoder, cut(view, self.tiling))
         parts = self.rectifier(self.each(features))
         of_views = features.view(len(view), -1, features.shape[1]).mean(1)

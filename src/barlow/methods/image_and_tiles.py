@@ -120,8 +120,8 @@ class _ImageAndTiles(Method):
         features: list[Features] = [features_of(self.encoder, image)]
         embeddings = [self.projector(features[0])]
         for view in others[first - 1 :]:
-            of_places, z = self.tiles(self.encoder, view)
-            features += of_places
+            of_view, z = self.tiles(self.encoder, view)
+            features.append(of_view)
             embeddings.append(z)
         if self.target is None:
             return Outputs(features, [tuple(embeddings)])
