@@ -28,7 +28,12 @@ ARGUMENTS: dict[str, dict] = {
     "patch_pair": {"side": 6},
 }
 COLOUR_SPACES = {"to_lab", "to_ycbcr"}  # they draw nothing, and their channels are no amounts of light
-COLOUR_ONLY = {"color_dropping", "grayscale"} | COLOUR_SPACES  # documented: other images stay as they are
+COLOUR_ONLY = {
+    "color_components",
+    "color_dropping",
+    "color_powers",
+    "grayscale",
+} | COLOUR_SPACES  # documented: other images stay as they are
 OF_CHANNELS = {"channel_dropout", "channel_jitter"}  # these are told how many channels images have
 SQUARE_ONLY = {"patch_pair", "random_rotate90", "tiles"}  # documented: other images are refused
 DRAWS_NOTHING = {"normalize", "standardize"} | COLOUR_SPACES

@@ -80,8 +80,8 @@ def test_a_classifier_of_zeros_costs_the_logarithm_of_the_images() -> None:
 
 
 def test_more_images_than_a_classifier_has_room_for_are_refused_with_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"100,001 images.*--objective exemplar_triplets"):
-        Exemplar().build(width=2, images=100_001, seed=0)
+    with pytest.raises(ValueError, match=r"2,000,001 images.*--objective exemplar_triplets"):
+        Exemplar().build(width=2, images=2_000_001, seed=0)
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, math.inf])

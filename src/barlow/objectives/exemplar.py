@@ -13,8 +13,8 @@ from barlow.types import Embedding, Terms
 
 __all__ = ["Exemplar"]
 
-MOST_IMAGES = 100_000
-"""Classes that the classifier may have: with more, a memory bank costs less and does as well."""
+MOST_IMAGES = 2_000_000
+"""Classes that the classifier may have. From 100,000 on, a memory bank (`npid`) costs less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Exemplar:
         each; here every image is a class, and its copies are the views of a step.
 
     Raises:
-        ValueError: more than 100,000 images; embeddings that are not aligned float matrices; ids that are not n
+        ValueError: more than 2,000,000 images; embeddings that are not aligned float matrices; ids that are not n
             integers below the number of images.
 
     Example:

@@ -120,8 +120,8 @@ FAULTS = [
     Fault(
         "randaugment: rotations go clockwise",
         "views/ops/rand_augment.py",
-        "angle = torch.deg2rad(degrees[:, :, 0])",
-        "angle = -torch.deg2rad(degrees[:, :, 0])",
+        "cos, sin = cosine[:, :, 0], sine[:, :, 0]",
+        "cos, sin = cosine[:, :, 0], -sine[:, :, 0]",
         (f"{PILLOW}each_op_of_randaugment_is_pillows",),
     ),
     Fault(

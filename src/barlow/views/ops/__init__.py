@@ -28,6 +28,7 @@ from barlow.views.ops.color_dropping import ColorDropping
 from barlow.views.ops.colour import ColorJitter, Grayscale
 from barlow.views.ops.colour_spaces import ToLab, ToYcbcr
 from barlow.views.ops.crop import RandomResizedCrop
+from barlow.views.ops.exemplar_color import ColorComponents, ColorPowers
 from barlow.views.ops.flip import HorizontalFlip
 from barlow.views.ops.normalize import Normalize
 from barlow.views.ops.photometric import Autocontrast, Equalize, Photometric, Posterize, Sharpness
@@ -42,8 +43,10 @@ __all__ = [
     "Autocontrast",
     "ChannelDropout",
     "ChannelJitter",
+    "ColorComponents",
     "ColorDropping",
     "ColorJitter",
+    "ColorPowers",
     "Equalize",
     "GaussianBlur",
     "Grayscale",

@@ -28,9 +28,13 @@ def column(values: np.ndarray, x: Images) -> Factor:
     return torch.from_numpy(values.astype(np.float32)).to(x.device, x.dtype).view(-1, 1, 1, 1)
 
 
-def posterize(x: Images, bits: Factor) -> Images:
-    """Keeps the highest bits of 8; with none, an image is black."""
-    step = 2.0 ** (8.0 - bits)
+def steps(bits: np.ndarray) -> Float[np.ndarray, "n"]:
+    """From one level to the next, of 255, where so many of 8 bits are kept."""
+    return 2.0 ** (8.0 - bits)
+
+
+def posterize(x: Images, step: Factor) -> Images:
+    """Rounds down to multiples of so many levels of 255; with 256, an image is black."""
     return x.mul_(255.0).round_().div_(step).floor_().mul_(step).div_(255.0)
 
 
@@ -100,7 +104,7 @@ class Posterize(Op):
 
     def apply(self, x: Images, applies: np.ndarray, bits: np.ndarray) -> Images:
         """See the class."""
-        return changed(x, applies, posterize, column(bits, x))
+        return changed(x, applies, posterize, column(steps(bits), x))
 
 
 @dataclass(frozen=True)
@@ -210,12 +214,12 @@ class Photometric(Op):
         self, x: Images, applies: np.ndarray, bits: np.ndarray, factor: np.ndarray, threshold: np.ndarray
     ) -> Images:
         """See the class."""
-        columns = [column(values, x) for values in (bits, factor, threshold)]
+        columns = [column(values, x) for values in (steps(bits), factor, threshold)]
         return changed(x, applies, _all_four, *columns)
 
 
-def _all_four(x: Images, bits: Factor, factor: Factor, threshold: Factor) -> Images:
-    return autocontrast(solarize(sharpen(posterize(x, bits), factor), threshold))
+def _all_four(x: Images, step: Factor, factor: Factor, threshold: Factor) -> Images:
+    return autocontrast(solarize(sharpen(posterize(x, step), factor), threshold))
 
 
 def _whole_range(name: str, given: tuple[int, int], least: int, most: int) -> tuple[int, int]:

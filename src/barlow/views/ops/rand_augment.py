@@ -14,7 +14,7 @@ from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops._op import Op, changed, check_probability
 from barlow.views.ops.colour import ColorJitter
-from barlow.views.ops.photometric import autocontrast, column, equalize, posterize, sharpen, solarize
+from barlow.views.ops.photometric import autocontrast, column, equalize, posterize, sharpen, solarize, steps
 
 __all__ = ["RandAugment"]
 
@@ -30,7 +30,7 @@ MOST_LAYERS = 16
 
 ARGUMENTS: dict[str, Callable[[Float[np.ndarray, "n"], Float[np.ndarray, "n"]], np.ndarray]] = {
     "rotate": lambda part, sign: sign * part * 30.0,
-    "posterize": lambda part, sign: np.floor(part * 4.0),
+    "posterize": lambda part, sign: steps(np.floor(part * 4.0)),
     "solarize": lambda part, sign: np.floor(part * 256.0),
     "solarize_add": lambda part, sign: np.floor(part * 110.0),
     "shear_x": lambda part, sign: sign * part * 0.3,
@@ -38,8 +38,9 @@ ARGUMENTS: dict[str, Callable[[Float[np.ndarray, "n"], Float[np.ndarray, "n"]], 
     "translate_x": lambda part, sign: sign * part * 0.45,
     "translate_y": lambda part, sign: sign * part * 0.45,
 } | {name: lambda part, sign: part * 1.8 + 0.1 for name in ("color", "contrast", "brightness", "sharpness")}
-"""What an op takes of a magnitude, given as a part of the strongest, and of a sign. Source: the RandAugment that
-PyContrast at 84f94ea has from timm: degrees; bits that are kept; levels of 255; factors; parts of a side."""
+"""What an op takes of a magnitude, given as a part of the strongest, and of a sign: degrees; levels between those that
+are kept (of 4 bits at most); levels of 255; factors; parts of a side. Source: the RandAugment that PyContrast at
+84f94ea has from timm."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class RandAugment(Op):
                 if not chosen.any() or (name == "color" and x.shape[1] != 3):
                     continue
                 argument = ARGUMENTS[name](part[:, layer], sign[:, layer]) if name in ARGUMENTS else part[:, layer]
-                x = changed(x, chosen, partial(CHANGES[name], fill=self.fill), column(argument, x))
+                given = [np.cos(np.deg2rad(argument)), np.sin(np.deg2rad(argument))] if name == "rotate" else [argument]
+                x = changed(x, chosen, partial(CHANGES[name], fill=self.fill), *(column(one, x) for one in given))
         return x
 
 
@@ -141,13 +143,12 @@ def _solarize_add(x: Images, amount: Factor) -> Images:
     return x.add_(dark.mul_(amount).div_(255.0)).clamp_(max=1.0)
 
 
-def _rotated(x: Images, degrees: Factor, fill: Fill) -> Images:
+def _rotated(x: Images, cosine: Factor, sine: Factor, fill: Fill) -> Images:
     """Turned counter-clockwise about the centre."""
     height, width = x.shape[2:]
-    angle = torch.deg2rad(degrees[:, :, 0])
     across, down = _centres(x)
     across, down = across - width / 2, down - height / 2
-    cos, sin = torch.cos(angle), torch.sin(angle)
+    cos, sin = cosine[:, :, 0], sine[:, :, 0]
     return _moved(x, cos * across - sin * down + width / 2, sin * across + cos * down + height / 2, fill)
 
 
