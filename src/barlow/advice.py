@@ -27,8 +27,17 @@ MOST_LINES = 3
 LEARNED = 0.02
 """Share of its first logged value by which a loss has to fall. Less is what the draws of one batch make of it."""
 
-LOSS_SAYS_LITTLE = ("byol", "byol_vicreg", "moco", "moco_v3", "simsiam", "swav")
-LOSS_SAYS_LITTLE += ("deepcluster_v1", "deepcluster_v2", "sela")
+LOSS_SAYS_LITTLE = (
+    "byol",
+    "byol_vicreg",
+    "deepcluster_v1",
+    "deepcluster_v2",
+    "moco",
+    "moco_v3",
+    "sela",
+    "simsiam",
+    "swav",
+)
 """Objectives whose loss compares with a moving target, so that it may rise while the encoder gets better."""
 
 JUDGED = {"knn": "kNN", "logistic": "logistic"}
