@@ -77,10 +77,13 @@ def concentrations(
         labels: its cluster.
         clusters: how many there are.
         temperature: above 0.
+
+    Returns:
+        On the CPU, where sums have one order: so every process has the same to the bit.
     """
-    distances = in_float64(squared).sqrt()
-    sizes = torch.bincount(labels, minlength=clusters).to(distances)
-    sums = torch.zeros_like(sizes).scatter_reduce_(0, labels, distances, "sum")
+    distances, labels = squared.cpu().double().sqrt(), labels.cpu()
+    sizes = torch.bincount(labels, minlength=clusters).double()
+    sums = torch.bincount(labels, weights=distances, minlength=clusters)
     phi = sums / (sizes * (sizes + 10).log()).clamp(min=1)
     phi = torch.where(sizes > 1, phi, torch.where(sizes > 1, phi, 0).max())
     low, high = (torch.quantile(phi, share) for share in EXTREMES)

@@ -118,8 +118,8 @@ FAULTS = [
     Fault(
         "pcl: concentrations are of squared distances",
         "objectives/_prototypes.py",
-        "distances = in_float64(squared).sqrt()",
-        "distances = in_float64(squared)",
+        "squared.cpu().double().sqrt()",
+        "squared.cpu().double()",
         (f"{PCL}published_concentrations",),
     ),
     Fault(
