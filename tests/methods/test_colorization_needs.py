@@ -88,6 +88,7 @@ def test_a_quarter_of_the_views_side_is_the_grid_where_it_is_auto() -> None:
     section = Colorization(head=HEAD)
     assert section.resolved_for(32).grid == 8
     assert section.resolved_for((30, 48)).grid == (8, 12)
+    assert section.resolved_for(1024).grid == 128, "no more, as an image has 313 logits for each place"
     assert Colorization(head=HEAD, grid=5).resolved_for(32).grid == 5
     with pytest.raises(ValueError, match="the grid is auto"):
         section.widths(1)
@@ -107,9 +108,9 @@ def test_an_encoder_without_a_map_is_refused_with_the_remedy() -> None:
         maps_of(transformer, images())
 
 
-@pytest.mark.parametrize("fine", [0, 33])
+@pytest.mark.parametrize("fine", [0, 21])
 def test_places_out_of_range_are_refused(fine: int) -> None:
-    with pytest.raises(ValueError, match=f"fine is {fine}: give places of the grid in one of the map, 1 to 32"):
+    with pytest.raises(ValueError, match=f"fine is {fine}: give places of the grid in one of the map, 1 to 20"):
         Colorization(head=HEAD, fine=fine)
 
 

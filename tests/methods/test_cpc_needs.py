@@ -156,6 +156,7 @@ def test_the_features_are_the_mean_of_the_patches() -> None:
         ({"ahead": (5,)}, "from 1 to 4 of a grid of 5"),
         ({"width": 0}, "width is 0"),
         ({"blocks": -1}, "blocks -1"),
+        ({"hidden": 4096, "blocks": 64}, "64 blocks of 4096 channels have 21,474,836,480 parameters in 4 directions"),
     ],
 )
 def test_sections_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from barlow.colour_spaces import grey_of_lightness, lab
-from barlow.limits import SIDE
 from barlow.methods._networks import Method, checked_views, maps_of
 from barlow.nets.heads import Head
 from barlow.objectives._colour_bins import BINS
@@ -44,7 +43,7 @@ class Colorization:
             added.
         fine: places of the grid beside each other, and below each other, in one place of the map.
         grid: places of the predictions: the side of a square or (height, width). `auto`, in a recipe, is a quarter of
-            the views' side.
+            the views' side, 128 at most.
 
     Raises:
         ValueError: a `fine` or `grid` out of range; views that are not RGB from 0 to 1.
@@ -60,8 +59,9 @@ class Colorization:
     def __post_init__(self) -> None:
         if not 1 <= self.fine <= MOST_FINE:
             raise ValueError(f"fine is {self.fine}: give places of the grid in one of the map, 1 to {MOST_FINE}")
+        self._whole_head()  # or it is too large, and refused before anything is built
         if self.grid != "auto":
-            object.__setattr__(self, "grid", size_of(self.grid, "grid", most=SIDE))
+            object.__setattr__(self, "grid", size_of(self.grid, "grid", most=MOST_PLACES))
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         height, width = self._grid()
@@ -69,14 +69,16 @@ class Colorization:
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, width = new_encoder()
-        whole = replace(self.head, widths=[*self.head.widths, len(BINS) * self.fine**2])
-        return _Colorization(encoder, whole.build(width, seed, "head"), self.fine, self._grid())
+        return _Colorization(encoder, self._whole_head().build(width, seed, "head"), self.fine, self._grid())
 
     def resolved_for(self, view: Size) -> "Colorization":
-        """The same with a grid of a quarter of the view's side where it is `auto`."""
-        height, width = height_width(view)
-        quarter = (-(-height // QUARTER), -(-width // QUARTER))
+        """The same with a grid of a quarter of the view's side, or the most there may be, where it is `auto`."""
+        quarter = tuple(min(-(-side // QUARTER), MOST_PLACES) for side in height_width(view))
         return replace(self, grid=size_of(quarter)) if self.grid == "auto" else self
+
+    def _whole_head(self) -> Head:
+        """With its last layer, to the logits of all places in one of the map."""
+        return replace(self.head, widths=[*self.head.widths, len(BINS) * self.fine**2])
 
     def _grid(self) -> tuple[int, int]:
         if self.grid == "auto":
@@ -84,7 +86,9 @@ class Colorization:
         return height_width(self.grid)
 
 
-MOST_FINE, QUARTER = 32, 4
+MOST_FINE, QUARTER = 20, 4
+MOST_PLACES = 128
+"""Of a side of the grid: the paper has 44. An image has 313 logits for each place."""
 
 
 class _Colorization(Method):

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from barlow.methods._networks import Method, checked_views, features_of
+from barlow.nets.heads import PARAMETERS
 from barlow.nets.seeding import seeded
 from barlow.types import Embedding, Features, Images, Outputs, Rows
 
@@ -19,7 +20,10 @@ __all__ = ["CPC"]
 
 Map = Float[Tensor, "n c rows columns"]
 
-MOST_ROWS, MOST_WIDTH, MOST_BLOCKS = 64, 16_384, 64
+DIRECTIONS = 4
+
+MOST_ROWS, MOST_WIDTH, MOST_BLOCKS = 16, 4_096, 64
+"""The paper has 7, 64 and 5; every patch of a batch is compared with every other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,11 @@ class CPC:
                 f"width is {self.width}, hidden {self.hidden}, blocks {self.blocks}: give widths of 1 to "
                 f"{MOST_WIDTH:,} and 0 to {MOST_BLOCKS} blocks"
             )
+        if (numbers := DIRECTIONS * self.blocks * 5 * self.hidden**2) > PARAMETERS:
+            raise ValueError(
+                f"{self.blocks} blocks of {self.hidden} channels have {numbers:,} parameters in {DIRECTIONS} "
+                f"directions: at most {PARAMETERS:,} are allowed"
+            )
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         row = self.grid * self.width
@@ -92,9 +101,6 @@ class CPC:
             with seeded(seed, f"direction {direction}"):
                 looks.append(_Direction(self, features))
         return _CPC(encoder, looks, self)
-
-
-DIRECTIONS = 4
 
 
 class _CPC(Method):
