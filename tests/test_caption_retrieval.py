@@ -133,7 +133,7 @@ def test_images_without_captions_and_a_whitened_encoder_are_refused_before_train
         trained(home / "train" / "captions.csv", tmp_path / "run", encoder__whiten=0.1)
     with pytest.raises(RecipeError, match=r"method\.words is 99, and the captions give"):
         trained(home / "train" / "captions.csv", tmp_path / "run", method__words=99)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_a_run_that_is_gone_on_with_needs_the_same_captions(tmp_path: Path) -> None:
