@@ -69,7 +69,9 @@ FEW_IMAGES = {"exemplar": 16_000}
 @pytest.mark.parametrize("kind", objectives.kinds())
 def test_what_has_no_state_is_called_itself_and_what_has_is_built_as_a_module(kind: str) -> None:
     section = objectives.load(kind)()
-    called = objectives.built(section, **RUN | {"images": FEW_IMAGES.get(kind, 200_000)})  # enough for the default of every method
+    called = objectives.built(
+        section, **RUN | {"images": FEW_IMAGES.get(kind, 200_000)}
+    )  # enough for the default of every method
     assert objectives.has_state(section) is isinstance(called, nn.Module)
     assert isinstance(called, nn.Module) or called is section
     assert objectives.has_state(section) is (kind in WITH_STATE)
