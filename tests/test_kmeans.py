@@ -110,6 +110,16 @@ def test_as_many_clusters_as_rows_have_one_row_each() -> None:
     assert float(found.distances.max()) < 1e-20
 
 
+def test_sums_by_segments_are_those_in_blocks_with_empty_clusters_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two, a GPU takes the first; here both can be tried."""
+    z, labels = rows(50, 5).float(), torch.randint(7, (50,), generator=torch.Generator().manual_seed(0))
+    labels[labels == 3] = 2
+    monkeypatch.setattr(module, "BLOCK", 100)
+    blocks = module._Space(z, torch.zeros(5), False).sums(labels, 9)
+    torch.testing.assert_close(module._sums_by_segments(z, labels, 9), blocks)
+    assert (blocks[[3, 7, 8]] == 0).all()
+
+
 def test_of_several_starts_the_best_is_kept() -> None:
     z = rows(300, 3, centres=8)
     left = [float(kmeans(z, 8, iterations=2, seed=0, restarts=starts).distances.sum()) for starts in range(1, 8)]

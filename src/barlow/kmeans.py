@@ -194,20 +194,23 @@ class _Space:
 
     def sums(self, labels: Labels, clusters: int) -> Tensor:
         """The sum of the rows of each cluster, added in one order, so that every process has the same."""
-        wide = _wide(self.z)
-        if self.z.is_cpu:
-            total = torch.zeros(clusters, self.z.shape[1], dtype=wide)
-            rows = _rows_of_block(self.z.shape[1])
-            for block, label in zip(self.z.split(rows), labels.split(rows), strict=True):
-                total.index_add_(0, label, self.moved(block).to(wide))
-            return total
-        # There, index_add_ adds in whatever order its threads come. A sum by segments has one order.
-        order, lengths = labels.argsort(stable=True), torch.bincount(labels, minlength=clusters)
-        whole = self.moved(self.z)
-        columns = whole.split(max(BLOCK // len(whole), 1), dim=1)
-        return torch.cat(
-            [torch.segment_reduce(part[order].to(wide), "sum", lengths=lengths, axis=0) for part in columns], dim=1
-        )
+        if self.z.device.type == "cuda":  # there, index_add_ adds in whatever order its threads come
+            return _sums_by_segments(self.moved(self.z), labels, clusters)
+        total = torch.zeros(clusters, self.z.shape[1], dtype=_wide(self.z), device=self.z.device)
+        rows = _rows_of_block(self.z.shape[1])
+        for block, label in zip(self.z.split(rows), labels.split(rows), strict=True):
+            total.index_add_(0, label, self.moved(block).to(total.dtype))
+        return total
+
+
+def _sums_by_segments(rows: Embedding, labels: Labels, clusters: int) -> Tensor:
+    """The sum of the rows of each cluster, in the order of the rows: some columns at a time, sorted by their labels."""
+    order, lengths = labels.argsort(stable=True), torch.bincount(labels, minlength=clusters)
+    columns = rows.split(max(BLOCK // len(rows), 1), dim=1)
+    wide = _wide(rows)
+    return torch.cat(
+        [torch.segment_reduce(part[order].to(wide), "sum", lengths=lengths, axis=0) for part in columns], dim=1
+    )
 
 
 def _started(space: _Space, clusters: int, generator: torch.Generator) -> Centroids:
