@@ -66,7 +66,7 @@ def test_what_has_no_state_is_called_itself_and_what_has_is_built_as_a_module(ki
     called = objectives.built(section, **RUN)
     assert objectives.has_state(section) is isinstance(called, nn.Module)
     assert isinstance(called, nn.Module) or called is section
-    assert objectives.has_state(section) is (kind in ("moco", "swav"))
+    assert objectives.has_state(section) is (kind in ("colorization", "moco", "swav"))
 
 
 def test_a_build_is_given_what_it_asks_for_and_no_more() -> None:
