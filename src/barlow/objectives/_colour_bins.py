@@ -61,6 +61,7 @@ def bins_like(values: Tensor, *, padded: bool = False) -> Float[Tensor, "q 2"]:
     return torch.tensor([*BINS, (FAR, FAR)] if padded else BINS, dtype=values.dtype, device=values.device)
 
 
+@torch.compiler.disable  # constants of a step, from a table: nothing of it is worth a graph
 def soft_codes(ab: Colours) -> tuple[Int64[Tensor, "n 10"], Float[Tensor, "n 10"]]:
     """The ten nearest bins of each colour, the nearest first, and the share of each: exp(-d² / 2σ²), adding up to 1.
 
