@@ -20,6 +20,8 @@ TRAINED: dict[str, Any] = {key: value for key, value in tiny.SMALL.items() if "p
     "optim.lr_per_256": 0.03,
     "schedule.floor": 1.0,
     "method.head.widths": [32, 16],
+    "method.head.last_bias": True,
+    "method.head.last_batch_norm": "none",  # as in the paper
 }
 APART, NOTHING = 0.2, 0.01
 """Mean squared distance of the wholes from their mean, and mean squared length, at the end."""
