@@ -32,7 +32,7 @@ def test_published_values_of_one_query_are_those_of_mocos_queue_and_stay_if_it_c
 
 @pytest.mark.parametrize("state", STATES)
 def test_three_steps_equal_the_loops_in_value_gradient_and_queue(state: str) -> None:
-    module = InfoMin(queue=12).build(width=D, seed=3).double()
+    module = InfoMin(queue=16).build(width=D, seed=3).double()
     queue = list(module.queue.clone())
     for step in range(3):
         q, k = batch_in(state, N, D, seed=step)
@@ -44,7 +44,7 @@ def test_three_steps_equal_the_loops_in_value_gradient_and_queue(state: str) -> 
         queue = [*queue, *(key / oracle.dot(key, key) ** 0.5 for key in k)][N:]
         assert found.item() == pytest.approx(expected.item(), rel=1e-9)
         assert relative_error(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, others)) < 1e-9
-        order = (int(module.oldest) + torch.arange(12)) % 12
+        order = (int(module.oldest) + torch.arange(16)) % 16
         assert torch.allclose(module.queue[order], torch.stack(queue), rtol=0, atol=1e-14)
 
 

@@ -110,7 +110,9 @@ class _ImageAndTiles(Method):
             self.target.requires_grad_(False)
 
     def apart(self) -> dict[str, nn.Module]:
-        online = nn.ModuleDict({"encoder": self.encoder, "projector": self.projector, "tiles": self.tiles})
+        # Those that are called with rows: batch norm in groups sorts what comes into each of them.
+        heads = {"projector": self.projector, "each": self.tiles.each, "tiles": self.tiles.together}
+        online = nn.ModuleDict({"encoder": self.encoder} | heads)
         networks: dict[str, nn.Module] = {"online": online}
         return networks if self.target is None else networks | {"target": self.target}
 

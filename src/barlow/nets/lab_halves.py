@@ -13,7 +13,6 @@ from timm.models.resnet import ResNet  # by this `takes_small_stem` knows the fi
 from torch import Tensor, nn
 
 from barlow import colour_spaces
-from barlow.nets.stems import LAB
 from barlow.types import Features, Images
 
 MEAN, DEVIATION = (50.0, 6.025, -6.690), (50.0, 92.208, 101.168)
@@ -51,9 +50,9 @@ class LabHalves(nn.Module):
     ) -> None:
         super().__init__()
         if in_chans != 3:
-            raise ValueError(f"{in_chans} channels: {LAB}{name} takes RGB images, set --data.channels 3")
+            raise ValueError(f"{in_chans} channels: lab_{name} takes RGB images, set --data.channels 3")
         if num_classes:
-            raise ValueError(f"{num_classes} classes: {LAB}{name} has no classifier")
+            raise ValueError(f"{num_classes} classes: lab_{name} has no classifier")
         halves: list[Any] = [
             timm.create_model(name, in_chans=seen, num_classes=0, channels=channels, **options) for seen in (1, 2)
         ]

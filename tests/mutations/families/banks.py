@@ -6,6 +6,10 @@ NPID = "objectives/test_npid.py::test_"
 LOOPS = f"{NPID}three_steps_equal_the_loops_in_value_gradient_and_bank"
 PUBLISHED = f"{NPID}published_values"
 WITH_STATE = "contracts/test_objectives_with_state.py::test_"
+TWO = "objectives/test_cmc_and_pirl.py::test_"
+INFOMIN = "objectives/test_infomin.py::test_"
+LAB = "nets/test_lab_halves.py::test_"
+TILES = "methods/test_image_and_tiles.py::test_"
 BANK, DRAWS, NPID_FILE = "objectives/_bank.py", "objectives/_draws.py", "objectives/npid.py"
 
 FAULTS = [
@@ -108,5 +112,75 @@ FAULTS = [
         "for word in (NEGATIVES, seed, step):",
         "for word in (NEGATIVES, seed, seed):",
         (f"{NPID}draws_are_the_hashes_of_their_keys",),
+    ),
+    Fault(
+        "CMC: each half is compared with its own bank",
+        "objectives/cmc.py",
+        '"lightness": self.colour.surprise(lightness, ids, negatives, self.how, of_colours),',
+        '"lightness": self.lightness.surprise(lightness, ids, negatives, self.how, of_colours),',
+        (f"{TWO}cmcs_published_values_and_both_its_constants",),
+    ),
+    Fault(
+        "CMC: each bank takes the embeddings of the other half",
+        "objectives/cmc.py",
+        "(self.lightness, lightness, of_lightnesses), (self.colour, colour, of_colours)",
+        "(self.lightness, colour, of_lightnesses), (self.colour, lightness, of_colours)",
+        (f"{TWO}cmcs_banks_each_take_the_embeddings_of_their_own_half",),
+    ),
+    Fault(
+        "PIRL: the tiles move the rows, too",
+        "objectives/pirl.py",
+        "self.finish([(self.bank, image, constant)], ids)",
+        "self.finish([(self.bank, (image + tiles) / 2, constant)], ids)",
+        (f"{TWO}pirls_published_values", f"{TWO}pirl_without_tiles_is_npid_and_the_tiles_move_no_row"),
+    ),
+    Fault(
+        "PIRL: both terms have half of the weight, whatever the share",
+        "objectives/pirl.py",
+        '{"image": (1 - self.share) * of_image, "tiles": self.share * of_tiles}',
+        '{"image": 0.5 * of_image, "tiles": 0.5 * of_tiles}',
+        (f"{TWO}the_share_of_the_tiles_weighs_both_terms_and_nothing_else",),
+    ),
+    Fault(
+        "InfoMin: the keys come into the queue with every query",
+        "objectives/infomin.py",
+        "return keys[0]",
+        "return keys[0].repeat(2, 1)",
+        (f"{INFOMIN}three_steps_equal_the_loops_in_value_gradient_and_queue",),
+    ),
+    Fault(
+        "InfoMin: the losses of image and tiles are added",
+        "objectives/infomin.py",
+        "return mean(losses)",
+        "return mean(losses) * len(losses)",
+        (f"{INFOMIN}it_is_half_of_mocos_sum_over_the_same_groups",),
+    ),
+    Fault(
+        "Lab: a and b are normalised by each other's numbers",
+        "nets/lab_halves.py",
+        "MEAN, DEVIATION = (50.0, 6.025, -6.690), (50.0, 92.208, 101.168)",
+        "MEAN, DEVIATION = (50.0, -6.690, 6.025), (50.0, 101.168, 92.208)",
+        (f"{LAB}one_half_sees_the_lightness_and_the_other_the_colour_as_cmc_normalises_them",),
+    ),
+    Fault(
+        "halves: both have the same half of the features",
+        "methods/halves.py",
+        "halves = [f.chunk(2, dim=1) for f in features]",
+        "halves = [f.chunk(2, dim=1)[:1] * 2 for f in features]",
+        (f"{LAB}each_half_has_a_head_of_its_own_and_what_is_compared_is_both",),
+    ),
+    Fault(
+        "image and tiles: the key is of the first view",
+        "methods/image_and_tiles.py",
+        'self.target["encoder"](others[0])',
+        'self.target["encoder"](image)',
+        (f"{TILES}with_a_slow_copy_image_and_tiles_have_the_key_of_the_plain_second_view",),
+    ),
+    Fault(
+        "image and tiles: the slow copy is the online network",
+        "methods/image_and_tiles.py",
+        "follow(self.target.parameters(), online, self.momentum, self.schedule, progress)",
+        "follow(self.target.parameters(), online, 0.0, self.schedule, progress)",
+        (f"{TILES}with_a_slow_copy_image_and_tiles_have_the_key_of_the_plain_second_view",),
     ),
 ]
