@@ -15,6 +15,7 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
+from barlow.data.loader import epochs_of
 from barlow.diagnostics.doctor import About, Finding, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
@@ -161,7 +162,7 @@ class Ran:
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=steps * int(recipe["train"]["batch_size"]) / images,
+            epochs=epochs_of(steps, images, int(recipe["train"]["batch_size"])),
             images=images,
             view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),

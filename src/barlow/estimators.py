@@ -125,7 +125,10 @@ def _several(X: Any) -> Any:
         return X
     if isinstance(X, str | np.ndarray) or not hasattr(X, "__iter__"):
         shape = f" of shape {X.shape}" if isinstance(X, np.ndarray) else ""
-        raise ValueError(f"images are a {type(X).__name__}{shape}; give a list of paths or images, or (n, h, w, c)")
+        grey = "; grey images need their one channel: array[..., None]" if shape and X.ndim == 3 else ""
+        raise ValueError(
+            f"images are a {type(X).__name__}{shape}; give a list of paths or images, or (n, h, w, c){grey}"
+        )
     return list(X)
 
 

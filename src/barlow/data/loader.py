@@ -68,6 +68,21 @@ class Batch:
     """What else happened while it was read, a line each."""
 
 
+def steps_of_epoch(images: int, batch_size: int) -> int:
+    """How many steps an epoch has: the images that do not fill a batch are left for the next one."""
+    return max(1, images // max(1, batch_size))
+
+
+def epochs_of(steps: int, images: int, batch_size: int) -> float:
+    """How many epochs some steps are, wherever that is told.
+
+    Example:
+        >>> epochs_of(steps=60, images=300, batch_size=64)
+        15.0
+    """
+    return steps / steps_of_epoch(images, batch_size)
+
+
 class _Order:
     """Which rows make up step s: a keyed permutation in each epoch, without its last short batch. `block` is this
     process's part of each batch."""
@@ -80,7 +95,7 @@ class _Order:
             raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.block = slice(0, batch_size) if block is None else block
-        self.steps_per_epoch = count // batch_size
+        self.steps_per_epoch = steps_of_epoch(count, batch_size)
         self._epoch, self._rows = -1, np.empty(0, np.int64)
 
     def epoch(self, step: int) -> int:

@@ -29,7 +29,10 @@ def refuses(material: Material) -> str | None:
     if material.is_custom:
         return f"{material.name} was given in Python, and timm has no such network"
     if (stem := material.replaced_stem) is not None:
-        return f"its stem is {stem}; timm's {material.name} has another, and would be another network under this name"
+        return (
+            f"its stem is {stem}; timm's {material.name} has another, and would be another network under this name "
+            "(small images get it; a run with --encoder.stem as_is has timm's own)"
+        )
     return None
 
 
