@@ -15,7 +15,7 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
-from barlow.data.loader import epochs_of
+from barlow.data.epochs import epochs_of
 from barlow.diagnostics.doctor import About, Finding, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import limits
-from barlow.data.loader import epochs_of
+from barlow.data.epochs import epochs_of
 from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.probes.report import ENCODER

@@ -133,7 +133,7 @@ def _about(path: Path, text: bytes | None) -> tuple[str | None, Preprocessing | 
 def _read_npy(path: Path) -> Features:
     index = index_path(path)
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix = np.load(path, mmap_mode="r")
     except OSError as error:
         raise _damaged(path, error.strerror or "NumPy cannot read it") from error
     except (EOFError, ValueError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile) as error:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from barlow.data import workers
 from barlow.data.decoding import Array, UnreadableImage
+from barlow.data.epochs import steps_of_epoch
 from barlow.data.sources import ImageSource
 from barlow.data.workers import served
 from barlow.printable import printable
@@ -66,21 +67,6 @@ class Batch:
     begins_epoch: bool = False
     notes: list[str] = field(default_factory=list)
     """What else happened while it was read, a line each."""
-
-
-def steps_of_epoch(images: int, batch_size: int) -> int:
-    """How many steps an epoch has: the images that do not fill a batch are left for the next one."""
-    return max(1, images // max(1, batch_size))
-
-
-def epochs_of(steps: int, images: int, batch_size: int) -> float:
-    """How many epochs some steps are, wherever that is told.
-
-    Example:
-        >>> epochs_of(steps=60, images=300, batch_size=64)
-        15.0
-    """
-    return steps / steps_of_epoch(images, batch_size)
 
 
 class _Order:
