@@ -14,7 +14,7 @@ from tiny import scenes
 
 import barlow
 from barlow import alike, checking, cli, exits
-from barlow.check_report import Pace
+from barlow.check_report import Budget, Pace
 from barlow.data.counting import not_shown
 from barlow.data.sources import ArraySource
 
@@ -257,6 +257,16 @@ def test_what_runs_of_the_recipe_gained_elsewhere_is_told_once(
     text = " ".join(barlow.check(photos(tmp_path / "photos", 20), recipe=tiny_recipe).text().split())
     assert text.count(" ".join(gained.split())) == 1
     assert "no run of this recipe" not in text
+
+
+def test_what_the_same_runs_gained_is_told_once_though_some_budgets_are_shorter() -> None:
+    gained = "expect   1,240 steps of small_w_mse gained +9 points over the best baseline (docs/choosing.md)"
+    budgets = [
+        Budget(3, 100, 1.0, [f"{gained}; this run is shorter"]),
+        Budget(15, 1_200, 12.0, [gained]),
+    ]
+    pace = Pace("small_w_mse", "32", 64, "cpu", "in memory", 1.0, 0.1, 100, budgets, [])
+    assert len([line for line in pace.lines() if line.startswith("expect")]) == 1
 
 
 def test_of_what_a_run_would_choose_that_is_told_which_asks_for_something() -> None:

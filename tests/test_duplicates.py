@@ -130,6 +130,19 @@ def test_groups_of_images_of_different_classes_are_told(planted: Path, tmp_path:
     assert "1 groups have images of different classes" in found.text()
 
 
+def test_a_line_break_in_a_files_name_breaks_no_line(planted: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(["one\ntwo.png", "three\rfour.png"]):
+        shutil.copy(sorted(planted.glob("a*.png"))[0], tmp_path / name)
+        shutil.copy(sorted(planted.glob("a*.png"))[1 + number], tmp_path)
+    found = duplicates(tmp_path, tmp_path)
+    text = found.text()
+    assert "one\\ntwo.png" in text
+    assert "copy of" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    rows = list(csv.DictReader(io.StringIO(found.csv(), newline="")))
+    assert {"one\ntwo.png", "three\rfour.png"} <= {row["path"] for row in rows}
+
+
 def test_what_is_wrong_is_one_line(planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NoInput, match="no folder"):
         duplicates(tmp_path / "gone")

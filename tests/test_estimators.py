@@ -92,6 +92,10 @@ def test_an_encoder_refuses_what_is_no_list_of_images(photos: list[str]) -> None
     for wrong in (photos[0], np.zeros((24, 24, 3), np.uint8), np.zeros((5, 12)), 3):
         with pytest.raises(ValueError, match="give a list of paths or images"):
             encoder.transform(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"shape \(9, 24, 24\); .* grey images need a channel: array\[\.\.\., None\]"):
+        encoder.transform(np.zeros((9, 24, 24), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"an image of shape \(24, 24\) and type uint8"):
+        encoder.transform([np.zeros((24, 24), np.uint8)])
     with pytest.raises(ValueError, match="no images"):
         encoder.transform([])
     with pytest.raises(ValueError, match=r"cannot read .*gone\.png"):

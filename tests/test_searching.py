@@ -14,6 +14,7 @@ from simple_encoder import Colours, vector
 
 import barlow
 from barlow import cli
+from barlow.encoders import FoundEncoder
 from barlow.exits import NoInput, UnusableData
 from barlow.report.contact_sheet import write_sheet
 from barlow.searching import search
@@ -61,9 +62,46 @@ def test_images_that_cannot_be_read_are_counted_and_a_query_that_cannot_is_told(
     assert found.skipped == 1
     assert len(found.among) == 6
     assert "1 images cannot be read" in found.text()
-    assert any("1 of 2 queries cannot be read" in line for line in lines)
-    with pytest.raises(UnusableData, match="none of the 1 images of the queries can be read"):
+    assert any("1 of 2 queries cannot be read" in line and "aaa.png (" in line for line in lines)
+    with pytest.raises(UnusableData, match=r"none of the 1 images of the queries can be read \(.*aaa\.png: .+\)"):
         search(Colours(), few / "aaa.png", images=few, device="cpu")
+
+
+def test_a_query_among_the_images_comes_before_its_copies(tmp_path: Path) -> None:
+    few = tiny.images(tmp_path / "few", 12)
+    for name in ("aaa.png", "bbb.png", "zzz.png"):
+        (few / name).write_bytes((few / "005.png").read_bytes())
+    found = search(Colours(), few / "005.png", images=few, k=2, device="cpu")
+    assert found.hits(0)[0] == (pytest.approx(1, abs=1e-5), "005.png")
+    assert found.hits(0)[1][1] in ("aaa.png", "bbb.png", "zzz.png")
+    every = search(Colours(), [few / "zzz.png", few / "005.png"], images=few, k=15, device="cpu")
+    assert [every.hits(query)[0][1] for query in (0, 1)] == ["zzz.png", "005.png"]
+    for query in (0, 1):
+        assert sorted(every.positions[query].tolist()) == list(range(15)), "nothing is lost, and nothing twice"
+        assert every.similarity[query].tolist() == sorted(every.similarity[query].tolist(), reverse=True)
+
+
+def test_the_first_place_is_not_given_to_a_file_that_has_changed_since_it_was_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = tiny.images(tmp_path / "few", 8)
+    barlow.embed(Colours(), few, tmp_path / "f.npy", device="cpu")
+    (few / "001.png").write_bytes((few / "002.png").read_bytes())
+    monkeypatch.setattr("barlow.searching.find_encoder", lambda *_, **__: FoundEncoder("colours", "module", Colours()))
+    found = search(tmp_path / "f.npy", few / "001.png", images=few, encoder="colours", k=3, device="cpu")
+    assert found.hits(0)[0][1] == "002.png"
+
+
+def test_pictures_that_are_not_there_are_told(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    barlow.embed(Colours(), photos, tmp_path / "f.npy", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "f.npy", "007.png", "-k", "3", "--sheet"]
+    assert cli.main([*words, "s.html"]) == 0
+    assert "3 pictures are not there, such as 007.png, and are blank in --sheet" in capsys.readouterr().err
+    assert cli.main([*words, "t.html", "--in", str(photos)]) == 0
+    assert "not there" not in capsys.readouterr().err
 
 
 def test_the_text_fits_into_80_columns_and_keeps_the_end_of_a_path(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from barlow.data.sources import FoldersOrName, open_source
 from barlow.data.survey import Survey, survey
 from barlow.distributed import World, joined
 from barlow.machine import available_cores
+from barlow.output_file import checked_output
 from barlow.printable import one_line, printable
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
@@ -54,6 +55,7 @@ def check(
     recipe: str | None = None,
     fast: bool = False,
     sheet: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     device: str = "auto",
     tell: Callable[[str], None] | None = None,
 ) -> Check:
@@ -64,7 +66,9 @@ def check(
         test: other images, which an encoder is to be measured on: how much do they overlap, and do they differ?
         recipe: the one that the time of a step is measured with; `barlow pretrain`'s default by default.
         fast: leave the time of a step out.
-        sheet: a file that gets a picture of samples and of near-duplicates. It may not lie in the images' folders.
+        sheet: a file, `.png`, that gets a picture of samples and of near-duplicates. It may not lie in the images'
+            folders.
+        overwrite: whether a file that is there is replaced by it.
         device: cpu, cuda, mps or auto, for the time of a step.
         tell: receives one-line messages on how far it is.
 
@@ -80,7 +84,13 @@ def check(
     with listening(say) as requests:
         requests.given_up = lambda: KEPT_NOTHING
         try:
-            return _check(data, test, recipe, fast=fast, sheet=sheet, device=device, say=say)
+            folders = [
+                each for one in (data, test) for each in ([one] if isinstance(one, str | os.PathLike) else one or [])
+            ]
+            place = None
+            if sheet is not None:
+                place = checked_output(sheet, "--sheet", endings=[".png"], overwrite=overwrite, images=folders)
+            return _check(data, test, recipe, fast=fast, sheet=place, device=device, say=say)
         except Asked as asked:
             raise Interrupted(f"stopped; {KEPT_NOTHING}") from asked
 
@@ -94,7 +104,7 @@ def _check(
     recipe: str | None,
     *,
     fast: bool,
-    sheet: str | os.PathLike[str] | None,
+    sheet: Path | None,
     device: str,
     say: Say,
 ) -> Check:
@@ -103,7 +113,6 @@ def _check(
     shipped = recipe is None or recipe in files.names()
     fetching.check_asked(chosen, requested(data), shipped=shipped, start_kept=False)
     chosen = schema.check(override(chosen.as_dict(), {"data.max_bad": 1.0}))  # what cannot be read is told here
-    _check_apart(sheet, [*sources, *([] if test is None else [test] if isinstance(test, str | os.PathLike) else test)])
     say(f"reading {', '.join(map(printable, sources))}")
     with joined(device) as world:
         images = preparation.opened(chosen, facts.machine(world), NowAndThen(say))
@@ -126,20 +135,8 @@ def _check(
             found = replace(found, test=report, between=_between(seen, others, overlap))
         if sheet is not None:
             pairs = [] if others is None or overlap is None else _pairs(seen, others, overlap)
-            storage.write_bytes(Path(sheet), png(_sheet(seen, alike.firsts, pairs)))
+            storage.write_bytes(sheet, png(_sheet(seen, alike.firsts, pairs)))
         return found if fast else _with_pace(found, chosen, recipe or DEFAULT, world, say)
-
-
-def _check_apart(sheet: str | os.PathLike[str] | None, folders: list[Any]) -> None:
-    """Refuses a picture that would lie among the images."""
-    if sheet is None:
-        return
-    place = Path(sheet).resolve()
-    for folder in map(os.fspath, folders):
-        if os.path.isdir(folder) and place.is_relative_to(Path(folder).resolve()):
-            raise ValueError(
-                f"--sheet {printable(sheet)} would be among the images of {printable(folder)}: name a file elsewhere"
-            )
 
 
 # --- One set ----------------------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """What `barlow duplicates` has found: plain data, the same as text of 80 columns, and as rows of a table."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from barlow.data.thresholds import shares
+from barlow.output_file import csv_line
 from barlow.printable import printable
+from barlow.wording import percent
 
 WIDTH = 80
 SHOWN, OF_A_GROUP = 10, 5
@@ -57,7 +57,7 @@ class Member:
     """An image of a group.
 
     Args:
-        path: where it is.
+        path: where it is; the name as it is, for programs, and only `text` escapes what a terminal would obey.
         like: the image of the group that it is most surely a copy of.
         measure: which proposed the pair.
         similarity: of the two, in detail.
@@ -141,12 +141,10 @@ class Duplicates:
 
     def csv(self) -> str:
         """`rows` as comma-separated values, with a line of names."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in self.rows():
-            writer.writerow(row | {"similarity": f"{row['similarity']:.4f}", "mirrored": int(row["mirrored"])})
-        return text.getvalue()
+        shown = (
+            row | {"similarity": f"{row['similarity']:.4f}", "mirrored": int(row["mirrored"])} for row in self.rows()
+        )
+        return csv_line(COLUMNS) + "".join(csv_line([row[name] for name in COLUMNS]) for row in shown)
 
     def text(self) -> str:
         """For people, 80 columns wide."""
@@ -175,13 +173,13 @@ class Duplicates:
         if self.leaks is None or self.across is None:
             return
         yield ""
-        share = f"{100 * len(self.leaks) / max(self.compared, 1):.2g} %"
+        share = percent(len(self.leaks) / max(self.compared, 1))
         told = f"{len(self.leaks):,} of {self.compared:,} images of {printable(self.against or '')} ({share})"
         yield from _wrapped("leaks", f"{told} are copies of images of {printable(self.images)}")
         yield from _compared(self.across)
         for leak in self.leaks[:SHOWN]:
             yield _line(leak.test, leak)
-            yield _fitting(f"            {'mirrored ' if leak.mirrored else ''}copy of {leak.train}")
+            yield _fitting(f"            {'mirrored ' if leak.mirrored else ''}copy of {printable(leak.train)}")
         if len(self.leaks) > SHOWN:
             yield f"  and {len(self.leaks) - SHOWN:,} more (--json and --csv have all)"
 
@@ -195,7 +193,7 @@ def _compared(by: Comparison) -> Iterator[str]:
 
 
 def _line(path: str, found: Member | Leak) -> str:
-    return f"  {found.similarity:8.4f}  {_fitting(path, WIDTH - 12)}"
+    return f"  {found.similarity:8.4f}  {_fitting(printable(path), WIDTH - 12)}"
 
 
 def _wrapped(word: str, words: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from barlow import feature_files, storage
+from barlow import feature_files, feature_places, storage
 from barlow.data.centre import normalized, tried_centres
 from barlow.data.counting import Counted, NowAndThen
 from barlow.data.decoding import UnreadableImage
@@ -24,7 +24,6 @@ from barlow.encoders import find_encoder
 from barlow.feature_files import PART, TYPES, Part, Parts
 from barlow.machine import available_cores
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.weights import description_of
 from barlow.printable import printable
 from barlow.probes.features import NotFinite
 from barlow.probes.features import embed as features_of
@@ -48,7 +47,7 @@ class Embedded:
     width: int
     """Of a vector."""
     skipped: list[dict[str, Any]]
-    """Images that cannot be read: id, where and reason. They are in a `.skipped.json` beside it as well."""
+    """Images that cannot be read: id, where and reason. They are in a file beside it, `NAME.skipped.json`, as well."""
 
 
 @in_arguments
@@ -111,21 +110,23 @@ def _embed(
     world: World,
     say: Say,
 ) -> Embedded | None:
+    if world.main:
+        folders = [data] if isinstance(data, str | os.PathLike) else list(data)
+        feature_places.check_before(path, folders, overwrite)
     found = find_encoder(encoder, say=say)
     seen, network = found.preprocessing, found.network
     width = int(network.num_features)  # type: ignore[arg-type]
     counted = NowAndThen(say)
     source = open_source(data, channels=seen.channels, value_range=seen.value_range, counted=counted)
-    built = {key: value for key, value in description_of(network).items() if key not in ("barlow", "seed", "sha256")}
     about = feature_files.as_about(
-        encoder=digest_of([found.digest, built]),
+        encoder=found.identity,
         images=digest_of([_fingerprint(source), len(source)]),
         preprocessing=seen.as_dict(),
         dtype=dtype,
         batch_size=batch_size,
     )
     size = -(-PART // batch_size) * batch_size
-    parts = Parts(path.with_name(f"{path.name}.parts"), dict(about), len(source), size)
+    parts = Parts(feature_places.parts_path(path), dict(about), len(source), size)
     with _alone(parts, world):
         missing = world.share(json.dumps(_begun(parts, path, overwrite, say)) if world.main else None)
         todo = json.loads(missing)[world.rank :: world.size]
@@ -135,14 +136,14 @@ def _embed(
             return None
         say(f"writing {path}")
         written = feature_files.write(path, parts, source, width)
-        listed = path.with_suffix(".skipped.json")
-        storage.remove_own(listed)  # of an earlier file of this name
+        listed = feature_places.skipped_path(path)
+        storage.remove_own(listed)  # of an earlier file of this name; that it is one has been looked at
         if written.skipped:
             storage.write_json(listed, written.skipped)
             first = written.skipped[0]
             say(
-                f"{len(written.skipped)} of {len(source)} images cannot be read and have no row ({first['where']}: "
-                f"{first['reason']}); all of them are in {listed}"
+                f"{len(written.skipped)} of {len(source)} images cannot be read and have no row "
+                f"({printable(first['where'])}: {first['reason']}); all of them are in {listed}"
             )
     parts.remove()
     return Embedded(path, written.rows, width, written.skipped)
@@ -168,10 +169,13 @@ def _begun(parts: Parts, path: Path, overwrite: bool, say: Say) -> list[int]:
     """The parts that are missing."""
     missing = parts.prepare()
     feature_files.remove_leftovers(path)
-    if path.exists() and not overwrite and missing:
-        if len(missing) == len(parts):
-            parts.remove()
-        raise storage.CannotCreate(f"--out {path} exists: use --overwrite to replace it, or another name")
+    if missing:  # else the files may be those of this command, which was killed before it could remove the parts
+        try:
+            feature_places.check_free(path, overwrite)
+        except storage.CannotCreate:
+            if len(missing) == len(parts):
+                parts.remove()
+            raise
     if len(missing) < len(parts):
         say(f"going on: {len(parts) - len(missing)} of {len(parts)} parts are there")
     return missing

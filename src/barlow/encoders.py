@@ -29,7 +29,7 @@ from barlow.nets.origin import origin_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import InitialisationReport, encoder_folder, initialise, with_description
 from barlow.printable import printable
-from barlow.probes.features import weights_hash
+from barlow.probes.features import network_identity, weights_hash
 from barlow.recipe.schema import CUSTOM
 from barlow.run import Run, load_recipe_text
 from barlow.size import Size, size_of, words
@@ -82,6 +82,12 @@ class FoundEncoder:
     def digest(self) -> str:
         """SHA-256 of its tensors: two names with one digest are one encoder, if their networks are alike."""
         return weights_hash(self.network)
+
+    @cached_property
+    def identity(self) -> str:
+        """What its vectors follow from, beside the images and how these are prepared (`network_identity`). Files of
+        features keep it, and an encoder is held against it."""
+        return network_identity(self.network)
 
 
 def find_encoder(
@@ -149,8 +155,14 @@ def _normalization(mean: Sequence[float] | None, std: Sequence[float] | None) ->
     """What a user says of it; None if nothing."""
     if mean is None and std is None:
         return None
-    if mean is None or std is None or len(mean) != len(std) or not mean or not all(each > 0 for each in std):
-        raise ValueError("--mean and --std go together: one number of each for every channel, deviations above 0")
+    if mean is None or std is None or len(mean) != len(std) or not mean:
+        raise ValueError("--mean and --std go together: one number of each for every channel")
+    if not all(0 <= each <= 1 for each in mean) or not all(0 < each <= 1 for each in std):  # not so of nan
+        given = f"--mean {' '.join(f'{each:g}' for each in mean)} --std {' '.join(f'{each:g}' for each in std)}"
+        raise ValueError(
+            f"{given}: they are of pixels in [0, 1], so means are from 0 to 1, and deviations above 0 and at most 1; "
+            "divide what is of pixels up to 255 by 255"
+        )
     return Normalization(tuple(map(float, mean)), tuple(map(float, std)))
 
 

@@ -124,8 +124,17 @@ def _several(X: Any) -> Any:
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and (X.ndim == 4 or X.dtype.kind in "USO")):
         return X
     if isinstance(X, str | np.ndarray) or not hasattr(X, "__iter__"):
-        shape = f" of shape {X.shape}" if isinstance(X, np.ndarray) else ""
-        raise ValueError(f"images are a {type(X).__name__}{shape}; give a list of paths or images, or (n, h, w, c)")
+        shape, hint = "", ""
+        if isinstance(X, np.ndarray):
+            shape = f" of shape {X.shape}"
+            if X.ndim == 3:
+                one = X.shape[2] in (1, 3)
+                hint = (
+                    "; one image goes into a list: [array]" if one else "; grey images need a channel: array[..., None]"
+                )
+        raise ValueError(
+            f"images are a {type(X).__name__}{shape}; give a list of paths or images, or (n, h, w, c){hint}"
+        )
     return list(X)
 
 

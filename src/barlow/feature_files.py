@@ -6,8 +6,6 @@ held in memory. The final file is written from the parts in their order; it does
 them, and when.
 """
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +19,9 @@ from torch import Tensor
 
 from barlow import exits, ownership, storage
 from barlow.data.sources import ImageSource
-from barlow.printable import one_line, printable
+from barlow.feature_places import COLUMNS, companions, index_path
+from barlow.output_file import csv_line
+from barlow.printable import printable
 from barlow.seals import Damaged, sealed_tensors
 
 FORMAT = 1
@@ -77,9 +77,14 @@ class Parts:
         """Refuses a folder of this name that somebody else has made, before anything is written to it.
 
         Raises:
-            UnusableData: it holds something that is not barlow's.
+            UnusableData: it holds something that is not barlow's, or is a link or a file.
         """
-        if self.folder.exists() and any(not _is_ours(entry.name) for entry in self.folder.iterdir()):
+        if not os.path.lexists(self.folder):
+            return
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            what = "a link, which is not followed" if self.folder.is_symlink() else "no folder"
+            raise exits.UnusableData(f"{printable(self.folder)} is {what}: remove it, or use another --out")
+        if any(not _is_ours(entry.name) for entry in self.folder.iterdir()):
             raise exits.UnusableData(f"{self.folder} is there and not barlow's: remove it, or use another --out")
 
     def prepare(self) -> list[int]:
@@ -165,7 +170,7 @@ def write(path: Path, parts: Parts, source: ImageSource, width: int) -> Written:
             part = parts.read(number)
             rows += len(part.ids)
             skipped.extend(
-                {"id": i, "where": printable(source.locate(i)), "reason": printable(why)} for i, why in part.skipped
+                {"id": i, "where": stored_text(source.locate(i)), "reason": printable(why)} for i, why in part.skipped
             )
             yield part
 
@@ -178,10 +183,26 @@ def write(path: Path, parts: Parts, source: ImageSource, width: int) -> Written:
 
 def remove_leftovers(path: Path) -> None:
     """Removes what a command that was killed had not finished of the final file. The caller holds the parts' lock."""
-    ours = tuple(f".{each.name}.tmp-" for each in (path, path.with_suffix(".csv"), path.with_suffix(".skipped.json")))
+    ours = tuple(f".{each.name}.tmp-" for each in (path, *companions(path)))
     for entry in path.parent.iterdir():
         if entry.name.startswith(ours) and ownership.is_unfinished(entry.name):
             storage.remove_own(entry)
+
+
+def stored_text(text: str) -> str:
+    """A path or name as a file of features has it: as it is, so that a program can open what it names.
+
+    A name that is not UTF-8 cannot be in these files. It has the escaped form that people are shown.
+
+    Example:
+        >>> stored_text("two\\nlines.png"), stored_text("caf\\udce9.png")
+        ('two\\nlines.png', 'caf\\\\udce9.png')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return printable(text)
+    return text
 
 
 def label_of(source: ImageSource) -> Any:
@@ -190,8 +211,8 @@ def label_of(source: ImageSource) -> Any:
     if labels is None or classes is None:
         return None
     if labels.ndim == 1:
-        return lambda i: printable(classes[int(labels[i])])
-    return lambda i: [printable(classes[k]) for k in np.flatnonzero(labels[i])]
+        return lambda i: stored_text(classes[int(labels[i])])
+    return lambda i: [stored_text(classes[k]) for k in np.flatnonzero(labels[i])]
 
 
 def check_installed(path: Path) -> None:
@@ -239,7 +260,7 @@ def _write_parquet(path: Path, read: Iterator[Part], parts: Parts, source: Image
         for ids, features in _in_groups(read, ROW_GROUP):
             columns = [
                 pa.array(ids, pa.int64()),
-                pa.array([printable(source.locate(int(i))) for i in ids], pa.string()),
+                pa.array([stored_text(source.locate(int(i))) for i in ids], pa.string()),
                 *(pa.array([label(int(i)) for i in ids], field.type) for field in of_label),
                 pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1), kind), width),
             ]
@@ -269,15 +290,14 @@ def _together(held: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
 def _write_npy(path: Path, read: Any, parts: Parts, source: ImageSource, width: int) -> None:
     """The matrix, and `NAME.csv` with a line for each of its rows. The matrix comes last: then all is there."""
     label = label_of(source)
-    index = path.with_suffix(".csv")
     count = 0
-    with storage.streamed(index) as file:
-        _row(file, ["id", "path", "label"])
+    with storage.streamed(index_path(path)) as file:
+        _row(file, COLUMNS)
         for part in read():
             count += len(part.ids)
             for i in map(int, part.ids):
                 name = "" if label is None else label(i)
-                _row(file, [i, printable(source.locate(i)), name if isinstance(name, str) else "|".join(name)])
+                _row(file, [i, stored_text(source.locate(i)), name if isinstance(name, str) else "|".join(name)])
     with storage.streamed(path) as file:
         kind = np.dtype(parts.about["dtype"]).newbyteorder("<")
         header = {"descr": kind.str, "fortran_order": False, "shape": (count, width)}
@@ -287,93 +307,10 @@ def _write_npy(path: Path, read: Any, parts: Parts, source: ImageSource, width: 
 
 
 def _row(file: BinaryIO, cells: Sequence[object]) -> None:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    file.write(line.getvalue().encode())
+    file.write(csv_line(cells).encode())
 
 
 def as_about(**content: Any) -> Mapping[str, Any]:
     """What parts follow from, as JSON gives it back."""
     found: Mapping[str, Any] = json.loads(json.dumps({"format": FORMAT, **content}))
     return found
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a file of features has, in memory.
-
-    Args:
-        ids: of the images, in their set.
-        paths: where each is, below the folder that was embedded.
-        vectors: (n, width) float32.
-        encoder: what it says of the network that made them, its class and its tensors' digest; None of `.npy`.
-        preprocessing: what that network expects of an image; None of `.npy`.
-    """
-
-    ids: np.ndarray
-    paths: list[str]
-    vectors: Tensor
-    encoder: str | None
-    preprocessing: Mapping[str, Any] | None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-
-def is_file(named: object) -> bool:
-    """Whether a user who says this means a file of features."""
-    return isinstance(named, str | os.PathLike) and Path(named).suffix in (".parquet", ".npy") and Path(named).is_file()
-
-
-def read(path: Path) -> Features:
-    """Reads all of a file that `write` has made.
-
-    Raises:
-        Damaged: it is something else, or its index does not fit it.
-        ValueError: pyarrow is not installed.
-    """
-    try:
-        found = _read_parquet(path) if path.suffix == ".parquet" else _read_npy(path)
-    except (OSError, EOFError, KeyError, TypeError, AttributeError, UnicodeDecodeError, csv.Error) as error:
-        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
-    if not bool(torch.isfinite(found.vectors).all()):
-        raise Damaged(f"{printable(path)} has vectors that are not finite")
-    return found
-
-
-def _read_parquet(path: Path) -> Features:
-    check_installed(path)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=["id", "path", "vector"])
-        width = table.schema.field("vector").type.list_size
-        about = json.loads((table.schema.metadata or {}).get(b"barlow", b"{}"))
-        matrix = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-        ids, paths = table["id"].to_numpy(), table["path"].to_pylist()
-    except (pa.ArrowException, ValueError) as error:
-        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
-    vectors = torch.from_numpy(matrix.astype(np.float32))
-    return Features(ids, paths, vectors, about.get("encoder"), about.get("preprocessing"))
-
-
-def _read_npy(path: Path) -> Features:
-    index = path.with_suffix(".csv")
-    try:
-        matrix = np.load(path, mmap_mode="r")
-        with index.open(newline="", encoding="utf-8") as file:
-            rows = [(int(row["id"]), row["path"]) for row in csv.DictReader(file)]
-    except FileNotFoundError as error:
-        raise Damaged(
-            f"{printable(path)} has no {printable(index)} beside it, which says of what its rows are"
-        ) from error
-    except ValueError as error:
-        raise Damaged(f"{printable(path)} is no file that barlow embed has written ({one_line(error)})") from error
-    if matrix.ndim != 2 or matrix.dtype.kind != "f" or len(rows) != len(matrix):
-        raise Damaged(
-            f"{printable(path)} has the shape {matrix.shape} and type {matrix.dtype}, and {printable(index)} has "
-            f"{len(rows):,} rows: they do not belong together"
-        )
-    ids, paths = np.array([i for i, _ in rows], np.int64), [place for _, place in rows]
-    return Features(ids, paths, torch.from_numpy(np.array(matrix, np.float32)), None, None)

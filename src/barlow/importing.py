@@ -85,12 +85,25 @@ def import_weights(
         raise ValueError(
             f"{found.name} is an encoder of barlow's already: give its folder wherever an encoder is asked for"
         )
+    _check_taken(found.name, weights.description_of(found.network), encoder, stem)
     (tell or silent)(f"writing {printable(folder)}")
     network, config = found.network, weights.description_of(found.network)
     tensors = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     with storage.appearing(folder) as beside:
         weights.write(beside, tensors, {**config, "imported": _record(source, report)})
     return Imported(folder, report, [*_lines(found.name, report, config), *(f"assumed  {line}" for line in lines[1:])])
+
+
+def _check_taken(name: str, config: Mapping[str, Any], encoder: str | None, stem: str | None) -> None:
+    """Refuses what a user says of a network and its weights say otherwise: it would be dropped."""
+    shown = config["name"] + ("" if config["stem"] == "as_is" else f" with the stem {config['stem']}")
+    if encoder is not None and config["name"].partition(".")[0] != encoder.partition(".")[0]:
+        raise ValueError(f"{name} is of {shown}, and --encoder is {printable(encoder)}: leave --encoder out")
+    if stem is not None and config["stem"] != stem:
+        raise ValueError(
+            f"{name} is of {shown}, and --encoder.stem is {printable(str(stem))}: leave that out, or name the network "
+            f"too, --encoder {config['name']}"
+        )
 
 
 def _record(source: str | os.PathLike[str], report: weights.InitialisationReport) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from barlow.data.value_range import FoundRange
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
+from barlow.wording import percent
 
 
 def of(
@@ -93,7 +94,7 @@ def of_values(plan: Plan, values: Values, inventory: Inventory) -> list[str]:
         if values.found is not None:
             why = (
                 f" ({', '.join(values.found.kinds)}; found over {values.found.images} images; "
-                f"{100 * values.found.clipped:.2g} % of their values lie outside, and are clipped)"
+                f"{percent(values.found.clipped)} of their values lie outside, and are clipped)"
             )
         elif values.of_weights:
             why = " (of the weights that the run starts from)"

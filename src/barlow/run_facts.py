@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import limits
+from barlow.data.epochs import epochs_of
 from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.probes.report import ENCODER
@@ -119,7 +120,7 @@ def facts_of(path: Path) -> RunFacts:
         auto=frozenset(key for key, value in asked.items() if value == "auto"),
         budget={key: (recipe if extended else asked).get(key) for key in LENGTH},
         steps=None if steps is None else int(steps),
-        epochs=None if steps is None or batch is None or not images else steps * batch / images,
+        epochs=None if steps is None or batch is None or not images else epochs_of(int(steps), int(images), int(batch)),
         seconds=record.seconds,
         images_per_second=statistics.median(rates) if rates else None,
         parameters=_parameters(path),

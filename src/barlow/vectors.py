@@ -1,13 +1,14 @@
 """Images as vectors, all of them in memory: what a search compares, and a look for duplicates."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64
 
-from barlow.data.centre import decoded_centres, normalized
+from barlow.data.centre import normalized, tried_centres
 from barlow.data.counting import Counted, not_shown
+from barlow.data.decoding import UnreadableImage
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
 from barlow.encoders import FoundEncoder
@@ -26,18 +27,24 @@ class Vectors:
         source: where the images are.
         ids: those that could be read, in their order.
         vectors: a row for each, float32.
+        unread: of the others why, by their ids.
     """
 
     source: ImageSource
     ids: Int64[np.ndarray, "n"]
     vectors: Features
+    unread: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def place(self, row: int) -> str:
         """Where a person finds an image, fit to be printed."""
-        return printable(self.source.locate(int(self.ids[row])))
+        return printable(self.path(row))
+
+    def path(self, row: int) -> str:
+        """The same for a program: the name as it is."""
+        return self.source.locate(int(self.ids[row]))
 
 
 def vectors_of(
@@ -65,13 +72,15 @@ def vectors_of(
     """
     wanted = np.arange(len(source)) if ids is None else ids
     kept: list[int] = []
+    unread: dict[int, str] = {}
 
     def batches() -> Iterator[Images]:
         batch: list[np.ndarray] = []
-        centres = decoded_centres(source, wanted, encoder.preprocessing, available_cores())
+        centres = tried_centres(source, wanted, encoder.preprocessing, available_cores())
         for done, (index, centre) in enumerate(zip(wanted.tolist(), centres, strict=True), 1):
             counted("images embedded", done, len(wanted))
-            if centre is None:
+            if isinstance(centre, UnreadableImage):
+                unread[index] = printable(centre.reason or "unreadable")
                 continue
             kept.append(index)
             batch.append(centre)
@@ -81,10 +90,17 @@ def vectors_of(
         if batch:
             yield normalized(np.stack(batch), encoder.preprocessing)
         if not kept:
-            raise UnusableData(f"none of the {len(wanted)} images of {source.name} can be read")
+            raise UnusableData(
+                f"none of the {len(wanted)} images of {source.name} can be read{_such_as(source, unread)}"
+            )
 
     with kept_from_the_screen():
         features = embed(encoder.network, batches(), device)
     # A set of features looks at them as it is made: how wide they are, and whether they are numbers at all.
     checked = FeatureSet(features, np.zeros(len(kept), np.int64), np.asarray(kept, np.int64))
-    return Vectors(source, checked.ids, checked.features)
+    return Vectors(source, checked.ids, checked.features, unread)
+
+
+def _such_as(source: ImageSource, unread: Mapping[int, str]) -> str:
+    """The first of the images that cannot be read, and why."""
+    return "".join(f" ({printable(source.locate(i))}: {why})" for i, why in list(unread.items())[:1])

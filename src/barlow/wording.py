@@ -37,6 +37,18 @@ _VALUES = {"true": "True", "false": "False", "null": "None"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def percent(share: float) -> str:
+    """A share as a person reads it, of two digits.
+
+    Example:
+        >>> [percent(share) for share in (1.0, 0.998, 0.126, 0.0004)]
+        ['100 %', 'over 99 %', '13 %', '0.04 %']
+    """
+    if 0.995 <= share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
+
+
 def as_arguments(message: str) -> str:
     """A message with arguments in place of flags.
 

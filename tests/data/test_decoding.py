@@ -71,7 +71,9 @@ def test_early_stopping_keeps_the_shorter_side_and_the_original_size(min_side: i
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
 def test_other_numbers_of_channels_have_to_be_in_the_file(form: str) -> None:
-    with pytest.raises(UnreadableImage, match=r"has 3 bands, and images are read with 4; --data.channels 3 reads"):
+    with pytest.raises(
+        UnreadableImage, match=r"has 3 bands, and images are read with 4; a run with --data.channels 3 reads"
+    ):
         decode(encode(photo(), form), channels=4)
     with pytest.raises(ValueError, match="channels=0"):
         decode(encode(photo(), form), channels=0)

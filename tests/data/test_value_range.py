@@ -115,7 +115,7 @@ def test_the_number_of_bands_is_that_of_most_files(tmp_path: Path) -> None:
     assert (facts.bands, facts.deep, facts.grey, facts.short_side) == (5, True, False, 12)
     inventory = scan(FolderSource([tmp_path], channels=5, value_range=(0, 900)), sample=None)
     assert [(where, reason) for _, where, reason in inventory.skipped] == [
-        (f"{i:03}.tif", "it has 4 bands, and images are read with 5; --data.channels 4 reads such files")
+        (f"{i:03}.tif", "it has 4 bands, and images are read with 5; a run with --data.channels 4 reads such files")
         for i in (6, 7)
     ]
 

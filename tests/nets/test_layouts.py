@@ -293,6 +293,35 @@ def test_the_normalisation_is_imagenets_if_nothing_else_is_said_and_that_is_told
     assert not [line for line in done.advice if "normalised" in line]
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ([float("nan")] * 3, [0.2] * 3),
+        ([0.5] * 3, [float("nan")] * 3),
+        ([123.7, 116.3, 103.5], [58.4, 57.1, 57.4]),
+        ([-0.1, 0.5, 0.5], [0.2] * 3),
+        ([0.5] * 3, [0.0, 0.2, 0.2]),
+        ([0.5] * 3, [float("inf")] * 3),
+    ],
+)
+def test_a_mean_or_a_deviation_that_pixels_cannot_have_is_refused(
+    mean: list[float], std: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"--mean .* --std .*means are from 0 to 1, and deviations above 0") as caught:
+        find_encoder(tmp_path / "weights.pth", mean=mean, std=std)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [{"overrides": {"encoder.stem": "small"}}, {"overrides": {"encoder.stem": "plain"}}])
+def test_a_stem_that_the_weights_do_not_have_is_refused_and_not_dropped(
+    asked: dict[str, Any], resnet: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"and encoder\.stem.* is .*: leave that out, or name the network too"):
+        imported(resnet.state_dict(), tmp_path, **asked)
+    assert not (tmp_path / "encoder").exists()
+
+
 # --- Other sizes, channels and types ------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ def add(verbs: Any) -> None:
     check.add_argument("-c", "--recipe", metavar="NAME|FILE", help="whose steps are timed; default: small_w_mse")
     check.add_argument("--fast", action="store_true", help="leave the time of a step out")
     check.add_argument("--sheet", metavar="FILE.png", help="a picture of samples and of near-duplicates")
+    check.add_argument("--overwrite", action="store_true", help="replace the file in --sheet")
     check.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
     check.add_argument("--json", action="store_true", help="everything that was found, for programs")
     add_debug(check)
@@ -44,6 +45,7 @@ def _check(arguments: argparse.Namespace) -> int:
         recipe=arguments.recipe,
         fast=arguments.fast,
         sheet=arguments.sheet,
+        overwrite=arguments.overwrite,
         device=arguments.device,
         tell=tell,
     )

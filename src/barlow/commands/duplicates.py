@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from barlow import exits
@@ -25,6 +24,7 @@ def add(verbs: Any) -> None:
         "--encoder", metavar="ENCODER", help="compare by its vectors, too: a run folder, packaged:NAME, timm:NAME, …"
     )
     duplicates.add_argument("--csv", metavar="FILE.csv", help="a row for each image of a group and each leak")
+    duplicates.add_argument("--overwrite", action="store_true", help="replace the file in --csv")
     duplicates.add_argument("-b", "--batch-size", type=int, default=64, metavar="N")
     duplicates.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
     duplicates.add_argument("--json", action="store_true", help="everything that was found, for programs")
@@ -39,12 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _duplicates(arguments: argparse.Namespace) -> int:
     from barlow import storage
     from barlow.duplicates import duplicates
+    from barlow.output_file import checked_output
     from barlow.seals import finite
     from barlow.wording import in_flags
 
-    path = None if arguments.csv is None else Path(arguments.csv)
-    if path is not None and path.is_dir():
-        raise ValueError(f"--csv {path} is a folder; name a file, such as {path / 'duplicates.csv'}")
+    path = None
+    if arguments.csv is not None:
+        folders = [*arguments.data, *(arguments.against or [])]
+        path = checked_output(arguments.csv, "--csv", endings=[".csv"], overwrite=arguments.overwrite, images=folders)
     found = in_flags(duplicates)(
         arguments.data,
         arguments.against,

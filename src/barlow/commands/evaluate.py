@@ -76,6 +76,7 @@ def add(verbs: Any) -> None:
     evaluate.add_argument(
         "--table", metavar="FILE", help="writes the table, too; FILE ends in .html, .json, .csv or .tex (LaTeX)"
     )
+    evaluate.add_argument("--overwrite", action="store_true", help="replace the file in --table")
     evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, as timm calls it")
     evaluate.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         return _detect(arguments, changes)
     if _alone_asked(arguments.protocols, "captions", "captions"):
         return _retrieve(arguments, changes)
-    table = None if arguments.table is None else check_table_path(arguments.table)
+    table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
     try:
         found = in_flags(evaluate_several)(
             arguments.encoders,
@@ -122,7 +123,7 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         for home in dict.fromkeys(str(each.path.parent) for row in found.by_sets for each in row):
             show(f"results  {home}")
     if table is not None:
-        write_table(found.scores, table)
+        write_table(found.scores, table, overwrite=arguments.overwrite)
         show(f"table    {table}")
     return exits.OK
 

@@ -19,6 +19,7 @@ def add(verbs: Any) -> None:
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folder; several are compared")
     report.add_argument("-o", "--out", metavar="FILE", help="default: RUN/report.html; needed for several")
     report.add_argument("--figures", metavar="DIR", help="write the figures as SVG and PNG files, too")
+    report.add_argument("--overwrite", action="store_true", help="replace the file in --out, and figures of its names")
     report.add_argument(
         "--map",
         default="tsne",
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.runs,
         arguments.out,
         figures=arguments.figures,
+        overwrite=arguments.overwrite,
         map=arguments.map,
         max_images=arguments.max_images,
         tell=tell,

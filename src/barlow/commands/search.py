@@ -34,6 +34,7 @@ def add(verbs: Any) -> None:
         "--in", nargs="+", dest="images", metavar="FOLDER", help="what is searched; default: what a run was trained on"
     )
     search.add_argument("--sheet", metavar="FILE.html", help="writes the pictures that were found as one page, too")
+    search.add_argument("--overwrite", action="store_true", help="replace the file in --sheet")
     search.add_argument(
         "--encoder", metavar="NAME", help="the network of a file of weights, or what made a file of features"
     )
@@ -50,12 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from barlow.report.contact_sheet import check_sheet, write_sheet
+    from barlow.report.contact_sheet import check_sheet, missing_pictures, write_sheet
     from barlow.seals import finite
-    from barlow.searching import search
+    from barlow.searching import own_images, search
     from barlow.wording import in_flags
 
-    sheet = None if arguments.sheet is None else check_sheet(arguments.sheet)
+    sheet = None
+    if arguments.sheet is not None:
+        folders = [*arguments.queries, *(arguments.images or own_images(arguments.named))]
+        sheet = check_sheet(arguments.sheet, overwrite=arguments.overwrite, images=folders)
     found = in_flags(search)(
         arguments.named,
         arguments.queries,
@@ -72,5 +76,10 @@ def _search(arguments: argparse.Namespace) -> int:
     else:
         put(found.text(), end="")
     if sheet is not None:
-        tell(f"sheet    {write_sheet(found, sheet)}")
+        if missing := missing_pictures(found):
+            tell(
+                f"{len(missing)} pictures are not there, such as {missing[0]}, and are blank in --sheet: name "
+                "the folder that was embedded with --in FOLDER"
+            )
+        tell(f"sheet    {write_sheet(found, sheet, overwrite=arguments.overwrite)}")
     return exits.OK

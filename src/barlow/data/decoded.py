@@ -39,7 +39,8 @@ class OtherBands(UnreadableImage):
     def __init__(self, bands: int, channels: int) -> None:
         one = "band" if bands == 1 else "bands"
         super().__init__(
-            f"it has {bands} {one}, and images are read with {channels}; --data.channels {bands} reads such files"
+            f"it has {bands} {one}, and images are read with {channels}; a run with --data.channels {bands} "
+            "reads such files"
         )
         self.bands, self.channels = bands, channels
 

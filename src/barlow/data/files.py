@@ -51,10 +51,14 @@ class FilesSource:
     def locate(self, index: int) -> str:
         return self.paths[index]
 
+    def file(self, index: int) -> str:
+        """The path by which a program opens the image."""
+        return os.path.join(self.root, self.paths[index])
+
     def read(self, index: int, min_side: int = 0) -> Array:
         """Decodes the image, by the convention of `barlow.data.decoding`."""
         return decoding.decode(
-            self._content(os.path.join(self.root, self.paths[index])),
+            self._content(self.file(index)),
             channels=self.channels,
             max_pixels=self.max_pixels,
             min_side=min_side,

@@ -104,6 +104,10 @@ class FolderSource:
         path = self.relative_path(index)
         return os.fsdecode(path if len(self._roots) == 1 else os.path.join(self._roots[self._root_of[index]], path))
 
+    def file(self, index: int) -> str:
+        """The path by which a program opens the image; bytes that are not UTF-8 are surrogates, as in `locate`."""
+        return os.fsdecode(os.path.join(self._roots[self._root_of[index]], self.relative_path(index)))
+
     def extension(self, index: int) -> str:
         """The file name's ending in lower case, without the dot."""
         return _extension(self.relative_path(index))

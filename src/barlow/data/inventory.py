@@ -23,6 +23,7 @@ from barlow.exits import UnusableData
 from barlow.printable import printable
 from barlow.seals import sha256
 from barlow.views.keys import permutation
+from barlow.wording import percent
 
 SAMPLE = 1_000
 """How many images of a large set are decoded in full. If one image in 330 is bad, such a sample has at least one of the
@@ -115,7 +116,7 @@ class Inventory:
             raise TooManyUnreadable(f"{found} ({examples}): give a folder with readable images", self.as_dict())
         estimate = "" if self.decoded >= self.candidates else f", estimated from {self.decoded} decoded in full"
         raise TooManyUnreadable(
-            f"{found} ({100 * self.bad_fraction:.2g} %{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %): "
+            f"{found} ({percent(self.bad_fraction)}{estimate}; --max-bad {max_bad:g} allows {100 * max_bad:g} %): "
             f"{counts(self.reasons)}, such as {examples}; remove them, or skip them with --max-bad "
             f"{_above(self.bad_fraction):g}",
             self.as_dict(),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from barlow.data.epochs import steps_of_epoch
 from barlow.views.keys import hashed, permutation
 
 REPLACEMENT = 3
@@ -25,7 +26,7 @@ class Order:
             raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.block = slice(0, batch_size) if block is None else block
-        self.steps_per_epoch = count // batch_size
+        self.steps_per_epoch = steps_of_epoch(count, batch_size)
         self._epoch, self._rows = -1, np.empty(0, np.int64)
 
     def epoch(self, step: int) -> int:

@@ -32,7 +32,10 @@ def refuses(material: Material) -> str | None:
     if material.name.startswith(LAB):
         return f"{material.name} is a network of barlow's own, and timm has none of this name"
     if (stem := material.replaced_stem) is not None:
-        return f"its stem is {stem}; timm's {material.name} has another, and would be another network under this name"
+        return (
+            f"its stem is {stem}; timm's {material.name} has another, and would be another network under this name "
+            "(small images get it; a run with --encoder.stem as_is has timm's own)"
+        )
     return None
 
 

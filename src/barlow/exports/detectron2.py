@@ -82,7 +82,10 @@ class Detectron2:
         if options := material.config.get("options"):
             return f"detectron2's {material.name} has no options {options}"
         if (stem := material.replaced_stem) is not None:
-            return f"its stem is {stem}, and detectron2's ResNets have a 7×7 one"
+            return (
+                f"its stem is {stem}, and detectron2's ResNets have a 7×7 one (small images get it; a run with "
+                "--encoder.stem as_is has that)"
+            )
         return None
 
     def files(self, material: Material) -> dict[str, bytes]:

@@ -111,7 +111,7 @@ def _of_file(source: str, file: Path) -> Origin:
     try:
         found = recognise(file, there.tree)
     except NoRule as error:  # an encoder that is known may still have all of its names
-        return Origin(source, read, asks=str(error))
+        return Origin(source, read, asks=str(error).replace(f"{file} ", "it ", 1))  # whoever asks names the file
     shown = shown_by(shapes_of(found), found.arch)
     words = f"{found.layout}; {shown.about or 'a network that its shapes do not show'}"
     return Origin(

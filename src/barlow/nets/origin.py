@@ -223,7 +223,7 @@ def _timm_weights(encoder: nn.Module, name: str) -> Tensors:
     except Exception as error:
         raise ValueError(
             f"could not get timm's weights {name} ({type(error).__name__}: {one_line(error)}); they come from the "
-            "Hugging Face hub: check the network, or give --init a file of weights"
+            "Hugging Face hub: check the network, or give a file of weights in their place"
         ) from error
     return dict(donor.state_dict())
 

@@ -125,6 +125,7 @@ class Preprocessing:
             array = np.asarray(upright.convert(goal))
         else:
             array = np.asarray(picture)
+        given = array.shape
         if array.ndim == 2:
             array = array[:, :, None]
         if self.value_range is not None and array.ndim == 3 and array.dtype.kind in "uif" and array.size:
@@ -132,7 +133,7 @@ class Preprocessing:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != self.channels or 0 in array.shape:
             kind = "type uint8" if self.value_range is None else "numbers"
             raise ValueError(
-                f"an image of shape {array.shape} and type {array.dtype}; "
+                f"an image of shape {given} and type {array.dtype}; "
                 f"give (height, width, {self.channels}) of {kind}, a Pillow image or a path"
             )
         return array

@@ -1,10 +1,13 @@
 """What a search has found, as one HTML file to look at: each query, and beside it the images most like it."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from barlow import storage
+from barlow.data.files import FilesSource
 from barlow.nets.preprocessing import Preprocessing
+from barlow.output_file import checked_output
 from barlow.printable import printable
 from barlow.report.markup import Markup, el, join, note
 from barlow.report.page import page
@@ -24,34 +27,47 @@ MOST_PICTURES = 2_000
 """On one page. The text and `--json` have all queries."""
 
 
-def check_sheet(out: str | os.PathLike[str]) -> Path:
+def check_sheet(
+    out: str | os.PathLike[str], *, overwrite: bool = False, images: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
     """The file that a sheet is written to. It is looked at before the search, which may take long.
 
+    Args:
+        out: its name.
+        overwrite: whether a file that is there is replaced.
+        images: folders in which it may not be.
+
     Raises:
-        ValueError: it is a folder.
+        ValueError, CannotCreate: as `barlow.output_file.checked_output` has them.
     """
-    path = Path(out)
-    if path.is_dir():
-        raise ValueError(
-            f"--sheet {printable(path)} is a folder; name a file, such as {printable(path / 'found.html')}"
-        )
-    return path
+    return checked_output(out, "--sheet", endings=[".html", ".htm"], overwrite=overwrite, images=images)
 
 
-def write_sheet(found: Found, out: str | os.PathLike[str]) -> Path:
+def write_sheet(found: Found, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Writes the file. It needs no network and no other file, and everything in it that was a name is escaped.
 
     Args:
         found: by `barlow.searching.search`.
         out: where to.
+        overwrite: whether a file that is there is replaced.
 
     Raises:
-        ValueError: there is a folder of that name.
+        ValueError: there is a folder of that name, or it does not end in `.html`.
+        CannotCreate: a file is there.
         StorageError: it cannot be written.
     """
-    path = check_sheet(out)
+    path = check_sheet(out, overwrite=overwrite)
     storage.write_text(path, _sheet(found))
     return path
+
+
+def missing_pictures(found: Found) -> list[str]:
+    """The images that were found in a file of features, and whose files are not there to be shown."""
+    source = found.among.source
+    if not isinstance(source, FilesSource):
+        return []
+    rows = dict.fromkeys(found.positions.flatten().tolist())
+    return [found.among.place(row) for row in rows if not os.path.isfile(source.file(int(found.among.ids[row])))]
 
 
 def _sheet(found: Found) -> str:

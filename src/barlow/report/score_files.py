@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from barlow import storage
+from barlow.output_file import checked_output
 from barlow.printable import printable
 from barlow.probes.intervals import Difference
 from barlow.report.markup import Markup, el, join, pairs, table
@@ -19,31 +20,25 @@ from barlow.scores.columns import Cell
 from barlow.scores.score_table import Column, Line, ScoreTable, Section, published_words
 
 
-def check_table_path(path: str | os.PathLike[str]) -> Path:
+def check_table_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """The file that a table is to be written to: known before hours of work, and not after.
 
     Raises:
         ValueError: its ending is not known, or it is a folder.
-        CannotCreate: nothing can be written there.
+        CannotCreate: a file is there and `overwrite` is off, or nothing can be written there.
     """
-    file = Path(path)
-    if file.suffix not in FORMS:
-        raise ValueError(f"--table {printable(file)}: give a file that ends in {', '.join(FORMS)}")
-    if file.is_dir():
-        raise ValueError(f"--table {printable(file)} is a folder: give a file in it, such as {printable(file)}/table")
-    storage.make_folder(file.parent)
-    storage.check_writable(file.parent)
-    return file
+    return checked_output(path, "--table", endings=list(FORMS), overwrite=overwrite)
 
 
-def write_table(scores: ScoreTable, path: str | os.PathLike[str]) -> None:
+def write_table(scores: ScoreTable, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Writes a table in the form that the ending of a file's name says: .html, .json, .csv or .tex.
 
     Raises:
         ValueError: the ending is none of these.
+        CannotCreate: a file is there and `overwrite` is off.
         StorageError: it cannot be written.
     """
-    file = check_table_path(path)
+    file = check_table_path(path, overwrite=overwrite)
     storage.write_text(file, FORMS[file.suffix](scores))
 
 

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from barlow import ownership, record, storage
-from barlow.printable import one_line
+from barlow.output_file import check_place, checked_output
+from barlow.printable import one_line, printable
 from barlow.record import Record, table_of
 from barlow.report import (
     compared,
@@ -47,6 +48,7 @@ def write_report(
     out: str | os.PathLike[str] | None = None,
     *,
     figures: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     map: str = "tsne",
     max_images: int = MAX_IMAGES,
     tell: Callable[[str], None] | None = None,
@@ -60,6 +62,8 @@ def write_report(
         runs: one run folder or several.
         out: the file; by default `report.html` in the run's folder. Several runs have no such place.
         figures: a folder for the figures as SVG and PNG files.
+        overwrite: whether the file of `out`, and figures that are there, are replaced. `report.html` in the run's
+            folder is the run's own, and always is.
         map: what the map of the images shows first: `tsne`, `pca`, which takes no time, or `pacmap` (extra `maps`).
         max_images: how many images the map has at most.
         tell: receives messages of one line.
@@ -81,17 +85,40 @@ def write_report(
     if out is None and len(named) > 1:
         raise ValueError("several runs are compared in one file, and none is named for it: add --out FILE")
     found = [record.read(Path(run)) for run in named]
-    path = Path(out) if out is not None else found[0].path / FILE
-    if out is None:
-        ownership.check_real(found[0].path)
-    elif path.is_dir():
-        raise ValueError(f"--out {path} is a folder; name a file, such as {path / FILE}")
+    path = _place(found, out, overwrite)
+    if figures is not None:
+        _check_figures(Path(figures), overwrite)
     parts, style = _of_one(found[0], map, max_images, say) if len(found) == 1 else _of_several(found, say)
     storage.write_text(path, page(_title(found), _subtitle(found), parts, style))
     if figures is not None:
         for name, content in _figures(parts).items():
             storage.write_bytes(Path(figures) / file_name(name), content)
     return path
+
+
+def _place(runs: Sequence[Record], out: str | os.PathLike[str] | None, overwrite: bool) -> Path:
+    """Where the report goes, looked at before anything is drawn."""
+    own = runs[0].path / FILE
+    if out is None or (len(runs) == 1 and os.path.abspath(out) == os.path.abspath(own)):
+        ownership.check_real(runs[0].path)
+        return own
+    return checked_output(out, "--out", endings=[".html", ".htm"], overwrite=overwrite)
+
+
+def _check_figures(folder: Path, overwrite: bool) -> None:
+    """Refuses a folder that has pictures: some may be the user's, and have the names of figures."""
+    try:
+        pictures = sorted(each.name for each in folder.iterdir() if each.suffix in (".svg", ".png"))
+    except FileNotFoundError:
+        pictures = []
+    except OSError as error:
+        raise storage.CannotCreate(f"--figures {printable(folder)}: {error.strerror}; name a new folder") from error
+    if pictures and not overwrite:
+        raise storage.CannotCreate(
+            f"--figures {printable(folder)} has {printable(pictures[0])}: use --overwrite to replace what has the name "
+            "of a figure, or another folder"
+        )
+    check_place(folder / "figure.svg")
 
 
 def file_name(name: str) -> str:
