@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from barlow import exits, load_encoder, storage
-from barlow.encoders import Encoder, find_encoder
+from barlow.encoders import FoundEncoder, find_encoder
 from barlow.nets import origin
 from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(tiny.images(home / "photos", 32), home / "run", overrides=changes, progress=False).run_folder
 
 
-def features(found: Encoder, x: Tensor = X) -> Tensor:
+def features(found: FoundEncoder, x: Tensor = X) -> Tensor:
     with torch.no_grad():
         made: Tensor = found.network(x)
     assert made.shape == (len(x), found.network.num_features)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from barlow import cli, exits, storage
-from barlow.encoders import Encoder, find_encoder
+from barlow.encoders import FoundEncoder, find_encoder
 from barlow.evaluated_images import own_sets
 from barlow.evaluation import Evaluations, evaluate, evaluate_several
 from barlow.nets.building import build_encoder
@@ -23,9 +23,9 @@ from barlow.pretraining import pretrain
 from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
 from barlow.probes.report import Outcome
+from barlow.report.score_files import write_table
 from barlow.same_recipe import kin
-from barlow.score_table import Measured, Part, score_table
-from barlow.table_files import write_table
+from barlow.scores.score_table import Measured, Part, score_table
 
 OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 TINY: dict[str, Any] = {"overrides": {"encoder.options": OPTIONS}, "image_size": 16}
@@ -352,9 +352,9 @@ def test_runs_of_one_set_that_has_labels_need_no_images_named(tmp_path: Path) ->
     storage.write_text(other / "recipe.yaml", "data: {sources: [shapes]}")
     network = find_encoder(run).network
     with pytest.raises(ValueError, match=r"--train and --test not given, .* own images differ \(digits, shapes\)"):
-        own_sets([Encoder("a", "run", network, run), Encoder("b", "run", network, other)], None, None)
+        own_sets([FoundEncoder("a", "run", network, run), FoundEncoder("b", "run", network, other)], None, None)
     with pytest.raises(ValueError, match="--test not given, and x is no run"):
-        own_sets([Encoder("x", "module", network)], tmp_path, None)
+        own_sets([FoundEncoder("x", "module", network)], tmp_path, None)
 
 
 # --- The command line -------------------------------------------------------------------------------------------------

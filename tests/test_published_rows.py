@@ -6,7 +6,7 @@ import pytest
 
 from barlow import protocols
 from barlow.probes.report import AUGMENTED
-from barlow.published import _VOC, all_published, published_for, set_of
+from barlow.scores.published import _VOC, all_published, published_for, set_of
 
 SYNSETS = [f"n{k:08}" for k in range(1000)]
 

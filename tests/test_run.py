@@ -85,6 +85,7 @@ def test_overwriting_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
 
 FOREIGN = [
     "notes.txt", "photos", "model.pt", ".mine", ".tmp-mine/keep", "encoder/model.onnx", "evaluation/notes.md",
+    "evaluation/results-mine.json", "evaluation/results.old.json",
     "evaluation/features/mine.safetensors", "checkpoints/best/model.ckpt", "checkpoints/epoch=3.ckpt",
     "checkpoints/step-000004/notes", "start/model.pt", "views.png.bak", "data.json/inner", "logs/",
 ]  # fmt: skip

@@ -8,11 +8,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from barlow import storage
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.types import Outputs
-from barlow.watchers import LiveLine, MetricsLog
+from barlow.watchers import Checkpointer, LiveLine, MetricsLog
 
 
 def moment(step: int, total: int, loss: float = 1013.4, wait: float = 0.0) -> Any:
@@ -68,3 +69,21 @@ def test_the_longest_line_still_has_its_eta_at_80_columns(metrics: MetricsLog) -
     line = shown(metrics, moment(100_000, 200_000, 9999.9), moment(100_001, 200_000, 12345.0))[-1]
     assert len(line) <= 79
     assert "eta " in line
+
+
+def test_checkpoints_that_cannot_be_written_are_told_once_and_again_after_one_that_could() -> None:
+    tried: list[int] = []
+    said: list[str] = []
+
+    def save(step: int) -> None:
+        tried.append(step)
+        if step != 3:
+            raise storage.StorageError("the disk is full")
+
+    checkpointer = Checkpointer(save, None, 1, said.append)
+    for step in (1, 2, 3, 4, 5):
+        checkpointer(moment(step, 6))
+    assert tried == [1, 2, 3, 4, 5]
+    assert said == ["the disk is full. Training goes on, and the next checkpoint is tried when it is due"] * 2
+    with pytest.raises(storage.StorageError):  # there is no next one
+        checkpointer(moment(6, 6))

@@ -20,7 +20,7 @@ from barlow.data.sources import FoldersOrName, open_source
 from barlow.data.survey import Survey, survey
 from barlow.distributed import choose_device
 from barlow.duplicate_report import Comparison, Duplicates, Group, Leak, Measure, Member
-from barlow.encoders import Encoder, Named, find_encoder
+from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.exits import UnusableData
 from barlow.machine import available_cores
 from barlow.probes.features import embed
@@ -104,7 +104,7 @@ class _Read:
 
 
 def _read(
-    data: FoldersOrName, encoder: Encoder | None, split: str, batch_size: int, device: str, counted: Counted
+    data: FoldersOrName, encoder: FoundEncoder | None, split: str, batch_size: int, device: str, counted: Counted
 ) -> _Read:
     channels = 3 if encoder is None else encoder.preprocessing.channels
     ends = None if encoder is None else encoder.preprocessing.value_range
@@ -120,7 +120,7 @@ def _read(
 
 
 def _by_vectors(
-    encoder: Encoder, vectors: torch.Tensor, altered: Altered, batch_size: int, device: str
+    encoder: FoundEncoder, vectors: torch.Tensor, altered: Altered, batch_size: int, device: str
 ) -> copies.Measure:
     """The measure of an encoder."""
     centre = vectors.mean(0)

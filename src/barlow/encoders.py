@@ -52,7 +52,7 @@ PREFIXES = ("timm:", "packaged:", UNTRAINED)
 
 
 @dataclass(frozen=True)
-class Encoder:
+class FoundEncoder:
     """A network that turns images into features, and where it comes from.
 
     Args:
@@ -94,7 +94,7 @@ def find_encoder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     say: Say = silent,
-) -> Encoder:
+) -> FoundEncoder:
     """The encoder that a user means.
 
     | given | what it is |
@@ -194,7 +194,7 @@ def _preprocessing(normalization: Normalization, centre: Centre, size: Size) -> 
 # --- What barlow has written ------------------------------------------------------------------------------------------
 
 
-def _of_folder(path: Path, text: str, asked: _Asked, step: int | None = None) -> Encoder:
+def _of_folder(path: Path, text: str, asked: _Asked, step: int | None = None) -> FoundEncoder:
     """A run, one of its checkpoints, or a folder with an encoder."""
     home, name = encoder_folder(path), printable(text)
     if Run(path).exists():
@@ -204,12 +204,12 @@ def _of_folder(path: Path, text: str, asked: _Asked, step: int | None = None) ->
                 raise exits.NoInput(f"{name} has no encoder and no whole checkpoint yet; go on with the run first")
             step = checkpoints.step_of(newest)
             asked.say(f"{name} is not finished: its encoder at step {step} is taken")
-        return Encoder(name, "run", encoder_at(path, step, module), path, step)
+        return FoundEncoder(name, "run", encoder_at(path, step, module), path, step)
     if home is None or step is not None:
         raise exits.NoInput(f"{name} has no recipe.yaml, and no config.json and model.safetensors; give {NAMES}")
     run = home.parent if home.name == "encoder" and Run(home.parent).exists() else None
     module = asked.module if _given_in_python(path, home) else None
-    return Encoder(name, "folder", encoder_at(home, None, module), run)
+    return FoundEncoder(name, "folder", encoder_at(home, None, module), run)
 
 
 def _given_in_python(path: Path, home: Path | None) -> bool:
@@ -223,7 +223,7 @@ def _given_in_python(path: Path, home: Path | None) -> bool:
 # --- What others have made --------------------------------------------------------------------------------------------
 
 
-def _foreign(text: str, asked: _Asked) -> Encoder:
+def _foreign(text: str, asked: _Asked) -> FoundEncoder:
     """Weights of others: timm's, a package's, those of a file."""
     name, origin = printable(text), origin_of(text)
     if (module := asked.module) is not None and (origin.network is None or origin.recognised):
@@ -237,7 +237,7 @@ def _foreign(text: str, asked: _Asked) -> Encoder:
     report = initialise(filled, text, origin)
     for line in (str(report), *notes):
         asked.say(line)
-    return Encoder(name, "weights", filled, report=report)
+    return FoundEncoder(name, "weights", filled, report=report)
 
 
 def _network_of(name: str, origin: Origin, asked: _Asked) -> Network:
@@ -274,7 +274,7 @@ def _normalization_of(name: str, origin: Origin, network: Network, asked: _Asked
     return found, [f"{name} does not say how images were normalised: {which} mean and deviation are taken"]
 
 
-def _untrained(text: str, asked: _Asked) -> Encoder:
+def _untrained(text: str, asked: _Asked) -> FoundEncoder:
     """A network as it is built, before any training."""
     name, (of, at, seed) = printable(text), text.removeprefix(UNTRAINED).partition("@")
     if not of or (at and not (seed.isascii() and seed.isdigit() and len(seed) < 10)):
@@ -285,7 +285,7 @@ def _untrained(text: str, asked: _Asked) -> Encoder:
     built = _built(network, preprocessing, int(seed or 0))
     for line in notes:
         asked.say(line)
-    return Encoder(name, "untrained", built)
+    return FoundEncoder(name, "untrained", built)
 
 
 def _built(network: Network, preprocessing: Preprocessing, seed: int) -> nn.Module:
@@ -304,16 +304,16 @@ def _built(network: Network, preprocessing: Preprocessing, seed: int) -> nn.Modu
 # --- Modules ----------------------------------------------------------------------------------------------------------
 
 
-def _of_module(module: nn.Module) -> Encoder:
+def _of_module(module: nn.Module) -> FoundEncoder:
     """A module that was given. One that lacks what an encoder has is copied, and the copy gets it."""
     name = type(module).__name__
     preprocessing = getattr(module, "preprocessing", None)
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = _as_timm_says(module)
     elif hasattr(module, "description"):  # it was loaded by barlow
-        return Encoder(name, "module", module)
+        return FoundEncoder(name, "module", module)
     network = Network(f"custom:{name}", {}, "as_is", True)
-    return Encoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
+    return FoundEncoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
 
 
 def _as_timm_says(module: nn.Module) -> Preprocessing:

@@ -90,9 +90,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return int(self._loaded().network.num_features)  # type: ignore[arg-type]
 
-    def _loaded(self) -> encoders.Encoder:
+    def _loaded(self) -> encoders.FoundEncoder:
         asked = (self.encoder, self.network, self.image_size)
-        kept: tuple[Any, encoders.Encoder] | None = self.__dict__.get("_kept")
+        kept: tuple[Any, encoders.FoundEncoder] | None = self.__dict__.get("_kept")
         if kept is None or any(a is not b and a != b for a, b in zip(kept[0], asked, strict=True)):
             if self.encoder is None:
                 raise ValueError(f"no encoder is named: give {encoders.NAMES}, as in barlow.Encoder('runs/photos')")

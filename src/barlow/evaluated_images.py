@@ -11,7 +11,7 @@ from barlow.data.folder import EMPTY
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.labelled import read_labelled
 from barlow.data.sources import FoldersOrName, ImageSource, missing_set, named_set
-from barlow.encoders import Encoder
+from barlow.encoders import FoundEncoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import one_line
 from barlow.probes import leaks
@@ -34,7 +34,7 @@ def own_set(run: str | os.PathLike[str]) -> str | None:
     return named_set(str(sources[0])) if len(sources) == 1 else None
 
 
-def own_sets(encoders: Sequence[Encoder], train: FoldersOrName | None, test: FoldersOrName | None) -> Sets:
+def own_sets(encoders: Sequence[FoundEncoder], train: FoldersOrName | None, test: FoldersOrName | None) -> Sets:
     """The sets that are named; where one is not, the runs' own, if it is the same for all and has labels.
 
     Raises:

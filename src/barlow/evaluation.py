@@ -16,11 +16,11 @@ from barlow.data.counting import NowAndThen
 from barlow.data.sources import FoldersOrName, places
 from barlow.detection.labels import as_labelled
 from barlow.distributed import choose_device
-from barlow.encoders import Encoder, Named, find_encoder
+from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.evaluated_images import Sets, oddities_of, own_sets, read_images
 from barlow.identity import identity_of
 from barlow.probes import Score
-from barlow.probes.embedding import Embedder
+from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
@@ -28,7 +28,7 @@ from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rat
 from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
 from barlow.run import Run, load_recipe_text
 from barlow.same_recipe import kin
-from barlow.score_table import Measured, Part, ScoreTable, score_table
+from barlow.scores.score_table import Measured, Part, ScoreTable, score_table
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, once, unfailing
 from barlow.wording import in_arguments
@@ -248,14 +248,14 @@ class _Asked:
                     f"--{key} is a recipe's key; only `barlow pretrain` takes those (but for {' and '.join(_KEYS)})"
                 )
 
-    def found(self, named: Named, say: Say) -> Encoder:
+    def found(self, named: Named, say: Say) -> FoundEncoder:
         """The encoder of a name."""
         options, stem = (self.overrides.get(key) for key in _KEYS)
         return find_encoder(
             named, encoder=self.encoder, options=options, stem=stem or "as_is", image_size=self.image_size, say=say
         )
 
-    def check_used(self, encoders: Sequence[Encoder]) -> None:
+    def check_used(self, encoders: Sequence[FoundEncoder]) -> None:
         """Refuses what nothing here asks for."""
         given = {"--encoder": isinstance(self.encoder, str), "--image-size": self.image_size is not None}
         given |= {f"--{key}": key in self.overrides for key in _KEYS}
@@ -273,7 +273,7 @@ _KEYS = ("encoder.options", "encoder.stem")
 
 @dataclass(frozen=True)
 class _Found:
-    encoders: list[Encoder]
+    encoders: list[FoundEncoder]
     by_sets: list[list[Evaluation]]
     unkept: list[storage.StorageError]
 
@@ -307,16 +307,16 @@ def _evaluated(
             for i in members:
                 if len(encoders) > 1:
                     say(f"encoder  {encoders[i].name}")
-                embedder = Embedder(homes[i] / FEATURES, asked.batch_size, target, say)
+                features = CachedFeatures(homes[i] / FEATURES, asked.batch_size, target, say)
                 kept = Outcomes(homes[i] / OUTCOMES, say)
-                measuring = Measuring(chosen, asked.baselines, asked.augment, embedder, kept, known)
+                measuring = Measuring(chosen, asked.baselines, asked.augment, features, kept, known)
                 row[i], error = _measured(encoders[i], images, pair, measuring, homes[i], warn)
                 unkept += [] if error is None else [error]
         by_sets.append([row[i] for i in range(len(encoders))])
     return _Found(encoders, by_sets, unkept)
 
 
-def _alike(encoders: Sequence[Encoder]) -> list[list[int]]:
+def _alike(encoders: Sequence[FoundEncoder]) -> list[list[int]]:
     """The encoders by their numbers, those together that expect the same of an image."""
     groups: dict[str, list[int]] = {}
     for i, each in enumerate(encoders):
@@ -325,7 +325,7 @@ def _alike(encoders: Sequence[Encoder]) -> list[list[int]]:
 
 
 def _measured(
-    encoder: Encoder, images: Images, sets: Sets, measuring: Measuring, home: Path, warn: Say
+    encoder: FoundEncoder, images: Images, sets: Sets, measuring: Measuring, home: Path, warn: Say
 ) -> tuple[Evaluation, storage.StorageError | None]:
     """The numbers of one encoder on one pair of sets; and why they could not be kept, if it is so."""
     warnings = list(oddities_of(images, encoder.run))
@@ -346,7 +346,7 @@ def _measured(
         "baselines": measuring.baselines,
     }
     try:
-        return replace(evaluation, report=keep(home, report, asked, measuring.embedder.say)), None
+        return replace(evaluation, report=keep(home, report, asked, measuring.features.say)), None
     except storage.StorageError as error:
         return evaluation, error
 
@@ -372,7 +372,9 @@ def _what_ran(run: Path) -> Ran | None:
         return None
 
 
-def _report(encoder: Encoder, results: Results, images: Images, sets: Sets, warnings: Sequence[str]) -> dict[str, Any]:
+def _report(
+    encoder: FoundEncoder, results: Results, images: Images, sets: Sets, warnings: Sequence[str]
+) -> dict[str, Any]:
     """What a file of results says. `places` is where `barlow report` finds the images again, to show them."""
     return {
         **as_json(results),

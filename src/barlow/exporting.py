@@ -14,7 +14,7 @@ from barlow import exits, exports, storage
 from barlow.cards import card
 from barlow.data.centre import centre_views, normalized
 from barlow.data.sources import FoldersOrName, open_source
-from barlow.encoders import Encoder, find_encoder
+from barlow.encoders import FoundEncoder, find_encoder
 from barlow.exports._proof import Proof, missing_library, prove
 from barlow.exports._protocol import Material, Target, Use
 from barlow.finishing import of_recipe
@@ -120,7 +120,7 @@ def _files(target: Target, material: Material, name: str, to: str) -> dict[str, 
         raise CannotExport(f"{name} cannot be exported --to {to}: {one_line(error)}") from error
 
 
-def _views(found: Encoder, given: FoldersOrName | None, say: Say) -> tuple[Images, str]:
+def _views(found: FoundEncoder, given: FoldersOrName | None, say: Say) -> tuple[Images, str]:
     """What the proof is made on, and what that is in words."""
     seen = found.preprocessing
     if given is not None:
@@ -166,7 +166,7 @@ def _describe(
     to: str,
     target: Target,
     material: Material,
-    found: Encoder,
+    found: FoundEncoder,
     license: str | None,
     uses: list[Use],
     proofs: list[Proof],
@@ -200,7 +200,7 @@ def _describe(
     storage.write_sealed(folder / "export.json", json.loads(json.dumps(record)))
 
 
-def _facts(found: Encoder) -> tuple[RunFacts | None, dict[str, Any] | None]:
+def _facts(found: FoundEncoder) -> tuple[RunFacts | None, dict[str, Any] | None]:
     """What the run says of itself, where there is one that says anything."""
     if found.run is None:
         return None, None

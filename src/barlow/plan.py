@@ -82,7 +82,7 @@ class Plan:
 
     def expected(self, given: Any = None) -> Callable[[int, int, int], tuple[float | None, float | None]]:
         """What is known beforehand of the loss of an objective that was given in Python, or of the recipe's."""
-        return partial(objectives.expected, self.section_of(given))
+        return partial(objectives.expected, self.section_of(given), images=self.candidates)
 
     def new_objective(self, given: Any = None) -> Any:
         """The objective as a step calls it, with first state of its own where it has some.
@@ -96,7 +96,12 @@ class Plan:
         if not objectives.has_state(section):
             return section
         return objectives.built(
-            section, width=self.widths()[0][0], images=self.candidates, classes=self.classes, seed=self.recipe.seed
+            section,
+            width=self.widths()[0][0],
+            images=self.candidates,
+            classes=self.classes,
+            seed=self.recipe.seed,
+            maps=getattr(self.recipe.build_method(), "maps", None),
         )
 
 

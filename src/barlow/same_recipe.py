@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from barlow.encoders import Encoder
+from barlow.encoders import FoundEncoder
 from barlow.identity import identity_of
 from barlow.recipe.request import FREE_ON_RESUME, LENGTH
 from barlow.run import Run, load_recipe_text
@@ -60,7 +60,7 @@ def same_but_for_seed(recipe: Mapping[str, Any], auto: Collection[str], budget: 
     return repr([sorted(same.items()), sorted(budget.items())])
 
 
-def kin(encoders: Sequence[Encoder]) -> list[str]:
+def kin(encoders: Sequence[FoundEncoder]) -> list[str]:
     """For each encoder a text that it shares with those that are the same but for their seed, and with no others.
 
     These are encoders of runs of one recipe, at the same step; and one untrained network, drawn several times.
@@ -74,7 +74,7 @@ def kin(encoders: Sequence[Encoder]) -> list[str]:
     return found
 
 
-def _recipe_and_seed(encoder: Encoder) -> tuple[str, str] | None:
+def _recipe_and_seed(encoder: FoundEncoder) -> tuple[str, str] | None:
     """None where an encoder does not say."""
     if encoder.kind == "untrained":
         name, _, seed = encoder.name.partition("@")

@@ -16,7 +16,7 @@ from barlow.data.counting import NowAndThen
 from barlow.data.files import FilesSource, files_in
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.distributed import choose_device
-from barlow.encoders import Encoder, Named, find_encoder
+from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import printable
 from barlow.probes.neighbours import most_similar
@@ -153,7 +153,7 @@ def search(
     return Found(used.name, seen, asked, among, len(source) - len(among), similarity, positions)
 
 
-def _asked(used: Encoder, files: list[str], batch_size: int, device: str, say: Say) -> Vectors:
+def _asked(used: FoundEncoder, files: list[str], batch_size: int, device: str, say: Say) -> Vectors:
     """The queries. Those that cannot be read are told, and left out."""
     seen = used.preprocessing
     source = FilesSource(files, "the queries", channels=seen.channels, value_range=seen.value_range)
@@ -211,7 +211,7 @@ def _root(images: FoldersOrName | None) -> str:
     return os.fspath(folders[0])
 
 
-def _check_same(path: Path, file: feature_files.Features, used: Encoder) -> None:
+def _check_same(path: Path, file: feature_files.Features, used: FoundEncoder) -> None:
     """Refuses an encoder that is not the one that made the vectors of a file."""
     own = f"{type(used.network).__name__} {used.digest}"
     width = int(used.network.num_features)  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def _check_same(path: Path, file: feature_files.Features, used: Encoder) -> None
         )
 
 
-def _searched(encoder: Encoder, images: FoldersOrName | None) -> FoldersOrName:
+def _searched(encoder: FoundEncoder, images: FoldersOrName | None) -> FoldersOrName:
     """The images that are named, or those that a run was trained on."""
     if images is not None:
         return images

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from barlow.columns import WIDTH, Cell, cell, legend, letter
 from barlow.printable import printable
 from barlow.probes.report import row_label
 from barlow.run_facts import RunFacts, facts_of
 from barlow.same_recipe import NO_DIFFERENCE
+from barlow.scores.columns import WIDTH, Cell, cell, legend, letter
 from barlow.wording import in_arguments
 
 LABELS = 16

@@ -10,7 +10,7 @@ from barlow.data.centre import decoded_centres, normalized
 from barlow.data.counting import Counted, not_shown
 from barlow.data.last_words import kept_from_the_screen
 from barlow.data.sources import ImageSource
-from barlow.encoders import Encoder
+from barlow.encoders import FoundEncoder
 from barlow.exits import UnusableData
 from barlow.machine import available_cores
 from barlow.printable import printable
@@ -41,7 +41,7 @@ class Vectors:
 
 
 def vectors_of(
-    encoder: Encoder,
+    encoder: FoundEncoder,
     source: ImageSource,
     *,
     ids: Int64[np.ndarray, "n"] | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from programs import program
 
+from barlow.recipe import files
 from barlow.recipe.request import CONTINUED, DEFAULT, chosen_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,7 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     assert "JPEG-compressed" in content
     parts = [
         (table.OWN_BEGIN, table.own_table([]), table.OWN_END),
+        (table.FEATURES_BEGIN, table.features_table(), table.FEATURES_END),
         (table.METHODS_BEGIN, table.methods_table([]), table.METHODS_END),
         (table.PROTOCOLS_BEGIN, table.protocols_table([]), table.PROTOCOLS_END),
         (table.BEGIN, table.content([]), table.END),
@@ -199,9 +201,42 @@ def test_methods_stand_beside_each_other_with_their_rate_and_their_speed(table: 
     assert set(table.METHODS_NAMES) == set(program("experiments/methods.py").METHODS)
 
 
+def test_all_methods_stand_beside_the_papers_numbers_with_the_rank_correlation() -> None:
+    compared = program("experiments/compared.py")
+    hash_of = program("experiments/results_line.py").recipe_hash
+    recipes = ["small_supervised", "small_byol", "small_vicreg", "small_simclr", "small_moco_v1"]
+    lines = [
+        method(recipe, 0, hash_of=hash_of, scores={"encoder": {"knn.top1": 0.5, "logistic.top1": 0.9 - 0.1 * place}})
+        for place, recipe in enumerate(recipes)
+    ]
+    lines[0]["scores"]["untrained"] = {"knn.top1": 0.2, "logistic.top1": 0.3}
+    lines.append(method("small_byol", 1, hash_of=hash_of, part="held out"))
+    lines.append(method("small_rotation", 0, hash_of=hash_of, recipe_sha256="earlier"))
+    rows = [row.strip("| ").split(" | ") for row in compared.table(lines, "cifar10").splitlines()]
+    by_name = {row[0]: row for row in rows}
+    assert by_name["BYOL"][2:7] == ["0.01", "50.0", "80.0", "1", "74.3"]
+    assert by_name["rotation"][2:7] == ["–", "–", "–", "0", "48.9"]
+    assert by_name["W-MSE"][6] == "–"
+    assert "+1.00, over 5 methods" in compared.correlation_line(lines, "cifar10")
+    assert "1 methods are too few" in compared.correlation_line(lines[:1], "cifar10")
+    assert compared.rank_correlation([1, 2, 3], [3, 2, 1]) == -1
+    assert "small_barlow_twins" in compared.methods_on("imagenette")
+    assert set(compared.COMPARED) <= set(files.names())
+
+
 @pytest.mark.parametrize(
     "page",
-    ["exactness", "performance", "measured", "choosing", "reliability", "kinds_pages", "near_duplicates", "duplicates"],
+    [
+        "exactness",
+        "performance",
+        "measured",
+        "choosing",
+        "reliability",
+        "kinds_pages",
+        "near_duplicates",
+        "duplicates",
+        "compared",
+    ],
 )
 def test_the_pages_that_programs_write_are_up_to_date(page: str) -> None:
     program = ROOT / "experiments" / f"{page}.py"

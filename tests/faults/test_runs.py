@@ -39,6 +39,7 @@ from barlow.pretraining import Result, pretrain
 from barlow.recipe.messages import RecipeError
 from barlow.run import BrokenRun, Run, RunFolderError
 from barlow.seals import Damaged
+from barlow.watchers import Checkpointer
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,18 @@ def test_what_cannot_be_said_is_dropped_and_training_goes_on(where: str, photos:
     assert (tmp_path / "run" / "encoder" / "config.json").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
+def test_a_terminal_that_was_closed_does_not_end_training(photos: Path, tmp_path: Path) -> None:
+    """What is written to it then fails with EIO."""
+    ours, its = os.openpty()
+    words = ["pretrain", photos, "--out", tmp_path / "run", *tiny.words(train__steps=2)]
+    process = command(*words, stdout=its, stderr=its)
+    os.close(its)
+    os.close(ours)
+    assert process.wait(120) == exits.OK
+    assert (tmp_path / "run" / "encoder" / "config.json").exists()
+
+
 def test_a_callable_that_fails_does_not_end_training(photos: Path, tmp_path: Path) -> None:
     def broken(line: str) -> None:
         raise BrokenPipeError(line)
@@ -93,9 +106,12 @@ def test_a_callable_that_fails_does_not_end_training(photos: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_list_is_through_when_its_reader_is_and_says_so_when_the_disk_is_full() -> None:
+@pytest.mark.parametrize(
+    "words", [("list", "methods"), ("pretrain", "shapes", "--print-recipe")], ids=["list", "recipe"]
+)
+def test_a_list_is_through_when_its_reader_is_and_says_so_when_the_disk_is_full(words: tuple[str, ...]) -> None:
     for stdout, code, said in ((closed_pipe(), exits.OK, 0), (os.open("/dev/full", os.O_WRONLY), exits.IO, 1)):
-        process = command("list", "methods", stdout=stdout, stderr=subprocess.PIPE)
+        process = command(*words, stdout=stdout, stderr=subprocess.PIPE)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, len(err.splitlines())) == (code, said), err
         os.close(stdout)
@@ -501,6 +517,27 @@ def test_minutes_that_were_asked_for_may_be_asked_for_again(photos: Path, tmp_pa
     assert Run(run).metrics()[-1]["step"] == steps
 
 
+def test_epochs_may_be_asked_for_again_and_more_of_them_make_the_run_longer(photos: Path, tmp_path: Path) -> None:
+    """40 images in batches of 16 are two steps an epoch."""
+    epochs = {"train.steps": None, "train.epochs": 2}
+    run = quick(photos, tmp_path / "run", overrides=epochs).run_folder
+    whole = tiny.weights(run)
+    shutil.rmtree(run / "encoder")
+    quick(photos, run, overrides=epochs, resume=True)
+    assert tiny.weights(run) == whole
+    pretrain(out=run, resume=True, progress=False, epochs=3)
+    straight = quick(photos, tmp_path / "straight", overrides={"train.steps": 6, "schedule.steps": 4}).run_folder
+    assert tiny.weights(run) == tiny.weights(straight)
+
+
+def test_twice_the_minutes_are_twice_the_steps_of_the_first_start(photos: Path, tmp_path: Path) -> None:
+    minutes = {"train.steps": None, "train.minutes": 0.002, "train.checkpoint_steps": None}
+    run = quick(photos, tmp_path / "run", overrides=minutes).run_folder
+    steps = Run(run).metrics()[-1]["step"]
+    pretrain(out=run, resume=True, progress=False, minutes=0.004)
+    assert Run(run).metrics()[-1]["step"] == 2 * steps
+
+
 def test_a_run_can_be_made_longer_and_equals_one_that_was_so_from_the_start(photos: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run = quick(photos, tmp_path / "run").run_folder
@@ -707,6 +744,25 @@ def test_a_run_that_was_stopped_can_be_used(photos: Path, labelled: Path, finish
     assert load_encoder(started.run_folder / "start")(x).equal(earlier)
 
 
+def test_a_run_that_is_training_can_be_evaluated_beside_it(photos: Path, labelled: Path, tmp_path: Path) -> None:
+    """The training process holds the lock, and goes on as if nothing were read."""
+    scores: list[float] = []
+
+    class Evaluating(Checkpointer):
+        def __call__(self, moment: Any) -> None:
+            super().__call__(moment)
+            if moment.step == 3:
+                found = evaluate(tmp_path / "run", labelled, labelled, protocols=["knn"], baselines=False)
+                assert found.report["asked"]["step"] == 2
+                scores.append(found.scores["encoder"]["knn.top1"].value)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretraining, "Checkpointer", Evaluating)
+        run = quick(photos, tmp_path / "run").run_folder
+    assert len(scores) == 1
+    assert tiny.weights(run) == tiny.weights(quick(photos, tmp_path / "alone").run_folder)
+
+
 def test_the_step_that_is_told_is_the_one_that_is_measured(finished: Path, labelled: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "encoder")
@@ -803,3 +859,32 @@ def test_exit_codes_say_what_kind_of_thing_is_wrong(
     ):
         assert cli.main(words) == code, words
         assert len(capsys.readouterr().err.strip().splitlines()) <= 5
+
+
+def test_too_little_memory_has_an_exit_code_of_its_own(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pretraining, "train", full)
+    words = ["pretrain", str(photos), "--out", str(tmp_path / "run"), *tiny.words(train__steps=2)]
+    assert cli.main(words) == exits.MEMORY
+    assert "--rows-in-memory" in capsys.readouterr().err
+
+
+def test_a_folder_of_results_in_which_nothing_can_be_written_is_known_before_the_work(
+    finished: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there already, with all its folders, so that only writing shows it."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    evaluate(run, labelled, labelled, protocols=["knn"], baselines=False)
+
+    def read_only(path: Path, content: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(storage, "_write_synced", read_only)
+    said: list[str] = []
+    with pytest.raises(storage.CannotCreate, match="The results can go elsewhere"):
+        evaluate(run, labelled, labelled, protocols=["knn5_euclidean"], tell=said.append)
+    assert not [line for line in said if line.startswith(("reading", "embedding"))]

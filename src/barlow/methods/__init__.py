@@ -47,6 +47,11 @@ class MethodSection(Protocol):
         that takes pairs is refused where there are none. Most methods say it by a class variable."""
         ...
 
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """What `forward` needs to know of each row, beside the ids: "caption". Most methods have no such attribute."""
+        ...
+
     def widths(self, views: int) -> list[tuple[int, ...]]:
         """Widths of the tensors in each group that `forward` will give, without building anything.
 
@@ -57,6 +62,9 @@ class MethodSection(Protocol):
     def build(self, new_encoder: "NewEncoder", seed: int) -> "Method":
         """The networks. The weights of heads are a function of `seed`."""
         ...
+
+    # A method whose targets are made of feature maps has their sizes in a field `maps`, a list of (height, width,
+    # channels), which an objective may ask for (`barlow.types.MapSizes`).
 
 
 def kinds() -> list[str]:

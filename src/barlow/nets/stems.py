@@ -61,9 +61,20 @@ class LightnessConv2d(nn.Conv2d):
         return super().forward(lightness(x.clamp(0.0, 1.0)) / 50.0 - 1.0)
 
 
+LAB = "lab_"
+"""How the names of networks begin that turn an image into Lab and see its lightness and its colour apart."""
+
+
+def networks() -> Any:
+    """timm, with our own networks beside its own (`lab_halves`). Both are imported when first asked for."""
+    from barlow.nets import lab_halves
+
+    return lab_halves.timm
+
+
 def takes_small_stem(name: str) -> bool:
     """Whether timm's network of this name is a ResNet, so that its stem can be replaced. Nothing is built for that."""
-    import timm
+    timm = networks()
     from timm.models import model_entrypoint
     from timm.models.resnet import ResNet
 
@@ -90,6 +101,12 @@ def replace_stem(network: nn.Module, name: str, in_channels: int, stem: str) -> 
     """
     from timm.models.resnet import ResNet
 
+    from barlow.nets.lab_halves import LabHalves
+
+    if isinstance(network, LabHalves):
+        for half, seen in network.halves():
+            replace_stem(half, name, seen, stem)
+        return
     if not isinstance(network, ResNet):
         raise ValueError(
             f"stem {stem!r} is for ResNets; {name} is a {type(network).__name__}, which has as_is only"
@@ -126,4 +143,5 @@ def sees_lightness(stem: str) -> bool:
 
 def belongs_to_stem(parameter: str) -> bool:
     """Whether a tensor of a ResNet, by its name, is of the part that `replace_stem` replaces."""
-    return parameter.startswith(("conv1.", "maxpool."))  # not bn1, which has the same width in every stem
+    of_network = parameter.removeprefix("lightness.").removeprefix("colour.")  # of a network of two halves
+    return of_network.startswith(("conv1.", "maxpool."))  # not bn1, which has the same width in every stem

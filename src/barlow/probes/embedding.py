@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 @dataclass(frozen=True)
-class Embedder:
+class CachedFeatures:
     """Embeds labelled images, whatever the network, in one and the same way.
 
     Args:

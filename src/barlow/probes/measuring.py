@@ -18,7 +18,7 @@ from barlow.nets.handed_out import whiten_features
 from barlow.nets.weights import description_of
 from barlow.probes.baselines import Compared, compared
 from barlow.probes.drawn import Drawn
-from barlow.probes.embedding import Embedder
+from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
 from barlow.probes.outcomes import Outcomes, outcome_key
 from barlow.probes.report import AUGMENTED, ENCODER, Outcome, Results, check_labelled_alike, outcome_of
@@ -76,7 +76,7 @@ class Measuring:
         protocols: by name.
         baselines: whether what an encoder is compared with is measured, too.
         augment: whether `linear_sgd` is also asked for on augmented views.
-        embedder: makes features.
+        features: of labelled images, from the cache where it has them.
         outcomes: keeps answers.
         known: answers of this call, by key; encoders that are measured after each other share it.
     """
@@ -84,7 +84,7 @@ class Measuring:
     protocols: Mapping[str, Probe | FineTuning]
     baselines: bool
     augment: bool
-    embedder: Embedder
+    features: CachedFeatures
     outcomes: Outcomes
     known: dict[str, Outcome] = field(default_factory=dict)
 
@@ -110,9 +110,9 @@ class Measuring:
         found = {question.key: self._before(question, images) for question in questions}
         before = sum(answer is not None for answer in found.values())
         if before:
-            self.embedder.say(f"{before} of {len(questions)} results are there already")
+            self.features.say(f"{before} of {len(questions)} results are there already")
         if before < len(questions):
-            self.embedder.say(f"probing: {', '.join(self.protocols)}")
+            self.features.say(f"probing: {', '.join(self.protocols)}")
         results: Results = {}
         for name, about in groupby(questions, key=lambda question: question.features):
             features = cache(partial(self._made, name, makers[name], len(images)))
@@ -131,7 +131,7 @@ class Measuring:
         return answer
 
     def _made(self, name: str, make: Callable[[], Pair], images: int) -> Pair:
-        self.embedder.say(f"embedding {images} images: {name}")
+        self.features.say(f"embedding {images} images: {name}")
         train, test = make()
         check_labelled_alike(name, train, test)
         return train, test
@@ -157,7 +157,7 @@ class Measuring:
             yield None, f"{name}_whitened", whitened, partial(_whitened, make, shrinkage)
 
     def _embedded(self, each: Compared, images: Images) -> Pair:
-        return self.embedder.centre_views(each, images.train), self.embedder.centre_views(each, images.test)
+        return self.features.centre_views(each, images.train), self.features.centre_views(each, images.test)
 
     # --- Questions ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Measuring:
         drawn_by = {**sources, **_order_of(train)}
 
         def say(line: str) -> None:
-            self.embedder.say(f"{kind} on {each.name}, {line}")
+            self.features.say(f"{kind} on {each.name}, {line}")
 
         def kept(draw: int, work: Callable[[], Drawn]) -> Drawn:
             key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by)
@@ -196,15 +196,13 @@ class Measuring:
 
     def _of_augmented_views(self, network: nn.Module, images: Images, sources: Mapping[str, str]) -> Question:
         """What `linear_sgd` finds when it sees other views of the training images in each epoch."""
-        probe, train, embedder = self.protocols["linear_sgd"], images.train, self.embedder
+        probe, train, made = self.protocols["linear_sgd"], images.train, self.features
         assert isinstance(probe, LinearSGD)
 
         def answer(features: Callable[[], Pair]) -> Outcome:
             _, test = features()
-            embedder.say(
-                f"linear_sgd on augmented views: {len(train)} images, embedded in each of {probe.epochs} epochs"
-            )
-            views = embedder.augmented_views(network, train, epochs=probe.epochs, seed=probe.seed)
+            made.say(f"linear_sgd on augmented views: {len(train)} images, embedded in each of {probe.epochs} epochs")
+            views = made.augmented_views(network, train, epochs=probe.epochs, seed=probe.seed)
             return outcome_of(probe.predict(views, test.features), test.labels)
 
         return Question(ENCODER, AUGMENTED, outcome_key(AUGMENTED, probe, {**sources, **_order_of(train)}), answer)

@@ -128,14 +128,14 @@ FAULTS = [
     ),
     Fault(
         "what comes before a run comes before every epoch",
-        "learner.py",
-        'if first and hasattr(self.objective, "before_run"):',
-        'if hasattr(self.objective, "before_run"):',
+        "looks.py",
+        '    if step == 0 and hasattr(objective, "before_run"):',
+        '    if hasattr(objective, "before_run"):',
         (f"{LEARNER}the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed",),
     ),
     Fault(
         "an image that fills up the last batch is counted twice",
-        "learner.py",
+        "looks.py",
         "        if each not in seen:\n",
         "        if True:\n",
         (f"{LEARNER}the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed",),

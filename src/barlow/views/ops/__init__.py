@@ -24,27 +24,45 @@ import pkgutil
 from barlow.views.ops._op import Op, as_images, kind_of
 from barlow.views.ops.blur import GaussianBlur
 from barlow.views.ops.channels import ChannelDropout, ChannelJitter
+from barlow.views.ops.color_dropping import ColorDropping
 from barlow.views.ops.colour import ColorJitter, Grayscale
 from barlow.views.ops.colour_spaces import ToLab, ToYcbcr
 from barlow.views.ops.crop import RandomResizedCrop
+from barlow.views.ops.exemplar_color import ColorComponents, ColorPowers
 from barlow.views.ops.flip import HorizontalFlip
 from barlow.views.ops.normalize import Normalize
+from barlow.views.ops.photometric import Autocontrast, Equalize, Photometric, Posterize, Sharpness
+from barlow.views.ops.rand_augment import RandAugment
 from barlow.views.ops.rotate import RandomRotate90
 from barlow.views.ops.solarize import Solarize
+from barlow.views.ops.standardize import Standardize
+from barlow.views.ops.tiles import PatchPair, Tiles
 
 __all__ = [
     "OPS",
+    "Autocontrast",
     "ChannelDropout",
     "ChannelJitter",
+    "ColorComponents",
+    "ColorDropping",
     "ColorJitter",
+    "ColorPowers",
+    "Equalize",
     "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
     "Normalize",
     "Op",
+    "PatchPair",
+    "Photometric",
+    "Posterize",
+    "RandAugment",
     "RandomResizedCrop",
     "RandomRotate90",
+    "Sharpness",
     "Solarize",
+    "Standardize",
+    "Tiles",
     "ToLab",
     "ToYcbcr",
     "as_images",

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from barlow import storage
-from barlow.columns import Cell
 from barlow.printable import printable
 from barlow.probes.intervals import Difference
 from barlow.report.markup import Markup, el, join, pairs, table
 from barlow.report.page import page
 from barlow.report.part import Part
-from barlow.score_table import Column, Line, ScoreTable, Section, published_words
+from barlow.scores.columns import Cell
+from barlow.scores.score_table import Column, Line, ScoreTable, Section, published_words
 
 
 def check_table_path(path: str | os.PathLike[str]) -> Path:

@@ -69,7 +69,7 @@ class Published:
 @cache
 def all_published() -> tuple[Published, ...]:
     """Everything that the package knows of papers' tables."""
-    text = resources.files("barlow").joinpath("published.json").read_text(encoding="utf-8")
+    text = resources.files("barlow.scores").joinpath("published.json").read_text(encoding="utf-8")
     return tuple(Published(**entry) for entry in json.loads(text))
 
 

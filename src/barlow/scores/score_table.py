@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from barlow.columns import WIDTH, Cell, cell, legend, letter
 from barlow.printable import printable
 from barlow.probes.intervals import Difference
 from barlow.probes.metrics import compare_means
@@ -27,7 +26,8 @@ from barlow.probes.report import (
     results_table,
     row_label,
 )
-from barlow.published import Published, published_for
+from barlow.scores.columns import WIDTH, Cell, cell, legend, letter
+from barlow.scores.published import Published, published_for
 
 LABELS = 24
 """Columns of the text for the names of rows, at most."""

@@ -1,0 +1,1 @@
+"""Scores of several encoders beside each other, and beside what papers print."""
