@@ -240,9 +240,9 @@ FAULTS = [
     ),
     Fault(
         "the last short batch of an epoch is used, and counted as a full one",
-        "data/order.py",
-        "self.steps_per_epoch = count // batch_size",
-        "self.steps_per_epoch = -(-count // batch_size)",
+        "data/epochs.py",
+        "return max(1, images // max(1, batch_size))",
+        "return max(1, -(-images // max(1, batch_size)))",
         (
             "data/test_loader.py::test_every_image_comes_once_an_epoch_in_another_order_and_the_short_batch_is_dropped[memory]",
         ),

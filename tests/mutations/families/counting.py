@@ -2,7 +2,7 @@
 
 from mutations.fault import Fault
 
-COUNTING = "objectives/test_counting.py::test_"
+COUNTING = "objectives/test_counting_objective.py::test_"
 TILE_SUM = "methods/test_tile_sum.py::test_"
 OBJECTIVES = "contracts/test_objectives.py::test_"
 LOOPS = f"{COUNTING}value_and_gradient_equal_the_loops_in_both_precisions"
