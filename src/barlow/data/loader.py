@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from barlow.data import workers
+from barlow.data import epochs, workers
 from barlow.data.decoding import Array, UnreadableImage
-from barlow.data.epochs import steps_of_epoch
 from barlow.data.sources import ImageSource
 from barlow.data.workers import served
 from barlow.printable import printable
@@ -81,7 +80,7 @@ class _Order:
             raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.block = slice(0, batch_size) if block is None else block
-        self.steps_per_epoch = steps_of_epoch(count, batch_size)
+        self.steps_per_epoch = epochs.steps_of_epoch(count, batch_size)
         self._epoch, self._rows = -1, np.empty(0, np.int64)
 
     def epoch(self, step: int) -> int:
