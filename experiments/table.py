@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from compared_methods import FIRST, SMALL
+from compared_methods import COMPARED, FIRST, SMALL
 from generated import ROOT, markdown, put_between, write_or_check
 from results_line import (
     BUDGET,
@@ -27,12 +27,14 @@ from results_line import (
 
 from barlow.probes.metrics import BALANCED, BEST_EPOCH
 from barlow.probes.report import row_label
+from barlow.recipe import files
 from barlow.recipe.request import CONTINUED, DEFAULT
 
 BEGIN, END = "<!-- results: written by experiments/table.py -->", "<!-- end of results -->"
 OWN_BEGIN, OWN_END = "<!-- one's own folder: written by experiments/table.py -->", "<!-- end of one's own folder -->"
 METHODS_BEGIN, METHODS_END = "<!-- methods: written by experiments/table.py -->", "<!-- end of methods -->"
 METHODS_NAMES = {recipe: compared.name for recipe, compared in FIRST.items()}
+FEATURES_BEGIN, FEATURES_END = "<!-- features: written by experiments/table.py -->", "<!-- end of features -->"
 PROTOCOLS_BEGIN, PROTOCOLS_END = "<!-- protocols: written by experiments/table.py -->", "<!-- end of protocols -->"
 LEFT_OUT = (BEST_EPOCH, BALANCED, "top5", "map_11_point", "recall_at_5", "recall_at_10")
 """Metrics that stand in results/protocols.jsonl and not in README."""
@@ -145,6 +147,31 @@ def methods_table(lines: Sequence[Line]) -> str:
     scores = ["–" if not untrained else _with_spread([each[probe] for each in untrained]) for probe in PROBES]
     rows.append(["untrained, the better of two", "–", "–", *scores, "–", str(len(untrained))])
     return markdown(header, rows)
+
+
+def features_table() -> str:
+    """Every method of the papers' tables: its small recipe, its published recipes, and the pages of its parts."""
+    sections = {
+        name: {part: files.read(name)[part]["kind"] for part in ("objective", "method")} for name in files.names()
+    }
+    rows = []
+    for small, compared in COMPARED.items():
+        parts = sections[small]
+        published = [
+            f"`{name}`"
+            for name, others in sections.items()
+            if "/" in name and others == parts and _of_one_version(small, name)
+        ]
+        objective, topology = parts["objective"], parts["method"]
+        pages = [f"[{objective}](docs/objectives.md#{objective})", f"[{topology}](docs/methods.md#{topology})"]
+        rows.append([compared.name, f"`{small}`", ", ".join(published) or "–", *pages])
+    return markdown(["method", "for two cores", "as published", "objective", "topology"], rows)
+
+
+def _of_one_version(small: str, published: str) -> bool:
+    """Whether a published recipe is of the version that a small one is of: MoCo v1 and v2 are one objective."""
+    version = [name for name in ("moco_v1", "moco_v2", "pcl_v1") if name in published]
+    return not version or version[0] in small or (version[0] == "pcl_v1" and small == "small_pcl")
 
 
 def protocols_table(lines: Sequence[Line]) -> str:
@@ -268,6 +295,7 @@ def _percent(value: float) -> str:
 def readme_with(text: str, lines: Sequence[Line]) -> str:
     """README's text with the tables put between the markers."""
     text = put_between(text, OWN_BEGIN, OWN_END, own_table(lines))
+    text = put_between(text, FEATURES_BEGIN, FEATURES_END, features_table())
     text = put_between(text, METHODS_BEGIN, METHODS_END, methods_table(lines))
     text = put_between(text, PROTOCOLS_BEGIN, PROTOCOLS_END, protocols_table(lines))
     return put_between(text, BEGIN, END, content(lines))

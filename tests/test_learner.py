@@ -10,7 +10,8 @@ from contracts.prototypes import Prototypes
 from torch import Tensor, nn
 
 from barlow.comparison import Comparison
-from barlow.learner import Learner
+from barlow.learner import Learner, named_parameters
+from barlow.optim.optimizers import build_optimizer
 from barlow.types import Embedding, Ids, Rows, Terms
 
 MOCO = steps.Case("distillation", steps.objective("moco"))
@@ -186,6 +187,50 @@ def test_an_image_that_stands_in_for_another_comes_once_and_the_ids_are_in_order
     torch.testing.assert_close(z, learner.embed(views=2)[1])
 
 
+def test_all_images_are_embedded_by_the_network_that_is_asked_for() -> None:
+    learner = steps.learner(MOCO, steps.SINGLE, batch_norm=True)
+    _, query = learner.embed(views=2)
+    _, key = learner.embed(2, 0, 1)
+    learner.method.eval()
+    with torch.no_grad():
+        centres = steps.images(torch.arange(steps.IMAGES), 0, 6, 99)
+        (online, target), _ = learner.method(Rows([centres] * 2, {"ids": torch.arange(steps.IMAGES)})).groups
+    torch.testing.assert_close(query, online.float())
+    torch.testing.assert_close(key, target.float())
+    assert not key.equal(query)
+
+
+SIAMESE = steps.Case("siamese", steps.objective("vicreg"), (6, 4))
+
+
+def test_all_images_are_embedded_in_views_that_are_drawn_anew_for_each_step() -> None:
+    learner = steps.learner(SIAMESE, steps.SINGLE, batch_norm=True)
+    ids, second = learner.embed(2, 7, 1, augmented=True)
+    assert ids.tolist() == list(range(steps.IMAGES))
+    learner.method.eval()
+    with torch.no_grad():
+        small = steps.images(ids, 1, 4, 107)
+        torch.testing.assert_close(second, learner.method.projector(learner.method.encoder(small)).float())
+    assert second.equal(learner.embed(2, 7, 1, augmented=True)[1])
+    assert not second.equal(learner.embed(2, 8, 1, augmented=True)[1])
+
+
+def test_networks_that_embed_all_images_as_in_training_use_the_statistics_of_batches_and_keep_theirs() -> None:
+    learner = steps.learner(SIAMESE, steps.SINGLE, batch_norm=True)
+    before = {name: value.clone() for name, value in learner.state()[0].items()}
+    with learner.training():
+        _, z = learner.embed(2, 0, augmented=True, training=True)
+        now = learner.state()[0]
+        assert all(value.equal(before[name]) for name, value in now.items()), "nothing was changed"
+        whole = list(learner.all_rows(0))
+        with torch.no_grad():
+            first = learner.method(whole[0]).groups[0][0]
+        for name, buffer in learner.method.named_buffers():
+            buffer.copy_(before[f"method/{name}"])
+    torch.testing.assert_close(z[whole[0].known["ids"]], first.float())
+    assert not z.equal(learner.embed(2, 0, augmented=True)[1])
+
+
 @pytest.mark.parametrize("views", [2, 3])
 def test_the_hook_embeds_with_as_many_views_as_the_method_is_used_to(views: int) -> None:
     case = steps.Case("distillation", steps.objective("byol"), (6,) * views)
@@ -290,6 +335,14 @@ def test_a_hook_before_an_epoch_needs_the_images() -> None:
         Learner(made.method, Hooked(), made.optimizer, steps.SINGLE, precision="float32", seed=0)
 
 
+def test_a_hook_before_steps_says_when_it_is_called() -> None:
+    class Hooked(Remembering):
+        def before_step(self, embed: Any, *, progress: float) -> None: ...
+
+    with pytest.raises(ValueError, match=r"Hooked has a before_step and no due: write due\(self, progress\)"):
+        with_objective(MOCO, Hooked())
+
+
 def test_the_hook_is_called_before_each_epoch_and_not_within_one() -> None:
     called = []
 
@@ -304,7 +357,84 @@ def test_the_hook_is_called_before_each_epoch_and_not_within_one() -> None:
     assert called == [0, steps.EPOCH]
 
 
+def test_a_look_before_a_step_comes_when_it_is_due() -> None:
+    called = []
+
+    class Hooked(Remembering):
+        def due(self, progress: float) -> bool:
+            return progress >= 0.25 * (len(called) + 1)
+
+        def before_step(self, embed: Any, *, progress: float) -> None:
+            called.append((len(self.calls), progress))
+
+    learner = with_objective(MOCO, Hooked())
+    with learner.training():
+        for number in range(6):
+            assert learner.looks(number, number / 8, begins_epoch=True) is (number in (2, 4))
+            learner.step(steps.batch(number, MOCO, steps.SINGLE), 0.05, number / 8)
+    assert called == [(2, 0.25), (4, 0.5)]
+    with learner.training():
+        learner.looking = False
+        learner.step(steps.batch(6, MOCO, steps.SINGLE), 0.05, 1.0)
+    assert len(called) == 2
+
+
+def test_what_the_optimizer_remembers_of_parameters_that_a_look_renews_is_forgotten() -> None:
+    class Renewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.shift = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+
+        def before_epoch(self, embed: Any) -> list[nn.Parameter]:
+            return [self.scale]
+
+        def forward(self, groups: list[tuple[Embedding, Embedding]]) -> Terms:
+            return {"distance": sum((p * self.scale + self.shift - t).square().mean() for p, t in groups)}
+
+    objective = Renewing()
+    made = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    optimizer = build_optimizer(named_parameters(made.method, objective), kind="sgd", lr=0.1)
+    options = {"precision": "float32", "seed": 0, "all_rows": steps.all_rows(steps.SINGLE)}
+    learner = Learner(made.method, objective, optimizer, steps.SINGLE, **options)
+    step(learner, MOCO, 1)
+    kept = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in objective.named_parameters()}
+    learner.look(3, 0.5, 2, begins_epoch=True)
+    assert objective.scale not in optimizer.state
+    assert optimizer.state[objective.shift]["momentum_buffer"].equal(kept["shift"])
+    tensors, rest = learner.state()
+    learner.load({name: value.clone() for name, value in tensors.items()}, rest)
+    step(learner, MOCO, 4)
+    assert "momentum_buffer" in optimizer.state[objective.scale]
+
+
 def test_an_objective_in_two_networks_of_several_widths_is_gathered_apart() -> None:
     """One process; in several, tests/contracts/test_methods.py has predictions and targets of other widths."""
     groups = [(torch.ones(2, 3), torch.ones(2, 5))]
     assert [z.shape for z in steps.SINGLE.gather(groups[0])] == [(2, 3), (2, 5)]
+
+
+def test_the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed() -> None:
+    seen: list[list[int]] = []
+
+    class Hooked(Remembering):
+        def before_run(self, groups: Any) -> None:
+            seen.append([len(group[0][0]) for group in groups()])
+
+    learner = with_objective(MOCO, Hooked())
+    with learner.training():
+        for number in range(steps.EPOCH + 1):
+            learner.step(steps.batch(number, MOCO, steps.SINGLE), 0.05, 0.0)
+    assert seen == [[24, steps.IMAGES - 24]], "the last batch is filled up with its last row"
+    resumed = with_objective(MOCO, Hooked())
+    with resumed.training():
+        resumed.step(steps.batch(steps.EPOCH, MOCO, steps.SINGLE), 0.05, 0.0)
+    assert len(seen) == 1
+
+
+def test_a_hook_before_a_run_needs_the_images() -> None:
+    class Hooked(Remembering):
+        def before_run(self, groups: Any) -> None: ...
+
+    made = steps.learner(MOCO, steps.SINGLE, batch_norm=False)
+    with pytest.raises(ValueError, match="Hooked has a before_run, which needs all_rows"):
+        Learner(made.method, Hooked(), made.optimizer, steps.SINGLE, precision="float32", seed=0)

@@ -24,7 +24,7 @@ from barlow.step_log import StepLog
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline
 
-KINDS = ("barlow_twins", "vicreg", "w_mse", "byol", "moco_v2", "swav", "rotation", "supervised")
+KINDS = ("barlow_twins", "vicreg", "w_mse", "byol", "moco_v2", "swav", "rotation", "supervised", "counting")
 
 
 @pytest.fixture(scope="module")

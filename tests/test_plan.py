@@ -55,6 +55,28 @@ def test_all_images_come_once_in_order_and_the_last_batch_is_filled_up(executor:
     assert [view.shape for part in rows for view in part.views] == [(16, 3, 16, 16)] * 3
 
 
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_all_images_come_as_views_that_no_step_has_in_a_random_order(executor: str, data: Path) -> None:
+    loader = prepared(data, data__executor=executor).loader
+
+    def found(drawn: int) -> tuple[list[int], list[torch.Tensor]]:
+        rows = list(loader.all_rows(drawn))
+        return torch.cat([part.known["ids"] for part in rows]).tolist(), [part.views[1] for part in rows]
+
+    ids, views = found(0)
+    assert sorted(ids[:40]) == list(range(40))
+    assert ids[40:] == ids[:8]
+    assert [view.shape for view in views] == [(16, 3, 16, 16)] * 3
+    again, others = found(0), found(1)
+    assert again[0] == ids
+    assert all(a.equal(b) for a, b in zip(again[1], views, strict=True))
+    assert others[0] != ids
+    step = next(iter(loader.stream(0, 1))).rows
+    one, where = int(step.known["ids"][0]), ids.index(int(step.known["ids"][0]))
+    assert ids[where] == one
+    assert not step.views[1][0].equal(views[where // 16][where % 16])
+
+
 def test_several_processes_share_all_images(data: Path) -> None:
     chosen = chosen_recipe(data, overrides=tiny.SMALL | {"data.workers": 0})
     worlds = [World(torch.device("cpu"), rank, 2) for rank in range(2)]

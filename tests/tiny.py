@@ -60,9 +60,37 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes["data.image_size"] = 48  # at 16 pixels ImageNet's weights see all of these images as one
     if content["objective"].get("queue"):
         changes["objective.queue"] = 64
+    if content["objective"].get("clusters"):
+        changes |= {"objective.clusters": [20, 24], "objective.negatives": 4}
+    if content["objective"].get("negatives"):
+        changes["objective.negatives"] = 20
+    if content["objective"].get("words"):
+        changes |= {"objective.words": 64, "objective.hidden": 8, "method.border": 0}
+    changes |= smaller_tiles(content)
+    if content["objective"].get("permutations"):
+        (at,) = [at for at, op in enumerate(content["views"][0]) if op["kind"] == "tiles"]
+        changes |= {"objective.permutations": 4, f"views.0.{at}.orders": 4}
+    if content["objective"]["kind"] == "context_prediction":
+        changes["method.head.widths"] = [16, 8]
+    if content["objective"].get("clusters"):
+        changes["objective.clusters"] = 8
+    if content["method"].get("text_projector") == "none":
+        changes["method.hidden"] = 4
     if content["method"].get("batch_norm_rows"):
         changes["method.batch_norm_rows"] = 8
+    if content["method"].get("patch"):
+        changes["method.patch"] = None
     return changes
+
+
+def smaller_tiles(content: dict[str, Any]) -> dict[str, Any]:
+    """Overrides by which tiles are a share of their cells, and not so many pixels: views may be small then."""
+    return {
+        f"views.{v}.{o}.side": None
+        for v, view in enumerate(content["views"])
+        for o, op in enumerate(view)
+        if op["kind"] in ("tiles", "patch_pair")
+    }
 
 
 def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, seed: int = 0) -> Path:
@@ -75,6 +103,17 @@ def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, 
         home.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(home / f"{i:03}.png")
     return folder
+
+
+def captioned(folder: Path, count: int = 64, *, seed: int = 0) -> Path:
+    """A list of two captions of each image, which tell its colour, and the images beside it."""
+    images(folder / "images", count, seed=seed)
+    colours = ("black", "blue", "green", "cyan", "red", "purple", "yellow", "white")
+    lines = ["image,caption"]
+    for i in range(count):
+        lines += [f'{i:03}.png,"Noise, of a {colours[i % 8]} kind"', f"{i:03}.png,something {colours[i % 8]}"]
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "captions.csv"
 
 
 def scenes(count: int, seed: int, side: int = 64) -> np.ndarray:

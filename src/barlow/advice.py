@@ -15,7 +15,7 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
-from barlow.data.epochs import epochs_of
+from barlow import objectives
 from barlow.diagnostics.doctor import About, Finding, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
@@ -27,9 +27,6 @@ MOST_LINES = 3
 
 LEARNED = 0.02
 """Share of its first logged value by which a loss has to fall. Less is what the draws of one batch make of it."""
-
-LOSS_SAYS_LITTLE = ("byol", "byol_vicreg", "moco", "moco_v3", "simsiam", "swav")
-"""Objectives whose loss compares with a moving target, so that it may rise while the encoder gets better."""
 
 JUDGED = {"knn": "kNN", "logistic": "logistic"}
 """The probes by which an encoder is judged: one that takes features as they are, and one that weighs them."""
@@ -162,7 +159,7 @@ class Ran:
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=epochs_of(steps, images, int(recipe["train"]["batch_size"])),
+            epochs=steps * int(recipe["train"]["batch_size"]) / images,
             images=images,
             view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),
@@ -272,7 +269,7 @@ def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:
 
 def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
     """The loss at both ends of the log, if it stayed where it was and that means something."""
-    moves = ran.objective in LOSS_SAYS_LITTLE or ran.objective.startswith(CUSTOM)
+    moves = ran.objective.startswith(CUSTOM) or objectives.has_moving_target(ran.objective)
     if moves or ran.from_weights:
         return None
     losses = _logged(log, "loss")

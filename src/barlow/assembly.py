@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from barlow.data.loader import MemoryLoader, StreamingLoader
+from barlow.data.without_views import without_views
 from barlow.distributed import World, synchronize
 from barlow.learner import Learner, named_parameters
 from barlow.nets import building, weights
@@ -20,6 +21,7 @@ from barlow.nets.expected import IMAGENET
 from barlow.nets.handed_out import freeze_stages
 from barlow.nets.norms import fix_statistics
 from barlow.nets.seeding import derived
+from barlow.nets.stems import LAB
 from barlow.optim.optimizers import build_optimizer, has_fused_kernels
 from barlow.plan import Plan
 from barlow.recipe.messages import RecipeError
@@ -108,6 +110,7 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
     elif section.name.startswith(CUSTOM) and not other_network:
         raise RecipeError(f"the encoder is {section.name}: pass the module in Python, pretrain(encoder=...)")
     else:
+        _check_plain(plan, str(changes.get("name", section.name)))
         encoder = building.build_encoder(
             **({"name": section.name} | section.built | changes),
             in_channels=plan.channels,
@@ -130,14 +133,23 @@ def _new_encoder(plan: Plan, given: Given, say: Say, part: str = "encoder", **ch
     return encoder, building.feature_width(encoder, plan.channels, plan.image_size)
 
 
+def _check_plain(plan: Plan, name: str) -> None:
+    """Refuses a network that turns colours into Lab itself, and would be given what is no colour any more."""
+    if name.startswith(LAB) and (any(plan.mean) or any(std != 1 for std in plan.std)):
+        raise RecipeError(
+            f"{name} takes RGB from 0 to 1, and data.mean and data.std are {list(plan.mean)} and {list(plan.std)}: set "
+            "--data.mean '[0, 0, 0]' --data.std '[1, 1, 1]'"
+        )
+
+
 MEASURED_SECONDS = 1.5
 MEASURED_STEPS = (3, 30)
 """Steps that are left out (kernels are chosen, memory is touched for the first time), and at most counted."""
 
 
 def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
-    """The time of a step, over the first steps of a learner that is thrown away, with its share of what an objective
-    does before an epoch.
+    """The time of a step, over the first steps of a learner that is thrown away, with its share of an objective's looks
+    at all images: as if there were one an epoch, also where it looks at times of its own.
 
     The run itself is built anew from its seed afterwards, so measuring leaves no trace in it.
     """
@@ -152,11 +164,12 @@ def seconds_per_step(throwaway: Learner, loader: Loader) -> float:
 
     with throwaway.training():
         began = time.monotonic()
-        throwaway.begin_epoch(len(loader.pipeline.views))
+        throwaway.look(0, 0.5, len(loader.pipeline.views), begins_epoch=True)
         synchronize(world.device)
-        before_epoch = time.monotonic() - began
-    stream = loader.stream(0, warm + most)
-    within_an_epoch = (replace(batch, begins_epoch=False) for batch in stream)
+        look = time.monotonic() - began
+    throwaway.looking = False
+    held = throwaway.method.holds_features
+    stream = without_views(loader, 0, warm + most) if held else loader.stream(0, warm + most)
     with contextlib.closing(stream), contextlib.suppress(StopIteration):  # type: ignore[type-var]
-        train(throwaway, within_an_epoch, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
-    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + before_epoch / loader.steps_per_epoch
+        train(throwaway, stream, Course(warm + most, 1e-6, lambda step, total: 1.0), [count])
+    return (times[-1] - times[warm]) / (len(times) - 1 - warm) + look / loader.steps_per_epoch

@@ -150,6 +150,7 @@ _OF_IMAGES = {
     "fingerprint": "names or sizes",
     "contents": "contents",
     "whole_contents": "contents",
+    "captions": "captions",
 }
 """What data.json says of the images that must stay as it is. Runs of earlier versions lack some of it. Whether files
 were read whole depends on where the images were held."""

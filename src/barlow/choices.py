@@ -210,8 +210,9 @@ def of_channels(views: Sequence[Sequence[Mapping[str, Any]]], channels: int) -> 
     replaced = {}
     for v, view in enumerate(views):
         for o, op in enumerate(view):
+            of_tiles = {name: op[name] for name in ("each_tile",) if name in op}
             if op["kind"] == "color_jitter":
-                kept = {name: op[name] for name in ("p", "brightness", "contrast")}
+                kept = {name: op[name] for name in ("p", "brightness", "contrast")} | of_tiles
                 replaced[f"views.{v}.{o}"] = {
                     "kind": "channel_jitter",
                     "channels": channels,
@@ -224,6 +225,7 @@ def of_channels(views: Sequence[Sequence[Mapping[str, Any]]], channels: int) -> 
                     "channels": channels,
                     "p": op["p"],
                     "share": 0.5,
+                    **of_tiles,
                 }
     return replaced
 

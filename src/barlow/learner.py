@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from barlow import exits
+from barlow import exits, looks
 from barlow.comparison import Comparison, Objective
 from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
+from barlow.looks import AllImages, AllRows
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
 from barlow.nets.modes import in_eval_mode
@@ -23,10 +24,6 @@ from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
 from barlow.optim.optimizers import can_skip, freeze, load_state, set_rate, state_tensors, update_if
 from barlow.types import Embedding, Ids, Images, Outputs, Rows
-
-AllRows = Callable[[], Iterable[Rows]]
-"""All images once, in the order of their ids, as one view of their centre: this process's block of one batch after the
-other. The last batch is filled up with repeated rows."""
 
 
 class NonFinite(exits.Diverged):
@@ -64,7 +61,7 @@ class Learner:
         loss_weight: factor of the gradient.
         rows_in_memory: images whose activations are kept at a time; None: all of the batch.
         activation_checkpointing: whether the encoder's activations are computed again in the backward pass.
-        all_rows: for objectives with a `before_epoch`.
+        all_rows: for objectives with a hook that looks at all images, and for methods that hold their features.
 
     Raises:
         ValueError: the objective needs all images before an epoch, and `all_rows` is not given; or it has state that
@@ -89,8 +86,9 @@ class Learner:
         self.precision, self.seed, self.loss_weight = precision, seed, loss_weight
         self.rows_in_memory, self.activation_checkpointing = rows_in_memory, activation_checkpointing
         self.all_rows = all_rows
-        if hasattr(objective, "before_epoch") and all_rows is None:
-            raise ValueError(f"{type(objective).__name__} has a before_epoch, which needs all_rows; give it")
+        self.looking = True
+        """Whether the objective gets its looks at all images (False: while the time of a step is measured)."""
+        looks.check(objective, all_rows)
         self._comparison = Comparison(objective)
         self._trained = [p for _, p in self.named_parameters()]
         self._network: nn.Module = method
@@ -106,6 +104,7 @@ class Learner:
         self.method.train()
         if isinstance(self.objective, nn.Module):  # one given in Python may have drawn its own values in each process
             self.world.make_alike(self.objective)
+        self.hold_features()
         with contextlib.ExitStack() as held:
             if (rows := self.method.batch_norm_rows) is not None:
                 for name, network in self.method.apart().items():
@@ -132,8 +131,8 @@ class Learner:
         Raises:
             NonFinite: the loss or the gradient is not a number (on a GPU: of the step before).
         """
-        if batch.begins_epoch:
-            self.begin_epoch(len(batch.rows.views))
+        if self.looking:  # a method that holds features is given no views
+            self.look(batch.step, progress, max(len(batch.rows.views), 1), begins_epoch=batch.begins_epoch)
         set_rate(self.optimizer, rate)
         for groups in self._groups:
             groups.draw(batch.step, len(batch.rows) * self.world.size)
@@ -176,14 +175,35 @@ class Learner:
         ]
         return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
-    def begin_epoch(self, views: int) -> None:
-        """Lets an objective with a `before_epoch` look at all images.
+    def looks(self, step: int, progress: float, *, begins_epoch: bool) -> bool:
+        """Whether the objective looks at all images before a step."""
+        return looks.due(self.objective, step, progress, begins_epoch=begins_epoch)
+
+    def look(self, step: int, progress: float, views: int, *, begins_epoch: bool) -> None:
+        """Lets an objective that is to look at all images before this step do so.
 
         Args:
+            step: updates done.
+            progress: share of the run that is done.
             views: how many the method is used to.
+            begins_epoch: whether the step is the first of an epoch.
         """
-        if hasattr(self.objective, "before_epoch"):
-            self.objective.before_epoch(lambda: self.embed(views))
+        if self.looks(step, progress, begins_epoch=begins_epoch):
+            images = self._all_images(views)
+            for parameter in looks.had(self.objective, images, step, progress, begins_epoch=begins_epoch):
+                self.optimizer.state.pop(parameter, None)
+
+    def hold_features(self) -> None:
+        """Gives a method whose encoder is never changed the features of all images (`Method.hold`).
+
+        Raises:
+            ValueError: it wants them, and there is no `all_rows`.
+        """
+        if not self.method.holds_features:
+            return
+        if self.all_rows is None:
+            raise ValueError(f"{type(self.method).__name__} holds features, which needs all_rows; give it")
+        self.method.hold(*self._all_images(1).features())
 
     def settle(self, leave: int = 0) -> None:
         """Raises what is wrong with the steps so far, all but the last `leave`.
@@ -198,29 +218,20 @@ class Learner:
         """What the optimizer may update."""
         return named_parameters(self.method, self.objective)
 
-    @torch.no_grad()
-    def embed(self, views: int) -> tuple[Ids, Embedding]:
-        """The embeddings of the centres of all images, in the order of their ids, alike in every process.
-
-        The networks are in eval mode: batch norm uses its running statistics, and nothing is drawn or changed. They are
-        the first embeddings of the first group, of what `forward` makes of the centre.
+    def embed(self, views: int, step: int = 0, member: int = 0, **how: bool) -> tuple[Ids, Embedding]:
+        """Embeddings of all images, as `barlow.AllImages` gives them.
 
         Args:
             views: how many the method is used to; it is given the centre so many times.
+            step: whose look it is. Another step has other draws.
+            member: which of the embeddings that `forward` gives.
+            how: `augmented` and `training`.
         """
+        return self._all_images(views).embedded(step, member, **how)
+
+    def _all_images(self, views: int) -> AllImages:
         assert self.all_rows is not None
-        ids, z = [], []
-        with in_eval_mode(self.method):
-            for rows in self.all_rows():
-                with self.world.autocast(self.precision):
-                    embedded = self.method(Rows(rows.views * views, rows.known)).groups[0][0]
-                z.append(self.world.collect(embedded.float()).flatten(0, 1))
-                ids.append(self.world.collect(rows.known["ids"].to(embedded.device)).flatten(0, 1))
-        # An image may come twice: at the end of the last batch, or in place of one that cannot be read any more.
-        listed, order = torch.cat(ids).sort(stable=True)
-        first = torch.ones_like(listed, dtype=torch.bool)
-        first[1:] = listed[1:] != listed[:-1]
-        return listed[first], torch.cat(z)[order][first]
+        return AllImages(self.method, self.all_rows, self.world, tuple(self._groups), views, self.precision, self.seed)
 
     @torch.no_grad()
     def outputs_of(self, view: Images, views: int) -> dict[str, Tensor]:

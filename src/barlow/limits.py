@@ -57,6 +57,10 @@ the optimizer keeps as much again of both."""
 CSV_BYTES = 2**27
 """Of a list of images: about two million."""
 
+WORDS = 2**20
+"""Of a vocabulary. English novels have some ten thousand different words, and all of Wikipedia some million that occur
+more than a few times."""
+
 LABELS = 2**31
 """Images times labels, where an image may have several: a byte each. A million images of two thousand labels."""
 

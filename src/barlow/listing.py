@@ -29,6 +29,26 @@ def _first_line(package: Any, kind: str) -> str:
     return (ast.get_docstring(ast.parse(text, f"{kind}.py")) or "").split("\n")[0]
 
 
+def _published_methods() -> dict[str, str]:
+    """The published methods, each by its small recipe: which objective on which topology, and its page.
+
+    A method as papers know it is an objective on a topology, with its views; a recipe names all of these.
+    """
+    import yaml
+
+    entries = {}
+    for file in sorted((resources.files("barlow") / "recipes").iterdir(), key=lambda entry: entry.name):
+        if file.name.startswith("small_") and file.name.endswith(".yaml"):
+            text = file.read_text(encoding="utf-8")
+            title = text.split("\n")[0].lstrip("# ").partition(" on one CPU")[0].rstrip(",")
+            recipe = yaml.safe_load(text)
+            objective, topology = recipe["objective"]["kind"], recipe["method"]["kind"]
+            entries[file.name.removesuffix(".yaml")] = (
+                f"{title}: objective {objective} on {topology} (docs/objectives.md#{objective})"
+            )
+    return entries
+
+
 def _export_entries() -> dict[str, str]:
     """The targets of `barlow export`."""
     return {name: _first_line(exports, name.replace("-", "_")) for name in exports.names()}
@@ -49,11 +69,14 @@ def _dataset_entries() -> dict[str, str]:
 DETECT = "Detection and masks: Faster or Mask R-CNN trained on boxes, with the encoder as backbone; goes by itself"
 """It is no file of `protocols`, as it does not read features of labelled images (`barlow.detection`)."""
 
+CAPTIONS = "Image-text retrieval: recall at 1, 5 and 10 of a run that was trained on captions; goes by itself"
+"""No file of `protocols` either: `barlow.caption_retrieval`."""
+
 ENTRIES = {
     "recipes": _recipe_entries,
     "objectives": lambda: _kinds_of(objectives),
-    "methods": lambda: _kinds_of(methods),
-    "protocols": lambda: {**_kinds_of(protocols), "detect": DETECT},
+    "methods": lambda: {**_kinds_of(methods), **_published_methods()},
+    "protocols": lambda: {**_kinds_of(protocols), "captions": CAPTIONS, "detect": DETECT},
     "exports": _export_entries,
     "encoders": _encoder_entries,
     "datasets": _dataset_entries,

@@ -16,6 +16,7 @@ from barlow import regular, storage
 from barlow.printable import printable
 from barlow.telling import Say, silent
 
+_TEXT = r"text_encoder/vocabulary\.json|vocabulary\.json"
 _TENSORS = r"model\.safetensors|config\.json"
 _STEP = r"step-\d{6,}(\.bad)?"
 _DETECTION = r"evaluation/detection/[0-9a-f]{16}"
@@ -23,8 +24,8 @@ FILES = re.compile(
     r"recipe\.yaml|run\.json|report\.html|environment\.json|data\.json|images\.json|views\.png|(metrics|monitor)\.jsonl(\.bad)?|\.lock|(evaluation/)?\.write-test"
     r"|hang(-\d+)?\.txt"
     rf"|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json)"
-    rf"|(start|encoder)/({_TENSORS})"
-    r"|evaluation/(skipped\.json|results(-[0-9a-f]{8})?\.json|history\.jsonl)"
+    rf"|(start|encoder|text_encoder)/({_TENSORS})|{_TEXT}"
+    r"|evaluation/(skipped\.json|results(-[0-9a-f]{8})?\.json|captions-[0-9a-f]{8}\.json|history\.jsonl)"
     r"|evaluation/(features|outcomes)/[0-9a-f]{32}\.safetensors"
     r"|tensorboard/events\.out\.tfevents\.\d{10}\.barlow\.\d+"
     rf"|{_DETECTION}/(result\.json|checkpoints/{_STEP}/(tensors\.safetensors|state\.json|MANIFEST\.json))"
@@ -32,7 +33,7 @@ FILES = re.compile(
 """What a run writes. `environment.json` is of runs of the first release."""
 
 FOLDERS = re.compile(
-    rf"checkpoints(/{_STEP})?|start|encoder|evaluation(/(features|outcomes|detection))?|tensorboard"
+    rf"checkpoints(/{_STEP})?|start|(text_)?encoder|evaluation(/(features|outcomes|detection))?|tensorboard"
     rf"|{_DETECTION}(/checkpoints(/{_STEP})?)?"
 )
 

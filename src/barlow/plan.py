@@ -5,7 +5,7 @@ It is written into the run's recipe.yaml, and a resumed run reads it from there.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from barlow import choices, facts, objectives
 from barlow.data.decoding import ValueRange
 from barlow.nets.preprocessing import Preprocessing
-from barlow.nets.stems import takes_small_stem
+from barlow.nets.stems import sees_lightness, takes_small_stem
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
@@ -82,7 +82,7 @@ class Plan:
 
     def expected(self, given: Any = None) -> Callable[[int, int, int], tuple[float | None, float | None]]:
         """What is known beforehand of the loss of an objective that was given in Python, or of the recipe's."""
-        return partial(objectives.expected, self.section_of(given))
+        return partial(objectives.expected, self.section_of(given), images=self.candidates)
 
     def new_objective(self, given: Any = None) -> Any:
         """The objective as a step calls it, with first state of its own where it has some.
@@ -96,7 +96,12 @@ class Plan:
         if not objectives.has_state(section):
             return section
         return objectives.built(
-            section, width=self.widths()[0][0], images=self.candidates, classes=self.classes, seed=self.recipe.seed
+            section,
+            width=self.widths()[0][0],
+            images=self.candidates,
+            classes=self.classes,
+            seed=self.recipe.seed,
+            maps=getattr(self.recipe.build_method(), "maps", None),
         )
 
 
@@ -125,11 +130,12 @@ def resolved(
     **values: Any,
 ) -> Plan:
     """The recipe with every `auto` replaced, and the values beside it."""
+    chosen = _with_method_for(chosen, image_size)
     train, encoder = chosen.train, chosen.encoder
     batch = choices.batch_size(train.batch_size, usable, _least_rows(chosen))
     precision = choices.precision(train.precision, image_size, machine)
     stem = choices.stem(encoder.stem, image_size, takes_small_stem(encoder.name))
-    mean, std = mean_and_std
+    mean, std = _of_pixels(chosen, stem, *mean_and_std)
     changes = {
         "data.channels": values["channels"],
         "data.image_size": image_size,
@@ -164,6 +170,38 @@ def resolved(
         stem=stem,
         **values,
     )
+
+
+def _with_method_for(chosen: Recipe, view: Size) -> Recipe:
+    """The recipe with what of its method follows from the size of the views, where the method says so."""
+    method = chosen.build_method()
+    if not hasattr(method, "resolved_for"):
+        return chosen
+    resolved = asdict(method.resolved_for(view))
+    changes = {f"method.{key}": value for key, value in resolved.items() if chosen.method[key] == "auto"}
+    return schema.check(override(chosen.as_dict(), changes))
+
+
+def _of_pixels(chosen: Recipe, stem: str, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
+    """Mean and deviation, which are 0 and 1 where colours are read from the images.
+
+    Raises:
+        RecipeError: the recipe has others.
+    """
+    reads = f"the stem {stem}" if sees_lightness(stem) else f"the method {chosen.method['kind']}"
+    if not sees_lightness(stem) and not getattr(chosen.build_method(), "takes_pixels", False):
+        return mean, std
+    plain = [0.0] * len(mean), [1.0] * len(std)
+    given = [
+        ours if asked == "auto" else asked
+        for ours, asked in zip(plain, (chosen.data.mean, chosen.data.std), strict=True)
+    ]
+    if given != [*plain]:
+        raise RecipeError(
+            f"{reads} reads colours from images between 0 and 1, and data.mean is {given[0]} and data.std {given[1]}: "
+            "give --data.mean '[0, 0, 0]' --data.std '[1, 1, 1]', or auto for both"
+        )
+    return plain
 
 
 def _least_rows(chosen: Recipe) -> int:

@@ -5,23 +5,27 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from barlow import choices, facts, objectives, reasons, trial
-from barlow.data import memory, statistics
+from barlow import captioning, choices, facts, objectives, reasons, storage, trial
+from barlow.data import image_digests, memory, statistics
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import ValueRange
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, scan
+from barlow.data.known import Known
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
 from barlow.data.sources import ImageSource, open_source
 from barlow.data.value_range import find_range
+from barlow.data.vocabulary import Vocabulary
 from barlow.distributed import World
+from barlow.fitted_method import with_maps
 from barlow.main_guard import check_main_guard
 from barlow.nets.building import takes_one_size
 from barlow.nets.expected import Normalization
@@ -34,6 +38,7 @@ from barlow.recipe.schema import Recipe
 from barlow.recipe.sections import DataSection
 from barlow.size import Size, height_width, size_of, words
 from barlow.views.pipeline import ViewPipeline
+from barlow.views.sheet import png
 
 
 @dataclass
@@ -55,6 +60,16 @@ class Prepared:
     """Of the usable images in the source."""
     digests: np.ndarray
     """Of the usable images, for images.json."""
+    vocabulary: Vocabulary | None = None
+    """Of the images' captions, where the method reads them."""
+
+    def write(self, folder: Path) -> None:
+        """Writes what a run keeps of its images."""
+        storage.write_sealed(folder / "data.json", self.report)
+        storage.write_sealed(folder / "images.json", image_digests.as_json(self.digests))
+        storage.write_bytes(folder / "views.png", png(self.sheet()))
+        if self.vocabulary is not None:
+            storage.write_sealed(folder / captioning.FILE, self.vocabulary.as_dict())
 
 
 def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:
@@ -73,8 +88,8 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     machine = facts.machine(world)
     images = opened(chosen, machine, counted)
     source, channels, found, values = images.source, images.channels, images.found, images.values
-    expected, chosen = images.expected, _with_classes(images.recipe, source)
-    data = chosen.data
+    chosen, spoken = captioning.with_words(_with_classes(images.recipe, source), source)
+    expected, data = images.expected, chosen.data
     size, why_size = choices.image_size(data.image_size, found, machine)
     working = choices.working_size(data.working_size, size, found)
     needed = memory.bytes_needed(source, working, channels, wide=values.ends is not None)
@@ -93,6 +108,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
     measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    chosen = with_maps(chosen, channels, size)
     plan = resolved(
         chosen,
         machine,
@@ -117,19 +133,22 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     if held is not None:
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
-    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, labels=labels)
-    sizing = [*fewer, *reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
+    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, known=Known(labels, spoken.tokens))
+    said = [*spoken.lines, *fewer, *reasons.of_values(plan, values, inventory)]
+    said += reasons.of_size(plan, why_size, found)
     return Prepared(
         plan,
-        reasons.of(chosen, plan, inventory, where, sizing, loader.steps_per_epoch, own),
+        reasons.of(chosen, plan, inventory, where, said, loader.steps_per_epoch, own),
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
-        | values.as_dict(),
+        | values.as_dict()
+        | spoken.report,
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
         inventory.digests,
+        spoken.vocabulary,
     )
 
 
@@ -144,10 +163,10 @@ def prepare_alike(chosen: Recipe, world: World, objective: Any = None, counted: 
 
 def _check_view_size(size: Size, pipeline: ViewPipeline) -> None:
     """Refuses a size of the images that no view has."""
-    if size not in pipeline.sizes:
+    if size not in pipeline.crop_sizes:
         raise RecipeError(
             f"data.image_size is {words(size)} and the views are "
-            f"{' and '.join(map(words, dict.fromkeys(pipeline.sizes)))} px; "
+            f"{' and '.join(map(words, dict.fromkeys(pipeline.crop_sizes)))} px; "
             "set both, or the crops' size to auto"
         )
 
@@ -172,7 +191,7 @@ def _with_shared_memory(
 
     The recipe keeps the number that it has: the run may go on where there is more room, and gives the same numbers.
     """
-    pixels = sum(math.prod(height_width(size)) for size in pipeline.sizes)
+    pixels = sum(math.prod(height_width(size)) for size in pipeline.crop_sizes)
     batch = rows * plan.channels * pixels * (1 if plan.value_range is None else 2)
     fitting = choices.workers_that_fit(plan.workers, batch, machine)
     if plan.executor != "streaming" or fitting == plan.workers:

@@ -5,21 +5,22 @@ import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from barlow import beginning, checkpoints, exits, fetching, preparation, storage
+from barlow import beginning, checkpoints, exits, fetching, preparation, storage, text_branch
 from barlow.advice import Ran, after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
-from barlow.data import image_digests
 from barlow.data.counting import not_shown
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
+from barlow.data.without_views import without_views
 from barlow.data.workers import WorkersLost
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
@@ -43,7 +44,6 @@ from barlow.step_log import StepLog
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained, listening, memory_explained
 from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
-from barlow.views.sheet import png
 from barlow.watchdog import FIRST_STEP, Watch, watching
 from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher
 from barlow.wording import in_arguments
@@ -244,6 +244,7 @@ class _Pretraining:
         if world.main:
             self.check_held()
             finishing.write(run.path / "encoder", trained)
+            text_branch.write(run.path, plan.recipe, learner.method, prepared.vocabulary)
         world.share("written")
         weights.with_preprocessing(trained, plan.preprocessing)
         metrics = log.latest or (run.metrics() or [{}])[-1]
@@ -254,12 +255,15 @@ class _Pretraining:
         self, learner: Learner, loader: Loader, course: Course, watchers: list[Watcher], stop: StopIfAsked
     ) -> None:
         """All steps that are left. A request to stop that comes while images are waited for is answered at once."""
-        stream: Iterator[Any] = loader.stream(stop.step, course.total)
+        held = learner.method.holds_features
+        stream: Iterator[Any] = (partial(without_views, loader) if held else loader.stream)(stop.step, course.total)
+        if held:
+            self.watch.doing("computing the features of all images")
         try:
             with self.requests.finished_first():
                 # Several processes can only stop at the end of a step, together.
                 between = stream if self.world.size > 1 else self.requests.between(stream)
-                judged = self.watch.steps(between, stop.step, loader.patience, _looks_at_all_images(learner))
+                judged = self.watch.steps(between, stop.step, loader.patience, _looks_at_all_images(learner, course))
                 train(learner, judged, course, [*watchers, stop])
         except Asked:
             learner.settle()
@@ -346,9 +350,7 @@ class _Pretraining:
         self.begun = self.begun.with_start(recipe, start, now)
         if not self.begun.resumed:
             run.clear()  # with --overwrite; only now, when nothing the user gave can still turn out wrong
-            storage.write_sealed(run.path / "data.json", prepared.report)
-            storage.write_sealed(run.path / "images.json", image_digests.as_json(prepared.digests))
-            storage.write_bytes(run.path / "views.png", png(prepared.sheet()))
+            prepared.write(run.path)
             if write_start is not None:
                 write_start()
             save(0)
@@ -392,6 +394,6 @@ class _Pretraining:
         return watchers + ([EndIfCollapsed(log, self.world, save, self.run.path)] if train.stop_if_collapsed else [])
 
 
-def _looks_at_all_images(learner: Learner) -> Callable[[Batch], bool]:
-    """Whether the step of a batch begins with what an objective does before an epoch, however long that takes."""
-    return lambda batch: batch.begins_epoch and hasattr(learner.objective, "before_epoch")
+def _looks_at_all_images(learner: Learner, course: Course) -> Callable[[Batch], bool]:
+    """Whether the step of a batch begins with an objective's look at all images, however long that takes."""
+    return lambda batch: learner.looks(batch.step, course.progress(batch.step), begins_epoch=batch.begins_epoch)

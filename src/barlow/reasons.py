@@ -31,8 +31,8 @@ def of(
         f", {len(inventory.skipped)} skipped ({counts(inventory.reasons)}; data.json)" if inventory.skipped else ""
     )
     height, width = inventory.median_size
-    widths = "; ".join(
-        f"{name} {'-'.join(map(str, head['widths']))}"
+    widths = "".join(
+        f"; {name} {'-'.join(map(str, head['widths']))}"
         for name, head in recipe.method.items()
         if isinstance(head, dict) and "widths" in head
     )
@@ -44,7 +44,7 @@ def of(
         *oddities.lines(inventory, batch),
         *sizing,
         f"views    {', '.join(f'{count} of {_px(size)}' for size, count in Counter(sizes).items())}; "
-        f"{_network(recipe)}, stem {plan.stem}; {widths}",
+        f"{_network(recipe)}, stem {plan.stem}{widths}",
         f"batch    {batch} ({steps_per_epoch} steps an epoch), peak rate {plan.peak:.3g} "
         f"= {optim.rate_per_256(batch):.3g} × {batch}/256 ({optim.kind}), {recipe.train.device}, {plan.precision}",
     ]

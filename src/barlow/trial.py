@@ -100,6 +100,8 @@ def try_objective(
     Two views fit the signature of an objective of a prediction and its target by chance; that is refused. The other way
     round is allowed: VICReg's terms between predictions and targets are an ablation of its paper.
 
+    An objective whose step takes long on a processor has a `check_sizes(rows, widths)`, which is called instead.
+
     Where the batch cannot be used, other batches of the images that there are have been tried before one is named. So
     no two messages send a user round in circles.
 
@@ -123,6 +125,12 @@ def try_objective(
         )
 
     def refused(rows: int) -> ValueError | None:
+        if hasattr(objective, "check_sizes"):
+            try:
+                objective.check_sizes(rows, widths)
+            except ValueError as error:
+                return error
+            return None
         generator = torch.Generator().manual_seed(0)
         groups = [tuple(torch.randn(rows, d, generator=generator) for d in group) for group in widths]
         try:

@@ -3,6 +3,7 @@
 Shapes are annotations, checked only in tests.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,9 @@ Pixels = UInt[Tensor, "n c h w"]
 Ids = Int64[Tensor, "n"]
 """Sample ids: positions in the sorted listing of the data, stable when a file is quarantined."""
 
+Embed = Callable[..., tuple[Ids, Embedding]]
+"""Embeddings of all images, for an objective that looks at them (`barlow.objectives.ObjectiveWithState`)."""
+
 Terms = dict[str, Float[Tensor, ""]]
 """Named, weighted scalar terms of an objective; their sum is the loss."""
 
@@ -31,6 +35,11 @@ Terms = dict[str, Float[Tensor, ""]]
 def taken(pixels: Pixels, rows: Int64[Tensor, "k"]) -> Pixels:
     """Some of the images, in this order. (On a GPU torch does not index uint16, so its bits are indexed.)"""
     return pixels[rows] if pixels.dtype == torch.uint8 else pixels.view(torch.int16)[rows].view(pixels.dtype)
+
+
+MapSizes = Sequence[tuple[int, int, int]]
+"""Height, width and channels of each feature map of an image. As an objective reads them, they are laid out in a row,
+one after the other: h × w × c numbers each, the channels of a position side by side."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,9 @@ class Outputs:
         """What is looked at for collapse: the first view's features, and its embeddings where views are compared.
 
         A classifier's logits are compared with classes, not with another view; to lie in few directions is their task.
+        Nor are they looked at where a group has members of several widths, as logits of colours and the colours have.
         """
         first = {"features": self.features[0].detach()}
-        if len(self.groups[0]) > 1:
+        if len(self.groups[0]) > 1 and self.groups[0][0].shape == self.groups[0][1].shape:
             first["embeddings"] = self.groups[0][0].detach()
         return first

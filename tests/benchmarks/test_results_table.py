@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from programs import program
 
+from barlow.recipe import files
 from barlow.recipe.request import CONTINUED, DEFAULT, chosen_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,7 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     assert "JPEG-compressed" in content
     parts = [
         (table.OWN_BEGIN, table.own_table([]), table.OWN_END),
+        (table.FEATURES_BEGIN, table.features_table(), table.FEATURES_END),
         (table.METHODS_BEGIN, table.methods_table([]), table.METHODS_END),
         (table.PROTOCOLS_BEGIN, table.protocols_table([]), table.PROTOCOLS_END),
         (table.BEGIN, table.content([]), table.END),
@@ -219,6 +221,7 @@ def test_all_methods_stand_beside_the_papers_numbers_with_the_rank_correlation()
     assert "1 methods are too few" in compared.correlation_line(lines[:1], "cifar10")
     assert compared.rank_correlation([1, 2, 3], [3, 2, 1]) == -1
     assert "small_barlow_twins" in compared.methods_on("imagenette")
+    assert set(compared.COMPARED) <= set(files.names())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from contracts.prototypes import Prototypes
@@ -24,10 +24,12 @@ from barlow.distributed import World, joined
 from barlow.learner import Learner, named_parameters
 from barlow.nets.heads import Head
 from barlow.optim.optimizers import build_optimizer
+from barlow.orders import chosen_orders, ranks_of
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))
-ROWS, IMAGES, WIDTH, CLASSES = 12, 36, 3, 4
+ROWS, IMAGES, WIDTH, CLASSES, WORDS = 12, 36, 3, 4, 11
+ORDERS = torch.from_numpy(ranks_of(chosen_orders(4, CLASSES, "mean")))
 STEPS, EPOCH = 6, 3
 """Three batches of twelve are an epoch of 36 images."""
 
@@ -46,7 +48,18 @@ class Case:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "infomin": {"queue": 48},
+    "jigsaw": {"permutations": 4, "tiles": 4},
+    "cpc": {"width": 2, "scale": 1.0},
     "moco": {"queue": 48},
+    "pcl": {"queue": 48, "clusters": (16, 20), "negatives": 4, "warmup": 0.4, "iterations": 3, "restarts": 2},
+    "cmc": {"negatives": 10},
+    "npid": {"negatives": 10},
+    "pirl": {"negatives": 10},
+    "obow": {"words": 72, "hidden": 5},
+    "deepcluster_v1": {"clusters": 4},
+    "deepcluster_v2": {"clusters": 4, "heads": 2},
+    "sela": {"clusters": 4, "heads": 2, "updates": 5},
     "swav": {"prototypes": 5, "queue": 24, "queue_from": 0.3},
 }
 """What an objective needs for batches this small."""
@@ -71,22 +84,55 @@ def group_taken(section: Any) -> str:
 
 SIZES = {3: "triple", 2: "pair", 1: "one"}
 NATURAL_METHOD = {"views": "siamese", "pair": "distillation", "triple": "distillation", "one": "classifier"}
+OWN_METHOD = {"colorization": "colorization", "cpc": "cpc", "obow": "slow_maps"}
+"""Objectives whose groups one method makes, and no other."""
+METHOD_KEYS: dict[str, dict[str, Any]] = {
+    "colorization": {"fine": 1, "grid": 3},
+    "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+    "image_text": {"words": WORDS, "embedding": 4, "hidden": 5},
+    "slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]},
+    "tiles": {"tiling": (2, 2)},
+}
+"""What a method's section needs to be known, or to be small, beside its heads. The maps are those of the encoder's
+stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of one."""
+
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
+
+SIDES = {"tiles": 8, "tile_sum": 8}
+
+METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}, "image_and_tiles": {"tiling": (2, 2)}}
+"""What a method needs for views this small."""
+
+SIDES = {"tiles": 8, "image_and_tiles": 8}
+"""Of the views of a method that cannot do with six pixels."""
+
+CLASSIFIERS = {"classifier", "tiles"}
+
+WIDTHS = {"ContextPrediction": 8}
+"""Logits of a row, where an objective has other classes than `CLASSES`."""
+
+
+def natural_case(method: str, objective: Any = None, views: int = 2) -> Case:
+    """A method with so many views."""
+    return Case(method, objective, (SIDES.get(method, 6),) * views)
 
 
 def natural_objective(method: str) -> Any:
     """One that takes the groups that the method makes."""
-    groups = section(Case(method, None), batch_norm=False).widths(2)
-    return objective("barlow_twins" if len(groups) == 1 else "byol" if len(groups[0]) == 2 else "rotation")
+    if method in OWN_METHOD.values():
+        return objective(next(kind for kind, own in OWN_METHOD.items() if own == method))
+    gives = section(natural_case(method), batch_norm=False).gives
+    return objective({"views": "barlow_twins", "pairs": "byol", "triples": "byol_vicreg", "one": "rotation"}[gives])
 
 
 def cases() -> dict[str, Case]:
     """Every file found, in a natural pair; and pairs that ask more of the shape."""
-    found = {f"method {kind}": Case(kind, natural_objective(kind)) for kind in methods.kinds()}
+    found = {f"method {kind}": natural_case(kind, natural_objective(kind)) for kind in methods.kinds()}
     for kind in objectives.kinds():
         made = objective(kind)
         taken = group_taken(made)
-        found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
+        if kind not in OWN_METHOD:  # that pair is the method's, too
+            found[f"objective {kind}"] = Case(NATURAL_METHOD[taken], made, keys=NATURAL_KEYS.get(taken, {}))
     return found | {
         "byol, three views of two sizes": Case("distillation", objective("byol"), (6, 6, 4)),
         "byol, stop-gradient alone": Case("distillation", objective("byol"), keys={"momentum": None}),
@@ -114,7 +160,31 @@ def cases() -> dict[str, Case]:
             objective("byol_vicreg"),
             keys={"momentum": None, "predictor": None, "with_embeddings": True},
         ),
+        "vse, frozen images": Case("image_text", objective("vse"), (6,), keys={"frozen": True}),
+        "vicreg, two views and a caption": Case("image_text", objective("vicreg"), keys={"unit_features": False}),
+        "counting": Case("tile_sum", objective("counting"), (8,)),
         "rotation, one view": Case("classifier", objective("rotation"), (6,)),
+        "cmc, halves of one view": Case("halves", objective("cmc"), (6,)),
+        "pirl, tiles in one pass": natural_case("image_and_tiles", objective("pirl")),
+        "infomin, a slow copy": dataclasses.replace(
+            slow := natural_case("image_and_tiles", objective("infomin"), 3), keys=slow.keys | {"momentum": 0.9}
+        ),
+        "npid, one view": Case("siamese", objective("npid"), (6,)),
+        "npid, full softmax": Case("siamese", objectives.load("npid")(negatives=0), (6,)),
+        "jigsaw, one view of tiles": natural_case("tiles", objective("jigsaw"), 1),
+        "obow, maps of one stage, crops of two sizes": Case(
+            "slow_maps",
+            objectives.load("obow")(words=72, hidden=5, window=2, crops=[2, 1]),
+            (6, 6, 6, 4),
+            keys={"levels": 1, "border": 0, "maps": [(3, 3, 4)]},
+        ),
+        "deepcluster_v2, crops of two sizes": Case(
+            "siamese",
+            objective("deepcluster_v2"),
+            (6, 6, 4),
+            keys={"batch_norm_sees": "all_views", "passes": "each_size"},
+        ),
+        "sela, one view": Case("classifier", objective("sela"), (6,)),
         "prototypes, views of two sizes": Case("siamese", Prototypes(), (6, 6, 4)),
         "a bank by id, and clusters before an epoch": Case("siamese", Clusters()),
     }
@@ -134,20 +204,39 @@ class Encoder(nn.Module):
         self.norm_act: nn.Module = BatchNormAct2d(4, act_layer=nn.Tanh) if batch_norm else nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.norm(self.first(x)))
-        pooled: Tensor = self.norm_act(self.second(x)).flatten(2).mean(2)
-        return pooled
+        places: Tensor = self.norm_act(self.second(x))
+        return places
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
+
+    feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
+
+    def forward_intermediates(self, x: Tensor, indices: list[int], intermediates_only: bool) -> list[Tensor]:
+        """The maps of its two stages, as timm's networks give theirs."""
+        assert intermediates_only
+        first = torch.tanh(self.norm(self.first(x)))
+        return [[first, self.norm_act(self.second(first))][i] for i in indices]
 
 
 def section(case: Case, batch_norm: bool) -> Any:
     """The method's dataclass with a small head wherever it has one."""
     cls = methods.load(case.method)
-    width = CLASSES if case.method == "classifier" else WIDTH
+    logits = WIDTHS.get(type(case.objective).__name__, CLASSES)
+    width = logits if case.method in CLASSIFIERS else WIDTH
     head = Head(widths=[6, width], hidden_bias=True, last_bias=True, batch_norm=batch_norm)
     hints = typing.get_type_hints(cls)
     heads = {f.name: head for f in dataclasses.fields(cls) if Head in (hints[f.name], *typing.get_args(hints[f.name]))}
     heads.pop("other_projector", None)  # one like the first
-    return cls(**heads | case.keys)
+    return cls(**heads | METHOD_KEYS.get(case.method, {}) | case.keys)
+
+
+def takes_pixels(case: Case) -> bool:
+    return bool(getattr(methods.load(case.method), "takes_pixels", False))
 
 
 def batch(step: int, case: Case, world: World) -> Batch:
@@ -156,23 +245,41 @@ def batch(step: int, case: Case, world: World) -> Batch:
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(1000 + epoch))
     ids = order[place * ROWS : (place + 1) * ROWS][world.block(ROWS)]
     views = [images(ids, view, side, epoch) for view, side in enumerate(case.sides)]
-    known = {"ids": ids, "labels": ids % CLASSES, "rotation": (ids // 2 + epoch) % CLASSES}
+    told = (ids // 2 + epoch) % CLASSES
+    views = [view.sigmoid() for view in views] if takes_pixels(case) else views
+    known = {"ids": ids, "labels": ids % CLASSES, "rotation": told, "position": 2 * told + ids % 2}
+    known |= {"permutation": ORDERS[told], "caption": tokens(ids, epoch)}
     return Batch(step, epoch, Rows(views, known), [], begins_epoch=place == 0)
+
+
+def tokens(ids: Tensor, epoch: int) -> Tensor:
+    """A caption of each image, of three to six numbers and zeros behind them."""
+    places = torch.arange(6)
+    words = (ids[:, None] * 5 + places * (ids[:, None] + 1 + epoch)) % (WORDS - 1) + 1
+    return words * (places < 3 + ids[:, None] % 4)
 
 
 def images(ids: Tensor, view: int, side: int, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(epoch)
     scale = torch.linspace(0.2, 3, IMAGES, dtype=torch.float64).view(-1, 1, 1, 1)
-    whole = torch.randn(IMAGES, 3, 6, 6, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * scale
-    noise = torch.randn(9, IMAGES, 3, 6, 6, generator=generator, dtype=torch.float64)
+    of_whole = (IMAGES, 3, max(6, side), max(6, side))
+    whole = torch.randn(of_whole, generator=torch.Generator().manual_seed(7), dtype=torch.float64) * scale
+    noise = torch.randn(9, *of_whole, generator=generator, dtype=torch.float64)
     return (whole + 0.3 * noise[view])[ids, :, :side, :side]
 
 
-def all_rows(world: World) -> Callable[[], Iterator[Rows]]:
-    def rows() -> Iterator[Rows]:
+def all_rows(
+    world: World, sides: tuple[int, ...] = (6, 6), *, pixels: bool = False
+) -> Callable[[int | None], Iterator[Rows]]:
+    def rows(drawn: int | None = None) -> Iterator[Rows]:
+        order = torch.arange(IMAGES)
+        if drawn is not None:
+            order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(2000 + drawn))
         for start in range(0, IMAGES, 24):  # the second is filled up with its last row
-            ids = torch.arange(start, start + 24).clamp(max=IMAGES - 1)[world.block(24)]
-            yield Rows([images(ids, 0, 6, 99)], {"ids": ids})
+            ids = order[torch.arange(start, start + 24).clamp(max=IMAGES - 1)][world.block(24)]
+            views = [images(ids, view, side, 100 + (drawn or 0)) for view, side in enumerate(sides)]
+            views = [images(ids, 0, 6, 99)] if drawn is None else views
+            yield Rows([view.sigmoid() for view in views] if pixels else views, {"ids": ids})
 
     return rows
 
@@ -181,13 +288,15 @@ def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learn
     """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
     method = section(case, batch_norm).build(lambda *_, **__: (Encoder(batch_norm), 4), seed=1).double()
     width = section(case, batch_norm).widths(len(case.sides))[0][0]
-    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2)
+    known = {"maps": getattr(section(case, batch_norm), "maps", None)}
+    compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2, **known)
     if isinstance(compared, nn.Module):
         compared.double()
     optimizer = build_optimizer(
         named_parameters(method, compared), kind="lars", lr=1.0, weight_decay=1e-3, momentum=0.9, trust=0.02
     )
-    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=all_rows(world), **options)
+    rows = all_rows(world, case.sides, pixels=takes_pixels(case))
+    return Learner(method, compared, optimizer, world, precision="float32", seed=3, all_rows=rows, **options)
 
 
 def stepped(made: Learner, case: Case, start: int, stop: int) -> list[Tensor]:
@@ -224,7 +333,7 @@ def found(world: World) -> dict[str, dict[str, Tensor]]:
                 case, world, batch_norm=batch_norm
             )
         has_groups = "batch_norm_rows" in {f.name for f in dataclasses.fields(methods.load(case.method))}
-        if has_groups and case.keys.get("momentum", 1) is not None:  # groups are for two networks
+        if has_groups and section(case, batch_norm=True).momentum is not None:  # groups are for two networks
             grouped = dataclasses.replace(case, keys=case.keys | {"batch_norm_rows": 4})
             everything[f"{name}, with grouped batch norm"] = run(grouped, world, batch_norm=True)
     return everything

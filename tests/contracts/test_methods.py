@@ -57,7 +57,7 @@ def test_a_method_is_an_immutable_dataclass_of_keywords_that_says_its_source(kin
 @pytest.mark.parametrize("views", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_widths_that_a_method_promises_are_those_of_its_groups(kind: str, views: int) -> None:
-    case = steps.Case(kind, None, (6,) * views)
+    case = steps.natural_case(kind, views=views)
     section = steps.section(case, batch_norm=True)
     method = section.build(lambda *_, **__: (steps.Encoder(True), 4), seed=0).double()
     rows = steps.batch(0, case, steps.SINGLE).rows
@@ -73,7 +73,7 @@ def test_the_widths_that_a_method_promises_are_those_of_its_groups(kind: str, vi
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_networks_of_one_seed_are_equal_and_of_another_are_not(kind: str) -> None:
-    section = steps.section(steps.Case(kind, None), batch_norm=True)
+    section = steps.section(steps.natural_case(kind), batch_norm=True)
 
     def heads(seed: int) -> list[Tensor]:
         torch.rand(3)  # whatever else has drawn
@@ -86,7 +86,7 @@ def test_networks_of_one_seed_are_equal_and_of_another_are_not(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward_changes_no_buffer_but_batch_norms_and_draws_nothing(kind: str) -> None:
-    case = steps.Case(kind, None)
+    case = steps.natural_case(kind)
     method = (
         steps.section(case, batch_norm=True).build(lambda *_, **__: (steps.Encoder(True), 4), seed=0).double().train()
     )
@@ -114,8 +114,8 @@ def test_with_batch_norm_chunks_are_the_exact_objective_over_networks_that_see_a
     plain = steps.learner(case, steps.SINGLE, True)
     batch = steps.batch(0, case, steps.SINGLE)
     plain.method.train()
-    if hasattr(plain.objective, "before_epoch"):
-        plain.objective.before_epoch(lambda: plain.embed(len(batch.rows.views)))
+    plain.hold_features()
+    plain.look(0, 0.0, len(batch.rows.views), begins_epoch=True)
     made: list[Outputs] = [plain.method(batch.rows[part]) for part in chunks(steps.ROWS, 5)]
     groups = [
         tuple(torch.cat([outputs.groups[g][i] for outputs in made]) for i in range(len(made[0].groups[g])))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts.calls import CASES, INDIFFERENT, OWN_TARGETS, SECTIONS, Case
+from contracts.calls import CASES, INDIFFERENT, ONE_VIEW, OWN_TARGETS, SECTIONS, TOGETHER, WIDE, Case
 from oracles.gradients import relative_error
 from oracles.vectors import STATES
 
@@ -139,7 +139,7 @@ def test_a_target_gets_no_gradient(case: Case) -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 3), (8, 4)])
-@pytest.mark.parametrize("case", [name for name in CASES if name not in OWN_TARGETS], indirect=True)
+@pytest.mark.parametrize("case", [name for name in CASES if name not in OWN_TARGETS | WIDE], indirect=True)
 def test_the_gradient_equals_finite_differences(case: Case, size: tuple[int, int]) -> None:
     group = case.inputs("healthy", *size)
     leaves = [z.requires_grad_() for z in case.differentiable(group)]
@@ -175,7 +175,8 @@ def test_ambient_random_numbers_are_not_consumed(case: Case) -> None:
 
 ALLOWED = {"dataclasses", "itertools", "functools", "math", "typing", "collections", "collections.abc"}
 ALLOWED |= {"torch", "torch.nn", "torch.nn.functional", "torch.autograd.function", "numpy", "jaxtyping"}
-ALLOWED |= {"barlow.linalg", "barlow.types"}
+ALLOWED |= {"barlow.objectives.moco"}  # PCL is its loss and another, and InfoMin has its queue
+ALLOWED |= {"barlow.linalg", "barlow.kmeans", "barlow.orders", "barlow.types"}
 
 
 def test_nothing_but_tensors_is_known(section: type) -> None:
@@ -206,7 +207,7 @@ def test_permuting_the_rows_of_all_views_together_changes_only_rounding(case: Ca
 @pytest.mark.parametrize("case", [name for name in CASES if name not in INDIFFERENT], indirect=True)
 def test_pairing_rows_wrongly_costs_more(case: Case) -> None:
     group = case.inputs("healthy", N, D)
-    if case.takes != "one":
+    if case.takes != "one" and case.own_group is None:
         # Of unit variance: an objective that does not normalise charges other scales, whatever the pairs.
         group = [(z - z.mean(dim=0)) / z.std(dim=0) for z in group]
     # From the least that there can be: the negative cosine of SimSiam begins at -1.
@@ -214,7 +215,7 @@ def test_pairing_rows_wrongly_costs_more(case: Case) -> None:
     assert wrong > 1.5 * right, "rule 1: row i of all comes from one image"
 
 
-@pytest.mark.parametrize("case", [name for name in VIEWS if name not in OWN_TARGETS], indirect=True)
+@pytest.mark.parametrize("case", [name for name in VIEWS if name not in OWN_TARGETS | TOGETHER], indirect=True)
 def test_three_views_give_the_mean_over_their_pairs(case: Case) -> None:
     views = [*case.inputs("healthy", N, D), case.inputs("healthy", N, D, seed=1)[0]]
     pairs = [case.loss_and_gradients(*pair)[0] for pair in combinations(views, 2)]
@@ -268,7 +269,7 @@ def test_inputs_that_are_no_aligned_batches_are_refused_with_the_remedy(case: Ca
         rest = group[2:]
         wrong += [([a, b[:-1], *rest], "one shape"), ([a, b[:, :-1], *rest], "one shape")]
         wrong += [([a, b.long(), *rest], r"\.float\(\)")]
-    if case.takes == "views":
+    if case.takes == "views" and not any(case is CASES[name] for name in ONE_VIEW):
         wrong += [([a], r"objective\(za, zb\)"), ([], r"objective\(za, zb\)"), ([a[:1], b[:1]], "larger batch")]
     for inputs, remedy in wrong:
         with pytest.raises(ValueError, match=remedy):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contracts.calls import CASES, IMAGES, Case, OrderOfWrites
+from contracts.calls import CASES, CONSTANT, IMAGES, Case, OrderOfWrites
 from torch import Tensor, nn
 
 from barlow import objectives
@@ -16,6 +16,8 @@ from barlow import objectives
 N, D = 16, 8
 
 WITH_STATE = [name for name, case in CASES.items() if case.has_state]
+FEW_IMAGES = {"Exemplar": 16_000}
+"""Objectives that refuse many images: a class for each would be too many."""
 
 
 @pytest.fixture(params=WITH_STATE)
@@ -50,29 +52,53 @@ def step(case: Case, module: Any, number: int) -> list[Tensor]:
     return [*(term.detach() for term in terms.values()), *gradients]
 
 
-def epoch(case: Case, module: Any) -> None:
-    """What comes before an epoch, if anything does."""
+def begin(case: Case, module: Any) -> None:
+    """What comes before a run, if anything does."""
+    if hasattr(module, "before_run"):
+        module.before_run(lambda: iter([groups_of_two_views(case, step) for step in range(2)]))
+
+
+def look(case: Case, module: Any, progress: float) -> None:
+    """A look at all images, before an epoch and before a step, if the objective has any."""
+    if not (hasattr(module, "before_epoch") or hasattr(module, "before_step")):
+        return
+    embeddings = case.inputs("healthy", IMAGES, D, seed=9)[0]
+
+    def embed(member: int = 0, *, augmented: bool = False, training: bool = False) -> tuple[Tensor, Tensor]:
+        return torch.arange(IMAGES), embeddings + 0.1 * member + 0.2 * augmented + 0.3 * training
+
     if hasattr(module, "before_epoch"):
-        embeddings = case.inputs("healthy", IMAGES, D, seed=9)[0]
-        module.before_epoch(lambda: (torch.arange(IMAGES), embeddings.clone()))
+        told = {"progress": progress} if "progress" in objectives.asks(module.before_epoch) else {}
+        check_renewed(module, module.before_epoch(embed, **told))
+    if hasattr(module, "before_step") and module.due(progress):
+        check_renewed(module, module.before_step(embed, progress=progress))
+        assert not module.due(progress), "a look that was had is not due again"
+
+
+def check_renewed(module: nn.Module, renewed: Any) -> None:
+    own = list(module.parameters())
+    assert all(any(one is p for p in own) for one in renewed or ()), "a hook returns parameters of its module, or None"
 
 
 def train(case: Case, module: Any, numbers: range) -> list[Tensor]:
     found = []
+    if numbers.start == 0:
+        begin(case, module)
     for number in numbers:
         if number % 2 == 0:
-            epoch(case, module)
+            look(case, module, number / 4)
         found += step(case, module, number)
     return found
 
 
 def test_it_builds_a_module_from_what_a_run_knows(case: Case) -> None:
     wanted = set(objectives.asks(case.section.build))
-    known = {"width", "images", "classes", "seed"}
+    known = {"width", "maps", "images", "classes", "seed"}
     assert wanted <= known, f"rule 3: build asks for {wanted - known}; a run gives {', '.join(sorted(known))}"
     assert isinstance(case.built(D), nn.Module)
     default = type(case.section)()
-    assert isinstance(objectives.built(default, width=4, images=IMAGES, classes=5, seed=0), nn.Module)
+    published = FEW_IMAGES.get(type(case.section).__name__, 200_000)  # enough for the default of every method
+    assert isinstance(objectives.built(default, width=4, images=published, classes=5, seed=0), nn.Module)
 
 
 def test_initial_values_are_drawn_from_the_seed_alone(case: Case) -> None:
@@ -131,14 +157,19 @@ def test_the_state_changes_in_place_and_only_after_the_last_term(case: Case) -> 
         assert buffer.data_ptr() == places[name], f"rule 7: {name} was replaced: change it in place, as by copy_"
 
 
-def test_a_step_changes_the_state(case: Case) -> None:
+@pytest.mark.parametrize("case", [name for name in WITH_STATE if name not in CONSTANT], indirect=True)
+def test_a_step_or_a_look_changes_the_state(case: Case) -> None:
     module = case.built(D).double()
     before = state(module)
+    begin(case, module)
     module(groups_of_two_views(case), **case.known(N))
-    changed = [name for name, value in module.state_dict().items() if not value.equal(before[name])]
     parameters = dict(module.named_parameters())
+    assert all(parameter.equal(before[name]) for name, parameter in parameters.items()), (
+        "rule 7: parameters are the optimizer's to change"
+    )
+    look(case, module, 0.0)
+    changed = [name for name, value in module.state_dict().items() if not value.equal(before[name])]
     assert changed or before.keys() == parameters.keys(), "it has buffers, and no step changes them"
-    assert not set(changed) & set(parameters), "rule 7: parameters are the optimizer's to change"
 
 
 def test_inputs_of_a_step_are_left_as_they_were_and_ambient_random_numbers_too(case: Case) -> None:
@@ -146,7 +177,7 @@ def test_inputs_of_a_step_are_left_as_they_were_and_ambient_random_numbers_too(c
     groups, known = groups_of_two_views(case), case.known(N)
     copies = copy.deepcopy((groups, known))
     before = torch.get_rng_state()
-    epoch(case, module)
+    look(case, module, 0.25)
     module(groups, **known)
     assert torch.get_rng_state().equal(before), "rule 4: it draws from torch's ambient numbers"
     assert all(z.equal(c) for g, h in zip(groups, copies[0], strict=True) for z, c in zip(g, h, strict=True)), "rule 4"

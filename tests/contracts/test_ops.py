@@ -11,19 +11,32 @@ import torch
 from torch import Tensor
 
 import barlow.views.ops as package
+from barlow.size import height_width
 from barlow.views.keys import Keys
 from barlow.views.ops import OPS, Normalize, Op, RandomResizedCrop
 
 # Arguments of the ops that have no defaults; a strong form of each, so that most samples change.
 ARGUMENTS: dict[str, dict] = {
     "random_resized_crop": {"size": 24},
+    "patch_of_crop": {"size": 12, "whole": 32, "jitter": 4},
     "gaussian_blur": {"p": 0.7},
     "solarize": {"p": 0.7},
     "grayscale": {"p": 0.6},
+    "color_dropping": {"p": 0.8, "noise": 0.0},
+    "photometric": {"p": 0.8, "threshold": (128, 256)},  # with a lower one, dark and bright change places
+    "tiles": {"grid": 2, "side": 9},
+    "patch_pair": {"side": 6},
 }
-COLOUR_ONLY = {"grayscale"}  # documented: images that do not have three channels stay as they are
+COLOUR_SPACES = {"to_lab", "to_ycbcr"}  # they draw nothing, and their channels are no amounts of light
+COLOUR_ONLY = {
+    "color_components",
+    "color_dropping",
+    "color_powers",
+    "grayscale",
+} | COLOUR_SPACES  # documented: other images stay as they are
 OF_CHANNELS = {"channel_dropout", "channel_jitter"}  # these are told how many channels images have
-SQUARE_ONLY = {"random_rotate90"}  # documented: other images are refused
+SQUARE_ONLY = {"patch_pair", "random_rotate90", "tiles"}  # documented: other images are refused
+DRAWS_NOTHING = {"normalize", "standardize"} | COLOUR_SPACES
 KNOWN = {"ids", "labels", "progress"}  # what an objective can ask for already: no op tells anything by these names
 N = 13
 
@@ -110,7 +123,7 @@ def test_the_key_alone_decides_what_is_done(kind: str) -> None:
         first = op(x, keys())
         torch.manual_seed(2)
         assert torch.equal(op(x, keys()), first)
-    if OPS[kind] is not Normalize:
+    if kind not in DRAWS_NOTHING:
         for change in ({"seed": 2}, {"epoch": 3}, {"view": 1}, {"op": 4}, {"ids": np.arange(N)}):
             assert not torch.equal(op(x, keys(**change)), first)
 
@@ -130,8 +143,9 @@ def test_values_stay_in_the_unit_interval_and_the_input_as_it_was(kind: str, cha
         # The blur's weights are rounded one by one, so their sum may exceed 1 in the last bits.
         assert out.min() >= -1e-6
         assert out.max() <= 1 + 1e-6
-    if OPS[kind] is not RandomResizedCrop:
-        assert out.shape == x.shape
+    if not issubclass(OPS[kind], RandomResizedCrop):
+        height, width = x.shape[2:]
+        assert tuple(out.shape[2:]) == height_width(op.size_after(height if height == width else (height, width)))
 
 
 @every_op
@@ -178,6 +192,7 @@ def test_an_op_that_moves_pixels_says_so(kind: str) -> None:
     op, x = build(kind, 3), torch.full((N, 3, 64, 64), 0.2)
     x[..., :32] = 0.4
     out = op(x, keys())
-    left, right = out[..., :20], out[..., 44:]  # further from the edge between them than a blur reaches
+    seen = out[:, :1] if kind in COLOUR_SPACES else out
+    left, right = seen[..., :20], seen[..., 44:]  # further from the edge between them than a blur reaches
     stays = out.shape == x.shape and bool((left.amin((2, 3)) >= right.amax((2, 3))).all())
     assert op.geometric == (not stays)

@@ -35,7 +35,7 @@ def resolved(name: str) -> schema.Recipe:
         for o, op in enumerate(view)
         if op.get("size") in sizes
     }
-    return schema.check(override(content, changes))
+    return schema.check(override(content, changes | tiny.smaller_tiles(content)))
 
 
 SMALL = [name for name in NAMES if "/" not in name]
@@ -77,7 +77,8 @@ def test_every_section_spells_out_all_its_keys(name: str) -> None:
     for view in content["views"]:
         for op in view:
             fields = {field.name for field in dataclasses.fields(ops.OPS[op["kind"]])}  # type: ignore[arg-type]
-            assert set(op) | {"interpolation"} == {"kind", *fields, "interpolation"}, op["kind"]  # of that there is one
+            given = set(op) - {"each_tile"} | {"interpolation"}  # of that there is one
+            assert given == {"kind", *fields, "interpolation"}, op["kind"]
     adam, lars = {"betas", "eps"}, {"momentum", "trust", "clip", "rate_in_momentum"}
     used = {"adamw": adam, "adam": adam, "sgd": {"momentum"}, "lars": lars}[content["optim"]["kind"]]
     assert set(content["optim"]) & of_kinds == used
@@ -101,7 +102,8 @@ def test_the_file_opens_with_what_it_is_and_the_command_that_runs_it(name: str) 
     content = files.read(name)
     words = second.removeprefix("#   ").split(",")[0].split()
     assert words[:2] == ["barlow", "pretrain"]
-    assert ("FOLDER" in words) == (not content["data"]["sources"]), "a folder, or the set that the recipe names"
+    images = "CAPTIONS.csv" if content["method"]["kind"] == "image_text" else "FOLDER"
+    assert (images in words) == (not content["data"]["sources"]), "a folder, or the set that the recipe names"
     assert words[words.index("-c") + 1] == name if "-c" in words else name == DEFAULT
 
 
@@ -117,18 +119,21 @@ def test_objective_views_and_schedule_can_be_built(name: str) -> None:
     chosen = resolved(name)
     assert type(chosen.build_objective()) is objectives.load(chosen.objective["kind"])
     pipeline = ViewPipeline(chosen.build_views(), [0.5] * 3, [0.25] * 3)
-    assert pipeline.sizes[0] == 32
-    assert set(pipeline.sizes) <= {32, 16, 96}, "small crops are half as large, or SwAV's"
-    assert len(pipeline.sizes) == len(chosen.views)
+    assert pipeline.crop_sizes[0] == 32
+    known = {32, 16, 96, 160, 48, 255}
+    assert set(pipeline.crop_sizes) <= known, "half as large, SwAV's, OBoW's, or what is cut into nine tiles"
+    assert len(pipeline.crop_sizes) == len(chosen.views)
     steps = 20_000
     schedule = chosen.schedule.build(steps, int(steps / (chosen.train.epochs or 100)))
     rates = [schedule(step, steps) for step in range(steps)]
     assert 0 <= min(rates) <= max(rates) == pytest.approx(1, abs=1e-3)
-    assert rates[-1] < 0.1, "the rate has fallen by the end"
+    assert rates[-1] <= 0.1, "the rate has fallen by the end"
 
 
 def pngs(name: str, folder: Path) -> Path:
-    """A folder of forty, in sub-folders where the recipe asks for labels."""
+    """A folder of forty, in sub-folders where the recipe asks for labels, and with captions where it asks for those."""
+    if files.read(name)["method"]["kind"] == "image_text":
+        return tiny.captioned(folder, 40)
     return tiny.images(folder, 40, classes=4 if files.read(name)["objective"]["kind"] == "supervised" else 0)
 
 
@@ -138,12 +143,22 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     result = pretrain(out=run, recipe=name, overrides=changes, progress=False)
     assert result.metrics["step"] == 2
     written = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-    assert "auto" not in str(written)
+    assert "'auto'" not in str(written)
     assert schema.check(written).as_dict() == written, "what a run writes is a recipe, whole"
     assert written["train"]["steps"] == 2
     shipped = schema.check(files.read(name)).as_dict()
     for section in ("objective", "optim", "schedule"):
-        of_size = {"slice_rows", "queue", "lr_per_256", "vectors_lr_per_256"}
+        of_size = {
+            "clusters",
+            "hidden",
+            "lr_per_256",
+            "negatives",
+            "permutations",
+            "queue",
+            "slice_rows",
+            "vectors_lr_per_256",
+            "words",
+        }
         assert {key: value for key, value in written[section].items() if key not in of_size} == {
             key: value for key, value in shipped[section].items() if key not in of_size
         }, "tiny, but otherwise the recipe"

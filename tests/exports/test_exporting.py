@@ -395,3 +395,20 @@ def test_the_public_name_and_the_list() -> None:
     assert barlow.export is export
     assert list(ENTRIES["exports"]()) == exports.names()
     assert all(ENTRIES["exports"]().values())
+
+
+@pytest.mark.nightly
+def test_a_stem_of_lightness_is_exported_where_code_goes_with_it(tmp_path: Path) -> None:
+    encoder = written(tmp_path / "encoder", "resnet18", stem="strided_lightness", options=SMALL, stages="all")
+    done, _ = exported(encoder, "safetensors", tmp_path / "out")
+    assert [(proof.library, proof.relative) for proof in done.proofs] == [("torch.hub", 0.0), ("barlow", 0.0)]
+    for target in ("torch-export", "onnx"):
+        done, _ = exported(encoder, target, tmp_path / target)
+        assert done.proofs[0].relative <= MOST
+
+
+@pytest.mark.parametrize("target", ["torchvision", "timm"])
+def test_a_stem_of_lightness_is_refused_under_the_plain_name_of_its_network(target: str, tmp_path: Path) -> None:
+    encoder = written(tmp_path / "encoder", "resnet18", stem="strided_lightness")
+    with pytest.raises(ValueError, match="its stem is a 3×3 convolution of stride 2 of the lightness of sRGB from 0"):
+        export(encoder, target, tmp_path / "out")

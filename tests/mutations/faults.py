@@ -222,7 +222,7 @@ FAULTS = [
     ),
     Fault(
         "every process takes the whole batch",
-        "data/loader.py",
+        "data/order.py",
         "[place * self.batch_size : (place + 1) * self.batch_size][self.block]",
         "[place * self.batch_size : (place + 1) * self.batch_size]",
         (f"{BLOCKS}the_blocks_of_all_processes_are_the_batch_of_one",),
@@ -230,8 +230,8 @@ FAULTS = [
     Fault(
         "a run does not tell its loader which rows are its own",
         "preparation.py",
-        "**options, block=own, labels=labels)",
-        "**options, labels=labels)",
+        "**options, block=own, known=Known(labels, spoken.tokens))",
+        "**options, known=Known(labels, spoken.tokens))",
         (
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[in_memory]",
             f"{BLOCKS}what_a_run_prepares_for_a_process_loads_the_rows_of_that_process[streaming]",
@@ -240,7 +240,7 @@ FAULTS = [
     ),
     Fault(
         "the last short batch of an epoch is used, and counted as a full one",
-        "data/loader.py",
+        "data/order.py",
         "self.steps_per_epoch = count // batch_size",
         "self.steps_per_epoch = -(-count // batch_size)",
         (
@@ -856,8 +856,8 @@ FAULTS = [
     ),
     Fault(
         "siamese: the views of a size take a pass each",
-        "methods/siamese.py",
-        'if self.section.passes == "each_view":',
+        "methods/_networks.py",
+        'if passes == "each_view":',
         "if True:",
         (f"{SIAMESE}the_encoder_takes_all_views_of_a_size_in_one_pass",),
     ),
@@ -889,14 +889,14 @@ FAULTS = [
         (
             '            earlier = in_float64(self.get_buffer("queue").clone())\n'
             "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
-            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
-            "            self._enqueue(torch.cat(keys))\n"
+            '            terms = {"contrast": self.together(losses).to(flat[0].dtype)}\n'
+            "            self._enqueue(entering)\n"
         ),
         (
-            "            self._enqueue(torch.cat(keys))\n"
+            "            self._enqueue(entering)\n"
             '            earlier = in_float64(self.get_buffer("queue").clone())\n'
             "            losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]\n"
-            '            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}\n'
+            '            terms = {"contrast": self.together(losses).to(flat[0].dtype)}\n'
         ),
         (
             f"{MOCO}published_values",
@@ -965,8 +965,8 @@ FAULTS = [
     Fault(
         "MoCo: the keys of one group only come into the queue",
         "objectives/moco.py",
-        "self._enqueue(torch.cat(keys))",
-        "self._enqueue(keys[-1])",
+        "return torch.cat(keys)",
+        "return keys[-1]",
         (
             f"{MOCO}all_keys_of_a_step_take_the_places_of_the_oldest_and_the_queue_wraps",
             f"{MOCO}three_steps_equal_the_loops_in_value_gradient_and_queue",
@@ -1261,16 +1261,16 @@ FAULTS = [
     # --- Methods with a target --------------------------------------------------------------------------------------
     Fault(
         "the target's momentum is the wrong way round",
-        "methods/distillation.py",
-        "list(self._copied()), 1 - keep)",
-        "list(self._copied()), keep)",
+        "methods/_slow.py",
+        "list(online), 1 - keep)",
+        "list(online), keep)",
         (f"{DISTILLATION}a_constant_momentum_moves_the_target_as_the_vector_says",),
         fast=True,
     ),
     Fault(
         "the target's momentum never rises",
-        "methods/distillation.py",
-        'if self.schedule == "cosine":',
+        "methods/_slow.py",
+        'if schedule == "cosine":',
         "if False:",
         (f"{DISTILLATION}a_cosine_momentum_moves_the_target_as_the_vector_says",),
     ),

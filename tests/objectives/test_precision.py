@@ -15,37 +15,52 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from nightly_log import record
+from oracles import banks as bank_loops
 from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
 from oracles import byol as byol_loops
 from oracles import classification as classification_loops
+from oracles import clusters as cluster_loops
+from oracles import counting as counting_loops
 from oracles import moco as moco_loops
 from oracles import moco_v3 as moco_v3_loops
+from oracles import obow as obow_loops
+from oracles import pcl as pcl_loops
 from oracles import plain
 from oracles import simclr as simclr_loops
 from oracles import simsiam as simsiam_loops
 from oracles import swav as swav_loops
 from oracles import vicreg as vicreg_loops
+from oracles import vse as vse_loops
 from oracles import w_mse as w_mse_loops
 from oracles.gradients import Loss, relative_error, terms_and_gradients
 from oracles.vectors import STATES, batch_in
 
 from barlow.objectives._classification import cross_entropy
+from barlow.objectives._directions import directions
+from barlow.objectives._prototypes import Prototypes
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.barlow_twins_cross_entropy import BarlowTwinsCrossEntropy
 from barlow.objectives.byol import BYOL
 from barlow.objectives.byol_vicreg import BYOLVICReg
+from barlow.objectives.counting import Counting
+from barlow.objectives.deepcluster_v1 import DeepClusterV1
+from barlow.objectives.deepcluster_v2 import DeepClusterV2
 from barlow.objectives.moco import MoCo
 from barlow.objectives.moco_v3 import MoCoV3
+from barlow.objectives.npid import NPID
+from barlow.objectives.obow import OBoW
+from barlow.objectives.sela import SeLa
 from barlow.objectives.simclr import SimCLR
 from barlow.objectives.simsiam import SimSiam
 from barlow.objectives.swav import SwAV
 from barlow.objectives.vicreg import VICReg
+from barlow.objectives.vse import VSE
 from barlow.objectives.w_mse import WMSE
 
 Size = tuple[int, int]
@@ -116,6 +131,33 @@ def _moco(earlier: Callable[[torch.Tensor], torch.Tensor]) -> Case:
     return Case(objective, lambda q, k: plain.moco(q, k, queue(k).double()), loops)
 
 
+def _npid(negatives: int) -> Case:
+    """NPID's first step against a bank of embeddings in the state of the batch; the rest of them are other images'."""
+
+    def module(z: torch.Tensor, other: torch.Tensor) -> torch.nn.Module:
+        found = NPID(negatives=negatives).build(width=z.shape[1], images=2 * len(z), seed=0).to(z.dtype)
+        earlier = torch.cat([other.double(), _such(other.double())])
+        found.bank.rows.copy_(torch.nn.functional.normalize(earlier, dim=1).float())
+        return found
+
+    def against(z: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        made = module(z, other)
+        return made.bank.rows.double(), made.negatives(torch.arange(len(z)), 2 * len(z))
+
+    def loops(z: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
+        (rows, drawn), ids = against(z.detach(), other.detach()), list(range(len(z)))
+        if drawn is None:
+            return {"instances": bank_loops.softmax(z, ids, None, list(rows), 0.07)}
+        constant = bank_loops.constant(z, ids, drawn.tolist(), list(rows), 0.07)
+        return {"instances": bank_loops.estimated(z, ids, drawn.tolist(), list(rows), 0.07, constant)}
+
+    return Case(
+        lambda z, other: module(z.detach(), other.detach())([(z,)], ids=torch.arange(len(z))),
+        lambda z, other: plain.npid(z, *against(z.detach(), other.detach())),
+        loops,
+    )
+
+
 def _random(k: torch.Tensor) -> torch.Tensor:
     return torch.randn(4 * len(k), k.shape[1], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -146,13 +188,106 @@ def _swav() -> Case:
     )
 
 
+CONCENTRATIONS = (0.11, 0.2, 0.34)
+
+
+def _prototypes() -> Case:
+    """PCL's second term, with rows in three of seven clusters and three others."""
+    negatives = [3, 5, 6]
+    bits = torch.tensor([9, 9, 9, 1, 9, 2, 0])
+
+    def parts(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        prototype = torch.nn.functional.normalize(torch.randn(7, z.shape[1], generator=generator), dim=1)
+        scale = torch.tensor([*CONCENTRATIONS, *CONCENTRATIONS, 0.2])
+        return prototype, scale, torch.arange(len(z)) % 3
+
+    def objective(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = Prototypes(7, q.shape[1], len(q))
+        for name, value in zip(("prototype", "concentration", "cluster"), parts(q), strict=True):
+            getattr(made, name).copy_(value)
+        u = directions(q.double())
+        return {"prototypes": made.loss(u, torch.arange(len(q)), bits, 3).to(q.dtype)}
+
+    def loops(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        prototype, scale, labels = parts(q)
+        lost = pcl_loops.prototypes(q, labels.tolist(), negatives, prototype.double(), scale.double().tolist())
+        return {"prototypes": sum(lost) / len(lost)}
+
+    def matrices(q: torch.Tensor, k: torch.Tensor) -> dict[str, torch.Tensor]:
+        prototype, scale, labels = parts(q)
+        return plain.prototypes(q, prototype.double(), scale.double(), labels, torch.tensor(negatives))
+
+    return Case(objective, matrices, loops)
+
+
+def _obow() -> Case:
+    """OBoW with as many words as rows, and the target taken for a map of one position."""
+
+    def module(z: torch.Tensor) -> torch.nn.Module:
+        return OBoW(words=len(z), hidden=5).build(width=z.shape[1], seed=0)
+
+    def level(z: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: value.detach().double() for name, value in module(z).levels[0].state_dict().items()}
+
+    def loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"bags": obow_loops.obow([p], [t.detach()[:, None, None]], [level(p)], kinds=[1])[0]}
+
+    return Case(
+        lambda p, t: module(p).to(p.dtype)([(p, t)], ids=torch.arange(len(p))),
+        lambda p, t: plain.bags(p, t, level(p)),
+        loops,
+    )
+
+
 def _byol_vicreg_loops(p: torch.Tensor, t: torch.Tensor) -> dict[str, torch.Tensor]:
     terms = vicreg_loops.vicreg(t, t, variance=1.0, covariance=0.01)
     hinge = terms["variance"] + 0 * t.sum()  # of a batch whose features all vary enough it is a plain 0
     return byol_loops.byol(p, t) | {"variance": hinge, "covariance": terms["covariance"]}
 
 
+def _clusters(kind: type, plain_loss: Callable[..., Terms], loops: Callable[..., torch.Tensor], **options: Any) -> Case:
+    """An objective of clusters with up to five of them, and the labels that it begins with; rows are images 0, 1, ….
+
+    Args:
+        kind: the dataclass.
+        plain_loss: of two views, what labels are compared with, and labels.
+        loops: the same.
+        options: of the dataclass, beside the number of clusters.
+    """
+
+    def module(z: torch.Tensor) -> torch.nn.Module:
+        section = kind(clusters=min(5, len(z)), **options)
+        return section.build(width=z.shape[1], images=len(z), seed=0).to(z.dtype)
+
+    def known(z: torch.Tensor) -> list[torch.Tensor]:
+        made = module(z.double())
+        if hasattr(made, "centroids"):
+            return [made.centroids, made.labels]
+        return [made.weight.detach(), made.bias.detach(), made.labels]
+
+    def objective(a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = module(a)
+        return made([(a, b)] if hasattr(made, "centroids") else [(a,), (b,)], ids=torch.arange(len(a)))
+
+    def by_loops(a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        *against, labels = known(a)
+        return {"clusters": loops([a, b], *against, labels.tolist())}
+
+    return Case(objective, lambda a, b: plain_loss([a, b], *known(a)), by_loops)
+
+
 CONTRASTS = {
+    "deepcluster_v2": _clusters(DeepClusterV2, plain.deepcluster_v2, cluster_loops.deepcluster_v2),
+    "deepcluster_v1": _clusters(
+        DeepClusterV1,
+        plain.deepcluster_v1,
+        lambda views, weight, bias, labels: cluster_loops.deepcluster_v1(
+            views, weight, bias, labels, sizes=[1] * len(weight)
+        ),
+        balance=0.0,
+    ),
+    "sela": _clusters(SeLa, plain.sela, cluster_loops.sela, heads=2),
     "simclr": _case(SimCLR, plain.simclr, simclr_loops.simclr),
     "byol": Case(BYOL(), plain.byol, byol_loops.byol),
     "simsiam": Case(SimSiam(), plain.simsiam, simsiam_loops.simsiam),
@@ -160,9 +295,16 @@ CONTRASTS = {
         lambda p, t: BYOLVICReg()(p, t, t), lambda p, t: plain.byol_vicreg(p, t, t), _byol_vicreg_loops
     ),
     "swav": _swav(),
+    "pcl, prototypes": _prototypes(),
+    "obow": _obow(),
     "moco_v3": Case(MoCoV3(), plain.moco_v3, moco_v3_loops.moco_v3),
+    "vse": _case(VSE, plain.vse, vse_loops.vse),
+    "vse, all negatives": _case(VSE, plain.vse, vse_loops.vse, hinges="all"),
     "moco": _moco(_random),
     "moco, a queue of such keys": _moco(_such),
+    "npid": _npid(6),
+    "npid, full softmax": _npid(0),
+    "counting": Case(lambda a, b: Counting()(a, b, ids=torch.arange(len(a))), plain.counting, counting_loops.counting),
     "cross_entropy": Case(
         _classes(cross_entropy, name="labels"),
         _classes(plain.cross_entropy),

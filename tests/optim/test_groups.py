@@ -109,6 +109,27 @@ def test_without_a_trust_ratio_lars_decays_and_moves_a_weight_as_sgd_does() -> N
     torch.testing.assert_close(*ways, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "lars"])
+def test_a_rule_without_momentum_takes_it_from_sgd_and_lars(kind: str) -> None:
+    named = {"top.weight": nn.Parameter(draws(3, 2, seed=0)), "encoder.bias": nn.Parameter(draws(3, seed=1))}
+    rules = [GroupRule(parameters="top.*", momentum=False, trust_ratio=False)]
+    optimizer = build_optimizer(named, kind, lr=0.1, rules=rules)
+    before, pushed = named["top.weight"].detach().clone(), torch.zeros(3, 2, dtype=torch.float64)
+    for step in range(3):
+        for name, p in named.items():
+            p.grad = draws(*p.shape, seed=10 * step + len(name))
+        pushed += named["top.weight"].grad
+        optimizer.step()
+    torch.testing.assert_close(named["top.weight"].detach(), before - 0.1 * pushed)
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.0]
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_averages_of_adam_are_no_momentum_to_take_away(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"takes the momentum away, and Adam's averages are none"):
+        build_optimizer(parameters(), kind, lr=0.1, rules=[GroupRule(parameters="*", momentum=False)])
+
+
 def test_a_rule_without_decay_takes_it_from_biases_too_where_they_have_it() -> None:
     optimizer = build(parameters(), "adam", exclude_1d=False)
     decays = {name: group["weight_decay"] for group in optimizer.param_groups for name in group["param_names"]}

@@ -170,6 +170,19 @@ def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> d
     return {"contrast": _contrast(right / temperature, u @ queue.T / temperature).mean()}
 
 
+def npid(z: Tensor, bank: Tensor, negatives: Tensor | None) -> dict[str, Tensor]:
+    """Of images 0, 1, …; against all others, or in the first step by noise-contrastive estimation."""
+    own = torch.arange(len(z))[:, None]
+    scores = _unit(z) @ bank.T / 0.07
+    if negatives is None:
+        return {"instances": _contrast(scores.gather(1, own)[:, 0], scores.scatter(1, own, -math.inf)).mean()}
+    scores = scores.gather(1, torch.cat([own, negatives], dim=1))
+    likely = (scores - (scores.detach().exp().mean() * len(bank)).log()).exp()
+    share = negatives.shape[1] / len(bank)
+    others = torch.log1p((likely[:, 1:] + 1e-7) / share).sum(dim=1)
+    return {"instances": (torch.log1p((share + 1e-7) / likely[:, 0]) + others).mean()}
+
+
 def moco_v3(q: Tensor, k: Tensor, *, temperature: float = 1.0) -> dict[str, Tensor]:
     similar = _unit(q) @ _unit(k.detach()).T / temperature
     others = similar.masked_fill(torch.eye(len(q), dtype=torch.bool), -math.inf)
@@ -179,6 +192,16 @@ def moco_v3(q: Tensor, k: Tensor, *, temperature: float = 1.0) -> dict[str, Tens
 def byol_vicreg(p: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
     terms = vicreg(z, z, variance=1.0, covariance=0.01)
     return byol(p, t) | {"variance": terms["variance"], "covariance": terms["covariance"]}
+
+
+def counting(whole: Tensor, summed: Tensor, *, margin: float = 10.0) -> dict[str, Tensor]:
+    """Every row another image."""
+    distances = torch.cdist(summed, whole, compute_mode="donot_use_mm_for_euclid_dist").square()
+    others = ~torch.eye(len(whole), dtype=torch.bool)
+    return {
+        "distance": (whole - summed).square().sum() / len(whole),
+        "contrast": torch.clamp(margin - distances[others], min=0).mean(),
+    }
 
 
 def _codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
@@ -199,7 +222,65 @@ def swav(za: Tensor, zb: Tensor, prototypes: Tensor) -> dict[str, Tensor]:
     return {"swapped": (losses[0] + losses[1]) / 2}
 
 
+def told_clusters(logits: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+    """What linear layers say of the clusters of rows: the mean over all of them."""
+    losses = [cross_entropy(one, right) for one, right in zip(logits, labels, strict=True)]
+    return {"clusters": sum(losses) / len(losses)}
+
+
+def deepcluster_v2(views: list[Tensor], centroids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """With centroids of length 1, (heads, clusters, features), and labels, (heads, rows)."""
+    logits = [_unit(view) @ head.T / 0.1 for head in centroids for view in views]
+    return told_clusters(logits, [of_head for of_head in labels for _ in views])
+
+
+def deepcluster_v1(views: list[Tensor], weight: Tensor, bias: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Of rows that count alike."""
+    return told_clusters([view.relu() @ weight.T + bias for view in views], [labels] * len(views))
+
+
+def sela(views: list[Tensor], weight: Tensor, bias: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """With weights (heads, clusters, features), and labels (heads, rows)."""
+    logits = [view @ w.T + b for w, b in zip(weight, bias, strict=True) for view in views]
+    return told_clusters(logits, [of_head for of_head in labels for _ in views])
+
+
 def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
     right = logits[torch.arange(len(logits)), classes]
     others = torch.stack([row[torch.arange(len(row)) != c] for row, c in zip(logits, classes.tolist(), strict=True)])
     return _contrast(right, others).mean()
+
+
+def vse(a: Tensor, b: Tensor, *, margin: float = 0.2, hinges: str = "hardest") -> dict[str, Tensor]:
+    similarities = _unit(a) @ _unit(b).T
+    right = similarities.diagonal()
+    itself = torch.eye(len(a), dtype=torch.bool)
+    total = a.new_zeros(())
+    for table in (similarities, similarities.T):
+        costs = (margin + table - right[:, None]).clamp(min=0).masked_fill(itself, 0)
+        total = total + (costs.amax(dim=1) if hinges == "hardest" else costs).sum()
+    return {"hinge": total}
+
+
+def prototypes(
+    q: Tensor, prototype: Tensor, concentration: Tensor, labels: Tensor, negatives: Tensor
+) -> dict[str, Tensor]:
+    """PCL's second term in one clustering: row i's own prototype is the i-th of those that are compared."""
+    compared = torch.cat([labels, negatives])
+    u = torch.where(q.norm(dim=1, keepdim=True) > 0, q / q.norm(dim=1, keepdim=True), 0)
+    scores = u @ prototype[compared].T / concentration[compared]
+    return {"prototypes": torch.nn.functional.cross_entropy(scores, torch.arange(len(q)))}
+
+
+def bags(p: Tensor, t: Tensor, level: dict[str, Tensor], *, mu: float = 0.5) -> dict[str, Tensor]:
+    """OBoW with one list of words and a map of one position, whose bag is the softmax itself."""
+    words, first, second = level["words"], level["first"], level["second"]
+    squared = (t.detach()[:, None] - words[None]).square().sum(dim=2)
+    mu = 0.99 * mu + 0.01 * float(squared.amin(dim=1).mean())
+    y = (-15 / mu * squared).softmax(dim=1)
+    unit = torch.nn.functional.normalize
+    hidden = unit(words, dim=1) @ first.T
+    hidden = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
+    aims = unit((hidden * level["scale"] + level["shift"]).relu() @ second.T + level["bias"], dim=1)
+    predicted = (8 * p @ aims.T).log_softmax(dim=1)
+    return {"bags": (torch.xlogy(y, y) - y * predicted).sum(dim=1).mean()}

@@ -98,6 +98,8 @@ def home(tmp_path: Path) -> Path:
     tiny.images(tmp_path / "lines", 48, side=(32, 128))
     for name in ("train", "test"):
         tiny.images(tmp_path / "labelled" / name, 40, classes=4, seed=len(name))
+    for seed, name in enumerate(("birds", "other_birds")):
+        tiny.captioned(tmp_path / name, 40, seed=seed)
     (tmp_path / "fields").mkdir()
     for number in range(32):
         bands = np.random.default_rng(number).integers(0, 10_000, (24, 24, 12)).astype(np.uint16)
@@ -145,6 +147,11 @@ def test_every_python_block_of_a_page_runs(page: str, home: Path) -> None:
     for name in ("photos", "fields"):
         first = [sys.executable, "-m", "barlow.cli", "pretrain", name, "--out", f"runs/{name}", *tiny.words()]
         subprocess.run(first, cwd=home, check=True, capture_output=True)
+    if page == "docs/captions.md":
+        first = shlex.split("-m barlow.cli pretrain birds/captions.csv -c small_vse --out runs/birds")
+        settings = [word for key, value in tiny.of_recipe("small_vse").items() for word in (f"--{key}", flow(value))]
+        words = [sys.executable, *first, *settings, "--train.steps", "2"]
+        subprocess.run(words, cwd=home, check=True, capture_output=True)
     shutil.copy(home / "fields" / "0.npy", home / "field.npy")
     for number, block in enumerate(blocks(page, ("python",))):
         shutil.rmtree(home / "runs" / "again", ignore_errors=True)

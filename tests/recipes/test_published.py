@@ -1,8 +1,10 @@
 """The published recipes hold the published numbers: rates, sizes, views, losses; worked out by hand beside each."""
 
 import functools
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,13 @@ from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
 
-NAMES = [name for name in files.names() if "/" in name]
+BESIDE = "".join(
+    path.read_text(encoding="utf-8")
+    for path in Path(__file__).parent.glob("test_*.py")
+    if path.name != "test_published.py"
+)
+NAMES = [name for name in files.names() if "/" in name and f'"{name}"' not in BESIDE]
+"""All but those that a file beside this one names: they are tested there."""
 RECIPES = Path(barlow.__file__).parent / "recipes"
 OTHERS = [
     *(
@@ -31,8 +39,16 @@ OTHERS = [
     ),
     *(f"cifar10/{kind}" for kind in ("byol", "rotation", "simclr")),
     "imagenet/swav_256",
+    "imagenet/counting",
 ]
 """Of methods that the three papers are compared with."""
+FAMILIES = [
+    importlib.import_module(f"recipes.families.{path.stem}")
+    for path in sorted((Path(__file__).parent / "families").glob("*.py"))
+]
+"""Families of other methods have their `RATES`, `DECAYS` and `SIZES` (epochs and batch) in files of their own, and are
+found there."""
+OTHERS += [name for family in FAMILIES for name in family.RATES]
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
 
@@ -187,6 +203,11 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
     "imagenet/swav_256": (IMAGENET, 5004, {0: (0.6, 0.6), 2_001_599: (0.0006, 0.0006)}),  # no warm-up
     "cifar10/simsiam": (CIFAR, 97, {0: (0.06, 0.06), 38_800: (0.03, 0.03), 77_599: (0, 0)}),  # 0.03 × 512 / 256, to 0
     "imagenet/simsiam": (IMAGENET, 2502, {0: (0.1, 0.1), 125_100: (0.05, 0.05), 250_199: (0, 0)}),  # 0.05 × 512 / 256
+    "imagenet/counting": (  # 1e-4 at batch 512, × 0.7 every four epochs of 80
+        IMAGENET,
+        2502,
+        {0: (1e-4, 1e-4), 10_007: (1e-4, 1e-4), 10_008: (7e-5, 7e-5), 200_159: (1.139890e-7, 1.139890e-7)},
+    ),
     "cifar10/rotation": (  # 0.1 at batch 128, × 0.2 after epochs 60, 120 and 160 of 200
         CIFAR,
         390,
@@ -201,6 +222,8 @@ RATES: dict[str, tuple[int, int, dict[int, tuple[float, float]]]] = {
     ),
 }
 
+RATES |= {name: rates for family in FAMILIES for name, rates in family.RATES.items()}
+
 
 def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parameter groups that a run would have, of networks of a few weights."""
@@ -208,6 +231,8 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
     small |= {f"method.{name}.widths": [4, 2] for name, head in chosen.method.items() if isinstance(head, dict)}
     if chosen.method.get("head") == "auto":  # of as many classes as the images have
         small["method.head"] = {"widths": [2], "hidden_bias": True, "last_bias": True}
+    if chosen.method.get("maps") == "auto":
+        small |= {"method.features": 8, "method.maps": [[1, 1, 8]] * chosen.method["levels"]}
     chosen = schema.check(override(chosen.as_dict(), small | {"data.image_size": 32}))
     plan = plans.resolved(
         chosen,
@@ -222,7 +247,8 @@ def groups_of(chosen: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
         workers=1,
         mean_and_std=([0.5] * 3, [0.5] * 3),
     )
-    optimizer = build_learner(plan, World(torch.device("cpu"))).optimizer
+    images: Any = SimpleNamespace(all_rows=lambda drawn=None: [])  # for those that look at all of them
+    optimizer = build_learner(plan, World(torch.device("cpu")), images).optimizer
     yield from ((group["name"], group) for group in optimizer.param_groups)
 
 
@@ -268,6 +294,7 @@ def test_rates_are_the_published_ones(name: str) -> None:
         ("imagenet/swav_256", [1e-6, 1e-6]),
         ("cifar10/simsiam", [5e-4, 5e-4]),
         ("imagenet/simsiam", [1e-4, 1e-4]),
+        *((name, decays) for family in FAMILIES for name, decays in family.DECAYS.items()),
     ],
 )
 def test_weight_decay_of_other_methods_is_the_published_one(name: str, decays: list[float]) -> None:
@@ -643,8 +670,10 @@ def test_sizes_epochs_and_batches_are_the_published_ones() -> None:
     of_others |= {"cifar10/simsiam": (800, 512), "imagenet/simsiam": (100, 512)}
     of_others |= {"cifar10/moco_v1": (200, 512), "imagenet/moco_v1": (200, 256), "imagenet/moco_v2": (200, 256)}
     of_others |= {"cifar10/moco_v3": (1000, 256), "imagenet/moco_v3": (300, 4096)}
+    of_others |= {"imagenet/counting": (80, 512)}
     of_others |= {"cifar10/supervised": (200, 128), "imagenet/supervised": (90, 256)}
     of_others |= {"cifar10/swav": (1000, 256), "imagenet/swav": (800, 4096), "imagenet/swav_256": (400, 256)}
+    of_others |= {name: sizes for family in FAMILIES for name, sizes in family.SIZES.items()}
     for name in OTHERS:
         train = published(name).train
         assert (train.epochs, train.batch_size) == of_others[name]

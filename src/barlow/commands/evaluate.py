@@ -27,6 +27,9 @@ Detection trains Faster R-CNN, or Mask R-CNN where there are masks, on boxes (do
 detect:DETECTOR:STEPS chooses small_fpn, fpn or c4, and how many steps; detect:c4:vicreg_voc
 a paper's schedule. --detection.seeds and --detection.batch_norm (trained, frozen) are its keys.
 
+Captions are found by images, and images by captions, with a run that was trained on them:
+  barlow evaluate A --protocol captions --test CAPTIONS.csv
+
 The network of random:NAME, and of a file whose shapes do not show it, is described as
 in a recipe:
   --encoder resnet18 --encoder.stem small \\
@@ -88,8 +91,10 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.report.score_files import check_table_path, write_table
     from barlow.wording import in_flags
 
-    if _detects(arguments.protocols):
+    if _alone_asked(arguments.protocols, "detect", "boxes"):
         return _detect(arguments, changes)
+    if _alone_asked(arguments.protocols, "captions", "captions"):
+        return _retrieve(arguments, changes)
     table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
     try:
         found = in_flags(evaluate_several)(
@@ -123,13 +128,43 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     return exits.OK
 
 
-def _detects(protocols: str | None) -> bool:
-    """Whether detection is asked for, which reads annotated images and trains: it goes with no other protocol."""
+def _alone_asked(protocols: str | None, protocol: str, takes: str) -> bool:
+    """Whether a protocol is asked for that takes something else than labels: it goes with no other."""
     names = [name.strip() for name in (protocols or "").split(",")]
-    asked = [name for name in names if name.partition(":")[0] == "detect"]
+    asked = [name for name in names if name.partition(":")[0] == protocol]
     if asked and len(names) > 1:
-        raise ValueError(f"--protocol {protocols}: detect takes boxes, and the others labels; ask for it by itself")
+        raise ValueError(
+            f"--protocol {protocols}: {protocol} takes {takes}, and the others labels; ask for it by itself"
+        )
     return bool(asked)
+
+
+def _retrieve(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Runs `--protocol captions`."""
+    from barlow.caption_retrieval import retrieve
+    from barlow.wording import in_flags
+
+    if arguments.protocols.strip() != "captions":
+        raise ValueError(f"--protocol {arguments.protocols}: captions takes no number; leave out what is after it")
+    if arguments.train is not None:
+        raise ValueError("--train: a run has learned from its own captions, so captions take --test alone")
+    if changes or arguments.augment or arguments.table or arguments.encoder or arguments.image_size:
+        raise ValueError("captions take --test, --out, --batch-size, --device and --max-bad, and no other options")
+    if arguments.test is not None and (len(arguments.test) != 1 or len(arguments.test[0]) != 1):
+        raise ValueError("captions take one --test: a CSV file whose first line is image,caption, or a named set")
+    found = in_flags(retrieve)(
+        arguments.encoders,
+        None if arguments.test is None else arguments.test[0][0],
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        max_bad=arguments.max_bad,
+        out=arguments.out,
+        tell=tell,
+    )
+    show(found.table())
+    for row in found.rows:
+        show(f"results  {row.path}")
+    return exits.OK
 
 
 def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:

@@ -29,8 +29,8 @@ class ListedFiles(FolderSource):
         name: what messages call the set.
         root: the folder that the paths start from.
         paths: of the images, relative to it.
-        labels: (N,) class numbers, or (N, k) what is known of each label.
-        classes: the names of the classes or labels.
+        labels: (N,) class numbers, or (N, k) what is known of each label; None if nothing is.
+        classes: the names of the classes or labels; None without labels.
         channels, max_pixels, value_range: as for `FolderSource`.
 
     Raises:
@@ -43,8 +43,8 @@ class ListedFiles(FolderSource):
         name: str,
         root: Path,
         paths: Sequence[str],
-        labels: np.ndarray,
-        classes: list[str],
+        labels: np.ndarray | None,
+        classes: list[str] | None,
         *,
         channels: int = 3,
         max_pixels: int = decoding.MAX_PIXELS,
@@ -90,6 +90,28 @@ def _sizes(name: str, root: Path, paths: Sequence[str]) -> list[int]:
     return sizes
 
 
+def read_rows(file: Path, form: str) -> list[list[str]]:
+    """The rows of a CSV file that lists images, without empty ones.
+
+    Args:
+        file: in UTF-8.
+        form: what it should look like, for messages.
+
+    Raises:
+        TooLarge: it is far too long.
+        UnusableData: it is no CSV file.
+    """
+    shown = printable(file)
+    limits.check_length(file)
+    if (length := file.stat().st_size) > limits.CSV_BYTES:
+        raise limits.TooLarge(f"{shown} has {length:,} bytes, and a list of images at most {limits.CSV_BYTES:,}")
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as opened:
+            return [row for row in csv.reader(opened, strict=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UnusableData(f"{shown} cannot be read as a CSV file ({one_line(error)}); {form}") from error
+
+
 def read_csv(
     file: Path, *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS, value_range: ValueRange | None = None
 ) -> ListedFiles:
@@ -103,14 +125,7 @@ def read_csv(
         UnusableData: it is not in this form, and the message names the row; or it asks for more than there is.
     """
     shown = printable(file)
-    limits.check_length(file)
-    if (length := file.stat().st_size) > limits.CSV_BYTES:
-        raise limits.TooLarge(f"{shown} has {length:,} bytes, and a list of images at most {limits.CSV_BYTES:,}")
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as opened:
-            rows = [row for row in csv.reader(opened, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnusableData(f"{shown} cannot be read as a CSV file ({one_line(error)}); {FORMS}") from error
+    rows = read_rows(file, FORMS)
     header = tuple(word.strip().lower() for word in rows[0]) if rows else ()
     if header not in (ONE, SEVERAL):
         raise UnusableData(f"{shown} begins with {printable(','.join(header))[:80]!r}; {FORMS}")

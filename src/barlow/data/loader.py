@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from barlow.data import epochs, workers
+from barlow.data import workers
 from barlow.data.decoding import Array, UnreadableImage
+from barlow.data.known import Known
+from barlow.data.order import Order, replacement, seed_of_looks
 from barlow.data.sources import ImageSource
 from barlow.data.workers import served
 from barlow.printable import printable
 from barlow.types import Ids, Images, Pixels, Rows, taken
-from barlow.views.keys import hashed, permutation
 
 ATTEMPTS = 100
 """Replacements tried for one image: with 1 % of bad files a hundred in a row do not happen by chance."""
 WINDOW = 1_000
 """Recent samples in which failures are counted (a wave: the disk is gone)."""
-REPLACEMENT = 3
-"""First word of the keys of replacements; `barlow.views.keys` uses 1 and 2."""
 
 
 class Pipeline(Protocol):
@@ -68,40 +67,6 @@ class Batch:
     """What else happened while it was read, a line each."""
 
 
-class _Order:
-    """Which rows make up step s: a keyed permutation in each epoch, without its last short batch. `block` is this
-    process's part of each batch."""
-
-    def __init__(self, count: int, batch_size: int, seed: int, block: slice | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch size {batch_size}: at least 1")
-        if count < batch_size:
-            works = f"use --batch-size {2 ** (count.bit_length() - 1)}" if count else "give at least one"
-            raise ValueError(f"{count} usable images are fewer than a batch of {batch_size}: {works}")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.block = slice(0, batch_size) if block is None else block
-        self.steps_per_epoch = epochs.steps_of_epoch(count, batch_size)
-        self._epoch, self._rows = -1, np.empty(0, np.int64)
-
-    def epoch(self, step: int) -> int:
-        return step // self.steps_per_epoch
-
-    def batch(self, step: int, rows: Rows, replaced: list[tuple[int, int, str]] | None = None) -> Batch:
-        return Batch(step, self.epoch(step), rows, replaced or [], step % self.steps_per_epoch == 0)
-
-    def all(self) -> Iterator[NDArray[np.int64]]:
-        """This process's block of every batch of all rows in order; the last batch is filled up with its last row."""
-        for start in range(0, self.count, self.batch_size):
-            whole = np.minimum(np.arange(start, start + self.batch_size), self.count - 1)
-            yield whole[self.block]
-
-    def rows(self, step: int) -> NDArray[np.int64]:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, np.asarray(permutation(self.seed, epoch, self.count), np.int64)
-        return self._rows[place * self.batch_size : (place + 1) * self.batch_size][self.block]
-
-
 class MemoryLoader:
     """Batches from a set held in memory; the whole pipeline runs batched on the device.
 
@@ -114,7 +79,7 @@ class MemoryLoader:
         seed: of the order and of every draw.
         device: where the views are made.
         block: the rows of each batch that this process takes; all if not given.
-        labels: of every position in the source, for objectives that ask for them.
+        known: what is asked for of every position in the source, beside its image.
 
     Raises:
         ValueError: fewer images than a batch.
@@ -131,37 +96,51 @@ class MemoryLoader:
         device: torch.device | str = "cpu",
         *,
         block: slice | None = None,
-        labels: Int64[Tensor, "count"] | None = None,
+        known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
-        self._order = _Order(len(pixels), batch_size, seed, block)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self.order = Order(len(pixels), batch_size, seed, block)
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.pixels = pixels.to(self.device)
-        self.sizes, self.ids, self.pipeline, self.labels = sizes, ids, pipeline, labels
+        self.sizes, self.ids, self.pipeline, self.known = sizes, ids, pipeline, known
 
     patience = 0.0  # nothing is waited for here (`StreamingLoader.patience`)
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1."""
         for step in range(start, stop):
-            rows = torch.from_numpy(self._order.rows(step))
-            epoch, ids = self._order.epoch(step), self.ids[rows]
+            rows = torch.from_numpy(self.order.rows(step))
+            epoch, ids = self.order.epoch(step), self.ids[rows]
             images = taken(self.pixels, rows.to(self.device))
             views = self.pipeline.from_memory(images, self.sizes[rows], ids, self.seed, epoch)
-            known = _known(ids, self.labels, self.pipeline.told(ids, self.seed, epoch))
-            yield self._order.batch(step, Rows(views, known))
+            yield batch_of(self.order, step, _rows(self, views, ids, self.seed, epoch), [])
 
-    def all_rows(self) -> Iterator[Rows]:
-        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch."""
-        for block in self._order.all():
+    def all_rows(self, drawn: int | None = None) -> Iterator[Rows]:
+        """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
+
+        Args:
+            drawn: number of a draw. Images then come in a random order of its own, as views of its own.
+        """
+        seed = seed_of_looks(self.seed)
+        for block in self.order.all(drawn):
             rows = torch.from_numpy(block)
+            if drawn is not None:
+                images, ids = taken(self.pixels, rows.to(self.device)), self.ids[rows]
+                views = self.pipeline.from_memory(images, self.sizes[rows], ids, seed, drawn)
+                yield _rows(self, views, ids, seed, drawn)
+                continue
             view = self.pipeline.centre_from_memory(taken(self.pixels, rows.to(self.device)), self.sizes[rows])
             yield Rows([view], {"ids": self.ids[rows]})
 
 
-def _known(ids: Ids, labels: Tensor | None, told: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is known of each row. Labels are there only where an objective asks for them: others must not see them."""
-    return {"ids": ids, **({} if labels is None else {"labels": labels[ids]}), **told}
+def _rows(loader: "MemoryLoader | StreamingLoader", views: list[Images], ids: Ids, seed: int, epoch: int) -> Rows:
+    """Views with what is known of them, and what their ops tell of their draws."""
+    return Rows(views, loader.known.of(ids, seed, epoch) | loader.pipeline.told(ids, seed, epoch))
+
+
+def batch_of(order: Order, step: int, rows: Rows, replaced: list[tuple[int, int, str]]) -> Batch:
+    """A step's batch, of its rows."""
+    return Batch(step, order.epoch(step), rows, replaced, order.begins_epoch(step))
 
 
 @dataclass
@@ -200,7 +179,7 @@ class StreamingLoader:
         min_side: JPEGs may be decoded at a fraction of their size with at least this shorter side; 0 decodes in full.
         max_bad: the run stops when clearly more than this fraction of the last 1,000 samples had to be replaced.
         block: the rows of each batch that this process takes; all if not given.
-        labels: of every position in the source, for objectives that ask for them.
+        known: what is asked for of every position in the source, beside its image.
 
     Raises:
         ValueError: fewer images than a batch; while streaming, too many files that fail.
@@ -219,15 +198,15 @@ class StreamingLoader:
         min_side: int = 0,
         max_bad: float = 0.01,
         block: slice | None = None,
-        labels: Int64[Tensor, "count"] | None = None,
+        known: Known = Known(),  # noqa: B008  # it is frozen
     ) -> None:
         usable = np.ascontiguousarray(np.asarray(ids, np.int64))
-        self._order = _Order(len(usable), batch_size, seed, block)
-        self.steps_per_epoch = self._order.steps_per_epoch
+        self.order = Order(len(usable), batch_size, seed, block)
+        self.steps_per_epoch = self.order.steps_per_epoch
         self.source, self.pipeline, self.ids = source, pipeline, usable
         self.batch_size, self.seed, self.device = batch_size, seed, torch.device(device)
         self.workers, self.max_bad = workers, max_bad
-        self.min_side, self.labels = min_side, labels
+        self.min_side, self.known = min_side, known
 
     def stream(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the steps start, start + 1, …, stop − 1; workers live as long as the iterator.
@@ -241,15 +220,14 @@ class StreamingLoader:
         notes: list[str] = []
 
         def left(done: int) -> "DataLoader[_Sample]":
-            return self._loader(cropping, _Requests(self._order, self.ids, start + done, stop))
+            return self._loader(cropping, _Requests(self.order, self.ids, start + done, stop))
 
         for step, crops in enumerate(served(left, stop - start, notes.append), start):
             self._watch(crops, recent)
-            epoch = self._order.epoch(step)
+            epoch = self.order.epoch(step)
             moved = [view.to(self.device, non_blocking=True) for view in crops.views]
             views = self.pipeline.finish(moved, crops.ids, self.seed, epoch)
-            known = _known(crops.ids, self.labels, self.pipeline.told(crops.ids, self.seed, epoch))
-            batch = self._order.batch(step, Rows(views, known), crops.replaced)
+            batch = batch_of(self.order, step, _rows(self, views, crops.ids, self.seed, epoch), crops.replaced)
             batch.notes.extend(notes)
             notes.clear()
             yield batch
@@ -259,15 +237,25 @@ class StreamingLoader:
         """Seconds that processes that do not answer are waited for, in all, before it is said that they are lost."""
         return workers.LIMIT_SECONDS * workers.MOST_FAILURES if self.workers else 0.0
 
-    def all_rows(self) -> Iterator[Rows]:
+    def all_rows(self, drawn: int | None = None) -> Iterator[Rows]:
         """Every image once, in the order of the ids, as the view of its centre: this process's block of each batch.
 
         A file that cannot be read any more is replaced as in `stream`, and its row then has the other image's id.
+
+        Args:
+            drawn: number of a draw. Images then come in a random order of its own, as views of its own.
         """
-        blocks = [_Request(self.ids[rows], 0) for rows in self._order.all()]
-        cropping = _CentreDataset(self.source, self.ids, self.pipeline, self.seed, self.min_side)
+        seed = self.seed if drawn is None else seed_of_looks(self.seed)
+        blocks = [_Request(self.ids[rows], drawn or 0) for rows in self.order.all(drawn)]
+        kind = _CentreDataset if drawn is None else _CropDataset
+        cropping = kind(self.source, self.ids, self.pipeline, seed, self.min_side)
         for crops in served(lambda done: self._loader(cropping, blocks[done:]), len(blocks), lambda line: None):
             self._watch(crops, deque(maxlen=WINDOW))
+            if drawn is not None:
+                moved = [view.to(self.device, non_blocking=True) for view in crops.views]
+                views = self.pipeline.finish(moved, crops.ids, seed, drawn)
+                yield _rows(self, views, crops.ids, seed, drawn)
+                continue
             view = self.pipeline.finish_centre(crops.views[0].to(self.device, non_blocking=True))
             yield Rows([view], {"ids": crops.ids})
 
@@ -311,15 +299,15 @@ class _Request:
 class _Requests:
     """What each of the steps asked for needs: DataLoader's batch sampler."""
 
-    def __init__(self, order: _Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
-        self._order, self._ids, self._start, self._stop = order, ids, start, stop
+    def __init__(self, order: Order, ids: NDArray[np.int64], start: int, stop: int) -> None:
+        self.order, self._ids, self._start, self._stop = order, ids, start, stop
 
     def __len__(self) -> int:
         return max(self._stop - self._start, 0)
 
     def __iter__(self) -> Iterator[_Request]:
         for step in range(self._start, self._stop):
-            yield _Request(self._ids[self._order.rows(step)], self._order.epoch(step))
+            yield _Request(self._ids[self.order.rows(step)], self.order.epoch(step))
 
 
 class _CropDataset(Dataset[_Sample]):
@@ -360,11 +348,6 @@ class _CentreDataset(_CropDataset):
 
     def _cropper(self, ids: NDArray[np.int64], epoch: int) -> Callable[[Array, int], list[Array]]:
         return lambda image, row: [self._pipeline.centre_crop(image)]
-
-
-def replacement(seed: int, epoch: int, id: int, attempt: int, count: int) -> int:
-    """Which of `count` usable images stands in for one that failed: a keyed hash, so the same in every run."""
-    return int(hashed((REPLACEMENT, seed, epoch, attempt), np.array([id]))[0] % np.uint64(count))
 
 
 def _collate(samples: Sequence[_Sample]) -> _Crops:

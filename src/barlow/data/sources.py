@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from barlow.data.captioned import lists_captions, read_captions
+from barlow.data.captions import OfImages, captions_of
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import MAX_PIXELS, Array, ValueRange
 from barlow.data.folder import FolderSource
@@ -88,10 +90,10 @@ def open_source(
     """Opens the images that a user asked for.
 
     Args:
-        images: a folder, a list of folders, a CSV file that lists images (`barlow.data.listed.read_csv`), or the name
-            of a set (`barlow.data.names`). NAME:train and NAME:test choose
-            a split, whatever `split` says. A folder that has the name of a set is written ./NAME. A source is returned
-            as it is.
+        images: a folder, a list of folders, a CSV file that lists images (`barlow.data.listed.read_csv`) or captions
+            of images (`barlow.data.captioned.read_captions`), or the name of a set (`barlow.data.names`). NAME:train
+            and NAME:test choose a split, whatever `split` says. A folder that has the name of a set is written ./NAME.
+            A source is returned as it is.
         split: the split of a named set. Folders have no splits.
         channels: 3 for RGB, 1 for grey; any other number of bands has to be in the files.
         max_pixels: an image with more pixels than this is refused, from its header.
@@ -125,7 +127,9 @@ def open_source(
         images = [images]
     elif isinstance(images, ImageSource):
         return images
-    if len(images) == 1 and (file := Path(os.fspath(images[0]))).suffix.lower() == ".csv" and file.is_file():
+    if len(images) == 1 and lists_captions(file := Path(os.fspath(images[0]))):
+        return read_captions(file, channels=channels, max_pixels=max_pixels, value_range=value_range)
+    if len(images) == 1 and file.suffix.lower() == ".csv" and file.is_file():
         return read_csv(file, channels=channels, max_pixels=max_pixels, value_range=value_range)
     if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
         raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
@@ -171,6 +175,10 @@ class WithChannels:
     def labels(self) -> np.ndarray | None:
         return self.source.labels  # not in __init__: for its labels, shapes_multi has to draw all of its images
 
+    @property
+    def captions(self) -> OfImages | None:
+        return captions_of(self.source)
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -186,6 +194,8 @@ def _open_named(name: str, split: str, channels: int, wide: bool, root: Path) ->
     source: ImageSource
     if name in ("shapes", "shapes_multi"):
         source = importlib.import_module("barlow.data.shapes").ShapesSource(split, multi_object=name == "shapes_multi")
+    elif name == "shapes_captions":
+        source = importlib.import_module("barlow.data.captioned_shapes").CaptionedShapes(split)
     elif name == "digits":
         source = _digits(split)
     else:

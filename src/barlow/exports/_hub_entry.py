@@ -41,6 +41,18 @@ class Encoder(nn.Module):
         return features
 
 
+class LightnessConv2d(nn.Conv2d):
+    """A convolution of L / 50 - 1, where L is CIE Lab's lightness of sRGB from 0 to 1 (D65)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rgb = x.clamp(0.0, 1.0)
+        curved = (((rgb.clamp(min=0.04045) + 0.055) / 1.055).log() * 2.4).exp()
+        red, green, blue = torch.where(rgb > 0.04045, curved, rgb / 12.92).split(1, 1)
+        y = red * 0.212671 + green * 0.715160 + blue * 0.072169
+        root = torch.where(y > 0.008856, (y.clamp(min=0.008856).log() * (1 / 3)).exp(), 7.787 * y + 16 / 116)
+        return super().forward((116 * root - 16) / 50 - 1)
+
+
 def encoder(pretrained: bool = True) -> nn.Module:
     """The encoder, in eval mode.
 
@@ -54,7 +66,8 @@ def encoder(pretrained: bool = True) -> nn.Module:
     network: Any = timm.create_model(built["name"], num_classes=0, **arguments)
     if built["stem"] is not None:
         stem = built["stem"]
-        network.conv1 = nn.Conv2d(
+        convolution = LightnessConv2d if stem.get("lightness") else nn.Conv2d
+        network.conv1 = convolution(
             stem["channels"], stem["width"], stem["side"], stride=stem["stride"], padding=stem["padding"], bias=False
         )
         if not stem["pooled"]:

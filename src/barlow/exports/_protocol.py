@@ -67,7 +67,8 @@ class Material:
         if (stem := self.stem) is None:
             return None
         pool = "then a" if stem.pooled else "without a"
-        return f"a {stem.side}×{stem.side} convolution of stride {stem.stride}, {pool} max-pool"
+        of = " of the lightness of sRGB from 0 to 1" if stem.lightness else ""
+        return f"a {stem.side}×{stem.side} convolution of stride {stem.stride}{of}, {pool} max-pool"
 
     @property
     def stem(self) -> Stem | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from barlow import storage
 from barlow.exports._protocol import Material, Use
+from barlow.nets.stems import LAB
 from barlow.size import height_width
 
 _TIMM = """\
@@ -28,6 +29,8 @@ def refuses(material: Material) -> str | None:
     """Why timm would build another network from this encoder's name, or none."""
     if material.is_custom:
         return f"{material.name} was given in Python, and timm has no such network"
+    if material.name.startswith(LAB):
+        return f"{material.name} is a network of barlow's own, and timm has none of this name"
     if (stem := material.replaced_stem) is not None:
         return (
             f"its stem is {stem}; timm's {material.name} has another, and would be another network under this name "

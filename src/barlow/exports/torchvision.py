@@ -33,6 +33,8 @@ class Torchvision:
             return f"torchvision has no network with the tensors of {material.name}; it has {', '.join(NETWORKS)}"
         if options := material.config.get("options"):
             return f"torchvision's {material.name} has no options {options}"
+        if material.stem is not None and material.stem.lightness:
+            return f"its stem is {material.replaced_stem}, which torchvision's have not: --to safetensors, or onnx"
         return None
 
     def files(self, material: Material) -> dict[str, bytes]:

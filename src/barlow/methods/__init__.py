@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 class MethodSection(Protocol):
     """What a file of this folder holds: a frozen dataclass whose fields are the keys of the recipe's `method`.
 
-    The rules of the networks that it builds stand at `barlow.methods._networks.Method`.
+    The rules of the networks that it builds stand at `barlow.methods._networks.Method`. Two more things it may say: by
+    `takes_pixels = True` that views are not to be normalised, because it reads colours from them; and by
+    `resolved_for(view_size)` which section stands in its place once the size of the views is known, for fields that are
+    `auto`.
     """
 
     @property
@@ -42,6 +45,11 @@ class MethodSection(Protocol):
         """What the groups are: "views" to be compared with each other, "pairs" of a prediction and its target,
         "triples" of these and the embedding that was predicted from, or "one" batch of logits in each. An objective
         that takes pairs is refused where there are none. Most methods say it by a class variable."""
+        ...
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """What `forward` needs to know of each row, beside the ids: "caption". Most methods have no such attribute."""
         ...
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
@@ -54,6 +62,9 @@ class MethodSection(Protocol):
     def build(self, new_encoder: "NewEncoder", seed: int) -> "Method":
         """The networks. The weights of heads are a function of `seed`."""
         ...
+
+    # A method whose targets are made of feature maps has their sizes in a field `maps`, a list of (height, width,
+    # channels), which an objective may ask for (`barlow.types.MapSizes`).
 
 
 def kinds() -> list[str]:

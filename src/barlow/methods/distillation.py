@@ -1,16 +1,16 @@
 """An online network learns to predict a target network's embedding of another view: BYOL, MoCo, SimSiam."""
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from barlow.methods._networks import Method, checked_views, features_of
+from barlow.methods._slow import Schedule, check_momentum, follow
 from barlow.nets.heads import Head
 from barlow.types import Images, Outputs, Rows
 
@@ -67,7 +67,7 @@ class Distillation:
     projector: Head
     predictor: Head | None = None
     momentum: float | None = 0.996
-    momentum_schedule: Literal["cosine", "constant"] = "cosine"
+    momentum_schedule: Schedule = "cosine"
     symmetric: bool = True
     batch_norm_rows: int | None = None
     stop_gradient: bool = True
@@ -83,12 +83,7 @@ class Distillation:
                 f"stop_gradient is false and momentum {self.momentum}: a slow copy has no gradient; give momentum null "
                 "for a target that is the online network itself, or leave stop_gradient out"
             )
-        if self.momentum is not None and not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"momentum is {self.momentum}: give a number in [0, 1), 0.996 for example, or null for none"
-            )
-        if self.momentum_schedule not in ("cosine", "constant"):
-            raise ValueError(f"momentum_schedule is {self.momentum_schedule!r}: choose one of cosine, constant")
+        check_momentum(0.0 if self.momentum is None else self.momentum, self.momentum_schedule)
         if self.batch_norm_rows is not None and self.batch_norm_rows < 2:
             raise ValueError(f"batch_norm_rows is {self.batch_norm_rows}: give 2 or more, or null for the whole batch")
         if self.batch_norm_rows is not None and self.momentum is None:
@@ -162,10 +157,7 @@ class _Distillation(Method):
     def after_step(self, progress: float) -> None:
         if self.target is None or self.momentum is None:
             return
-        keep = self.momentum
-        if self.schedule == "cosine":
-            keep = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
-        torch._foreach_lerp_(list(self.target.parameters()), list(self._copied()), 1 - keep)
+        follow(self.target.parameters(), self._copied(), self.momentum, self.schedule, progress)
 
     def _copied(self) -> Iterator[nn.Parameter]:
         yield from self.encoder.parameters()

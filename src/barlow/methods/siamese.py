@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-import torch
 from torch import nn
 
-from barlow.methods._networks import Method, checked_views, features_of, through
+from barlow.methods._networks import Method, Passes, checked_views, features_of_views, through
 from barlow.nets.heads import Head
-from barlow.types import Features, Images, Outputs, Rows
+from barlow.types import Outputs, Rows
 
 if TYPE_CHECKING:
     from barlow.methods import NewEncoder
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["Siamese"]
 
 BatchNormSees = Literal["each_view", "all_views"]
-Passes = Literal["each_view", "each_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +81,6 @@ class _Siamese(Method):
 
     def forward(self, rows: Rows) -> Outputs:
         views = checked_views(rows, 1 if self.section.large is None else 2, "siamese")
-        features = self._features(views)
+        features = features_of_views(self.encoder, views, self.section.passes)
         z = through(self.projector, features, self.section.batch_norm_sees == "all_views")
         return Outputs(features, [tuple(z[i] for i in group) for group in self.section.compared(len(views))])
-
-    def _features(self, views: list[Images]) -> list[Features]:
-        if self.section.passes == "each_view":
-            return [features_of(self.encoder, view) for view in views]
-        found: dict[int, Features] = {}
-        for size in dict.fromkeys(view.shape[2:] for view in views):
-            same = [i for i, view in enumerate(views) if view.shape[2:] == size]
-            together = features_of(self.encoder, torch.cat([views[i] for i in same]))
-            found |= dict(zip(same, together.split([len(views[i]) for i in same]), strict=True))
-        return [found[i] for i in range(len(views))]

@@ -14,7 +14,7 @@ from barlow.limits import SIDE, TooLarge
 from barlow.machine import available_memory
 from barlow.nets.bounded import bounded, items_of
 from barlow.nets.seeding import seeded
-from barlow.nets.stems import STEMS, replace_stem
+from barlow.nets.stems import LAB, STEMS, networks, replace_stem
 from barlow.printable import one_line
 from barlow.size import Size, height_width, size_of, words
 
@@ -51,7 +51,7 @@ class BuiltAs:
 
 def list_encoders(pattern: str = "") -> list[str]:
     """Names of timm's networks. The pattern is a shell pattern (`resnet*`) or a part of the name (`net50`)."""
-    import timm
+    timm = networks()
 
     if pattern and not any(mark in pattern for mark in "*?["):
         pattern = f"*{pattern}*"
@@ -86,7 +86,7 @@ def build_encoder(
         in_channels: of the images.
         image_size: of the views: the side of a square, or (height, width). Networks with positions or windows (ViT,
             Swin) are built for one size.
-        stem: `as_is`, or for ResNets `small`, `small_padded`, `small_pooled`, `strided` or `plain`.
+        stem: `as_is`, or for ResNets one of `barlow.nets.stems.STEMS`.
         zero_init_last: whether the last batch norm of each residual branch of ResNets and RegNets starts with scale
             zero, which is timm's default for them, or with scale one. Other families start as timm starts them.
         seed: the same arguments and seed give the same weights.
@@ -98,7 +98,7 @@ def build_encoder(
         ValueError: an unknown name, stem or option, or a combination that does not work at this size; or a network that
             is too large (`TooLarge`), before it takes any memory.
     """
-    import timm
+    timm = networks()
 
     chosen, image_size = dict(options or {}), size_of(image_size, "image_size", most=SIDE)
     _check_arguments(name, in_channels, stem, chosen)
@@ -153,7 +153,7 @@ def _measured(limit: tuple[str, float, str], name: str, arguments: Mapping[str, 
     Raises:
         TooLarge: it is larger than the limit.
     """
-    import timm
+    timm = networks()
 
     try:
         with bounded(*limit), seeded(0, "measured"), torch.device("meta"):
@@ -166,7 +166,7 @@ def _measured(limit: tuple[str, float, str], name: str, arguments: Mapping[str, 
 
 
 def _check_arguments(name: str, in_channels: int, stem: str, options: Mapping[str, Any]) -> None:
-    import timm
+    timm = networks()
 
     if not timm.is_model(name) or "." in name:
         architecture = name.split(".")[0]
@@ -200,14 +200,16 @@ def takes_one_size(name: str) -> bool:
 
     Of a network that is given in Python nobody knows, so it is taken to be one.
     """
-    import timm
+    timm = networks()
 
+    if name.startswith(LAB):  # of two ResNets
+        return False
     return not timm.is_model(name) or bool(getattr(timm.get_pretrained_cfg(name), "fixed_input_size", True))
 
 
 def timm_arguments(name: str, in_channels: int, image_size: Size, options: Mapping[str, Any]) -> dict[str, Any]:
     """What timm's `create_model` takes for these arguments of ours."""
-    import timm
+    timm = networks()
 
     cfg = timm.get_pretrained_cfg(name)
     sized = {"img_size": image_size} if cfg is not None and cfg.fixed_input_size else {}

@@ -16,7 +16,7 @@ from barlow import kinds as _kinds
 if TYPE_CHECKING:
     from torch import nn
 
-    from barlow.types import Terms
+    from barlow.types import MapSizes, Terms
 
 
 class Objective(Protocol):
@@ -26,7 +26,8 @@ class Objective(Protocol):
     called once for each group, and the mean over the groups is taken of each term. Its positional parameters say what a
     group is:
       - ``*z``: two or more views, each to be compared with each;
-      - ``(p, t)``: a prediction and its target;
+      - ``(p, t)``: a prediction and its target. They may be of several widths, as the logits of colours and the colours
+        are; and where the dataclass says `trains_targets`, the target gets a gradient, too;
       - ``(p, t, z)``: these, and the embedding that the prediction was made from;
       - ``(logits)``: what a classifier says of each row.
     What it needs to know of the step it asks for by keyword-only parameters: ``ids``, ``labels`` and what a view op
@@ -39,12 +40,12 @@ class Objective(Protocol):
       2. Every term is a scalar in the precision of the embeddings, already weighted. Nothing else adds to the loss.
          It may be negative.
       3. It can be constructed without arguments: every hyper-parameter is a keyword with the paper's value. What
-         depends on the run is asked for by ``build``: ``width``, ``images``, ``classes``, ``seed``.
+         depends on the run is asked for by ``build``: ``width``, ``maps``, ``images``, ``classes``, ``seed``.
       4. Tensors are all it knows: inputs are not modified; there is no ambient randomness, device, process group,
          environment or clock.
       5. Permuting the rows of all inputs together changes nothing but rounding (sliced objectives: within a slice).
       6. Gradients are finite wherever the documented preconditions hold, else a ValueError says which failed. Every
-         view, prediction and logit gets one; a target gets none.
+         view, prediction and logit gets one, unless a hinge is at rest; a target gets none.
       7. State is parameters (trained) and buffers (saved), nothing else. Buffers are changed in place, and only after
          the last term was computed: a key that came into the queue before would be a negative of its own query. From
          the same state, the same inputs give the same loss and the same new state, to the bit.
@@ -64,14 +65,34 @@ class ObjectiveWithState(Protocol):
     ``list[tuple[Embedding]]`` one each. It takes the mean over the groups, or their sum, itself. Its keyword-only
     parameters ask for the same as those of an `Objective`.
 
-    An optional ``before_epoch(self, embed)``, for clusterings, is called before every epoch. ``embed()`` gives
-    ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every process. An
-    optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the length
-    of prototypes, for example.
+    Three optional hooks look at all images. Two are for clusterings. ``before_epoch(self, embed)`` is called before
+    every epoch. (One that asks for ``progress``, by a keyword-only parameter, is told it.) ``before_step(self, embed,
+    *, progress)`` is called before each step for which ``due(self, progress)`` is true; an objective with the one has
+    the other. A hook may return parameters that it has given new values: the optimizer then forgets what it remembered
+    of these (momentum, averages).
+
+    ``embed()`` gives ``(ids, embeddings)`` of all images that can be read, in the order of their ids and alike in every
+    process, in float32. Nothing is changed by it. By default they are the first embeddings of the first group of what
+    the method makes of the images' centres, in eval mode: batch norm uses its running statistics. It can be asked for
+    others:
+      - ``embed(1)``: the second embedding in place of the first, counted through all groups: for a method of two
+        networks that of the slow one, where views are compared that of the second view;
+      - ``embed(augmented=True)``: of views, drawn anew for every look, in place of the centres;
+      - ``embed(training=True)``: with the networks as they are trained, so that batch norm takes the statistics of each
+        batch. Ask for it with ``augmented``: the centres come in the order of their ids, class after class.
+
+    A third, ``before_run(self, groups)``, is called once, before the first step of a run and not where one is resumed.
+    ``groups()`` gives the groups that the method makes of the centres of all images, a batch at a time, each image
+    once, alike in every process: for what is counted over the set, which need not be held in memory for it.
+
+    An optional ``after_step(self)`` is called after every update, for what an update takes from the parameters: the
+    length of prototypes, for example. An optional ``check_sizes(self, rows, widths)`` raises a ValueError for groups
+    that a step could not use: a step calls it, and so does the trial before training, which would else make a step.
     """
 
     build: "Callable[..., nn.Module]"
     """Makes the module. Its keyword-only parameters ask for what it needs of the run: ``width`` (of the embeddings),
+    ``maps`` (height, width and channels of each feature map that a target is made of, where the method gives maps),
     ``images`` (how many there are: every id is below it), ``classes`` (how many labels there are) and ``seed``, from
     which initial values are drawn by a generator of its own."""
 
@@ -94,6 +115,14 @@ def load(kind: str) -> type[Objective] | type[ObjectiveWithState]:
 def has_state(objective: Any) -> bool:
     """Whether the dataclass builds a module, which is trained and saved; else it is called itself."""
     return hasattr(objective, "build")
+
+
+def has_moving_target(kind: str) -> bool:
+    """Whether a kind compares with a target that moves, so that its loss may rise while the encoder gets better.
+
+    Such an objective says so in its class: ``moving_target: ClassVar[bool] = True``.
+    """
+    return kind in kinds() and bool(getattr(load(kind), "moving_target", False))
 
 
 _SIZES = {1: "one", 2: "pairs", 3: "triples"}
@@ -130,7 +159,9 @@ def asks(call: Any, *, required: bool = False) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and not (required and p.default is not p.empty)]
 
 
-def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float | None, float | None]:
+def expected(
+    objective: Any, rows: int, width: int, groups: int, *, images: int | None = None
+) -> tuple[float | None, float | None]:
     """Of an objective's loss, what it is for views that have nothing in common, and its floor (`_levels.py`).
 
     Args:
@@ -138,15 +169,18 @@ def expected(objective: Any, rows: int, width: int, groups: int) -> tuple[float 
         rows: of the global batch.
         width: of the embeddings.
         groups: of a step.
+        images: how many there are.
     """
     if not hasattr(objective, "levels") or rows < 2:
         return None, None
-    summed = {"groups": groups} if "groups" in asks(objective.levels) else {}
-    levels = objective.levels(rows, width, **summed)
+    about = {"groups": groups, "images": images}
+    levels = objective.levels(rows, width, **{name: about[name] for name in asks(objective.levels) if name in about})
     return levels.unrelated, levels.floor
 
 
-def built(objective: Any, *, width: int, images: int, classes: int | None, seed: int) -> "Objective | nn.Module":
+def built(
+    objective: Any, *, width: int, images: int, classes: int | None, seed: int, maps: "MapSizes | None" = None
+) -> "Objective | nn.Module":
     """What a run calls: the objective itself, or the module that it builds, given what it asks for and no more.
 
     Args:
@@ -155,6 +189,7 @@ def built(objective: Any, *, width: int, images: int, classes: int | None, seed:
         images: how many images there are.
         classes: how many classes the images have; None where they have no labels.
         seed: for initial values.
+        maps: the sizes of the feature maps that targets are made of; None where the method gives embeddings alone.
 
     Raises:
         ValueError: the objective is a module already, or asks for what a run does not give.
@@ -167,7 +202,7 @@ def built(objective: Any, *, width: int, images: int, classes: int | None, seed:
         )
     if not has_state(objective):
         return objective
-    given = {"width": width, "images": images, "classes": classes, "seed": seed}
+    given = {"width": width, "images": images, "classes": classes, "seed": seed, "maps": maps}
     wanted = asks(objective.build)
     parameters = inspect.signature(objective.build).parameters.values()
     if positional := [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]:

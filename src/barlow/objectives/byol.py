@@ -1,6 +1,7 @@
 """BYOL: a prediction made from one view should point where the target network puts the other view."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from barlow.objectives._directions import prediction_error
 from barlow.objectives._inputs import full_precision
@@ -38,6 +39,8 @@ class BYOL:
         >>> BYOL()(p, t)["distance"].item()  # the first row agrees, the second is opposite: 2 · (0 + 4) / 2
         4.0
     """
+
+    moving_target: ClassVar[bool] = True
 
     def levels(self, rows: int, width: int) -> Levels:
         """Unrelated directions are 2 apart in the mean, which counts twice."""

@@ -1,7 +1,7 @@
 """BYOL or SimSiam with VICReg's variance and covariance terms, which keep them from collapsing."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from barlow.objectives._covariance import check_hinge, hinge_and_covariance
 from barlow.objectives._directions import prediction_error
@@ -47,6 +47,8 @@ class BYOLVICReg:
         >>> {name: round(term.item(), 4) for name, term in BYOLVICReg()(z, z, z).items()}  # collapsed
         {'distance': 4.0, 'variance': 0.99, 'covariance': 0.0}
     """
+
+    moving_target: ClassVar[bool] = True
 
     variance: float = 1.0
     covariance: float = 0.01

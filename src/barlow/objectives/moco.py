@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -59,6 +60,8 @@ class MoCo:
                 [0., 1.]])
     """
 
+    moving_target: ClassVar[bool] = True
+
     queue: int = 65536
     temperature: float = 0.07
 
@@ -82,6 +85,8 @@ class MoCo:
 class KeyQueue(nn.Module):
     """MoCo's loss with its queue: `queue` holds a key a row, `oldest` is the row that the next key replaces."""
 
+    name = "MoCo"
+
     def __init__(self, length: int, temperature: float, width: int, seed: int) -> None:
         super().__init__()
         self.temperature = temperature
@@ -93,18 +98,28 @@ class KeyQueue(nn.Module):
         if not groups or any(len(group) != 2 for group in groups):
             sizes = [len(group) for group in groups]
             raise ValueError(
-                f"groups of {sizes}: MoCo compares queries with their keys, give [(q, k)] or [(q1, k2), (q2, k1)]"
+                f"groups of {sizes}: {self.name} compares queries with their keys, give [(q, k)] or "
+                "[(q1, k2), (q2, k1)]"
             )
         with full_precision([z for group in groups for z in group], fewest=1) as flat:
-            self._check(len(flat[0]) * len(groups), flat[0].shape[1])
             queries = [directions(in_float64(q)) for q in flat[::2]]
             keys = [directions(in_float64(k.detach())) for k in flat[1::2]]
+            entering = self.new_keys(keys)
+            self._check(len(entering), flat[0].shape[1])
             # A copy, because the gradient is computed after the step's keys have come in.
             earlier = in_float64(self.get_buffer("queue").clone())
             losses = [self._contrast(q, k, earlier) for q, k in zip(queries, keys, strict=True)]
-            terms = {"contrast": reduce(torch.add, losses).to(flat[0].dtype)}
-            self._enqueue(torch.cat(keys))
+            terms = {"contrast": self.together(losses).to(flat[0].dtype)}
+            self._enqueue(entering)
             return terms
+
+    def together(self, losses: list[Scalar]) -> Scalar:
+        """The loss of all groups."""
+        return reduce(torch.add, losses)
+
+    def new_keys(self, keys: list[Embedding]) -> Embedding:
+        """Of the keys of each group, those that come into the queue."""
+        return torch.cat(keys)
 
     def _contrast(self, q: Embedding, k: Embedding, earlier: Embedding) -> Scalar:
         scaled = q / self.temperature

@@ -1,6 +1,7 @@
 """MoCo v3: a query should find the key of the other view of its image among the keys of the whole batch."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -44,6 +45,8 @@ class MoCoV3:
         >>> round(MoCoV3()(z, z)["contrast"].item(), 4)  # collapsed: 4 · log n
         5.5452
     """
+
+    moving_target: ClassVar[bool] = True
 
     temperature: float = 1.0
 

@@ -1,6 +1,7 @@
 """SimSiam: a prediction made from one view should point where the same network puts the other view."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from barlow.objectives._directions import prediction_error
 from barlow.objectives._inputs import full_precision
@@ -42,6 +43,8 @@ class SimSiam:
         >>> round(SimSiam()(p, t)["negative_cosine"].item(), 6)  # the first row agrees; the second has a cosine of 0.6
         -0.8
     """
+
+    moving_target: ClassVar[bool] = True
 
     def levels(self, rows: int, width: int) -> Levels:
         """Unrelated directions have a cosine of 0 in the mean."""

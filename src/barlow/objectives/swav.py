@@ -1,6 +1,7 @@
 """SwAV: a view should say to which prototypes another view of its image was assigned."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,8 @@ class SwAV:
         >>> round(objective([(z, z)], progress=0.0)["swapped"].item(), 1) > 0
         True
     """
+
+    moving_target: ClassVar[bool] = True
 
     prototypes: int = 3000
     temperature: float = 0.1

@@ -15,7 +15,8 @@ class GroupRule:
     """What is different for the parameters whose names match a pattern.
 
     Source: SimSiam (arXiv 2011.10566) trains its predictor at a constant learning rate. SwAV (arXiv 2006.09882, code)
-    leaves its prototypes as they are for the first steps.
+    leaves its prototypes as they are for the first steps. DeepCluster (arXiv 1807.05520, code) trains its top layer
+    without momentum.
 
     Args:
         parameters: a shell pattern over the names, such as `predictor.*` or `*.bias`.
@@ -26,6 +27,7 @@ class GroupRule:
             optimizer does not decay stay without it.
         trust_ratio: False takes LARS's trust ratio away; these parameters are then trained as by SGD with momentum.
             Other optimizers have none.
+        momentum: False takes the momentum of SGD and LARS away.
         frozen_until: the share of the run, from 0 to 1, in whose steps the parameters do not move at all. 0.1 leaves
             them out of the first tenth, 1 out of all of it.
 
@@ -38,6 +40,7 @@ class GroupRule:
     constant_rate: bool = False
     weight_decay: bool = True
     trust_ratio: bool = True
+    momentum: bool = True
     frozen_until: float = 0.0
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ def parameter_groups(
     weight_decay: float,
     exclude_1d: bool,
     adapts: bool,
+    gathers: bool = True,
 ) -> list[dict[str, Any]]:
     """The groups of an optimizer, as torch takes them: for the parameters without a rule, and then for each rule.
 
@@ -78,9 +82,11 @@ def parameter_groups(
         weight_decay: of all groups that have one.
         exclude_1d: whether `vectors` have none.
         adapts: whether the optimizer is LARS, whose groups say if they get the trust ratio (`adapt`).
+        gathers: whether it is one with a momentum that can be taken away.
 
     Raises:
-        ValueError: a rule matches no parameter that the rules before it leave.
+        ValueError: a rule matches no parameter that the rules before it leave, or takes away a momentum that the
+            optimizer does not have.
     """
 
     def pair(rule: GroupRule, prefix: str, members: Mapping[str, nn.Parameter]) -> Iterator[dict[str, Any]]:
@@ -94,6 +100,8 @@ def parameter_groups(
             }
             if adapts:
                 group["adapt"] = not vectors and rule.trust_ratio
+            if not rule.momentum:
+                group["momentum"] = 0.0
             if rule.constant_rate:
                 group["schedule"] = "constant"
             if rule.frozen_until > 0:
@@ -104,6 +112,11 @@ def parameter_groups(
     rest = dict(named)
     of_rules: list[dict[str, Any]] = []
     for rule in rules:
+        if not (rule.momentum or gathers):
+            raise ValueError(
+                f"the rule for {rule.parameters!r} takes the momentum away, and Adam's averages are none: leave it "
+                "out, or use sgd or lars"
+            )
         members = {name: p for name, p in rest.items() if fnmatchcase(name, rule.parameters)}
         if not members:
             raise ValueError(_nothing_matches(rule, list(named)))

@@ -87,6 +87,7 @@ def build_optimizer(
         weight_decay=weight_decay,
         exclude_1d=exclude_1d,
         adapts=kind == "lars",
+        gathers=kind in ("sgd", "lars"),
     )
     options: dict[str, Any] = {"lr": lr, "fused": fused}
     if kind == "lars":

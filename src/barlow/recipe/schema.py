@@ -25,9 +25,13 @@ from barlow.recipe.sections import (
 )
 from barlow.size import size_of
 from barlow.views import ops
+from barlow.views.each_tile import EachTile
 
 RELATIVE_SIZES = {"auto": 1.0, "half": 0.5}
 """Words for the size of a crop, and what part of data.image_size each means. Small crops beside large ones are half."""
+
+EACH_TILE = "each_tile"
+"""Key beside those of any op: whether it works on each tile of a view by itself."""
 
 CUSTOM = "custom:"
 """How the kind of an objective, or the name of an encoder, begins that was given in Python."""
@@ -62,17 +66,7 @@ class Recipe(Section):
     @field_validator("views")
     @classmethod
     def _known_ops(cls, views: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-        table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
-
-        def whole(op: dict[str, Any], place: str) -> dict[str, Any]:
-            if isinstance(size := op.get("size"), str) and size in RELATIVE_SIZES:
-                tried = op | {"size": 1}  # any side will do to check the rest
-                return _plain(op, _instance(tried, table, place)) | {"size": size}
-            if "size" in op:
-                op = op | {"size": size_of(size, f"{place}.size", otherwise=", or auto, or half (of auto)")}
-            return _plain(op, _instance(op, table, place))
-
-        return [[whole(op, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(views)]
+        return [[op for op, _ in _view(view, f"views.{v}")] for v, view in enumerate(views)]
 
     def build_objective(self) -> Any:
         """The objective's dataclass. What has state is built from it: `barlow.objectives.built`."""
@@ -84,10 +78,7 @@ class Recipe(Section):
 
     def build_views(self) -> list[list[ops.Op]]:
         """The ops of each view, in order. The crop's size must be resolved."""
-        table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
-        return [
-            [_instance(op, table, f"views.{v}.{o}") for o, op in enumerate(view)] for v, view in enumerate(self.views)
-        ]
+        return [[op for _, op in _view(view, f"views.{v}")] for v, view in enumerate(self.views)]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the sections, ready for YAML."""
@@ -139,6 +130,44 @@ def _instance(content: Mapping[str, Any], table: _Table, place: str) -> Any:
         return pydantic.TypeAdapter(cls).validate_python(parameters)
     except pydantic.ValidationError as error:
         raise ValueError(first_problem(error, within=place)) from error
+
+
+def _view(view: list[dict[str, Any]], place: str) -> list[tuple[dict[str, Any], ops.Op]]:
+    """The ops of a view: each as plain data with all its keys, and as what it is.
+
+    `each_tile: true`, beside the keys of an op, has it work on every tile that an op before it laid.
+    """
+    found: list[tuple[dict[str, Any], ops.Op]] = []
+    tiling = None
+    for o, content in enumerate(view):
+        of_op = {key: value for key, value in content.items() if key != EACH_TILE}
+        plain, op = _op(of_op, f"{place}.{o}")
+        if not isinstance(each := content.get(EACH_TILE, False), bool):
+            raise ValueError(f"{place}.{o}.{EACH_TILE} is {each!r}: give true or false")
+        if each:
+            if tiling is None:
+                raise ValueError(
+                    f"{place}.{o}.{EACH_TILE}: no op before it lays tiles; put tiles before it, or leave it out"
+                )
+            try:
+                plain, op = plain | {EACH_TILE: True}, EachTile(op, tiling)
+            except ValueError as error:
+                raise ValueError(f"{place}.{o}: {error}") from None
+        tiling = op.tiling() or tiling
+        found.append((plain, op))
+    return found
+
+
+def _op(content: dict[str, Any], place: str) -> tuple[dict[str, Any], ops.Op]:
+    """An op as plain data with all its keys, and as what it is."""
+    table = {kind: ops.OPS.__getitem__ for kind in ops.OPS}
+    if isinstance(size := content.get("size"), str) and size in RELATIVE_SIZES:
+        op = _instance(content | {"size": 1}, table, place)  # any side will do to check the rest
+        return _plain(content, op) | {"size": size}, op
+    if "size" in content:
+        content = content | {"size": size_of(size, f"{place}.size", otherwise=", or auto, or half (of auto)")}
+    op = _instance(content, table, place)
+    return _plain(content, op), op
 
 
 def _plain(content: Mapping[str, Any], instance: Any) -> dict[str, Any]:

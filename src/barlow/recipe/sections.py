@@ -107,7 +107,18 @@ class EncoderSection(Section):
     """The network that the run keeps: any timm name, or `custom:CLASS` for a module given in Python."""
 
     name: str
-    stem: Literal["as_is", "small", "small_padded", "small_pooled", "strided", "plain", "auto"]
+    stem: Literal[
+        "as_is",
+        "small",
+        "small_padded",
+        "small_pooled",
+        "strided",
+        "plain",
+        "small_lightness",
+        "strided_lightness",
+        "plain_lightness",
+        "auto",
+    ]
     zero_init_last: bool
     options: dict[str, Any]
     init: str | None

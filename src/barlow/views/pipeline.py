@@ -46,11 +46,12 @@ class ViewPipeline:
 
     Attributes:
         sizes: of each view in pixels: the side of a square, or (height, width).
+        crop_sizes: of what the crop of each view makes, before an op (tiles) makes another size of it.
 
     Raises:
         ValueError: there is no view; a view has no crop or several, or normalises; a view that is not square has an op
-            for square ones; a crop or a flip comes after an op that tells what it drew; two ops tell something by the
-            same name.
+            for square ones; an op that changes the size comes before the crop, or does not fit the size; a crop or a
+            flip comes after an op that tells what it drew; two ops tell something by the same name.
     """
 
     def __init__(self, views: Sequence[Sequence[Op]], mean: Sequence[float], std: Sequence[float]):
@@ -59,9 +60,9 @@ class ViewPipeline:
             raise ValueError("views: got none; give the ops of one view or more.")
         self.normalize = Normalize(tuple(mean), tuple(std))
         self._crops = [_crop_position(number, ops) for number, ops in enumerate(self.views, 1)]
-        self.sizes: tuple[Size, ...] = tuple(self._crop(view).size for view in range(len(self.views)))
-        for number, (ops, size) in enumerate(zip(self.views, self.sizes, strict=True), 1):
-            _check_square(number, ops, size)
+        self.crop_sizes: tuple[Size, ...] = tuple(self._crop(view).size for view in range(len(self.views)))
+        numbers = range(1, 1 + len(self.views))
+        self.sizes: tuple[Size, ...] = tuple(map(_size_after, numbers, self.views, self._crops))
         self._telling = _telling_ops(self.views)
         self._outputs = _Outputs(OUTPUTS * len(self.views))
 
@@ -130,7 +131,8 @@ class ViewPipeline:
                     f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
                 )
             drawn = _draw(ops, self._crops[view] + 1, Keys(seed, epoch, ids, view))
-            views.append(self._normalized(pixels, pixels.shape, partial(_apply, drawn, None)))
+            shape = (*pixels.shape[:2], *height_width(self.sizes[view]))
+            views.append(self._normalized(pixels, shape, partial(_apply, drawn, None)))
         return views
 
     def told(self, ids: np.ndarray | Tensor, seed: int, epoch: int) -> dict[str, Int64[Tensor, "n"]]:
@@ -219,10 +221,31 @@ def _crop_position(number: int, ops: Sequence[Op]) -> int:
     return positions[0]
 
 
-def _check_square(number: int, ops: Sequence[Op], size: Size) -> None:
+def _size_after(number: int, ops: Sequence[Op], crop: int) -> Size:
+    """The size of a view, made by its crop and then by the ops that make another size of it.
+
+    Raises:
+        ValueError: the view is not square where an op is for square ones; an op changes the size before the crop, or
+            cannot be used on this size.
+    """
+    if (early := next((op for op in ops[:crop] if op.tiling() is not None), None)) is not None:
+        raise ValueError(f"view {number}: got {kind_of(type(early))} before the crop; put it after: it needs one size.")
+    cropping = ops[crop]
+    assert isinstance(cropping, RandomResizedCrop)
+    size = cropping.size
+    for op in (*ops[:crop], *ops[crop + 1 :]):
+        _check_square(number, op, size)
+        try:
+            size = op.size_after(size)
+        except ValueError as error:
+            raise ValueError(f"view {number}: {error}") from None
+    return size
+
+
+def _check_square(number: int, op: Op, size: Size) -> None:
     """Raises ValueError if a view that is not square has an op for square ones."""
-    if not isinstance(size, int) and (turning := next((op for op in ops if op.square), None)) is not None:
-        kind = kind_of(type(turning))
+    if not isinstance(size, int) and op.square:
+        kind = kind_of(type(op))
         raise ValueError(
             f"view {number}: got {kind} and a size of {words(size)} (height x width); {kind} is for square views: give "
             f"one side ({min(size)}), or leave {kind} out."

@@ -7,10 +7,10 @@ the library that multiplies matrices may choose another kernel for another batch
 
 Large RGB images on a CPU are worked on by OpenCV where it is installed; `_opencv.py` says which images exactly.
 
-Not every image has three channels. Saturation, hue and grayscale are about colour, so they leave images with any other
-number of channels as they are; for those there are `channel_jitter` and `channel_dropout`. Brightness and contrast
-change all channels alike, and the mean that contrast keeps is that of the grey image for three channels, of all
-channels otherwise. Crop, flip, rotation, blur and solarisation treat each channel alike.
+Not every image has three channels. Saturation, hue, grayscale and changes of colour space are about colour, so they
+leave images with any other number of channels as they are; for those there are `channel_jitter` and `channel_dropout`.
+Brightness and contrast change all channels alike, and the mean that contrast keeps is that of the grey image for three
+channels, of all channels otherwise. Crop, flip, rotation, blur and solarisation treat each channel alike.
 
 To add an op, add a file here, or a class to the file of its family: a frozen dataclass that inherits from `Op` and is
 named in its file's ``__all__``. `OPS` finds it there, and with `OPS` the recipes and the contract tests
@@ -24,26 +24,47 @@ import pkgutil
 from barlow.views.ops._op import Op, as_images, kind_of
 from barlow.views.ops.blur import GaussianBlur
 from barlow.views.ops.channels import ChannelDropout, ChannelJitter
+from barlow.views.ops.color_dropping import ColorDropping
 from barlow.views.ops.colour import ColorJitter, Grayscale
+from barlow.views.ops.colour_spaces import ToLab, ToYcbcr
 from barlow.views.ops.crop import RandomResizedCrop
+from barlow.views.ops.exemplar_color import ColorComponents, ColorPowers
 from barlow.views.ops.flip import HorizontalFlip
 from barlow.views.ops.normalize import Normalize
+from barlow.views.ops.photometric import Autocontrast, Equalize, Photometric, Posterize, Sharpness
+from barlow.views.ops.rand_augment import RandAugment
 from barlow.views.ops.rotate import RandomRotate90
 from barlow.views.ops.solarize import Solarize
+from barlow.views.ops.standardize import Standardize
+from barlow.views.ops.tiles import PatchPair, Tiles
 
 __all__ = [
     "OPS",
+    "Autocontrast",
     "ChannelDropout",
     "ChannelJitter",
+    "ColorComponents",
+    "ColorDropping",
     "ColorJitter",
+    "ColorPowers",
+    "Equalize",
     "GaussianBlur",
     "Grayscale",
     "HorizontalFlip",
     "Normalize",
     "Op",
+    "PatchPair",
+    "Photometric",
+    "Posterize",
+    "RandAugment",
     "RandomResizedCrop",
     "RandomRotate90",
+    "Sharpness",
     "Solarize",
+    "Standardize",
+    "Tiles",
+    "ToLab",
+    "ToYcbcr",
     "as_images",
 ]
 

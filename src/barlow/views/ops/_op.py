@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from barlow.levels import white
+from barlow.size import Size
 from barlow.types import Images, Pixels
 from barlow.views.keys import Keys
 from barlow.views.ops._opencv import interleaved
@@ -51,6 +52,18 @@ class Op(Protocol):
             draws: of these images, as ``draws`` returns them.
         """
         ...
+
+    def size_after(self, size: Size) -> Size:
+        """The size of the images that come out where images of a size go in. Most ops leave it as it is.
+
+        Raises:
+            ValueError: the op cannot be used on images of this size.
+        """
+        return size
+
+    def tiling(self) -> tuple[int, int] | None:
+        """Rows and columns of the tiles that it lays side by side; None: its result is one picture."""
+        return None
 
     def told(self, *draws: Any) -> Int64[np.ndarray, "n"]:
         """One integer for each image that says what was drawn. An op that has a name in `tells` overrides this.

@@ -146,7 +146,7 @@ class ColorJitter(Op):
 
     def apply(self, x: Images, applies: np.ndarray, factors: np.ndarray, order: np.ndarray) -> Images:
         """See the class."""
-        steps = (self._brighten, self._stretch, self._saturate, self._turn)
+        steps = (self.brightened, self.stretched, self.saturated, self._turn)
         strengths = (self.brightness, self.contrast, self.saturation, self.hue)
         able = [strength > 0 and (kind < 2 or x.shape[1] == 3) for kind, strength in enumerate(strengths)]
         if not applies.any():
@@ -162,16 +162,19 @@ class ColorJitter(Op):
         return x
 
     @staticmethod
-    def _brighten(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+    def brightened(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+        """Blended with black; in place."""
         return x.mul_(factor).clamp_(0.0, 1.0)
 
     @staticmethod
-    def _stretch(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+    def stretched(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+        """Blended with the mean of the grey image; in place."""
         mean = _mean_grey(x).mul_(1.0 - factor)
         return x.mul_(factor).add_(mean).clamp_(0.0, 1.0)
 
     @staticmethod
-    def _saturate(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+    def saturated(x: Images, factor: Float[Tensor, "n 1 1 1"]) -> Images:
+        """Blended with the grey image, of three channels; use what is returned."""
         x = _towards_grey(x, float(factor)) if _opencv.interleaved(x) else torch.lerp(grey(x), x, factor, out=x)
         return x.clamp_(0.0, 1.0)
 

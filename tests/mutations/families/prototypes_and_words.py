@@ -1,0 +1,203 @@
+"""Faults of OBoW (its lists of words, its bags, the slow copy that gives maps) and of PCL (its clusters)."""
+
+from mutations.fault import Fault
+
+PCL = "objectives/test_pcl.py::test_"
+OBOW = "objectives/test_obow.py::test_"
+SLOW_MAPS = "methods/test_slow_maps.py::test_"
+PATCH = "views/test_patch.py::test_"
+
+FAULTS = [
+    Fault(
+        "obow: bags are made with the mean distance of the step before",
+        "objectives/_words.py",
+        "sharp = -inverse_temperature / distance",
+        "sharp = -inverse_temperature / self.distance",
+        (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
+        fast=True,
+    ),
+    Fault(
+        "obow: the mean distance moves the wrong way round",
+        "objectives/_words.py",
+        "(memory * self.distance + (1 - memory) * least)",
+        "((1 - memory) * self.distance + memory * least)",
+        (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
+    ),
+    Fault(
+        "obow: weights of words are averaged over positions",
+        "objectives/_words.py",
+        ".softmax(dim=2).amax(dim=1)",
+        ".softmax(dim=2).mean(dim=1)",
+        (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
+    ),
+    Fault(
+        "obow: distances are not squared",
+        "objectives/_words.py",
+        "keepdim=True)).clamp_(min=0).unflatten",
+        "keepdim=True)).clamp_(min=0).sqrt().unflatten",
+        (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
+    ),
+    Fault(
+        "obow: words are not scaled to length 1 before their network",
+        "objectives/_words.py",
+        "directions(exact(self.words.clone())) @ exact(self.first).T",
+        "exact(self.words.clone()) @ exact(self.first).T",
+        (f"{OBOW}value_gradients_and_mean_distances_equal_the_loops",),
+    ),
+    Fault(
+        "obow: features are scaled to length 1",
+        "objectives/_words.py",
+        "predicted = in_float64(kappa * exact(p)",
+        "predicted = in_float64(kappa * directions(exact(p))",
+        (f"{OBOW}value_gradients_and_mean_distances_equal_the_loops",),
+    ),
+    Fault(
+        "obow: kinds of crops are averaged",
+        "objectives/obow.py",
+        "torch.stack([kind.mean() for kind in kinds]).sum()",
+        "torch.stack([kind.mean() for kind in kinds]).mean()",
+        (f"{OBOW}losses_are_means_over_the_crops_of_a_kind_and_sums_over_kinds",),
+    ),
+    Fault(
+        "obow: the step's words come in first",
+        "objectives/obow.py",
+        "            of_crops: list[list[Scalar]] = [[] for _ in groups]",
+        "            self._remember(maps[0], [words.distance for words in self._lists()], ids)\n"
+        "            of_crops: list[list[Scalar]] = [[] for _ in groups]",
+        (f"{OBOW}bags_and_directions_are_made_of_the_lists_before_the_steps_words_come_in",),
+    ),
+    Fault(
+        "obow: the newest words are replaced",
+        "objectives/obow.py",
+        "self.oldest.add_(len(ids))",
+        "self.oldest.add_(0 * len(ids))",
+        (f"{OBOW}every_image_leaves_a_word_in_each_list_in_the_place_of_the_oldest_and_the_list_wraps",),
+    ),
+    Fault(
+        "obow: windows lie at the same places in every step",
+        "objectives/obow.py",
+        "self.steps.add_(1)",
+        "self.steps.add_(0)",
+        (f"{OBOW}places_of_windows_are_drawn_evenly_for_each_step_level_and_id_whatever_the_batch",),
+    ),
+    Fault(
+        "obow: windows are drawn by the row of the batch",
+        "objectives/obow.py",
+        '"windows of maps", self.steps, ids, part=level)',
+        '"windows of maps", self.steps, torch.arange(len(ids)), part=level)',
+        (f"{OBOW}places_of_windows_are_drawn_evenly_for_each_step_level_and_id_whatever_the_batch",),
+    ),
+    Fault(
+        "slow maps: the encoder itself gives the maps",
+        "methods/slow_maps.py",
+        'maps_of(self.target["encoder"], view',
+        "maps_of(self.encoder, view",
+        (f"{SLOW_MAPS}the_copy_gives_maps_of_the_first_view_and_the_encoder_features_of_the_others",),
+    ),
+    Fault(
+        "slow maps: the padded edge is kept",
+        "methods/slow_maps.py",
+        "self.stages, self.section.border)",
+        "self.stages, 0 * self.section.border)",
+        (f"{SLOW_MAPS}positions_at_the_edges_are_left_out",),
+    ),
+    Fault(
+        "slow maps: rows and columns of a map are exchanged",
+        "nets/maps.py",
+        "border : m.shape[3] - border].permute(0, 2, 3, 1)",
+        "border : m.shape[3] - border].permute(0, 3, 2, 1)",
+        (f"{SLOW_MAPS}channels_of_a_position_lie_side_by_side",),
+    ),
+    Fault(
+        "patches: offsets in both directions are one",
+        "views/ops/patch.py",
+        "np.floor(uniforms[:, 2:4] * (self.jitter + 1))",
+        "np.floor(uniforms[:, 2:3] * (self.jitter + 1))",
+        (f"{PATCH}of_a_whole_image_the_patches_are_the_papers_nine_places_with_their_offsets",),
+    ),
+    Fault(
+        "pcl: concentrations are of squared distances",
+        "objectives/_prototypes.py",
+        "squared.cpu().double().sqrt()",
+        "squared.cpu().double()",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: a cluster of one image is as narrow as can be",
+        "objectives/_prototypes.py",
+        "torch.where(sizes > 1, phi, torch.where(sizes > 1, phi, 0).max())",
+        "torch.where(sizes > 1, phi, 0)",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: extreme concentrations are kept",
+        "objectives/_prototypes.py",
+        "phi = phi.clamp(low, high)",
+        "phi = phi.clamp(0 * low, 9 * high)",
+        (f"{PCL}published_concentrations",),
+    ),
+    Fault(
+        "pcl: all prototypes have one temperature",
+        "objectives/_prototypes.py",
+        "in_float64(self.concentration[compared])",
+        "in_float64(self.concentration.mean().expand(len(compared)))",
+        (f"{PCL}published_loss_of_two_queries",),
+        fast=True,
+    ),
+    Fault(
+        "pcl: images of one cluster are not compared",
+        "objectives/_prototypes.py",
+        "out.diagonal().fill_(True)",
+        "out[:, :n] |= own[:, None] == own",
+        (f"{PCL}images_of_one_cluster_are_each_others_negatives",),
+    ),
+    Fault(
+        "pcl: negatives may be of the batch's own clusters",
+        "objectives/_prototypes.py",
+        "bits.masked_fill(taken, torch.iinfo(torch.int64).max).topk",
+        "bits.topk",
+        (f"{PCL}value_and_gradient_equal_the_loops_and_the_contrast_is_mocos",),
+    ),
+    Fault(
+        "pcl: images without a cluster are taken to be in the first",
+        "objectives/_prototypes.py",
+        "known = own >= 0",
+        "known = own >= -1",
+        (f"{PCL}images_without_a_cluster_have_no_part_and_get_no_gradient",),
+    ),
+    Fault(
+        "pcl: the trained network's embeddings are clustered",
+        "objectives/pcl.py",
+        "ids, z = embed(1)",
+        "ids, z = embed(0)",
+        (f"{PCL}the_slow_networks_embeddings_are_clustered_and_their_lengths_do_not_matter",),
+    ),
+    Fault(
+        "pcl: embeddings are clustered at the length that they have",
+        "objectives/pcl.py",
+        "directions(z), k, iterations",
+        "z, k, iterations",
+        (f"{PCL}the_slow_networks_embeddings_are_clustered_and_their_lengths_do_not_matter",),
+    ),
+    Fault(
+        "pcl: images are clustered in the warm-up, too",
+        "objectives/pcl.py",
+        "if progress < s.warmup:",
+        "if progress < 0:",
+        (f"{PCL}before_the_warm_up_is_over_nothing_is_clustered_and_the_loss_is_mocos",),
+    ),
+    Fault(
+        "pcl: all clusterings draw the same negatives",
+        "objectives/pcl.py",
+        "self.steps, clusters, part=number)",
+        "self.steps, clusters, part=0 * number)",
+        (f"{PCL}value_and_gradient_equal_the_loops_and_the_contrast_is_mocos",),
+    ),
+    Fault(
+        "pcl: every step draws the same negatives",
+        "objectives/pcl.py",
+        "self.steps.add_(1)",
+        "self.steps.add_(0)",
+        (f"{PCL}another_step_has_other_negatives_and_the_same_from_the_same_state",),
+    ),
+]
