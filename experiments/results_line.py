@@ -148,6 +148,10 @@ LATER: dict[tuple[str, str], tuple[Any, ...]] = {
 """Keys that recipes got after lines had been written, and the values by which they mean what was meant without them."""
 
 
+LATER_OF_RULES = (("momentum", True),)
+"""The same of the rules of `optim.groups`."""
+
+
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """What tells one recipe from another: all but its seed, which the line has, the folder of its images, and the words
     that say where it comes from."""
@@ -156,4 +160,10 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
     for (section, key), neutral in LATER.items():
         if content[section].get(key) in neutral:
             content[section] = {name: value for name, value in content[section].items() if name != key}
+    if "groups" in content["optim"]:
+        rules = [
+            {key: value for key, value in rule.items() if (key, value) not in LATER_OF_RULES}
+            for rule in content["optim"]["groups"]
+        ]
+        content["optim"] = {**content["optim"], "groups": rules}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

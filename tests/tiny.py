@@ -61,9 +61,9 @@ def of_recipe(name: str) -> dict[str, Any]:
     if content["objective"].get("queue"):
         changes["objective.queue"] = 64
     if content["objective"].get("clusters"):
-        changes |= {"objective.clusters": [20, 24], "objective.negatives": 4}
+        changes["objective.clusters"] = [20, 24] if content["objective"]["kind"] == "pcl" else 8
     if content["objective"].get("negatives"):
-        changes["objective.negatives"] = 20
+        changes["objective.negatives"] = 4 if content["objective"]["kind"] == "pcl" else 20
     if content["objective"].get("words"):
         changes |= {"objective.words": 64, "objective.hidden": 8, "method.border": 0}
     changes |= smaller_tiles(content)
@@ -72,8 +72,6 @@ def of_recipe(name: str) -> dict[str, Any]:
         changes |= {"objective.permutations": 4, f"views.0.{at}.orders": 4}
     if content["objective"]["kind"] == "context_prediction":
         changes["method.head.widths"] = [16, 8]
-    if content["objective"].get("clusters"):
-        changes["objective.clusters"] = 8
     if content["method"].get("text_projector") == "none":
         changes["method.hidden"] = 4
     if content["method"].get("batch_norm_rows"):

@@ -89,6 +89,7 @@ OWN_METHOD = {"colorization": "colorization", "cpc": "cpc", "obow": "slow_maps"}
 METHOD_KEYS: dict[str, dict[str, Any]] = {
     "colorization": {"fine": 1, "grid": 3},
     "cpc": {"grid": 3, "patch": 4, "ahead": (1, 2), "width": 2, "hidden": 3, "blocks": 1},
+    "image_and_tiles": {"tiling": (2, 2)},
     "image_text": {"words": WORDS, "embedding": 4, "hidden": 5},
     "slow_maps": {"features": 4, "maps": [(2, 2, 5), (1, 1, 4)]},
     "tiles": {"tiling": (2, 2)},
@@ -98,12 +99,7 @@ stages for views of six pixels: 4 × 4 and 3 × 3 positions, without a border of
 
 NATURAL_KEYS = {"triple": {"with_embeddings": True}}
 
-SIDES = {"tiles": 8, "tile_sum": 8}
-
-METHOD_KEYS: dict[str, dict[str, Any]] = {"tiles": {"tiling": (2, 2)}, "image_and_tiles": {"tiling": (2, 2)}}
-"""What a method needs for views this small."""
-
-SIDES = {"tiles": 8, "image_and_tiles": 8}
+SIDES = {"image_and_tiles": 8, "tile_sum": 8, "tiles": 8}
 """Of the views of a method that cannot do with six pixels."""
 
 CLASSIFIERS = {"classifier", "tiles"}

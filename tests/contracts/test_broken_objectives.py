@@ -192,7 +192,7 @@ BROKEN: list[tuple[type, Callable[..., None], str]] = [
     (_DragsTheGraphAlong, for_all.test_a_target_gets_no_gradient, "rule 6: a target gets a gradient"),
     (_TrainsItsTarget, for_all.test_a_target_gets_no_gradient, "rule 6: a target gets a gradient"),
     (_CountsItsRows, for_all.test_permuting_the_rows_of_all_views_together_changes_only_rounding, "rule 5"),
-    (_AsksForTheWeather, for_all.test_autocast_changes_nothing, "it asks for weather; a step knows ids, labels"),
+    (_AsksForTheWeather, for_all.test_autocast_changes_nothing, "it asks for weather; a step knows labels, rotation"),
 ]
 
 

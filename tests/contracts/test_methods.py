@@ -150,7 +150,7 @@ def test_a_resumed_run_goes_on_to_the_bit(case: steps.Case) -> None:
         assert [name for name in straight if not straight[name].equal(resumed[name])] == []
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.nightly)])
 def several(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, dict[str, Tensor]]]:

@@ -137,6 +137,22 @@ def pngs(name: str, folder: Path) -> Path:
     return tiny.images(folder, 40, classes=4 if files.read(name)["objective"]["kind"] == "supervised" else 0)
 
 
+TRAINED = [pytest.param(name, marks=pytest.mark.nightly if name.startswith("imagenet") else ()) for name in NAMES]
+"""Those for ImageNet have large networks. Their numbers are read in every run of the tests, and they train at night."""
+
+REPEATED = (
+    "small_w_mse",
+    "small_moco_v2",
+    "small_deepcluster_v2",
+    "small_pcl",
+    "small_jigsaw",
+    "small_vse",
+    "small_npid",
+)
+"""Some of every kind: a run repeats itself by what all recipes have in common. The others repeat theirs at night."""
+
+
+@pytest.mark.parametrize("name", TRAINED, indirect=True)
 def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) -> None:
     changes = tiny.of_recipe(name) | {"train.steps": 2, "data.sources": [str(pngs(name, tmp_path / "data"))]}
     run = tmp_path / "run"
@@ -165,7 +181,14 @@ def test_the_recipe_trains_on_a_folder_of_small_pngs(name: str, tmp_path: Path) 
     assert len(written["views"]) == len(shipped["views"])
 
 
-@pytest.mark.parametrize("name", [*SMALL, "imagenet/barlow_twins"], indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in REPEATED else pytest.mark.nightly)
+        for name in (*SMALL, "imagenet/barlow_twins")
+    ],
+    indirect=True,
+)
 def test_what_a_run_writes_repeats_it_bit_for_bit(name: str, tmp_path: Path) -> None:
     data = pngs(name, tmp_path / "data")
     changes = tiny.of_recipe(name) | {"train.steps": 3, "seed": 5}
