@@ -32,7 +32,7 @@ TRAINED: dict[str, Any] = tiny.SMALL | {
 }
 WITHOUT = "without: leave the key as it is"
 WITHOUT_PREDICTOR = {"method.predictor": None, "method.predictor.widths": WITHOUT, "optim.groups": []}
-HEALTHY, COLLAPSED = 0.7, 0.1
+HEALTHY, COLLAPSED = 0.7, 0.15
 """Spread of the embeddings at the end."""
 DIRECTIONS, ONE_DIRECTION = 2.0, 1.2
 """Effective ranks at the end. The images have eight colours and little else."""

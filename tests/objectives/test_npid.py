@@ -9,6 +9,7 @@ from oracles.vectors import STATES, batch_in
 
 from barlow.objectives import _bank
 from barlow.objectives._bank import Bank
+from barlow.objectives._draws import NEGATIVES as PURPOSE
 from barlow.objectives._draws import indices
 from barlow.objectives.npid import NPID, Instances
 from barlow.views.keys import hashed

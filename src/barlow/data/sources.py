@@ -7,12 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from barlow.data.captioned import lists_captions, read_captions
-from barlow.data.captions import OfImages, captions_of
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import MAX_PIXELS, Array, ValueRange
 from barlow.data.folder import FolderSource
@@ -22,6 +21,9 @@ from barlow.data.stored import widened, with_channels
 from barlow.exits import NoInput
 from barlow.network import check_reachable
 from barlow.printable import one_line, printable
+
+if TYPE_CHECKING:
+    from barlow.data.captions import OfImages
 
 CACHE = Path("~/.cache/barlow")
 """Where downloaded sets are kept, unless the caller names another place."""
@@ -176,7 +178,9 @@ class WithChannels:
         return self.source.labels  # not in __init__: for its labels, shapes_multi has to draw all of its images
 
     @property
-    def captions(self) -> OfImages | None:
+    def captions(self) -> "OfImages | None":
+        from barlow.data.captions import captions_of
+
         return captions_of(self.source)
 
     def __len__(self) -> int:

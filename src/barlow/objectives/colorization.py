@@ -126,12 +126,14 @@ class RebalancedColours(nn.Module):
             scores = scores.to(torch.promote_types(scores.dtype, colours.dtype))
             n, places = len(scores), colours.shape[1] // 2
             colours = in_float64(colours).view(n, 2, places)
-            which, shares = soft_codes(colours.transpose(1, 2).flatten(0, 1))
+            which, shares = soft_codes(colours.nan_to_num().transpose(1, 2).flatten(0, 1))
             boost = self._coloured(colours.flatten(1))[:, None] * weights[which[:, 0]].view(n, places)
             likely = scores.view(n, len(BINS), places).log_softmax(dim=1)
             nearest = likely.gather(1, which.view(n, places, -1).transpose(1, 2))
             spread = shares.view(n, places, -1).transpose(1, 2).to(scores.dtype)
-            return (boost.to(scores.dtype) * -(spread * nearest).sum(dim=1)).mean()
+            # Nothing but bins that are near has a part in the sum; what is no number is seen all the same.
+            unseen = 0 * (scores.sum() + colours.sum().to(scores.dtype))
+            return (boost.to(scores.dtype) * -(spread * nearest).sum(dim=1)).mean() + unseen
 
     def _coloured(self, ab: Embedding) -> Bool[Tensor, "n"]:
         """Which rows have a colour anywhere."""
