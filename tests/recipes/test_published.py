@@ -29,14 +29,11 @@ FAMILIES = [
 ]
 """Families of other methods have their `RATES`, `DECAYS` and `SIZES` (epochs and batch) in files of their own, and are
 found there."""
-OF_FAMILIES = {name for family in FAMILIES for name in family.RATES}
 BESIDE = "".join(
     path.read_text(encoding="utf-8")
     for path in Path(__file__).parent.glob("test_*.py")
     if path.name != "test_published.py"
 )
-NAMES = [name for name in files.names() if "/" in name and (name in OF_FAMILIES or f'"{name}"' not in BESIDE)]
-"""All but those that a file beside this one names: they are tested there."""
 RECIPES = Path(barlow.__file__).parent / "recipes"
 OTHERS = [
     *(
@@ -50,6 +47,8 @@ OTHERS = [
 ]
 """Of methods that the three papers are compared with."""
 OTHERS += [name for family in FAMILIES for name in family.RATES]
+NAMES = [name for name in files.names() if "/" in name and (name in OTHERS or f'"{name}"' not in BESIDE)]
+"""All but those that a file beside this one names alone: they are tested there."""
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
 
