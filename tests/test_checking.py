@@ -202,6 +202,7 @@ def test_pairs_of_test_and_training_images_are_in_the_picture(tmp_path: Path) ->
     assert pair[:96, 4:100].std() > 20
 
 
+@pytest.mark.nightly
 def test_several_labels_an_image_have_no_shares() -> None:
     found = barlow.check("shapes_multi", "shapes_multi:test", fast=True)
     assert found.between is not None

@@ -179,6 +179,7 @@ def test_a_run_writes_one_line_with_scores_and_what_they_depend_on(
     assert "lr_per_256: 0.3" in recipe, "the first steps' rate is not the run's"
 
 
+@pytest.mark.nightly
 def test_all_runs_the_four_recipes_in_the_order_of_the_table(
     start: Callable[..., int], program: ModuleType, tmp_path: Path
 ) -> None:

@@ -109,8 +109,10 @@ COURSES = {
 }
 
 
-LONG, NIGHTLY = ("evaluate two encoders",), pytest.mark.nightly
-"""Courses that `make nightly` adds: what they are about, shorter ones show for one encoder."""
+LONG = ("evaluate two encoders", "begin from weights", "extend and stretch", "overwrite")
+NIGHTLY = pytest.mark.nightly
+"""Courses that `make nightly` adds. The others pass the same places of the program: begin, save, rotate, write the
+encoder, go on, evaluate."""
 
 
 def let_an_hour_pass(evaluation: Path) -> None:

@@ -57,6 +57,7 @@ def test_byol_does_not_collapse(data: Path, tmp_path: Path) -> None:
     assert said == []
 
 
+@pytest.mark.nightly
 def test_without_a_predictor_it_collapses_and_the_run_says_so(data: Path, tmp_path: Path) -> None:
     changes = {"method.predictor": None, "method.predictor.widths": WITHOUT}
     std, said = spread(data, tmp_path / "run", **changes)

@@ -52,6 +52,7 @@ def last_embeddings(data: Path, out: Path, recipe: str, objective: Any, **change
     return seen[0]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("variance", "collapses"), [(25.0, False), (0.0, True)])
 def test_vicreg_collapses_without_its_variance_term(
     variance: float, collapses: bool, data: Path, tmp_path: Path

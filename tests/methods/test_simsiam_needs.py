@@ -88,6 +88,7 @@ def test_without_a_predictor_it_collapses_and_the_run_says_so(data: Path, tmp_pa
     assert said
 
 
+@pytest.mark.nightly
 def test_without_a_stop_gradient_it_collapses_and_the_run_says_so(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_without_a_stop_gradient_it_collapses_and_the_run_says_so(
     assert said
 
 
+@pytest.mark.nightly
 def test_in_the_released_form_it_then_collapses_into_one_direction(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,6 @@ FAULTS = [
         "if world.size > 1 else",
         "if world.size < 1 else",
         (f"{SYNCHRONIZED}norms_are_exchanged_inside_and_back_outside_with_the_same_tensors",),
-        fast=True,
     ),
     Fault(
         "synchronised batch norm normalises by the statistics of its own process",
@@ -151,7 +150,6 @@ FAULTS = [
             f"{GROUPED}query_and_key_network_have_other_groups_in_every_step",
             f"{GROUPED}a_query_and_its_key_are_normalised_with_other_rows",
         ),
-        fast=True,
     ),
     Fault(
         "grouped batch norm: the groups are those of the first step in all steps",
@@ -390,7 +388,6 @@ FAULTS = [
         "with full_precision(z) as views:\n",
         "with full_precision(z) as views:\n            views = [views[0], *(view.detach() for view in views[1:])]\n",
         (f"{BARLOW_TWINS}{LOOPS}[size0-healthy]",),
-        fast=True,
     ),
     Fault(
         "Barlow Twins: lambda is ignored",
@@ -444,7 +441,6 @@ FAULTS = [
         "with full_precision(z) as views:\n",
         "with full_precision(z) as views:\n            views = [views[0], *(view.detach() for view in views[1:])]\n",
         (f"{VICREG}{LOOPS}[size0-healthy]",),
-        fast=True,
     ),
     Fault(
         "VICReg: the variance is the sum over the views, twice what its weight is for",
@@ -460,7 +456,6 @@ FAULTS = [
         "else torch.float64) / (n - 1)",
         "else torch.float64) / n",
         (f"{VICREG}published_vectors", f"{COVARIANCE}variances_and_covariances_are_unbiased"),
-        fast=True,
     ),
     Fault(
         "VICReg: the covariance is the biased one",
@@ -521,7 +516,6 @@ FAULTS = [
         "with full_precision(z) as views:\n",
         "with full_precision(z) as views:\n            views = [views[0], *(view.detach() for view in views[1:])]\n",
         (f"{W_MSE}gradient_equals_finite_differences[healthy-objective0]",),
-        fast=True,
     ),
     Fault(
         "W-MSE: whitening takes its covariance for a constant",
@@ -664,7 +658,6 @@ FAULTS = [
             f"{OBJECTIVES}a_target_gets_no_gradient[simsiam]",
             f"{OBJECTIVES}a_target_gets_no_gradient[byol_vicreg]",
         ),
-        fast=True,
     ),
     Fault(
         "BYOL, SimSiam: the prediction is not scaled to length 1",
@@ -764,7 +757,6 @@ FAULTS = [
         "for v, p in enumerate(predictions) if v != i",
         "for v, p in enumerate(predictions)",
         (f"{SWAV}published_losses",),
-        fast=True,
     ),
     Fault(
         "SwAV: the queue is used before it is full",
@@ -1013,7 +1005,6 @@ FAULTS = [
             f"{ROTATION}the_classes_are_quarter_turns_counter_clockwise",
             f"{ROTATION}value_and_gradient_equal_the_loops_in_both_precisions",
         ),
-        fast=True,
     ),
     Fault(
         "rotation: the classes count clockwise",
@@ -1265,7 +1256,6 @@ FAULTS = [
         "list(online), 1 - keep)",
         "list(online), keep)",
         (f"{DISTILLATION}a_constant_momentum_moves_the_target_as_the_vector_says",),
-        fast=True,
     ),
     Fault(
         "the target's momentum never rises",
@@ -1303,7 +1293,6 @@ FAULTS = [
         '        *((f"objective.{name}", p) for name, p in _parameters(objective) if p.requires_grad),\n',
         "",
         (f"{LEARNER}an_objective_with_parameters_is_trained_saved_and_loaded",),
-        fast=True,
     ),
     Fault(
         "the objective's own state is not saved",

@@ -68,7 +68,6 @@ FAULTS = [
         "* weights[which[:, 0]].view(n, places)",
         "* torch.ones_like(weights)[which[:, 0]].view(n, places)",
         (f"{COLOURS}the_printed_loss_has_the_weights_in_it", f"{COLOURS}{LOOPS}"),
-        fast=True,
     ),
     Fault(
         "the weight of a place is that of its farthest bin",
@@ -146,7 +145,6 @@ FAULTS = [
         "+ there - count + torch.arange(count)",
         "+ torch.arange(count)",
         (f"{CPC}each_prediction_is_of_the_published_patch", f"{CPC}{LOOPS}"),
-        fast=True,
     ),
     Fault(
         "CPC: negatives are those of the same image",
@@ -175,7 +173,6 @@ FAULTS = [
         "shift=nn.ZeroPad2d((0, 0, 1, 0))",
         "shift=nn.ZeroPad2d((0, 0, 0, 1))",
         (f"{PATCHES}a_prediction_sees_the_rows_up_to_its_own_in_all_columns_and_nothing_below",),
-        fast=True,
     ),
     Fault(
         "CPC: all directions are one",

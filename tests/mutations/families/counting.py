@@ -41,7 +41,6 @@ FAULTS = [
             f"{COUNTING}a_row_of_the_same_image_is_no_other_image",
             f"{COUNTING}counting_nothing_costs_the_margin_and_counting_right_and_apart_costs_nothing",
         ),
-        fast=True,
     ),
     Fault(
         "counting: the other image is told by its row, not by its id",
@@ -98,7 +97,6 @@ FAULTS = [
         "F.avg_pool2d(view, QUARTERS)",
         "view[:, :, ::2, ::2]",
         (f"{TILE_SUM}the_whole_is_halved_by_the_mean_of_four_pixels_and_quarters_keep_theirs",),
-        fast=True,
     ),
     Fault(
         "counting: the quarters' mean, not their sum",
@@ -113,7 +111,6 @@ FAULTS = [
         "parts.view(n, -1, whole.shape[1]).sum(dim=1)",
         "parts.view(-1, n, whole.shape[1]).sum(dim=0)",
         (f"{TILE_SUM}the_sum_is_over_the_four_quarters_of_the_same_image",),
-        fast=True,
     ),
     Fault(
         "counting: counts may be negative",

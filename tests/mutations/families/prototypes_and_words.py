@@ -142,7 +142,6 @@ FAULTS = [
         "in_float64(self.concentration[compared])",
         "in_float64(self.concentration.mean().expand(len(compared)))",
         (f"{PCL}published_loss_of_two_queries",),
-        fast=True,
     ),
     Fault(
         "pcl: images of one cluster are not compared",

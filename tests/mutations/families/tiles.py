@@ -59,7 +59,6 @@ FAULTS = [
         "op=keys.op + (t + 1) * OF_TILE",
         "op=keys.op + OF_TILE",
         (f"{VIEWS}each_tile_is_changed_as_an_image_of_its_own_with_draws_of_its_own",),
-        fast=True,
     ),
     Fault(
         "orders: the next is the nearest to those taken",
