@@ -131,7 +131,8 @@ class ViewPipeline:
                     f"got {len(pixels)} crops of a view and ids {ids.shape}; give ids (n,), one per image."
                 )
             drawn = _draw(ops, self._crops[view] + 1, Keys(seed, epoch, ids, view))
-            shape = (*pixels.shape[:2], *height_width(self.sizes[view]))
+            same = self.sizes[view] == self.crop_sizes[view]
+            shape = pixels.shape if same else (*pixels.shape[:2], *height_width(self.sizes[view]))
             views.append(self._normalized(pixels, shape, partial(_apply, drawn, None)))
         return views
 
