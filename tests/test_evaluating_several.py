@@ -503,5 +503,5 @@ def test_latex_has_no_command_of_a_name(hostile: Evaluations, tmp_path: Path) ->
 def test_a_file_that_is_there_is_replaced_whole(hostile: Evaluations, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("something else " * 1000)
-    write_table(hostile.scores, path)
+    write_table(hostile.scores, path, overwrite=True)
     assert path.read_text(encoding="utf-8").startswith("images,protocol,metric")
