@@ -1,6 +1,6 @@
 """What a command writes beside its text replaces no file of a user's, and all commands say so first, and alike."""
 
-import os
+import errno
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -115,11 +115,20 @@ def test_a_file_in_the_way_of_the_folder_is_known_beforehand(tmp_path: Path) -> 
         checked_output(tmp_path / "file" / "x.csv", "--csv", endings=[".csv"])
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_place_where_nothing_can_be_written_is_known_beforehand(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
+def test_a_place_where_nothing_can_be_written_is_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's mode would not do: root may write everywhere."""
+    tried: list[Path] = []
+
+    def closed(path: Path, content: bytes) -> None:
+        tried.append(path.parent)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(storage, "_write_synced", closed)
     with pytest.raises(storage.CannotCreate, match="permission denied"):
-        checked_output(tmp_path / "closed" / "new" / "x.csv", "--csv", endings=[".csv"])
+        checked_output(tmp_path / "new" / "x.csv", "--csv", endings=[".csv"])
+    assert tried == [tmp_path], "the nearest folder that is there"
 
 
 def test_a_folder_of_pictures_is_not_filled_with_figures_unasked(tmp_path: Path) -> None:
