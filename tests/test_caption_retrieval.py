@@ -94,6 +94,19 @@ def test_the_command_shows_the_table_and_takes_nothing_that_it_does_not_use(
     assert "captions takes captions, and the others labels" in capsys.readouterr().err
 
 
+def test_the_command_that_is_named_after_a_training_measures_the_run(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {**SMALL, "train.steps": 1}
+    words = [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
+    captions, out = home / "train" / "captions.csv", tmp_path / "run"
+    assert cli.main(["pretrain", str(captions), "-c", RECIPE, "--out", str(out), *words]) == 0
+    (named,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next ")]
+    command = named.replace("CAPTIONS.csv", str(home / "test" / "captions.csv")).split()
+    assert command[1:3] == ["barlow", "evaluate"]
+    assert cli.main(command[2:]) == 0
+
+
 def test_images_that_were_trained_on_are_refused(home: Path) -> None:
     with pytest.raises(SameImages, match=r"40 of 40 images of .* were trained on by .* byte for byte"):
         retrieve([home / "run"], home / "train" / "captions.csv")

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barlow import exits
 from barlow.commands.terminal import add_debug, first_process, put, show, show_advice, tell, until_read, verb_parser
@@ -13,6 +13,9 @@ Any key of the recipe can be set by its dotted name, and wins over the file:
   --objective.slicings 1  --optim.lr_per_256 1e-3  --views.0.1.p 0
 `barlow pretrain FOLDER --print-recipe` shows them all.
 """
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def add(verbs: Any) -> None:
@@ -94,8 +97,22 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     show(f"encoder  {run / 'encoder'}   (barlow.load_encoder({str(run)!r}))")
     show(f"views    {run / 'views.png'}   log {run / 'metrics.jsonl'}")
     show_advice(result.advice)
-    show(f"next     barlow evaluate {run}" + ("" if own_set(run) else " --train LABELLED/train --test LABELLED/test"))
+    show(f"next     {_evaluation(run, own_set(run) is not None)}")
     return exits.OK
+
+
+def _evaluation(run: "Path", own: bool) -> str:
+    """The command that measures a run.
+
+    Args:
+        run: its folder.
+        own: whether the set that it was trained on has test images of its own.
+    """
+    from barlow.text_branch import HOME
+
+    if (run / HOME).is_dir():
+        return f"barlow evaluate {run} --protocol captions" + ("" if own else " --test CAPTIONS.csv")
+    return f"barlow evaluate {run}" + ("" if own else " --train LABELLED/train --test LABELLED/test")
 
 
 def _asked(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
