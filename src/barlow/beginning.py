@@ -70,6 +70,7 @@ def of(run: Run, name: str | None, changes: Mapping[str, Any], *, resume: bool) 
                 f"{why or 'no images are named'}; give a folder, or the name of a set (`barlow list datasets`)"
             )
         return Begun(chosen, Identity.new(chosen), resumed=False)
+    run.check_lengths()
     identity = identity_of(run)
     asked = None if identity is None else identity.asked
     if identity is None:  # of the first release, or its run.json was removed

@@ -191,6 +191,16 @@ class Run:
                 "written there. A run that was moved is gone on with from its newest checkpoint, where it is now"
             )
 
+    def check_lengths(self) -> None:
+        """Refuses logs that are too long to be any, before anything is made for a run that would have to read them.
+
+        Raises:
+            TooLarge: one is.
+        """
+        for name in ("metrics.jsonl", "monitor.jsonl"):
+            if (self.path / name).exists():
+                limits.check_length(self.path / name)
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         return step_log.lines(self.path / "metrics.jsonl")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from contracts.calls import CASES
+from contracts.calls import CASES, Case
 
 N, D = 32, 8
 
@@ -34,7 +34,11 @@ NAMES = [*(name for name in CASES if " " not in name), "barlow_twins samples", "
 @pytest.mark.parametrize(
     ("name", "autocast"), [*((name, False) for name in NAMES), ("barlow_twins", True), ("w_mse", True)]
 )
-def test_a_compiled_objective_gives_the_same_loss_and_gradients(name: str, autocast: bool) -> None:
+def test_a_compiled_objective_gives_the_same_loss_and_gradients(
+    name: str, autocast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A run builds its objective once, and what it compiles is the loss; first labels are drawn by NumPy.
+    monkeypatch.setattr(Case, "built", torch.compiler.disable(Case.built))
     case = CASES[name]
     group = [z.float() for z in case.inputs("healthy", N, D)]
 

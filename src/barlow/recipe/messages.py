@@ -25,7 +25,7 @@ class RecipeError(ValueError):
 
 def nearest(name: str, allowed: Iterable[Any]) -> str:
     """` (did you mean 'x'?)`, or nothing where no allowed name is near."""
-    close = difflib.get_close_matches(name, [str(other) for other in allowed], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, [str(other) for other in allowed], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
