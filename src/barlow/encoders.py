@@ -119,8 +119,9 @@ def find_encoder(
 
     Args:
         given: the name, or a module, which is not changed.
-        encoder: the network of weights that do not say it: a timm name. For weights of a network that was given in
-            Python, a module of the same class; it is copied, and the copy is filled.
+        encoder: the network of weights that do not say it: a timm name. None or `auto`: what their shapes show. For
+            weights of a network that was given in Python, a module of the same class; it is copied, and the copy is
+            filled.
         options, stem: of that network, and of `random:NAME`, as in `build_encoder`.
         image_size: for foreign weights and untrained networks: another size than theirs; as `size_of` takes it.
         mean, std: for files of weights, which do not say them: of each channel, for pixels in [0, 1]. Their number is
@@ -134,7 +135,9 @@ def find_encoder(
     if isinstance(given, nn.Module):
         return _of_module(given)
     text = os.fspath(given)
-    asked = _Asked(encoder, dict(options or {}), stem, image_size, _normalization(mean, std), say)
+    asked = _Asked(
+        None if encoder == "auto" else encoder, dict(options or {}), stem, image_size, _normalization(mean, std), say
+    )
     if text.startswith(UNTRAINED):
         return _untrained(text, asked)
     if text.startswith(PREFIXES):

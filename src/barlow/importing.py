@@ -53,7 +53,8 @@ def import_weights(
     Args:
         source: a file of weights, `timm:NAME` or `packaged:NAME`.
         out: a folder that is not there yet. It appears whole, or not at all.
-        encoder: the network, a name of timm's, where the shapes of the tensors do not show it.
+        encoder: the network, a name of timm's, where the shapes of the tensors do not show it; None or `auto` where
+            they do.
         overrides: `encoder.options` and `encoder.stem` of the network, where shapes do not show them.
         image_size: a side or (height, width) in pixels, in place of the one that the network is mostly used with.
         mean, std: of each channel, for pixels in [0, 1], where they are not ImageNet's.
@@ -97,7 +98,7 @@ def import_weights(
 def _check_taken(name: str, config: Mapping[str, Any], encoder: str | None, stem: str | None) -> None:
     """Refuses what a user says of a network and its weights say otherwise: it would be dropped."""
     shown = config["name"] + ("" if config["stem"] == "as_is" else f" with the stem {config['stem']}")
-    if encoder is not None and config["name"].partition(".")[0] != encoder.partition(".")[0]:
+    if encoder not in (None, "auto") and config["name"].partition(".")[0] != str(encoder).partition(".")[0]:
         raise ValueError(f"{name} is of {shown}, and --encoder is {printable(encoder)}: leave --encoder out")
     if stem is not None and config["stem"] != stem:
         raise ValueError(

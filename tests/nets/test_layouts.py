@@ -98,6 +98,12 @@ def test_a_safetensors_file_has_layouts_too(resnet: nn.Module, tmp_path: Path) -
     same_features(found.network, resnet)
 
 
+def test_auto_is_the_network_that_the_shapes_show(resnet: nn.Module, tmp_path: Path) -> None:
+    """What an error advises, `--encoder auto`, can be given wherever a network can be named."""
+    _, encoder = imported(without_head(resnet.state_dict()), tmp_path, encoder="auto")
+    same_features(encoder, resnet)
+
+
 # --- Other networks than ResNets of torchvision -------------------------------------------------------------------
 
 

@@ -77,7 +77,7 @@ def add(verbs: Any) -> None:
         "--table", metavar="FILE", help="writes the table, too; FILE ends in .html, .json, .csv or .tex (LaTeX)"
     )
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file in --table")
-    evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, as timm calls it")
+    evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, or auto")
     evaluate.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
     evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")

@@ -31,7 +31,9 @@ def add(verbs: Any) -> None:
     )
     importing.add_argument("file", metavar="FILE", help="see below; or timm:NAME, packaged:NAME")
     importing.add_argument("-o", "--out", required=True, metavar="DIR", help="a new folder, for the encoder")
-    importing.add_argument("--encoder", metavar="NAME", help="the network, as timm calls it")
+    importing.add_argument(
+        "--encoder", metavar="NAME", help="the network, as timm calls it, or auto (as the shapes show it)"
+    )
     importing.add_argument("--image-size", metavar="PX|HxW", help="of its images, in place of the usual one")
     for name, what in (("--mean", "means"), ("--std", "standard deviations")):
         importing.add_argument(
