@@ -8,7 +8,7 @@ from coloured import Small, coloured
 from torch import Tensor, nn
 
 from barlow.data.labelled import LabelledSet
-from barlow.probes import embedding
+from barlow.probes import embedding, progress
 from barlow.probes.baselines import given
 from barlow.probes.embedding import CachedFeatures
 
@@ -84,7 +84,7 @@ def test_the_time_that_is_left_is_reckoned_without_what_was_there(
 ) -> None:
     with pytest.raises(Stopped):
         found(network(most=40), images, tmp_path / "cache", [])
-    monkeypatch.setattr(embedding, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     said = list[str]()
     found(network(), images, tmp_path / "cache", said)
     assert [line.partition(": ")[2].partition(" images")[0] for line in said] == [f"{n} of 50" for n in (40, 48, 50)]

@@ -10,6 +10,7 @@ from torch import nn
 
 from barlow import protocols
 from barlow.exits import NoInput, UnusableData
+from barlow.probes import progress
 from barlow.probes.tuning import Diverged, Rates, Schedule, Unlabelled, tuned
 from barlow.protocols import semi
 from barlow.protocols.semi import RATES, SemiSupervised
@@ -48,7 +49,8 @@ def test_the_rates_are_those_that_do_best_on_a_part_of_the_drawn_images() -> Non
     assert drawn.notes["held_out_score"] == each["held_out_score"] > 0.5
     assert each["updates"] == 40
     assert each["images"] == train.ids[protocol.rows(train, 0)].tolist()
-    assert said == ["draw 1 of 1: 80 images of 4 classes, 40 updates of 27 images"]
+    assert said[0] == "draw 1 of 1: 80 images of 4 classes, 40 updates of 27 images"
+    assert [line.partition(",")[0] for line in said[1:]] == ["draw 1 of 1 is done"]
     few = SemiSupervised(0.1, draws=1, fewest_updates=2, epochs=1)
     drawn = few.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
     assert drawn.notes["each"][0]["encoder_rate"] == RATES[0].encoder, "one image a class is nothing to choose by"
@@ -61,7 +63,7 @@ def test_where_training_diverges_at_the_best_rates_the_next_best_are_taken(monke
     best, next_best = Rates(0.05, 0.5), Rates(0.04, 0.4)
 
     def diverging(*given: Any) -> nn.Module:
-        *_, rates, schedule, _, _ = given
+        rates, schedule = given[4:6]
         if rates == best and schedule.updates == 40:
             raise Diverged("too fast")
         return tuned(*given)
@@ -73,10 +75,19 @@ def test_where_training_diverges_at_the_best_rates_the_next_best_are_taken(monke
     answered = protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
     (each,) = answered.notes["each"]
     assert (each["encoder_rate"], each["head_rate"]) == (0.04, 0.4)
-    assert said[1:] == ["draw 1: diverged at rates 0.05 and 0.5; the next best are taken"]
+    assert said[1] == "draw 1: diverged at rates 0.05 and 0.5; the next best are taken"
     monkeypatch.setattr(protocol.__class__, "_by_score", lambda *_: [(best, 0.5)])
     with pytest.raises(Diverged, match="too fast"):
         protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+
+
+def test_a_long_draw_says_how_many_updates_there_are_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    train, test, said = coloured(160, 0), coloured(40, 1), list[str]()
+    protocol = SemiSupervised(50, draws=1, fewest_updates=8, epochs=1, choice_updates=3, rates=RATES[:2])
+    protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+    counted = [line.partition(" updates, ")[0] for line in said if "eta" in line]
+    assert counted == [f"draw 1 of 1: {done} of 14" for done in range(1, 15)], "three for each of two rates, then eight"
 
 
 def test_a_file_may_begin_with_a_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
 """Labelled images through a network: the features that probes read, taken from the run's cache where it has them."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +13,8 @@ from barlow.data.labelled import LabelledSet
 from barlow.exits import UnusableData
 from barlow.probes.baselines import Compared, RawPixels
 from barlow.probes.features import EpochFeatures, FeatureSet, embed, forget_features, load_features, save_features
-from barlow.types import Features, Images
-
-SECONDS_BETWEEN_LINES = 30.0
-"""How often a long embedding says how far it is."""
+from barlow.probes.progress import Progress
+from barlow.types import Features
 
 PART = 8192
 """After so many images their features are kept, so that an embedding that was stopped goes on from there."""
@@ -86,12 +82,12 @@ class CachedFeatures:
             forget_features(self.cache, each)
         return features
 
-    def _progress(self, images: LabelledSet) -> "_Progress":
-        return _Progress(self.say, f"embedding {images.source.name}", len(images))
+    def _progress(self, images: LabelledSet) -> Progress:
+        return Progress(self.say, f"embedding {images.source.name}", len(images))
 
     def augmented_views(self, network: nn.Module, images: LabelledSet, *, epochs: int, seed: int) -> EpochFeatures:
         """The features of other views in each epoch, drawn and embedded when the epoch is asked for."""
-        progress = _Progress(self.say, "linear_sgd on augmented views", epochs * len(images))
+        progress = Progress(self.say, "linear_sgd on augmented views", epochs * len(images))
 
         def features(epoch: int) -> FeatureSet:
             views = images.augmented_views(self.batch_size, seed, epoch, self.device)
@@ -99,34 +95,3 @@ class CachedFeatures:
             return FeatureSet(embed(network, counted, self.device), images.labels, images.ids)
 
         return features
-
-
-@dataclass
-class _Progress:
-    """Counts images, and says now and then how many of them are done."""
-
-    say: Callable[[str], None]
-    what: str
-    total: int
-    done: int = 0
-    before: int = 0
-    started: float = field(default_factory=time.monotonic)
-    said: float = field(default_factory=time.monotonic)
-
-    def begin_at(self, done: int) -> None:
-        """So many were there already: they say nothing about the time that the others take."""
-        self.done = self.before = done
-        self.started = time.monotonic()
-
-    def over(self, batches: Iterable[Images], where: str = "") -> Iterator[Images]:
-        """Passes the batches on. A batch counts as done when the next one is asked for."""
-        for batch in batches:
-            yield batch
-            self.done += len(batch)
-            now = time.monotonic()
-            if now - self.said < SECONDS_BETWEEN_LINES:
-                continue
-            self.said = now
-            rate = (self.done - self.before) / max(now - self.started, 1e-9)
-            left = timedelta(seconds=round((self.total - self.done) / rate))
-            self.say(f"{self.what}{where}: {self.done} of {self.total} images, {rate:.0f} images/s, eta {left}")
