@@ -60,6 +60,9 @@ of a line of the log. A watchdog will stand here."""
 PER_CHECKPOINT = {"barlow.pretraining:not_finite": 1, "barlow.storage:damage_in": 2}
 """Whether all weights are finite; and reading back what was written, whose digest is taken twice."""
 GUARDS_AT_MOST = 0.01
+MONITOR_AND_DOCTOR_AT_MOST = 0.01
+LOG_STEPS = 50
+"""From one line of the log to the next, as the recipes have it: a piece has one."""
 CHECKPOINT_SECONDS = 300
 """From one checkpoint to the next, as the recipes have it."""
 
@@ -91,7 +94,41 @@ def rows(smoke: bool) -> Sequence[measure.Part]:
             restart=sides.close,
         )
 
-    return [row(one) for one in watched] + ([] if smoke else list(map(together, step.OF_GUARDS)))
+    return [row(one) for one in watched] + ([] if smoke else [monitored(), *map(together, step.OF_GUARDS)])
+
+
+def monitored() -> measure.Part:
+    """The monitor, and the doctor with the log that it reads.
+
+    The monitor looks once in half a minute or so, too rarely for a piece: as often as a share of the wall clock's time
+    allows. So a look is measured by itself, in a process that does nothing else, and as many of them as the steps of a
+    piece allow are added to them.
+    """
+    budget, log = "barlow.monitor:Budget.allows", "barlow.watchers:MetricsLog.__call__"
+    sides = step.Sides(replace(step.SMALL, steps=LOG_STEPS), parts=[budget, log])
+    atexit.register(sides.close)
+
+    def piece() -> tuple[Cost, Cost]:
+        from barlow.monitor import SHARE
+
+        told = sides.child("--command").ask(steps=LOG_STEPS)
+        look = sides.child("--look").cost(steps=1)
+        assert look.processor is not None
+        looks = SHARE * told["wall"] / look.wall
+        own = told["parts"][budget] + told["parts"][log] + looks * look.processor
+        return Cost(own, own), Cost(told["wall"], told["processor"])
+
+    return measure.Part(
+        name="cost_monitor_and_doctor",
+        what="monitor.jsonl (500 images in two views), and metrics.jsonl with what the doctor reads and says, every "
+        f"{LOG_STEPS} steps; {step.SMALL.what}",
+        piece=piece,
+        whole_name="the whole step",
+        at_most=MONITOR_AND_DOCTOR_AT_MOST,
+        warmups=0,
+        seconds=90,
+        restart=sides.close,
+    )
 
 
 def together(case: step.Case) -> measure.Part:

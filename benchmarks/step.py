@@ -276,14 +276,41 @@ def bare(case: Case, folder: Path) -> None:
         turns()
 
 
+def look(case: Case, folder: Path) -> None:
+    """The child of the monitor's side: a look at the networks of a case, again and again, with no step between two."""
+    turns = Turns(Questions())
+    from barlow.assembly import build_learner
+    from barlow.data.counting import not_shown
+    from barlow.distributed import World, choose_device
+    from barlow.monitor import monitor_of
+    from barlow.preparation import prepare
+    from barlow.step_log import StepLog
+
+    world = World(choose_device("auto"))
+    found = prepare(chosen(case, folder), world)
+    learner = build_learner(found.plan, world, found.loader)
+    with tempfile.TemporaryDirectory() as out:
+        log = StepLog(Path(out) / "monitor.jsonl", print)
+        monitor = monitor_of(found.plan, found, learner, log, None, print, not_shown)
+        assert monitor is not None
+        while True:
+            turns()
+            monitor.look(0)
+
+
+def chosen(case: Case, folder: Path) -> Any:
+    """The recipe of a case."""
+    from barlow.recipe.request import chosen_recipe
+
+    return chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
+
+
 def prepared(case: Case, folder: Path, world: Any) -> tuple[Any, Any]:
     """The learner of a case, as `barlow pretrain` builds it, and the loader of its images."""
     from barlow.assembly import build_learner
     from barlow.preparation import prepare
-    from barlow.recipe.request import chosen_recipe
 
-    chosen = chosen_recipe(folder, recipe=case.recipe, batch_size=case.batch, steps=1, overrides=case.overrides)
-    found = prepare(chosen, world)
+    found = prepare(chosen(case, folder), world)
     return build_learner(found.plan, world, found.loader), found.loader
 
 
@@ -327,6 +354,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--command")
     parser.add_argument("--bare")
+    parser.add_argument("--look")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--part", action="append", default=[])
     asked, rest = parser.parse_known_args()
@@ -335,6 +363,8 @@ def main() -> int:
         return command(cases[asked.command], asked.folder, asked.part)
     if asked.bare:
         bare(cases[asked.bare], asked.folder)
+    if asked.look:
+        look(cases[asked.look], asked.folder)
     return measure.main(__file__, rows, rest)
 
 

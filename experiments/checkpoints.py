@@ -34,6 +34,8 @@ from barlow.run import Run
 
 PROGRAM, RESULTS = "experiments/checkpoints.py", ROOT / "results" / "checkpoints.jsonl"
 STEPS, LOOKS = 600, 12
+DRAWS = 10
+"""Fixed views of each image. Of few views LiDAR counts noise, too: comparisons take ten (docs/reading-a-run.md)."""
 SETS = {"explore": ("shapes", "cifar10"), "judge": ("aerial", "mri", "imagenette")}
 
 COURSES: dict[str, dict[str, Any]] = {
@@ -101,14 +103,14 @@ def ran(case: Case, data: Path, work: Path) -> dict[str, Any]:
         )
     except Diverged as error:
         failed = str(error).split(". ")[0]
-    kept = ("step", "diagnostics", "scores")
+    kept = ("step", "images", "diagnostics", "scores")
     moments = [{key: line[key] for key in kept} for line in Run(out).monitored() if "scores" in line]
     what = {"case": str(case), **case.__dict__, "failed": failed, "moments": moments}
     return results_line.assembled(str(case), PROGRAM, what)
 
 
 def at_even_steps() -> None:
-    """Makes every monitor look LOOKS times at even distances, whatever that costs."""
+    """Makes every monitor look LOOKS times at even distances, at DRAWS views of all its images, whatever that costs."""
 
     def look(self: monitor.Monitor, moment: Any) -> None:
         every = max(1, moment.total // LOOKS)
@@ -117,6 +119,7 @@ def at_even_steps() -> None:
             self.look(moment.step)
 
     monitor.Monitor.__call__ = look  # type: ignore[method-assign]
+    monitor.DRAWS, monitor.READING_SECONDS = DRAWS, math.inf
 
 
 # --- Ways to choose ---------------------------------------------------------------------------------------------------
@@ -126,19 +129,22 @@ def knn(moment: Moment) -> float:
     return float(moment["scores"]["knn.top1"]["value"])
 
 
-def reading(name: str, of: str = "features") -> Callable[[Moment], float]:
-    """The value of a diagnostic; -inf where it is missing, so that such a moment is not taken."""
+def reading(name: str, of: str = "features", *, sign: int = 1) -> Callable[[Moment], float]:
+    """The value of a diagnostic, or with sign -1 its negative, where the lowest is the best; -inf where it is missing
+    or no number, so that such a moment is not taken."""
 
     def value(moment: Moment) -> float:
-        found = moment["diagnostics"].get(of, {}).get(name)
-        return -math.inf if found is None else float(found["value"])
+        found = moment.get("diagnostics", {}).get(of, {}).get(name)
+        number = math.nan if found is None or found["value"] is None else sign * float(found["value"])
+        return -math.inf if math.isnan(number) else number
 
     return value
 
 
 def signal(moment: Moment) -> float:
     """Directions in use, times how much views of an image agree: neither noise nor a collapse has both."""
-    return reading("effective_rank")(moment) * max(0.0, reading("cosine_between_views")(moment))
+    rank, agreement = (reading(name)(moment) for name in ("effective_rank", "cosine_between_views"))
+    return -math.inf if -math.inf in (rank, agreement) else rank * max(0.0, agreement)
 
 
 WAYS: dict[str, Callable[[Moment], float]] = {
@@ -149,8 +155,8 @@ WAYS: dict[str, Callable[[Moment], float]] = {
     "LiDAR of embeddings": reading("lidar", "embeddings"),
     "effective rank of features": reading("effective_rank"),
     "participation ratio of features": reading("participation_ratio"),
-    "-alignment of features": lambda moment: -reading("alignment")(moment),
-    "-uniformity of features": lambda moment: -reading("uniformity")(moment),
+    "-alignment of features": reading("alignment", sign=-1),
+    "-uniformity of features": reading("uniformity", sign=-1),
     "rank × agreement of features": signal,
 }
 """Of each, the moment of the highest value is taken."""

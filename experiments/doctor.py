@@ -245,9 +245,35 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     return markdown(("part", "given", *OBJECTIVES, "all"), rows)
 
 
-def bound(runs: int) -> float:
-    """With no false alarm among so many healthy runs, 95 % are sure that fewer than this share has one."""
-    return 1 - math.exp(math.log(0.05) / runs)
+def bound(runs: int, alarms: int = 0) -> float:
+    """The share of healthy runs with a false alarm is less than this, with 95 % confidence, after so many of so many.
+
+    Source: Clopper and Pearson (Biometrika 1934), one-sided: the share at which so few would be met in one of twenty
+    such sittings. Without an alarm it is 1 - 0.05^(1/runs).
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        share = (low + high) / 2
+        at_most = sum(math.comb(runs, k) * share**k * (1 - share) ** (runs - k) for k in range(alarms + 1))
+        low, high = (share, high) if at_most > 0.05 else (low, share)
+    return high
+
+
+def summary(lines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A sentence for each part: how many ill runs were named rightly, and what so many healthy ones can tell."""
+    for part in PARTS:
+        those = [line for line in lines if line["part"] == part]
+        ill = [line for line in those if line["illness"] != "healthy"]
+        healthy = [line for line in those if line["illness"] == "healthy"]
+        alarms = len(healthy) - sum(map(is_right, healthy))
+        if ill:
+            named = sum(map(is_right, ill))
+            yield f"{part}: {named} of {len(ill)} ill runs are named rightly ({100 * named / len(ill):.1f} %)"
+        if healthy:
+            yield (
+                f"{part}: {alarms} of {len(healthy)} healthy runs have a false alarm; with 95 % confidence, less than "
+                f"{100 * bound(len(healthy), alarms):.1f} % of such runs have one"
+            )
 
 
 def main() -> None:
@@ -259,7 +285,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if arguments.table or arguments.part is None:
-        print(table(lines_of(RESULTS)))
+        lines = lines_of(RESULTS)
+        print(table(lines), *summary(lines), sep="\n")
         return
     torch.set_num_threads(1)
     known = {line["case"] for line in lines_of(RESULTS)}

@@ -13,6 +13,7 @@ from generated import ROOT
 from torch import Tensor
 
 from barlow.linalg import cholesky_whiten, standardize
+from barlow.objectives._sinkhorn import sinkhorn
 
 FOLDER = ROOT / "docs" / "figures"
 SIDE, GAP, MARGIN, TITLE = 180, 28, 12, 26
@@ -22,11 +23,12 @@ STYLE = """
   .dot { fill: #2a6fb0; fill-opacity: .55 }
   .line { fill: none; stroke: #2a6fb0; stroke-width: 2 }
   .axis { stroke: #bbb }
+  .second { stroke: #c0562b }
   .plus { fill: #2a6fb0 }
   .minus { fill: #c0562b }
   @media (prefers-color-scheme: dark) {
     text { fill: #ddd } .frame, .axis { stroke: #555 }
-    .dot, .plus { fill: #7db7f0 } .line { stroke: #7db7f0 } .minus { fill: #f09a6b }
+    .dot, .plus { fill: #7db7f0 } .line { stroke: #7db7f0 } .minus { fill: #f09a6b } .second { stroke: #f09a6b }
   }
 """
 
@@ -54,10 +56,10 @@ def cloud(points: Tensor, reach: float = 3.2) -> str:
 
 
 def heat(table: Tensor) -> str:
-    """A table of correlations: the fuller, the stronger; negative ones in another colour."""
-    cell = SIDE / len(table)
+    """A table of correlations or shares: the fuller, the stronger; negative ones in another colour."""
+    cell, wide = (SIDE / length for length in table.shape)
     return "".join(
-        f'<rect class="{"plus" if value > 0 else "minus"}" x="{j * cell:.1f}" y="{i * cell:.1f}" width="{cell:.1f}" '
+        f'<rect class="{"plus" if value > 0 else "minus"}" x="{j * wide:.1f}" y="{i * cell:.1f}" width="{wide:.1f}" '
         f'height="{cell:.1f}" fill-opacity="{min(abs(value), 1):.2f}"/>'
         for i, row in enumerate(table.tolist())
         for j, value in enumerate(row)
@@ -65,12 +67,12 @@ def heat(table: Tensor) -> str:
     )
 
 
-def curve(xs: Tensor, ys: Tensor, x_most: float, y_most: float) -> str:
-    """A curve from the lower left corner on, with its axes."""
+def curve(xs: Tensor, ys: Tensor, x_most: float, y_most: float, kind: str = "line") -> str:
+    """A curve from the lower left corner on: a `line`, or a `line second` beside another."""
     points = " ".join(
         f"{x / x_most * SIDE:.1f},{SIDE - y / y_most * SIDE:.1f}" for x, y in zip(xs.tolist(), ys.tolist(), strict=True)
     )
-    return f'<polyline class="line" points="{points}"/>'
+    return f'<polyline class="{kind}" points="{points}"/>'
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -118,7 +120,56 @@ def w_mse() -> str:
     )
 
 
-FIGURES = {"collapse": collapse, "barlow_twins": barlow_twins, "vicreg": vicreg, "w_mse": w_mse}
+def contrast() -> str:
+    """The softmax of InfoNCE: to each image (a row) how likely each other view (a column) is taken for its own."""
+    n, temperature = 12, 0.1
+    first, other = unit(drawn(5, n, 64)), unit(drawn(6, n, 64))
+    views = unit(first + 0.4 * other)
+    same = unit(torch.ones(n, 64))
+    titles = ("unrelated views", "all at one point", "what is asked for")
+    bodies = [heat((a @ b.T / temperature).softmax(1)) for a, b in ((first, other), (same, same), (first, views))]
+    return panels(titles, bodies, "Which view is taken for whose: by chance, all equally likely, and a diagonal")
+
+
+def prediction() -> str:
+    """BYOL's loss by the angle of a prediction and its target, and how a target follows its network."""
+    steps = torch.arange(121)
+    moved = (1 - torch.exp(-steps / 12)) * 0.8
+    target, follows = torch.zeros(()), []
+    for weight in moved:
+        target = 0.95 * target + 0.05 * weight
+        follows.append(target)
+    angle = torch.linspace(0, torch.pi, 81)
+    titles = ("prediction: 2 − 2 cos", "the target follows slowly")
+    slow = curve(steps, torch.stack(follows), 120, 1, "line second")
+    bodies = [curve(angle, 2 - 2 * angle.cos(), torch.pi, 4.4), curve(steps, moved, 120, 1) + slow]
+    return panels(titles, bodies, "A loss that grows with the angle, and a weight that another one follows")
+
+
+def clusters() -> str:
+    """SwAV's scores of 24 images and 6 prototypes, of which one suits all, and what Sinkhorn makes of them."""
+    scores = 0.12 * drawn(7, 24, 6) + torch.tensor([0.5, 0, 0, 0, 0, 0])
+    codes = sinkhorn(scores, 0.05, 10)
+    order = codes.argmax(1).argsort(stable=True)
+    asked = (scores / 0.05).softmax(1)
+    titles = ("one prototype for all", "all are used alike")
+    label = "Images and prototypes: one prototype takes all images, and each takes equally many"
+    return panels(titles, [heat(asked[order]), heat(codes[order])], label)
+
+
+def unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+FIGURES = {
+    "collapse": collapse,
+    "barlow_twins": barlow_twins,
+    "vicreg": vicreg,
+    "w_mse": w_mse,
+    "contrast": contrast,
+    "prediction": prediction,
+    "clusters": clusters,
+}
 
 
 def main() -> None:

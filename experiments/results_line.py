@@ -138,6 +138,7 @@ LATER: dict[tuple[str, str], tuple[Any, ...]] = {
     ("schedule", "steps"): (None,),
     ("optim", "rate_in_momentum"): (False,),
     ("train", "monitor_images"): (500, 0),
+    ("train", "monitor_held_out"): (False,),
     ("train", "stop_if_collapsed"): (False, True),
     ("train", "tensorboard"): (False, True),
     ("method", "passes"): ("each_view",),

@@ -23,7 +23,7 @@ from barlow.pretraining import pretrain
 from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
 from barlow.probes.report import Outcome
-from barlow.report.score_files import write_table
+from barlow.report.score_files import FORMS, write_table
 from barlow.same_recipe import kin
 from barlow.scores.score_table import Measured, Part, score_table
 
@@ -171,6 +171,9 @@ def test_the_score_by_which_a_protocol_chose_stands_below_the_tests(runs: Path, 
     for text in (found.table(), found.by_sets[0][0].table()):
         assert "  held out" in text
         assert "Held out: the score by which a protocol chose" in text
+    written = FORMS[".tex"](found.scores).splitlines()
+    at = written.index(next(row for row in written if row.startswith("logistic top-1 &")))
+    assert written[at + 1] == rf"held out & ${100 * line.held_out[0].value:.1f}$ \\"
 
 
 def test_rows_of_long_names_stay_within_the_width() -> None:

@@ -1,5 +1,6 @@
 """What is seen of a run from outside, and that looking changes nothing of it."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline
 
 KINDS = ("barlow_twins", "vicreg", "w_mse", "byol", "moco_v2", "swav", "rotation", "supervised", "counting")
+
+
+@pytest.fixture(autouse=True)
+def all_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is meanwhile."""
+    monkeypatch.setattr(monitor, "READING_SECONDS", math.inf)
 
 
 @pytest.fixture(scope="module")

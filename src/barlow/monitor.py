@@ -114,6 +114,8 @@ class Monitor:
     """How many views the method is used to."""
     batch_size: int
     scores: Scores | None = None
+    held_out: bool = False
+    """Whether the images of the views are such that no step sees."""
     diagnostics_budget: Budget = field(default_factory=lambda: Budget(SHARE))
     scores_budget: Budget = field(default_factory=lambda: Budget(SHARE_OF_SCORES))
     latest: Line = field(default_factory=dict)
@@ -156,7 +158,7 @@ class Monitor:
 
     def read(self) -> Line:
         """What the diagnostics say of the networks as they are, their spectra, and the cross-correlation."""
-        images = {"count": len(self.views), "views": DRAWS, "held_out": False}
+        images = {"count": len(self.views), "views": DRAWS, "held_out": self.held_out}
         found: dict[str, Any] = {"images": images, "diagnostics": {}, "spectrum": {}}
         draws = [self._outputs(draw) for draw in range(DRAWS)]
         for name in draws[0]:
@@ -165,7 +167,7 @@ class Monitor:
                 found["diagnostics"][name] = {which: asdict(one) for which, one in diagnose(views).items()}
                 found["spectrum"][name] = spectrum(views[:, 0])
         if "embeddings" in found["diagnostics"]:
-            found["cross_correlation"] = cross_correlation(*(each["embeddings"] for each in draws))
+            found["cross_correlation"] = cross_correlation(*(each["embeddings"] for each in draws[:2]))
         return found
 
     def _outputs(self, draw: int) -> dict[str, Tensor]:
@@ -203,9 +205,10 @@ def monitor_of(
     images = plan.recipe.train.monitor_images
     if not images and labelled is None:
         return None
+    apart = len(prepared.held_out) > 0
     views = FixedViews(
         prepared.source,
-        prepared.ids,
+        prepared.held_out if apart else prepared.ids,
         prepared.pipeline,
         seed=plan.recipe.seed,
         images=images,
@@ -225,10 +228,10 @@ def monitor_of(
         )
     if len(views) > 1:
         say(
-            f"monitor  {len(views):,} images in {DRAWS} fixed views each, as often as {SHARE:.0%} of the time allows "
-            "(monitor.jsonl)"
+            f"monitor  {len(views):,} {'held-out' if apart else 'training'} images in {DRAWS} fixed views each, as "
+            f"often as {SHARE:.0%} of the time allows (monitor.jsonl)"
         )
-    return Monitor(log, learner, views, len(prepared.pipeline.views), plan.batch_size, scores)
+    return Monitor(log, learner, views, len(prepared.pipeline.views), plan.batch_size, scores, held_out=apart)
 
 
 def spectrum(x: Float[Tensor, "n d"]) -> list[float]:

@@ -17,7 +17,8 @@ from barlow.data import image_digests, memory, statistics
 from barlow.data.counting import Counted, not_shown
 from barlow.data.decoding import ValueRange
 from barlow.data.folder import FolderSource
-from barlow.data.inventory import Inventory, scan
+from barlow.data.held_out import divided
+from barlow.data.inventory import scan
 from barlow.data.known import Known
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
@@ -60,6 +61,8 @@ class Prepared:
     """Of the usable images in the source."""
     digests: np.ndarray
     """Of the usable images, for images.json."""
+    held_out: np.ndarray
+    """Those of the ids that no step sees, as the monitor looks at them; none where the recipe holds none out."""
     vocabulary: Vocabulary | None = None
     """Of the images' captions, where the method reads them."""
 
@@ -109,10 +112,11 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
     measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
     chosen = with_maps(chosen, channels, size)
+    trained, apart = divided(inventory.ids, chosen.seed, wanted=chosen.train.monitor_held_out)
     plan = resolved(
         chosen,
         machine,
-        usable=len(inventory.ids),
+        usable=len(trained),
         candidates=found.count,
         channels=channels,
         image_size=size,
@@ -126,15 +130,16 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     own = world.block(plan.batch_size)
     pipeline = ViewPipeline(plan.recipe.build_views(), plan.mean, plan.std)
     _check_view_size(size, pipeline)
-    trial.check_sizes(plan.recipe, plan.batch_size, own, len(inventory.ids))
-    plan, labels = _tried(plan, pipeline, objective, source, len(inventory.ids))
+    trial.check_sizes(plan.recipe, plan.batch_size, own, len(trained))
+    plan, labels = _tried(plan, pipeline, objective, source, len(trained))
     plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
     where = f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
     if held is not None:
         where = f"held in memory at {words(working)} px ({held.pixels.numel() / 1e6:.0f} MB)"
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
-    loader = _loader(held, source, inventory, pipeline, plan, **options, block=own, known=Known(labels, spoken.tokens))
-    said = [*spoken.lines, *fewer, *reasons.of_values(plan, values, inventory)]
+    loader = _loader(held, source, trained, pipeline, plan, **options, block=own, known=Known(labels, spoken.tokens))
+    said = reasons.of_held_out(plan, len(apart), len(inventory.ids))
+    said += [*spoken.lines, *fewer, *reasons.of_values(plan, values, inventory)]
     said += reasons.of_size(plan, why_size, found)
     return Prepared(
         plan,
@@ -142,12 +147,12 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
-        | values.as_dict()
-        | spoken.report,
+        | {"held_out": len(apart), **values.as_dict(), **spoken.report},
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
         inventory.digests,
+        apart,
         spoken.vocabulary,
     )
 
@@ -212,16 +217,17 @@ def _check_fits(source: ImageSource, working: Size, needed: int, machine: facts.
 def _loader(
     held: memory.Held | None,
     source: ImageSource,
-    inventory: Inventory,
+    ids: np.ndarray,
     pipeline: ViewPipeline,
     plan: Plan,
     **options: Any,
 ) -> MemoryLoader | StreamingLoader:
     """The loader of images in memory, or of those that are streamed."""
     if held is not None:
+        held = held.only(ids)
         return MemoryLoader(held.pixels, held.sizes, held.ids, pipeline, **options)
     max_bad = plan.recipe.data.max_bad
-    return StreamingLoader(source, inventory.ids, pipeline, workers=plan.workers, max_bad=max_bad, **options)
+    return StreamingLoader(source, ids, pipeline, workers=plan.workers, max_bad=max_bad, **options)
 
 
 def _with_weights_network(chosen: Recipe) -> tuple[Recipe, Normalization | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import choices, facts
-from barlow.data import oddities
+from barlow.data import held_out, oddities
 from barlow.data.decoding import ValueRange
 from barlow.data.inventory import Inventory, counts
 from barlow.data.value_range import FoundRange
@@ -57,6 +57,18 @@ def of(
     if why := chosen.optim.why_rate(batch):
         lines.append(f"rate     {optim.rate_per_256(batch):.3g} for 256 images: {why}")
     return lines
+
+
+def of_held_out(plan: Plan, apart: int, usable: int) -> list[str]:
+    """What became of the wish that images are kept from training for the monitor."""
+    if not plan.recipe.train.monitor_held_out:
+        return []
+    if not apart:
+        return [
+            f"held out none of {usable:,} images for the monitor, which looks at training images: from "
+            f"{math.ceil(held_out.FEWEST / held_out.SHARE):,} on, {held_out.SHARE:.0%} are held out"
+        ]
+    return [f"held out {apart:,} of {usable:,} images for the monitor: no step sees them"]
 
 
 def of_shared_memory(wanted: int, taken: int, batch_bytes: int, free: int) -> str:

@@ -96,5 +96,5 @@ def test_make_bench_has_every_program_with_rows_and_those_with_a_side_of_ours_ar
 def test_rows_of_steps_and_costs_have_names_of_their_own_and_start_nothing_yet() -> None:
     names = [row.name for row in [*step.rows(False), *costs.rows(False)]]
     assert len(set(names)) == len(names)
-    assert {"step_resnet18_32px", "step_small", "cost_guard", "cost_log"} <= set(names)
+    assert {"step_resnet18_32px", "step_small", "cost_guard", "cost_log", "cost_monitor_and_doctor"} <= set(names)
     assert all(one.at_most > 0 and one.steps > 0 for one in costs.COSTS)

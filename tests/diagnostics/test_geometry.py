@@ -73,6 +73,15 @@ def test_correlations_against_numpy_also_of_some_columns() -> None:
     assert found(x, 2) == pytest.approx((float(some.sum() / 2), float(some.max())), rel=1e-12)
 
 
+def test_correlations_in_blocks_are_those_of_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(40, 23, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 20] = x[:, 20] - 2 * x[:, 3]
+    whole = found(x)
+    for block in (1, 4, 22, 23):
+        monkeypatch.setattr(geometry, "BLOCK", block)
+        assert found(x) == pytest.approx(whole, rel=1e-12), block
+
+
 def test_dead_features_are_found_and_do_not_correlate() -> None:
     x = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
     x[:, 1], x[:, 3] = 7.0, x[:, 0] * 1e-5

@@ -35,6 +35,30 @@ def test_actions_are_pinned_by_commit_and_rights_are_the_least(path: object) -> 
                 assert step["with"]["persist-credentials"] is False
 
 
+def test_at_night_nothing_skips_for_want_of_an_extra_or_a_browser() -> None:
+    jobs = yaml.safe_load((FOLDER / "nightly.yml").read_text(encoding="utf-8"))["jobs"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    in_dev = {re.split("[<>=]", each)[0] for each in extras["dev"]}
+    others = {
+        name
+        for name, needs in extras.items()
+        if name not in ("dev", "bench") and not {re.split("[<>=]", each)[0] for each in needs} <= in_dev
+    }
+    assert others >= {"docs", "tensorboard", "maps"}
+    for job in jobs.values():
+        commands = [step.get("run", "") for step in job["steps"]]
+        installed = {
+            name for run in commands for found in re.findall(r"\.\[([\w,]+)\]", run) for name in found.split(",")
+        }
+        assert others <= installed
+    long = [step.get("run", "") for step in jobs["long"]["steps"]]
+    browser = next(i for i, run in enumerate(long) if "playwright install" in run)
+    assert "chromium" in long[browser]
+    assert any("pip install" in run and "playwright" in run for run in long[:browser])
+    assert browser < long.index("make nightly")
+
+
 def test_the_release_shares_no_cache_and_installs_from_the_lock_alone() -> None:
     text = (FOLDER / "release.yml").read_text(encoding="utf-8")
     assert not re.search(r"actions/cache|\bcache:|secrets\.|password:", text)

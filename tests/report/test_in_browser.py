@@ -21,10 +21,13 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
     )
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:  # that of the system, or else one that playwright has brought along
+            browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except playwright.Error:
+            if CHROMIUM is not None:
+                raise
+            pytest.skip("there is no Chromium (apt-get install chromium, or playwright install chromium)")
         yield browser
         browser.close()
 
@@ -157,6 +160,33 @@ def test_the_other_map_and_a_class_can_be_chosen(browser: Any, address: str) -> 
     assert first.get_attribute("aria-pressed") == "true"
     for act in ("in", "in", "out", "all"):
         opened.page.locator(f"button[data-act={act}]").click()
+    assert opened.wrong == []
+    opened.context.close()
+
+
+def test_on_paper_all_is_open_dark_on_white_and_what_is_for_hands_is_gone(
+    browser: Any, address: str, theme: str
+) -> None:
+    opened = Opened(browser, address, DESKTOP, color_scheme=theme)
+    page = opened.page
+    assert page.locator("details:not([open])").count() > 0
+    assert page.locator("nav").is_visible()
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    for hidden in ("nav", ".tools"):
+        assert not page.locator(hidden).first.is_visible(), hidden
+    colours = page.evaluate("[document.body, document.documentElement].map((e) => getComputedStyle(e).backgroundColor)")
+    assert set(colours) <= {"rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"}, "paper is white in a dark theme, too"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.locator("#loss svg").first.is_visible()
+    clipped = (
+        "[...document.querySelectorAll('.scroll')].filter((e) => getComputedStyle(e).overflowX !== 'visible').length"
+    )
+    assert page.evaluate(clipped) == 0, "paper does not scroll"
+    assert page.pdf()[:5] == b"%PDF-"
+    page.emulate_media(media="screen")
+    assert page.locator("nav").is_visible()
     assert opened.wrong == []
     opened.context.close()
 

@@ -3,6 +3,7 @@
 import base64
 import doctest
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -320,3 +321,44 @@ def test_curves_of_several_runs_are_in_one_chart_with_a_legend(run: Path, tmp_pa
     part = compared.curves(runs, compared.names_of(runs))
     assert "another" in part.body
     assert part.figures["loss.svg"].count(b'class="line') == 2
+
+
+def looked_at(run: Path, factor: float, *, images: int = 500) -> None:
+    """Gives a run what its monitor could have written."""
+    lines = []
+    for step in (0, 6, 12):
+        reading = {"value": factor * (step + 1), "floor": 1.0, "ceiling": 30.0}
+        diagnostics = {"features": {"rankme": reading, "std": reading}, "embeddings": {"lidar": reading}}
+        score = {"value": 0.1 + factor * step / 100, "low": 0.0, "high": 1.0, "n": 50}
+        line = {"step": step, "images": {"count": images, "views": 2}, "diagnostics": diagnostics}
+        lines.append(sealed(line | {"scores": {"knn.top1": score}}))
+    storage.write_lines(run / "monitor.jsonl", lines)
+
+
+def test_what_the_monitors_of_several_runs_say_is_overlaid_as_their_losses_are(run: Path, tmp_path: Path) -> None:
+    other, third = (shutil.copytree(run, tmp_path / name) for name in ("another", "third"))
+    looked_at(run, 1.0)
+    looked_at(other, 2.0)
+    runs = [record.read(folder) for folder in (run, other, third)]
+    part = compared.curves(runs, compared.names_of(runs))
+    for name in ("monitor-features-rankme", "monitor-features-std", "monitor-embeddings-lidar", "score-knn.top1"):
+        assert part.figures[f"{name}.svg"].count(b'class="line') == 2, "the third was not looked at"
+    data = [
+        json.loads(found) for found in re.findall(r'<script type="application/json">(.*?)</script>', str(part.body))
+    ]
+    kept = [[line["points"] for line in each["lines"]] for each in data]
+    assert [[[0, 1.0], [6, 7.0], [12, 13.0]], [[0, 2.0], [6, 14.0], [12, 26.0]]] in kept
+    assert [[[0, 10.0], [6, 16.0], [12, 22.0]], [[0, 10.0], [6, 22.0], [12, 34.0]]] in kept, "in per cent"
+    assert "1 more diagnostics" in part.body, "the first ones are shown at once"
+    assert "Beware" not in part.body
+
+
+def test_monitors_that_looked_at_other_numbers_of_images_are_told(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "another")
+    looked_at(run, 1.0)
+    looked_at(other, 1.0, images=120)
+    (other / "metrics.jsonl").unlink()
+    runs = [record.read(folder) for folder in (run, other)]
+    assert "images × views, 120 × 2 and 500 × 2:" in compared.curves(runs, compared.names_of(runs)).body
+    alone = compared.curves([runs[1]], ["another"])
+    assert "None of the runs has logged" not in alone.body, "the monitor has"

@@ -24,6 +24,9 @@ from barlow.types import Ids, Pixels
 PROBED = 64
 """How many images are looked at to choose the size at which all are held."""
 
+MOVED = 1_024
+"""Images that are moved at a time."""
+
 
 @dataclass
 class Held:
@@ -42,6 +45,18 @@ class Held:
     pixels: Pixels
     sizes: Int64[Tensor, "n 2"]
     ids: Ids
+
+    def only(self, ids: np.ndarray) -> "Held":
+        """Those of some ids. Their pixels are moved together in place, as there may be no room for a second set: what
+        this was called of is not to be used any more."""
+        rows = np.flatnonzero(np.isin(self.ids.numpy(), ids))
+        if len(rows) == len(self.ids):
+            return self
+        pixels = self.pixels.numpy()
+        for start in range(0, len(rows), MOVED):
+            some = rows[start : start + MOVED]
+            pixels[start : start + len(some)] = pixels[some]
+        return Held(self.pixels[: len(rows)], self.sizes[rows], self.ids[rows])
 
 
 def bytes_needed(source: ImageSource, working_size: Size, channels: int = 3, *, wide: bool = False) -> int:

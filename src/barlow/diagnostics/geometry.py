@@ -12,6 +12,10 @@ from barlow.linalg import Scalar, at_least_float32, center, standardize
 PAIRS_OF = 5_000
 """Rows of which all pairs are compared. So many give uniformity to three digits, and take less than a second."""
 
+BLOCK = 1_024
+"""Features whose correlations are computed at a time, with those that come after them: half of a symmetric table, of
+which that of 8,192 features would be 268 MB."""
+
 DEAD = 1e-3
 """A feature whose spread is this small beside the typical one is no part of the representation. For comparison,
 bfloat16 rounds by 4e-3."""
@@ -52,9 +56,14 @@ def correlations(x: Rows, columns: int | None = None) -> tuple[Scalar, Scalar]:
         x = x[:, torch.linspace(0, d - 1, columns, device=x.device).long()]
         d = columns
     z = standardize(x / x.abs().amax(0)).x  # unscaled, the squares of very small features would be 0
-    table = (z.T @ z / len(z)).abs_()
-    table.fill_diagonal_(0)
-    return table.sum() / (d * (d - 1)), table.amax()
+    total, most = x.new_zeros(()), x.new_zeros(())
+    for start in range(0, d, BLOCK):
+        table = (z[:, start : start + BLOCK].T @ z[:, start:] / len(z)).abs_()
+        table.fill_diagonal_(0)
+        own = len(table)
+        total = total + table[:, :own].sum() + 2 * table[:, own:].sum()
+        most = torch.maximum(most, table.amax())
+    return total / (d * (d - 1)), most
 
 
 def alignment(views: Grouped) -> float:

@@ -198,7 +198,9 @@ def alpha_req_of(singular: Spectrum, first: int, last: int, *, weights: Literal[
     return float(-(w * logs * values).sum() / (w * logs.square()).sum())
 
 
-def lidar(views: Grouped, *, delta: float = 1e-4, epsilon: float = EPSILON, relative: bool = False) -> float:
+def lidar(
+    views: Grouped, *, delta: float = 1e-4, epsilon: float = EPSILON, relative: bool = False, biased: bool = False
+) -> float:
     """LiDAR: along how many directions images differ more than views of one image do.
 
     Σb is the covariance of the n images' means, divisor n - 1. Σw is the pooled covariance of the views around their
@@ -218,6 +220,8 @@ def lidar(views: Grouped, *, delta: float = 1e-4, epsilon: float = EPSILON, rela
         delta: see above.
         epsilon: added to each share, as in RankMe.
         relative: δ counts in units of trace(Σw) / d, which makes the number free of scale. This is our own choice.
+        biased: whether the divisors are n and n q. Of Σb's the number does not depend at all, and of Σw's only beside
+            δ: so this is the same as another δ, and there to compare with implementations that count so.
 
     Raises:
         ValueError: there are fewer than two images or two views, or a value is not finite.
@@ -234,7 +238,7 @@ def lidar(views: Grouped, *, delta: float = 1e-4, epsilon: float = EPSILON, rela
         x = torch.linalg.qr(x.reshape(n * q, d).T, mode="r").R.T.reshape(n, q, n * q)
     means = x.mean(1)
     around = (x - means[:, None]).reshape(n * q, -1)
-    within = around.T @ around / (n * (q - 1))
+    within = around.T @ around / (n * q if biased else n * (q - 1))
     scale = float(within.diagonal().sum()) / d if relative else 1.0
     within.diagonal().add_(delta * scale)
     factor, failed = torch.linalg.cholesky_ex(within)

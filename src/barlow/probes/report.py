@@ -231,19 +231,28 @@ def row_label(probe: str, metric: str) -> str:
     return f"{label} {_METRICS.get(metric, metric)}"
 
 
-def rows_of(report: Mapping[str, Any]) -> list[Row]:
-    """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
+def results_of(report: Mapping[str, Any]) -> Results:
+    """The scores and the notes of a report that `as_json` has made, without what was predicted.
 
     Raises:
         LookupError, TypeError, AttributeError: it is no such report.
     """
-    results: Results = {
+    return {
         name: {
             kind: Outcome({metric: Score(**score) for metric, score in outcome["metrics"].items()}, outcome["notes"])
             for kind, outcome in outcomes.items()
         }
         for name, outcomes in report["sets"].items()
     }
+
+
+def rows_of(report: Mapping[str, Any]) -> list[Row]:
+    """The rows of a report that `as_json` has made, as `results_table` gives them, with the gains that it holds.
+
+    Raises:
+        LookupError, TypeError, AttributeError: it is no such report.
+    """
+    results = results_of(report)
     return [
         replace(row, gain=None if gain is None else Difference(*(gain[key] for key in ("value", "low", "high", "n"))))
         for row in results_table(results)
@@ -268,8 +277,8 @@ def render(results: Results) -> str:
     told: set[str] = set()
     for row in rows:
         table.add_row(row_label(row.probe, row.metric), *_cells(row, there))
-        if row.probe not in told and (held_out := _held_out(results, row, there)):
-            table.add_row("  held out", *held_out)
+        if row.probe not in told and (held_out := held_out_of(results, row, there)):
+            table.add_row("  held out", *("-" if value is None else _percent(value) for value in held_out))
         told.add(row.probe)
     console = Console(width=WIDTH, color_system=None, force_terminal=False, highlight=False, record=False)
     with console.capture() as capture:
@@ -326,15 +335,14 @@ def called(row: Row) -> str:
     return row_label(row.probe, row.metric)
 
 
-def _held_out(results: Results, row: Row, families: Sequence[str]) -> list[str]:
+def held_out_of(results: Results, row: Row, families: Sequence[str]) -> list[float | None]:
     """What a protocol chose by, of the encoder and the baselines of a row; nothing, if it chose nothing."""
     names = [ENCODER, *(row.baselines[family][0] if family in row.baselines else "" for family in families)]
     kinds = [row.probe, *[BASELINES_OF.get(row.probe, row.probe)] * len(families)]
     outcomes = [results.get(name, {}).get(kind) for name, kind in zip(names, kinds, strict=True)]
-    values = [None if each is None else each.notes.get(HELD_OUT) for each in outcomes]
-    if not any(isinstance(value, float) for value in values):
-        return []
-    return ["-" if value is None else _percent(value) for value in values]
+    noted = [None if each is None else each.notes.get(HELD_OUT) for each in outcomes]
+    values = [value if isinstance(value, float) else None for value in noted]
+    return [] if values.count(None) == len(values) else values
 
 
 def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:

@@ -305,6 +305,9 @@ class TrainSection(Section):
     """Whether activations are computed again for the backward pass, in place of being kept."""
     monitor_images: Annotated[int, Field(ge=0, le=MOST_MONITORED)] = 500
     """Images whose fixed views are looked at now and then (monitor.jsonl); 0: none. It changes nothing of the run."""
+    monitor_held_out: bool = False
+    """Whether some images are kept from training for the monitor, a fiftieth and 500 at most: it then looks at images
+    that the network has never seen. A run that trains on fewer has other numbers."""
     stop_if_collapsed: bool = False
     """Whether a run ends, saved and with exit code 69, once its log has said `collapsed` five times in a row."""
 

@@ -1,16 +1,18 @@
 """Several runs beside each other: what came of them, their curves in one picture, and where their recipes differ."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
+from barlow.diagnostics import DIAGNOSTICS
 from barlow.probes.report import Row, called, rows_of
 from barlow.recipe.changes import flat
-from barlow.record import Record, names_in, table_of
+from barlow.record import Point, Record, curve, names_in, table_of
 from barlow.report import charts, summary
 from barlow.report.charts import Chart, Line, number
-from barlow.report.curves import OUTPUTS, STATISTICS
-from barlow.report.markup import el, join, note, table
+from barlow.report.curves import FIRST, OUTPUTS, STATISTICS
+from barlow.report.markup import Markup, el, join, note, table
 from barlow.report.part import Part, missing
 from barlow.report.scores import interval, percent
 
@@ -74,16 +76,70 @@ def _test_images(run: Record) -> str:
 
 def curves(runs: Sequence[Record], names: Sequence[str]) -> Part:
     """The curves of all runs, quantity by quantity."""
-    drawn = list(_charts(runs, names))
+    logged, scores = list(_charts(runs, names)), list(_scores_in_training(runs, names))
+    monitored = {output: list(_diagnostics(runs, names, output)) for output in OUTPUTS}
+    drawn = [*logged, *scores, *(chart for several in monitored.values() for chart in several)]
     if not drawn:
         return missing("loss", "Curves", "None of the runs has logged a step.")
-    return Part("loss", "Curves", charts.grid(drawn), LOSSES, charts.files(drawn))
+    blocks: list[object] = [charts.grid(logged)]
+    if scores:
+        blocks += [el("h3", "Scores while they trained"), charts.grid(scores)]
+    for output, several in monitored.items():
+        if several:
+            blocks += [
+                el("h3", f"{output.capitalize()}, the same images in views that never change"),
+                *_looked_at(runs),
+            ]
+            blocks.append(charts.grid(chart for chart in several if chart.name.endswith(FIRST)))
+            rest = [chart for chart in several if not chart.name.endswith(FIRST)]
+            blocks.append(el("details", el("summary", f"{len(rest)} more diagnostics"), charts.grid(rest)))
+    return Part("loss", "Curves", join(blocks), LOSSES, charts.files(drawn))
+
+
+def _overlaid(runs: Sequence[Record], names: Sequence[str], points: Callable[[Record], Sequence[Point]]) -> list[Line]:
+    """A curve of each run that has one."""
+    lines = [Line(name, points(run), i) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
+    return [line for line in lines if line.points]
+
+
+def _scores_in_training(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
+    """What the monitors have measured on labelled images."""
+
+    def points(run: Record, name: str) -> list[Point]:
+        return [(step, 100 * value) for step, value in curve(run.monitor, "scores", name, "value")]
+
+    for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "scores")):
+        if lines := _overlaid(runs, names, partial(points, name=name)):
+            yield Chart(f"score-{name}", f"{name}, per cent", lines)
+
+
+def _diagnostics(runs: Sequence[Record], names: Sequence[str], output: str) -> Iterator[Chart]:
+    """What the monitors say of features, or of embeddings."""
+    words = {each.name: each.what for each in DIAGNOSTICS}
+
+    def points(run: Record, name: str) -> list[Point]:
+        return curve(run.monitor, "diagnostics", output, name, "value")
+
+    for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "diagnostics", output)):
+        if lines := _overlaid(runs, names, partial(points, name=name)):
+            yield Chart(f"monitor-{output}-{name}", f"{output}: {name}", lines, about=words.get(name, ""))
+
+
+def _looked_at(runs: Sequence[Record]) -> Iterator[Markup]:
+    """A line where not all monitors have looked at as many images, in as many views."""
+    counts = [[curve(run.monitor, "images", key) for key in ("count", "views")] for run in runs]
+    looked = {tuple(points[-1][1] for points in of_run) for of_run in counts if all(of_run)}
+    if len(looked) > 1:
+        numbers = " and ".join(f"{images:,.0f} × {views:,.0f}" for images, views in sorted(looked))
+        yield note(
+            f"Beware: the runs were looked at with different numbers of images × views, {numbers}: ranks and LiDAR do "
+            "not compare then."
+        )
 
 
 def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
     def overlaid(name: str, title: str, *keys: str, y_from: float | None = None) -> Iterator[Chart]:
-        lines = [Line(n, run.curve(*keys), i) for i, (run, n) in enumerate(zip(runs, names, strict=True))]
-        lines = [line for line in lines if line.points]
+        lines = _overlaid(runs, names, lambda run: run.curve(*keys))
         if any(value for line in lines for _, value in line.points):
             yield Chart(name, title, lines, y_from=y_from)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from barlow.diagnostics import DIAGNOSTICS
-from barlow.record import Record, curve, names_in, value_of
+from barlow.record import Record, curve, names_in, table_of, value_of
 from barlow.report import charts
 from barlow.report.charts import Chart, Line
 from barlow.report.markup import Markup, el, join
@@ -57,8 +57,10 @@ def part(record: Record) -> Part:
 def _of_images(record: Record) -> Markup:
     """What the monitor has looked at."""
     count = max((value for _, value in curve(record.monitor, "images", "count")), default=0)
-    words = f"Of {count:,.0f} images, the networks in eval mode. Dashed: the least and the most that a number can be."
-    return el("p", words, class_="how")
+    apart = any(table_of(line, "images").get("held_out") is True for line in record.monitor)
+    kind = "held-out" if apart else "training"
+    words = f"Of {count:,.0f} {kind} images, the networks in eval mode. Dashed: the least and the most that a number "
+    return el("p", words + "can be.", class_="how")
 
 
 def _of_batches(record: Record, output: str) -> Iterator[Chart]:

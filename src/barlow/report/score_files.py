@@ -165,7 +165,9 @@ def _tex_lines(scores: ScoreTable) -> Iterator[str]:
         yield r"\hline"
         yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{{_tex_text(section.images)}}} \\"
         for line in section.lines:
-            yield _tex_row(line.label, ["--" if cell is None else _tex_number(cell) for cell in line.cells])
+            yield _tex_row(line.label, list(map(_tex_cell, line.cells)))
+            if line.held_out is not None:
+                yield _tex_row("held out", list(map(_tex_cell, line.held_out)))
         compared = [line for line in section.lines if any(line.differences)]
         if compared:
             yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{difference to {scores.columns[0].title}}} \\"
@@ -180,6 +182,10 @@ def _tex_lines(scores: ScoreTable) -> Iterator[str]:
 
 def _tex_row(label: str, cells: list[str]) -> str:
     return " & ".join([_tex_text(label), *cells]) + r" \\"
+
+
+def _tex_cell(cell: Cell | None) -> str:
+    return "--" if cell is None else _tex_number(cell)
 
 
 def _tex_number(cell: Cell, sign: str = "") -> str:

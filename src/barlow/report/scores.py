@@ -1,10 +1,10 @@
 """How good the encoder is: each probe's score with its interval, beside what costs nothing, and the gain over it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from barlow.probes.intervals import Difference, Score
-from barlow.probes.report import BASELINES, Row, called, rows_of
+from barlow.probes.report import BASELINES, Results, Row, called, held_out_of, remarks, results_of, rows_of
 from barlow.record import Record, table_of, value_of
 from barlow.report.markup import Aside, el, join, note, table
 from barlow.report.part import Part
@@ -22,12 +22,13 @@ def part(record: Record) -> Part:
     if report is None:
         words = note("The encoder has not been measured. This measures it: ", el("code", record.evaluate))
         return Part("evaluation", TITLE, join([*_while_training(record), words]))
-    rows = rows_of(report)
+    results, rows = results_of(report), rows_of(report)
     families = [family for family in BASELINES if any(family in row.baselines for row in rows)]
     head = ["", "encoder", *(BASELINES[family].lower() for family in families), *(["gain"] if families else [])]
     body: list[object] = [
         el("p", *_about(report)),
-        table(head, (_cells(row, families) for row in rows), caption="scores of the encoder and of its baselines"),
+        table(head, _table_rows(results, rows, families), caption="scores of the encoder and of its baselines"),
+        *map(note, remarks(results)),
     ]
     if not families:
         body.append(note("No baselines were measured, so these numbers say little by themselves."))
@@ -60,6 +61,18 @@ def _about(report: Mapping[str, Any]) -> Iterator[object]:
     yield f", the encoder as it was at step {step:,.0f}" if step is not None else ""
     times = value_of(report, "times_measured")
     yield f"; these test images were looked at {times:.0f} times." if times is not None and times > 1 else "."
+
+
+def _table_rows(results: Results, rows: Sequence[Row], families: list[str]) -> Iterator[list[object]]:
+    """A row for each metric. Below the first of a protocol that chose something stands what it chose by: far above the
+    test's, the test images are of another kind."""
+    told: set[str] = set()
+    for row in rows:
+        yield list(_cells(row, families))
+        if row.probe not in told and (held_out := held_out_of(results, row, families)):
+            cells = ["–" if value is None else Aside(percent(value), "") for value in held_out]
+            yield ["held out", *cells, *([""] if families else [])]
+        told.add(row.probe)
 
 
 def _cells(row: Row, families: list[str]) -> Iterator[object]:

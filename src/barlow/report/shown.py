@@ -12,6 +12,7 @@ from torch import nn
 from barlow import finishing
 from barlow.data.centre import centre_views
 from barlow.data.folder import FolderSource
+from barlow.data.held_out import divided
 from barlow.data.sources import ImageSource, missing_set, named_set, open_source
 from barlow.distributed import choose_device
 from barlow.exits import NoInput
@@ -185,7 +186,8 @@ def _own(run: Record, network: nn.Module, before: nn.Module | None, words: str, 
         raise NoInput(f"the images in {own.source.name} are not those any more that the run was trained on")
     preprocessing = network.preprocessing
     assert isinstance(preprocessing, Preprocessing)
-    ids = own.ids[_some(len(own.ids), min(most, EMBEDDED))]
+    own_ids, _ = divided(own.ids, recipe.seed, wanted=recipe.train.monitor_held_out)
+    ids = own_ids[_some(len(own_ids), min(most, EMBEDDED))]
     device = choose_device("auto")
     say(f"embedding {len(ids)} of the run's images, as no evaluation has kept any features")
 
@@ -201,7 +203,7 @@ def _own(run: Record, network: nn.Module, before: nn.Module | None, words: str, 
         labels = own.source.labels
     labels = None if labels is None or labels.ndim != 1 else np.asarray(labels, np.int64)[ids]
     return Shown(
-        what=f"{len(ids):,} of {len(own.ids):,} images that the run was trained on",
+        what=f"{len(ids):,} of {len(own_ids):,} images that the run was trained on",
         features=trained,
         before=None if before is None else features(before),
         before_words=words,

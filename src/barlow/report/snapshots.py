@@ -9,6 +9,7 @@ from barlow import checkpoints, finishing
 from barlow.assembly import Given, build_learner
 from barlow.checkpoints import Checkpoint
 from barlow.data.fixed_views import FixedViews
+from barlow.data.held_out import divided
 from barlow.distributed import World
 from barlow.exits import NoInput, UnusableData
 from barlow.identity import identity_of
@@ -54,11 +55,14 @@ def snapshots(run: Record, say: Say) -> list[dict[str, Any]]:
     learner = build_learner(plan, World(torch.device("cpu")), given=given)
     pipeline = ViewPipeline(recipe.build_views(), plan.mean, plan.std)
     workers = available_cores()
-    views = FixedViews(own.source, own.ids, pipeline, seed=recipe.seed, images=IMAGES, draws=DRAWS, workers=workers)
+    trained, apart = divided(own.ids, recipe.seed, wanted=recipe.train.monitor_held_out)
+    ids = apart if len(apart) else trained
+    views = FixedViews(own.source, ids, pipeline, seed=recipe.seed, images=IMAGES, draws=DRAWS, workers=workers)
     if len(views) < 2:
         raise NoInput("fewer than two of the run's images can be read")
     say(f"reading {len(views)} of the run's images, as it was not monitored")
-    monitor = Monitor(StepLog(run.path / "monitor.jsonl", say), learner, views, len(pipeline.views), BATCH)
+    log = StepLog(run.path / "monitor.jsonl", say)
+    monitor = Monitor(log, learner, views, len(pipeline.views), BATCH, held_out=len(apart) > 0)
     found = [{"step": 0, **monitor.read()}]
     if checkpoint.step == 0:
         return found
