@@ -572,7 +572,7 @@ def test_the_mocos_have_the_published_queues_keys_and_temperatures() -> None:
         chosen = published(name)
         assert chosen.objective == {"kind": "moco_v3", "temperature": temperature}
         assert (chosen.method["momentum"], chosen.method["momentum_schedule"]) == (0.99, "cosine")
-        assert chosen.method["projector"]["last_batch_norm"] == "plain"
+        assert [chosen.method[head]["last_batch_norm"] for head in ("projector", "predictor")] == ["plain", "none"]
     first = [op["kind"] for op in published("imagenet/moco_v1").views[0]]
     assert first == ["random_resized_crop", "grayscale", "color_jitter", "horizontal_flip"], "in the code's order"
     assert published("imagenet/moco_v1").views[0][2]["p"] == 1.0
