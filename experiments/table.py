@@ -129,7 +129,9 @@ def _family(lines: Sequence[Line], family: str) -> str:
 def methods_table(lines: Sequence[Line]) -> str:
     """Methods beside each other: scores on the test images, seconds a step beside the fastest, and the rate chosen."""
     of_methods = [line for line in lines if line["program"] == METHODS_PROGRAM]
-    tested = (line for line in of_methods if line.get("part") == "test" and line["images"] == SMALL)
+    tested = (
+        line for line in of_methods if line.get("part") == "test" and "scores" in line and line["images"] == SMALL
+    )
     finals = [line for line in tested if is_as_shipped(line)]
     timed: dict[str, list[float]] = {}
     for line in of_methods:
@@ -175,7 +177,10 @@ def _of_one_version(small: str, published: str) -> bool:
 
 
 def protocols_table(lines: Sequence[Line]) -> str:
-    """Every protocol on every encoder, with the half of its 95 % interval."""
+    """Every protocol on every encoder, with the half of its 95 % interval.
+
+    An encoder that was measured at several rates stands there once, as it was measured last.
+    """
     found = {line["encoder"]: line["scores"] for line in lines if line["program"] == PROTOCOLS_PROGRAM}
     names = {**METHODS_NAMES, "small_supervised": "supervised", "untrained": "untrained"}
     metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
@@ -187,7 +192,16 @@ def protocols_table(lines: Sequence[Line]) -> str:
         for metric in metrics
         if metric.rsplit(".", 1)[1] not in LEFT_OUT
     ]
-    return markdown(("protocol", *names.values()), rows)
+    return markdown(("protocol", *names.values()), rows) + _of_given_rates(lines, names)
+
+
+def _of_given_rates(lines: Sequence[Line], names: dict[str, str]) -> str:
+    """Which encoders were trained at a rate that nobody had chosen for them."""
+    lines = [line for line in lines if line["program"] == PROTOCOLS_PROGRAM and line["encoder"] != "untrained"]
+    latest = {line["encoder"]: line for line in lines}
+    given = {name: line["factor"] for name, line in latest.items() if line.get("factor_from") == "the command line"}
+    said = ", ".join(f"{names[name]} ({factor:.3g} times)" for name, factor in given.items())
+    return f"\n\n*At a multiple of the recipe's rate that was given, not chosen: {said}.*" if said else ""
 
 
 def _half(score: dict[str, float] | None) -> str:

@@ -54,6 +54,8 @@ def of_recipe(name: str) -> dict[str, Any]:
     content = files.read(name)
     changes: dict[str, Any] = {key: value for key, value in SMALL.items() if not key.startswith("method.")}
     changes |= {"data.executor": "in_memory"} | heads(content["method"])
+    of_norms = {key: value for key, value in content["encoder"]["options"].items() if key == "norm_layer"}
+    changes["encoder.options"] = changes["encoder.options"] | of_norms
     if content["objective"].get("slice_rows"):
         changes["objective.slice_rows"] = 8
     if content["objective"]["kind"] == "w_mse" and content["encoder"]["init"]:

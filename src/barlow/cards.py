@@ -21,6 +21,9 @@ from barlow.size import words
 
 UNKNOWN_LICENSE = "unknown"
 
+LONGEST_NOTE = 200
+"""Of words that an encoder's description brings along."""
+
 
 def card(
     material: Material,
@@ -116,6 +119,8 @@ def _what(material: Material, facts: RunFacts | None) -> list[str]:
             f"Its features are the spatial means of its stages, side by side ({widths})"
             + (f", whitened (shrinkage {config['whiten']:g})." if white else ".")
         )
+    if isinstance(branch := config.get("branch"), str):
+        lines.append(f"It is the {plain(branch[:LONGEST_NOTE])}.")
     if facts is not None:
         kind = facts.recipe.get("objective.kind")
         lines.append(f"Trained without labels (objective `{kind}`) by barlow.")

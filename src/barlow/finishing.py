@@ -54,7 +54,7 @@ class Finishing:
     def packed(self, encoder: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A finished encoder's tensors and description."""
         section = self.recipe.encoder
-        return weights.packed(
+        tensors, config = weights.packed(
             encoder,
             name=section.name,
             **section.built,
@@ -63,6 +63,8 @@ class Finishing:
             stages=section.stages,
             whiten=section.whiten,
         )
+        kept = self.recipe.kept
+        return tensors, config if kept is None else config | {"branch": kept}
 
     def write(self, folder: Path, encoder: nn.Module) -> None:
         """Writes a finished encoder.

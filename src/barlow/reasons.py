@@ -50,6 +50,8 @@ def of(
     ]
     if (most := recipe.train.rows_in_memory) is not None and most < own.stop - own.start:
         lines.append(f"chunks   of {most} of {own.stop - own.start} images: the loss is of all, batch norm sees one")
+    if (kept := recipe.kept) is not None:
+        lines.append(f"branch   the run keeps the {kept}")
     if optim.loss_weight != 1:
         lines.append(f"weight   of the loss in the gradient: {optim.loss_weight:g}")
     if (vectors := optim.vectors_peak(batch)) is not None:
