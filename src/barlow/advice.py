@@ -16,7 +16,7 @@ from statistics import fmean, median
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import About, Finding, examine
+from barlow.diagnostics.doctor import About, Finding, beforehand, examine
 from barlow.probes.report import Results, Row, results_table
 from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
 from barlow.recipe.schema import CUSTOM
@@ -144,6 +144,12 @@ class Ran:
     """Of the images themselves."""
     rate: float
     """The recipe's learning rate for a batch of 256."""
+    peak: float = 0.0
+    """The highest rate of its schedule."""
+    width: int | None = None
+    """Of the embeddings, where a projector makes them."""
+    copies: int | None = None
+    """How many of the images are copies of others; None of runs from before that was counted."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -152,18 +158,36 @@ class Ran:
         Raises:
             LookupError, TypeError, ValueError: they are not what this version writes.
         """
-        steps, images = int(recipe["train"]["steps"]), int(report["usable"])
+        steps, images, batch = int(recipe["train"]["steps"]), int(report["usable"]), int(recipe["train"]["batch_size"])
         height, width = height_width(recipe["data"]["image_size"])
         return cls(
             recipe=shipped_name(recipe),
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=steps * int(recipe["train"]["batch_size"]) / images,
+            epochs=steps * batch / images,
             images=images,
             view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),
             rate=float(recipe["optim"]["lr_per_256"]),
+            peak=float(recipe["optim"]["lr_per_256"]) * batch / 256,
+            width=_width(recipe["method"]),
+            copies=None if report.get("copies") is None else int(report["copies"]),
+        )
+
+    @property
+    def about(self) -> About:
+        """The same for the doctor, who so says the same while a run trains and afterwards."""
+        return About(
+            total=self.steps,
+            peak=self.peak,
+            images=self.images,
+            width=self.width,
+            epochs=self.epochs,
+            copies=None if self.copies is None else self.copies / self.images,
+            spreads_by=objectives.spreads_by(self.objective),
+            moving_target=objectives.has_moving_target(self.objective),
+            from_weights=self.from_weights,
         )
 
     @property
@@ -180,12 +204,20 @@ class Ran:
         return f"{self.steps} steps" if self.steps < FEW_STEPS else None
 
 
+def _width(method: Mapping[str, Any]) -> int | None:
+    """The features of a projector's embeddings, by a recipe's section."""
+    projector = method.get("projector")
+    widths = projector.get("widths") if isinstance(projector, Mapping) else None
+    return int(widths[-1]) if widths else None
+
+
 # --- Before training --------------------------------------------------------------------------------------------------
 
 
 def before_training(ran: Ran) -> list[str]:
-    """What a run of this length gave elsewhere, and what else there is where that is little."""
-    lines = []
+    """What a run of this length gave elsewhere, what else there is where that is little, and what the doctor can say of
+    its images and its length by now."""
+    lines = [f"beware   {finding}" for finding in beforehand(ran.about)]
     if (gave := _elsewhere(ran)) is not None:
         lines.append(f"expect   {gave}")
     if ran.few is not None:
@@ -234,7 +266,11 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
-    if ran.few is not None:
+    facts = {finding.name: finding for finding in beforehand(ran.about)}
+    if (short := facts.pop("too few epochs", None)) is not None:
+        verdict = f"{short.name}: {short.evidence}"
+        facts = {short.name: short} | facts
+    elif ran.few is not None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
@@ -243,12 +279,13 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         losses = _logged(log, "loss")
         fall = f"loss {losses[0]:.3g} to {losses[-1]:.3g}, " if len(losses) > 1 else ""
         verdict = f"{ran.length}: {fall}no sign of a collapse"
-    return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
+    told = [f"advice   {finding.advice}" if finding is short else f"advice   {finding}" for finding in facts.values()]
+    return [f"reached  {verdict}", *[*told, *_options(ran, at_most=MOST_LINES - 1)][: MOST_LINES - 1]]
 
 
 def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
-    return next(iter(examine(log, About(ran.steps))), None)
+    return next(iter(examine(log, ran.about)), None)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:

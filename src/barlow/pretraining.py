@@ -22,7 +22,6 @@ from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.without_views import without_views
 from barlow.data.workers import WorkersLost
-from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
@@ -215,7 +214,7 @@ class _Pretraining:
             learner.load(checkpoint.tensors, checkpoint.state)
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
         expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
-        health = Health(About(total, course.peak))
+        health = Health(ran.about)
         log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
         monitor = None
         if world.main and start < total:
