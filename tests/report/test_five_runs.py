@@ -89,9 +89,9 @@ def test_a_run_of_two_epochs(tmp_path: Path) -> None:
     for path in sorted(photos.iterdir())[:350]:
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
     told: list[str] = []
-    wide = {"method.projector.widths": [16, 2048], "train.log_steps": 10}
-    run = trained(photos, tmp_path / "run", steps=131, overrides=wide, tell=told.append)
-    few = "too few epochs: each image is seen 2.0 times in 131 steps"
+    wide = {"method.projector.widths": [16, 2048], "train.log_steps": 35, "train.batch_size": 20}
+    run = trained(photos, tmp_path / "run", steps=105, overrides=wide, tell=told.append)
+    few = "too few epochs: each image is seen 2.0 times in 105 steps"
     assert said(run)["state"] == "healthy"
     assert said(run)["reached"] == few
     beware = [line.removeprefix("beware   ") for line in told if line.startswith("beware")]
