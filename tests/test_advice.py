@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from barlow import advice, evaluate
-from barlow.advice import Measured, Ran, Way, after_evaluation, after_training, before_training, effect, measured
+from barlow.advice import Measured, Way, after_evaluation, after_training, before_training, effect, measured
 from barlow.cli import main
 from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import Results, outcome_of
+from barlow.ran import Ran
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.request import shipped_name

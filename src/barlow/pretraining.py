@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from barlow import beginning, checkpoints, exits, fetching, preparation, storage, text_branch
-from barlow.advice import Ran, after_training, before_training
+from barlow.advice import after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data.counting import not_shown
@@ -34,6 +34,7 @@ from barlow.main_guard import stop_if_imported_again
 from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
 from barlow.plan import Plan
+from barlow.ran import Ran
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import requested
