@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from barlow import advice, evaluate
-from barlow.advice import Measured, Ran, Way, after_evaluation, after_training, before_training, effect, measured
+from barlow.advice import Measured, Way, after_evaluation, after_training, before_training, effect, measured
 from barlow.cli import main
+from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import Results, outcome_of
+from barlow.ran import Ran
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.request import shipped_name
@@ -147,9 +149,42 @@ def test_after_training_the_verdict_is_that_of_the_runs_own_curves(known: list[M
     assert said(ran(None, objective="custom:Mine"), log(0.8, 0.9)).endswith("no sign of a collapse"), (
         "it may be negative"
     )
-    assert said(ran(steps=61, epochs=2.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
+    assert said(ran(steps=61, epochs=3.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
     assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  what 80 images allow")
     assert said(ran(), []) == "reached  5,000 steps, 30 epochs: no sign of a collapse"
+
+
+def test_few_epochs_copies_and_few_images_are_said_before_and_after(known: list[Measured]) -> None:
+    short = ran("small_vicreg", images=60_000, steps=937, epochs=2.0, copies=15_000, width=256)
+    few = "too few epochs: each image is seen 2.0 times in 937 steps"
+    copies = (
+        "duplicates: 25% of the images are copies of others; remove them: they count as many times as they are there"
+    )
+    remedy = "more --minutes, or --init with weights that exist"
+    assert before_training(short) == [f"beware   {few}; {remedy}", f"beware   {copies}"]
+    assert after_training(short, log(0.8, 0.4)) == [f"reached  {few}", f"advice   {remedy}", f"advice   {copies}"]
+    wide = ran("small_vicreg", images=2_000, width=8_192)
+    assert "too few images for the width: 2,000 images, and embeddings of 8,192 features" in before_training(wide)[0]
+    assert after_training(wide, log(0.8, 0.4))[0].endswith("no sign of a collapse"), "it has learned all the same"
+    assert "too few images for the width" in after_training(wide, log(0.8, 0.4))[1]
+    ill = after_training(short, log(0.8, 0.4, std=0.01))
+    assert ill[0].startswith("reached  head-only collapse"), "what the log shows comes first"
+
+
+def test_a_rate_that_ends_at_zero_is_no_rate_that_is_too_low(known: list[Measured]) -> None:
+    """The word while it trains and the verdict at the end are by the same facts, the schedule's peak among them."""
+    of = Ran.of(tiny.recipe_of("small_barlow_twins", steps=100), {"usable": 20_000, **tiny.SIZES})
+    assert of.peak == pytest.approx(files.read("small_barlow_twins")["optim"]["lr_per_256"] * 16 / 256)
+    health = Health(of.about)
+    rates = [of.peak, 0.5 * of.peak, 0.1 * of.peak, *[0.0] * 5]  # the last ones: beyond the end of its schedule
+    lines = [
+        {**line, "step": 30 + 10 * i, "rate": rate, "moved": rate}
+        for i, (rate, line) in enumerate(zip(rates, 2 * log(0.8, 0.4), strict=True))
+    ]
+    for line in lines:
+        health.read(line)
+    assert health.word == HEALTHY
+    assert advice.illness(of, lines) is None
 
 
 def test_the_remedies_of_a_failed_run_are_numbers_to_type(known: list[Measured]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from barlow import storage
 from barlow.recipe import files
+from barlow.recipe.changes import override
 from barlow.seals import sha256
 from barlow.size import Size, height_width
 
@@ -91,6 +92,15 @@ def smaller_tiles(content: dict[str, Any]) -> dict[str, Any]:
         for o, op in enumerate(view)
         if op["kind"] in ("tiles", "patch_pair")
     }
+
+
+SIZES = {"median_height": 24, "median_width": 24}
+"""What data.json says of the images that `images` makes."""
+
+
+def recipe_of(name: str, **train: Any) -> dict[str, Any]:
+    """A recipe as a run has written it, tiny and with nothing that is `auto`."""
+    return override(files.read(name), SMALL | {f"train.{key}": value for key, value in train.items()})
 
 
 def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, seed: int = 0) -> Path:

@@ -16,11 +16,11 @@ from statistics import fmean, median
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import About, Finding, examine
+from barlow.diagnostics.doctor import Finding, beforehand, examine
 from barlow.probes.report import Results, Row, results_table
-from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
+from barlow.ran import Ran
+from barlow.recipe.request import CONTINUED, DEFAULT
 from barlow.recipe.schema import CUSTOM
-from barlow.size import height_width
 
 MOST_LINES = 3
 """A verdict, and two things to do about it."""
@@ -42,13 +42,6 @@ SHORT, LONG = 3, 15
 
 WORTH_A_WORD = 1.0
 """Points that a change has to have been worth elsewhere, for every probe, to be named."""
-
-FEW_STEPS = 100
-"""A run from scratch of fewer updates is called short. The limit is a choice: on aerial images each doubling of the
-steps, from 60 to 6,000, was worth two to three points (docs/choosing.md)."""
-
-FEW_IMAGES = 1000
-"""From scratch, so few images are seen again after every few updates."""
 
 FEW_TESTS = 200
 """A verdict by fewer test images says how many they were."""
@@ -124,68 +117,13 @@ def effect(runs: Iterable[Measured], before: Way, after: Way) -> dict[str, float
     return {probe: 100 * fmean(new[k].scores[probe] - old[k].scores[probe] for k in both) for probe in JUDGED}
 
 
-# --- The run ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What advice depends on, of a run."""
-
-    recipe: str | None
-    """The small recipe that it is of, as it is shipped; None for any other."""
-    objective: str
-    from_weights: bool
-    steps: int
-    epochs: float
-    images: int
-    view: int | None
-    """Side of its views; None if they are not square."""
-    short_side: int
-    """Of the images themselves."""
-    rate: float
-    """The recipe's learning rate for a batch of 256."""
-
-    @classmethod
-    def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
-        """From what recipe.yaml and data.json of a run hold.
-
-        Raises:
-            LookupError, TypeError, ValueError: they are not what this version writes.
-        """
-        steps, images = int(recipe["train"]["steps"]), int(report["usable"])
-        height, width = height_width(recipe["data"]["image_size"])
-        return cls(
-            recipe=shipped_name(recipe),
-            objective=str(recipe["objective"]["kind"]),
-            from_weights=recipe["encoder"].get("init") is not None,
-            steps=steps,
-            epochs=steps * int(recipe["train"]["batch_size"]) / images,
-            images=images,
-            view=height if height == width else None,
-            short_side=min(report["median_height"], report["median_width"]),
-            rate=float(recipe["optim"]["lr_per_256"]),
-        )
-
-    @property
-    def length(self) -> str:
-        return f"{self.steps:,} steps, {self.epochs:.3g} epochs"
-
-    @property
-    def few(self) -> str | None:
-        """What there is too little of for a start from scratch."""
-        if self.from_weights:
-            return None
-        if self.images < FEW_IMAGES:
-            return f"{self.images} images"
-        return f"{self.steps} steps" if self.steps < FEW_STEPS else None
-
-
 # --- Before training --------------------------------------------------------------------------------------------------
 
 
 def before_training(ran: Ran) -> list[str]:
-    """What a run of this length gave elsewhere, and what else there is where that is little."""
-    lines = []
+    """What a run of this length gave elsewhere, what else there is where that is little, and what the doctor can say of
+    its images and its length by now."""
+    lines = [f"beware   {finding}" for finding in beforehand(ran.about)]
     if (gave := _elsewhere(ran)) is not None:
         lines.append(f"expect   {gave}")
     if ran.few is not None:
@@ -234,7 +172,11 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
-    if ran.few is not None:
+    facts = {finding.name: finding for finding in beforehand(ran.about)}
+    if (short := facts.pop("too few epochs", None)) is not None:
+        verdict = f"{short.name}: {short.evidence}"
+        facts = {short.name: short} | facts
+    elif ran.few is not None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
@@ -243,12 +185,13 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         losses = _logged(log, "loss")
         fall = f"loss {losses[0]:.3g} to {losses[-1]:.3g}, " if len(losses) > 1 else ""
         verdict = f"{ran.length}: {fall}no sign of a collapse"
-    return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
+    told = [f"advice   {finding.advice}" if finding is short else f"advice   {finding}" for finding in facts.values()]
+    return [f"reached  {verdict}", *[*told, *_options(ran, at_most=MOST_LINES - 1)][: MOST_LINES - 1]]
 
 
 def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
-    return next(iter(examine(log, About(ran.steps))), None)
+    return next(iter(examine(log, ran.about)), None)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:

@@ -147,7 +147,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
-        | {"held_out": len(apart), **values.as_dict(), **spoken.report},
+        | {"held_out": len(apart), "copies": image_digests.copies(inventory.digests)[0]}
+        | values.as_dict()
+        | spoken.report,
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from barlow import beginning, checkpoints, exits, fetching, preparation, storage, text_branch
-from barlow.advice import Ran, after_training, before_training
+from barlow.advice import after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data.counting import not_shown
@@ -22,7 +22,6 @@ from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.without_views import without_views
 from barlow.data.workers import WorkersLost
-from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
@@ -35,6 +34,7 @@ from barlow.main_guard import stop_if_imported_again
 from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
 from barlow.plan import Plan
+from barlow.ran import Ran
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import requested
@@ -215,7 +215,7 @@ class _Pretraining:
             learner.load(checkpoint.tensors, checkpoint.state)
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
         expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
-        health = Health(About(total, course.peak))
+        health = Health(ran.about)
         log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
         monitor = None
         if world.main and start < total:

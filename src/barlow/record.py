@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from barlow import storage
-from barlow.advice import Ran
 from barlow.data.sources import named_set
 from barlow.printable import one_line, printable
+from barlow.ran import Ran
 from barlow.results import HISTORY, HOME, NEWEST
 from barlow.run import Run, load_recipe_text
 from barlow.scores.labels import DETECT
