@@ -64,6 +64,16 @@ def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {word!r}" + (f"; did you mean {option}?" if option else "")
 
 
+def _not_taken(key: str, verb: str) -> str:
+    """One line for a recipe's key that was given to a verb that takes none."""
+    if key not in ("encoder.stem", "encoder.options"):
+        return f"--{key} is a recipe's key; only `barlow pretrain` takes those"
+    return (
+        f"--{key} describes a file of weights, and `barlow {verb}` does not take it: `barlow import FILE --{key} … "
+        "--out DIR` first, and DIR in its place"
+    )
+
+
 def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     verb: argparse.ArgumentParser = action.choices[name]
@@ -111,7 +121,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if arguments.verb in TAKE_KEYS:
             return int(_module(arguments.verb).run(arguments, changes))
         if changes:
-            raise ValueError(f"--{next(iter(changes))} is a recipe's key; only `barlow pretrain` takes those")
+            raise ValueError(_not_taken(next(iter(changes)), arguments.verb))
         return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
         tell("barlow: stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one")

@@ -113,7 +113,7 @@ def _embed(
     if world.main:
         folders = [data] if isinstance(data, str | os.PathLike) else list(data)
         feature_places.check_before(path, folders, overwrite)
-    found = find_encoder(encoder, say=say)
+    found = find_encoder(encoder, taken="nothing", say=say)
     seen, network = found.preprocessing, found.network
     width = int(network.num_features)  # type: ignore[arg-type]
     counted = NowAndThen(say)

@@ -14,11 +14,11 @@ from barlow import checkpoints, storage, tables
 from barlow.data.centre import centre_views
 from barlow.data.sources import ImageSource, missing_set, open_source
 from barlow.distributed import World
-from barlow.exits import Diverged, NoInput
+from barlow.exits import Diverged, NoInput, UnusableData
 from barlow.identity import identity_of
 from barlow.linalg import not_finite
 from barlow.machine import available_cores
-from barlow.nets import stored_size, weights
+from barlow.nets import hub_folder, stored_size, weights
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.nets.preprocessing import Preprocessing
@@ -108,6 +108,11 @@ def encoder_at(run: Path, step: int | None = None, module: nn.Module | None = No
     folder may have that name."""
     if step is None and (home := weights.encoder_folder(run)) is not None:
         return weights.read_encoder(home, module)
+    if step is None and hub_folder.weights_in(run) is not None:
+        raise UnusableData(
+            f"{run} is a folder of timm's or transformers', and no run: barlow.find_encoder reads it as it is, and "
+            f"`barlow import {run} --out DIR` makes an encoder of it"
+        )
     if not run.is_dir():
         raise NoInput(f"no folder {run}; give a run folder, or the encoder folder inside it")
     if (whole := checkpoints.whole(run, step, stored_size.look(module))) is None:
