@@ -113,9 +113,8 @@ def pretrain(
     stop_if_imported_again()
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
     begun = beginning.of(Run(Path(out)), recipe, changes, resume=resume)
-    chosen = begun.recipe
+    chosen, shipped = begun.recipe, not begun.resumed and (recipe is None or recipe in files.names())
     check_main_guard(chosen.data.executor, chosen.data.workers)  # before anything is listed, or a folder made
-    shipped = not begun.resumed and (recipe is None or recipe in files.names())
     fetching.check_asked(chosen, changes, shipped=shipped, start_kept=begun.resumed and (Path(out) / "start").is_dir())
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
