@@ -75,8 +75,9 @@ def content(lines: Sequence[Line]) -> str:
 def own_table(lines: Sequence[Line]) -> str:
     """What a run on one's own folder gives, beside what else one could take: a row for each set of images.
 
-    Cells are kNN / logistic, means over the seeds. Baselines are those of the runs of barlow, metric by metric the best
-    of each family. What was not measured is a dash.
+    Cells are kNN / logistic, means over the seeds, and how many these were. Baselines are those of the runs of barlow,
+    metric by metric the best of each family. What was not measured is a dash, and what the weights have seen is no
+    measurement.
     """
     header = ["images", "raw pixels", "untrained", f"**`{DEFAULT}`**", "lightly", "ImageNet's weights", "continued"]
     rows = [header, ["---"] * len(header)]
@@ -90,14 +91,14 @@ def own_table(lines: Sequence[Line]) -> str:
                 by_recipe.setdefault(line["recipe"], []).append(line)
         ours, continued = (by_recipe.get(recipe, []) for recipe in (DEFAULT, CONTINUED))
         others = [of_one for recipe, of_one in by_recipe.items() if recipe.startswith("lightly/")]
-        mark = " (seen)" if images == SEEN and continued else ""
         cells = [
             _family(ours, "pixels"),
             _family(ours, "untrained"),
             _own(ours),
             _own(max(others, key=_mean_of, default=[])),
         ]
-        rows.append([name, *cells, _family(continued, "start") + mark, _own(continued) + mark])
+        from_weights = ["seen", "seen"] if images == SEEN else [_family(continued, "start"), _own(continued)]
+        rows.append([name, *cells, *from_weights])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -106,10 +107,11 @@ def _mean_of(lines: Sequence[Line]) -> float:
 
 
 def _own(lines: Sequence[Line]) -> str:
-    """The encoder's scores with their spread over the seeds."""
+    """The encoder's scores with their spread over the seeds, and how many these were."""
     if not lines:
         return "–"
-    return " / ".join(_with_spread([line["scores"]["encoder"][probe] for line in lines]) for probe in PROBES)
+    scores = (_with_spread([line["scores"]["encoder"][probe] for line in lines]) for probe in PROBES)
+    return f"{' / '.join(scores)} (n = {len(lines)})"
 
 
 def _with_spread(values: Sequence[float]) -> str:

@@ -105,6 +105,10 @@ def test_a_budget_says_what_it_gave_elsewhere(known: list[Measured]) -> None:
     assert "shorter" not in line
     (line,) = before_training(ran(steps=450))
     assert line.endswith("this run is shorter")
+    assert before_training(ran(steps=340))[0].endswith("this run is shorter")
+    assert before_training(ran(steps=330)) == [], "much shorter than any that was measured"
+    (line,) = before_training(ran(steps=2800))
+    assert "6,000 steps" in line, "which are twice as many, and 1,000 to 1,600 hardly half"
     (line,) = before_training(ran(steps=8000))
     assert "6,000 steps of small_w_mse gained +40 points over the best baseline on 1 set of images" in line
     assert before_training(ran(steps=50_000)) == [], "much longer than any that was measured"
@@ -121,6 +125,13 @@ def test_weights_are_named_where_a_start_from_scratch_is_hopeless(
     assert "-c continue_barlow_twins" in line
     assert "pip install 'barlow[weights]'" in line
     assert before_training(ran(steps=steps, images=images, from_weights=True)) == []
+    assert before_training(ran(steps=steps, images=images, captions=True)) == [], "captions go with no such weights"
+
+
+def test_a_run_of_61_steps_is_not_told_what_thousands_gained() -> None:
+    (line,) = before_training(ran(steps=61, images=3068))
+    assert line.startswith("weights  61 steps teach a network little")
+    assert "7,422 steps" in before_training(ran(steps=3000, images=3068))[0]
 
 
 # --- After training ---------------------------------------------------------------------------------------------------
@@ -150,7 +161,9 @@ def test_after_training_the_verdict_is_that_of_the_runs_own_curves(known: list[M
         "it may be negative"
     )
     assert said(ran(steps=61, epochs=3.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
-    assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  what 80 images allow")
+    assert said(ran(images=80), log(0.8, 0.4)).startswith("reached  what 80 images allow")
+    assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  nothing"), "which few images do not explain"
+    assert said(ran(images=80), log(0.8, 0.4, std=0.01)).startswith("reached  head-only collapse")
     assert said(ran(), []) == "reached  5,000 steps, 30 epochs: no sign of a collapse"
 
 
@@ -266,7 +279,8 @@ def test_what_is_named_had_an_effect_elsewhere_and_the_run_has_not_done_it(known
         run(minutes=3, recipe="small_vicreg", scores=scores(0.45, 0.4)),
     ]
     minutes = "advice   more minutes: 15 in place of 3 gave +10.0 kNN, +10.0 logistic elsewhere"
-    weights = "advice   -c continue_barlow_twins, from ImageNet's weights: +20.0 kNN, +30.0 logistic elsewhere"
+    continued = "advice   -c continue_barlow_twins, from ImageNet's weights:"
+    weights = f"{continued} +20.0 kNN, +30.0 logistic over small_w_mse elsewhere"
     views = "advice   larger views, --image-size 64: +3.0 kNN, +4.0 logistic elsewhere"
     recipe = "advice   -c small_w_mse in place of small_vicreg: +5.0 kNN, +10.0 logistic elsewhere"
 
@@ -282,6 +296,10 @@ def test_what_is_named_had_an_effect_elsewhere_and_the_run_has_not_done_it(known
     assert named("small_vicreg", steps=6000) == [recipe, weights]
     assert named("continue_barlow_twins", from_weights=True) == []
     assert named(None) == [], "a changed or a published recipe"
+    assert named("small_vse", captions=True, steps=6000) == [], "captions would have to be given up"
+    known.append(run(minutes=15, recipe="small_vicreg", scores=scores(0.7, 0.85)))
+    own = f"{continued} +10.0 kNN, +5.0 logistic over small_vicreg elsewhere"
+    assert named("small_vicreg", steps=6000) == [recipe, own], "by the run's own recipe, where that was measured"
 
 
 def test_what_did_harm_or_nothing_is_not_named(known: list[Measured]) -> None:

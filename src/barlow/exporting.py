@@ -117,6 +117,8 @@ def _files(target: Target, material: Material, name: str, to: str) -> dict[str, 
     try:
         return target.files(material)
     except (RuntimeError, TypeError, ValueError) as error:  # a network that an exporter cannot follow
+        if exits.out_of_memory(error):
+            raise
         raise CannotExport(f"{name} cannot be exported --to {to}: {one_line(error)}") from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from barlow import checkpoints, storage, tables
 from barlow.data.centre import centre_views
+from barlow.data.counting import Counted, not_shown
 from barlow.data.sources import ImageSource, missing_set, open_source
 from barlow.distributed import World
 from barlow.exits import Diverged, NoInput, UnusableData
@@ -39,6 +40,8 @@ class Finishing:
     source: ImageSource
     ids: np.ndarray
     """Of the usable images."""
+    counted: Counted = not_shown
+    """Told how many images have been embedded."""
 
     def finished(self, encoder: nn.Module, world: World) -> nn.Module:
         """The encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
@@ -47,7 +50,8 @@ class Finishing:
         if isinstance(made, HandedOut) and section.whiten is not None:
             ids = np.asarray(self.ids)[permutation(self.recipe.seed, 0, len(self.ids))[:IMAGES]]
             own, threads = ids[world.rank :: world.size], max(1, available_cores() // world.neighbours)
-            views = centre_views(self.source, own, self.preprocessing, batch_size=256, workers=threads)
+            reading = {"batch_size": 256, "workers": threads}
+            views = centre_views(self.source, own, self.preprocessing, **reading, counted=self.counted)
             made.fit((view.to(world.device) for view in views), section.whiten, world)
         return made
 

@@ -30,7 +30,7 @@ from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
 from barlow.machine import environment, hang_seconds
-from barlow.main_guard import stop_if_imported_again
+from barlow.main_guard import check_main_guard, stop_if_imported_again
 from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
 from barlow.plan import Plan
@@ -113,8 +113,8 @@ def pretrain(
     stop_if_imported_again()
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
     begun = beginning.of(Run(Path(out)), recipe, changes, resume=resume)
-    chosen = begun.recipe
-    shipped = not begun.resumed and (recipe is None or recipe in files.names())
+    chosen, shipped = begun.recipe, not begun.resumed and (recipe is None or recipe in files.names())
+    check_main_guard(chosen.data.executor, chosen.data.workers)  # before anything is listed, or a folder made
     fetching.check_asked(chosen, changes, shipped=shipped, start_kept=begun.resumed and (Path(out) / "start").is_dir())
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
@@ -132,7 +132,7 @@ def pretrain(
             if begun.resumed and (run.path / "start").is_dir():
                 given = replace(given, start=run.path / "start")
             if world.main:
-                check_held = held.enter_context(run.locked())
+                check_held = held.enter_context(run.locked(tell))
                 beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
             say = tell if world.main else silent
             watch = held.enter_context(watching(world, run.path, tell, limit))
@@ -193,7 +193,8 @@ class _Pretraining:
             run.remove_leftovers(say)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        counted = self.watch.counted(Counter.on_screen() if progress else not_shown)
+        shown = Counter.on_screen() if progress else not_shown
+        counted = self.watch.counted(shown)
         with self._bad_images_listed():
             prepared = preparation.prepare_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
@@ -220,10 +221,9 @@ class _Pretraining:
         monitor = None
         if world.main and start < total:
             monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)
-        finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids))
-        first = None
-        if plan.recipe.encoder.init is not None and not self.begun.resumed:
-            first = finishing.finished(copy.deepcopy(learner.method.encoder), world)
+        finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids), shown)
+        given = plan.recipe.encoder.init is not None and not self.begun.resumed
+        first = finishing.finished(copy.deepcopy(learner.method.encoder), world) if given else None
         save = self._saver(learner, plan)
         if world.main:
             write_start = None if first is None else lambda: finishing.write(run.path / "start", first)

@@ -40,6 +40,8 @@ class Ran:
     """Of the embeddings, where a projector makes them."""
     copies: int | None = None
     """How many of the images are copies of others; None of runs from before that was counted."""
+    captions: bool = False
+    """Whether it is trained on images and captions."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -63,6 +65,7 @@ class Ran:
             peak=float(recipe["optim"]["lr_per_256"]) * batch / 256,
             width=_width(recipe["method"]),
             copies=None if report.get("copies") is None else int(report["copies"]),
+            captions=recipe["method"]["kind"] == "image_text",
         )
 
     @property

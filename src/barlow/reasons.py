@@ -13,6 +13,7 @@ from barlow.data.value_range import FoundRange
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
+from barlow.views.ops import OPS
 from barlow.wording import percent
 
 
@@ -122,7 +123,9 @@ def of_values(plan: Plan, values: Values, inventory: Inventory) -> list[str]:
         )
     if inventory.transparent:
         lines.append(f"alpha    {inventory.transparent} images have transparency: they are put on mid-grey")
-    if any(op["kind"] in ("channel_jitter", "channel_dropout") for view in plan.recipe.views for op in view):
+    if plan.channels not in (1, 3) and not all(
+        OPS[op["kind"]].channelwise for view in plan.recipe.views for op in view
+    ):
         lines.append(
             f"views    of {plan.channels} channels: each channel is changed by itself, in place of hue, saturation and "
             "grey (see recipe.yaml)"
