@@ -19,7 +19,7 @@ from typing import Any
 from barlow import objectives
 from barlow.diagnostics.doctor import Finding, beforehand, examine
 from barlow.probes.report import Results, Row, results_table
-from barlow.ran import Ran
+from barlow.ran import FEW_STEPS, Ran
 from barlow.recipe.request import CONTINUED, DEFAULT
 from barlow.recipe.schema import CUSTOM
 
