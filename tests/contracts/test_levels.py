@@ -24,7 +24,7 @@ QUICK = {
 QUICK |= {kind: {"negatives": 1024} for kind in ("cmc", "npid", "pirl")}
 """Sizes of queues and prototypes that a test can afford."""
 
-UNKNOWN = {"cpc", "exemplar", "obow"}
+UNKNOWN = {"cpc", "exemplar", "obow", "pcl"}
 """Those for whose unrelated views no formula is known."""
 
 OWN_STATE = {"cmc", "deepcluster_v2", "exemplar", "npid", "pirl", "swav"}

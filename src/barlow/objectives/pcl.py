@@ -98,8 +98,10 @@ class PCL:
             raise ValueError(f"warmup is {self.warmup}: give a share of the run, from 0 to 1")
 
     def levels(self, rows: int, width: int, *, groups: int = 1) -> Levels:
-        """Those of MoCo, which are the loss's until ``warmup`` is over; nothing is known of prototypes then."""
-        return MoCo(queue=self.queue, temperature=self.temperature).levels(rows, width, groups=groups)
+        """The floor is MoCo's, as no term is negative. From ``warmup`` on prototypes are added, of which nothing is
+        known: beside MoCo's own level a healthy loss would look as if it had been driven up."""
+        of_moco = MoCo(queue=self.queue, temperature=self.temperature).levels(rows, width, groups=groups)
+        return Levels(None, of_moco.floor)
 
     def build(self, *, width: int, images: int, seed: int) -> "Prototypical":
         """The queue and the clusterings, for embeddings of `width` features of so many images."""

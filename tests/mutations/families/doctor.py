@@ -64,10 +64,7 @@ FAULTS = [
         FILE,
         "    few = FEW_DIRECTIONS\n",
         "    few = max(FEW_DIRECTIONS, min(0.1 * possible, 10.0))\n",
-        (
-            f"{DOCTOR}three_directions_of_many_are_a_collapse_where_the_objective_keeps_more",
-            f"{DOCTOR}healthy_runs_that_were_recorded_are_told_nothing_at_any_time",
-        ),
+        (f"{DOCTOR}three_directions_of_many_are_a_collapse_where_the_objective_keeps_more",),
     ),
     Fault(
         "doctor: a loss is at chance before half of the run is over",
