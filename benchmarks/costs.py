@@ -53,10 +53,13 @@ PER_STEP = (
     "torch.nn.utils:get_total_norm",
     "barlow.learner:guard",
     "barlow.stopping:StopIfAsked.__call__",
-    "barlow.watchers:sealed",
+    "barlow.step_log:sealed",
+    "barlow.watchdog:Doing",
+    "barlow.watchdog:Watch.verdict",
 )
 """Of every step: the gradient's norm and whether it and the loss are finite; whether somebody asked to stop; the digest
-of a line of the log. A watchdog will stand here."""
+of a line of the log; and the watchdog: what `Watch.steps` and `Watch.doing` write down of what is begun, and the look
+that its thread takes at that. (`Watch.steps` itself waits for the images, which is no cost of its.)"""
 PER_CHECKPOINT = {"barlow.pretraining:not_finite": 1, "barlow.storage:damage_in": 2}
 """Whether all weights are finite; and reading back what was written, whose digest is taken twice."""
 GUARDS_AT_MOST = 0.01

@@ -1,12 +1,16 @@
 """The tables of docs/performance.md: what they show of lines with a verdict, and of lines of medians alone."""
 
+import functools
+import importlib
 import re
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from programs import program
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -14,6 +18,10 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import compare
 import costs
 import step
+import workers
+
+from barlow import watchdog
+from barlow.distributed import World
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +99,23 @@ def test_make_bench_has_every_program_with_rows_and_those_with_a_side_of_ours_ar
     }
     assert set(listed[1].split()) == with_rows - {"gpu", "measure"}
     assert {*compare.PROGRAMS, "costs", "damage"} == set(listed[1].split())
+
+
+def test_the_cost_of_the_watchdog_is_that_of_what_it_does_in_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds: dict[str, float] = {}
+    for place in costs.PER_STEP:
+        module, _, path = place.partition(":")
+        *outer, name = path.split(".")
+        home = functools.reduce(getattr, outer, importlib.import_module(module))
+        monkeypatch.setattr(home, name, getattr(home, name))  # put back afterwards
+        workers.clocked(place, seconds)
+    watch = watchdog.Watch(World(torch.device("cpu")), tmp_path, lambda line: None, 10.0)
+    for _ in watch.steps(iter(range(3_000)), 0, 0.0, lambda batch: False):
+        assert watch.verdict(time.monotonic()) is None
+    for place in ("barlow.watchdog:Doing", "barlow.watchdog:Watch.verdict"):
+        assert 0 < seconds[place] < 1
 
 
 def test_rows_of_steps_and_costs_have_names_of_their_own_and_start_nothing_yet() -> None:

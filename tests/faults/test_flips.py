@@ -9,7 +9,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import tiny
 import yaml
 from injections import record
 
-from barlow import cli, exits, storage
+from barlow import cli, exits, load_text_encoder, storage
 from barlow.data.decoding import UnreadableImage, decode
+from barlow.pretraining import pretrain
 from barlow.seals import sha256
 
 NOTICED = re.compile(r"damaged|was changed|not what was written|differs from|cannot be read|not valid|not the file")
@@ -54,7 +55,7 @@ class Stored:
     """Of each reader, what it gives of the run as it is."""
 
     def read(self, reader: str, run: Path) -> Outcome:
-        outcome: Outcome = READERS[reader](self, run)
+        outcome: Outcome = (READERS | OF_CAPTIONS)[reader](self, run)
         return outcome
 
     def command(self, *words: object) -> Outcome:
@@ -70,7 +71,9 @@ class Stored:
             outcome.gave = tiny.weights(run)
             timed = ("seconds", "images_per_second", "data_wait", "sha256")
             rows = storage.read_lines(run / "metrics.jsonl")
-            outcome.told = [{key: row[key] for key in row if key not in timed} for row in rows]
+            # What is looked at while a run is monitored is a matter of time; what was, is kept.
+            seen = [row for row in storage.read_lines(run / "monitor.jsonl") if row["step"] < 4]
+            outcome.told = [{key: row[key] for key in row if key not in timed} for row in rows + seen]
         return outcome
 
     def evaluated(self, run: Path) -> Outcome:
@@ -113,6 +116,21 @@ class Stored:
         except ValueError as error:
             return Outcome(exits.code_of(error), str(error))
 
+    def text(self, run: Path) -> Outcome:
+        """The text network that was handed out."""
+        return self._embedded(str(run))
+
+    def text_of_a_step(self, run: Path) -> Outcome:
+        """That of a checkpoint, which takes the run's own vocabulary."""
+        return self._embedded(f"{run}@4")
+
+    def _embedded(self, source: str) -> Outcome:
+        try:
+            made = load_text_encoder(source).texts(["noise of a blue kind", "something purple and unknown"])
+            return Outcome(exits.OK, "", made.numpy().tobytes())
+        except (ValueError, RuntimeError) as error:
+            return Outcome(exits.code_of(error), str(error))
+
     def picture(self, run: Path) -> Outcome:
         try:
             return Outcome(exits.OK, "", decode((run / "views.png").read_bytes()).tobytes())
@@ -129,6 +147,11 @@ READERS: dict[str, Callable[[Stored, Path], Outcome]] = {
     "table": Stored.table,
     "picture": Stored.picture,
 }
+OF_CAPTIONS: dict[str, Callable[[Stored, Path], Outcome]] = {
+    "text": Stored.text,
+    "text of a step": Stored.text_of_a_step,
+}
+"""Of what only a run on images and captions has."""
 
 
 def readers_of(name: str) -> tuple[str, ...]:
@@ -143,6 +166,10 @@ def readers_of(name: str) -> tuple[str, ...]:
         return ("probed",)
     if name.startswith(("start/", "evaluation/")) or name == "images.json":
         return ("evaluated",)
+    if name.startswith("text_encoder/"):
+        return ("text",)
+    if name == "vocabulary.json":
+        return ("text of a step",)
     return ("picture",) if name == "views.png" else ("gone on with",)
 
 
@@ -175,13 +202,28 @@ def _tensors(data: bytes) -> dict[str, bytes]:
 def stored(tmp_path_factory: pytest.TempPathFactory, photos: Path, labelled: Path) -> Stored:
     home = tmp_path_factory.mktemp("flips")
     made = Stored(home / "run", photos, labelled)
-    words = ["pretrain", photos, *tiny.words(train__steps=4, train__checkpoint_steps=2)]
+    given = tiny.words(train__steps=4, train__checkpoint_steps=2, train__monitor_images=16)
+    words = ["pretrain", photos, *given]
     assert made.command(*words, "--out", home / "first").code == exits.OK
     assert made.command(*words, "--out", made.run, "--init", home / "first").code == exits.OK
     for _ in range(2):
         assert made.evaluated(made.run).code == exits.OK
-    for reader in READERS:
-        made.sound[reader] = made.read(reader, Path(shutil.copytree(made.run, home / f"sound {reader}")))
+    return with_sound(made, READERS)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """A run on images and captions, of which only what others have not is looked at."""
+    home = tmp_path_factory.mktemp("spoken")
+    listed = tiny.captioned(home / "data", 40)
+    changes = {"method.hidden": 8, "method.embedding": 8, "method.min_count": 1, "train.steps": 4}
+    pretrain(listed, home / "run", recipe="small_vse", overrides=tiny.of_recipe("small_vse") | changes, progress=False)
+    return with_sound(Stored(home / "run", listed, listed), OF_CAPTIONS)
+
+
+def with_sound(made: Stored, readers: Iterable[str]) -> Stored:
+    for reader in readers:
+        made.sound[reader] = made.read(reader, Path(shutil.copytree(made.run, made.run.with_name(f"sound {reader}"))))
         assert (made.sound[reader].code, made.sound[reader].noticed) == (exits.OK, False), made.sound[reader].said
     return made
 
@@ -217,7 +259,7 @@ def healed(stored: Stored, run: Path, name: str) -> bool:
 
 def flips(stored: Stored, count: int, seed: int, tmp_path: Path) -> list[str]:
     """Flips so many bits, one at a time, and returns what was wrong."""
-    names, wrong = files_of(stored.run), []
+    names, wrong = [name for name in files_of(stored.run) if set(readers_of(name)) <= stored.sound.keys()], []
     for k in range(count):
         name, draws = names[k % len(names)], np.random.default_rng((seed, k))
         run = Path(shutil.copytree(stored.run, tmp_path / f"run{k}"))
@@ -236,14 +278,36 @@ def test_a_run_has_everything_that_may_be_stored(stored: Stored) -> None:
     for part in ("checkpoints/step-000002/MANIFEST.json", "checkpoints/step-000004/state.json", "encoder/config.json",
                  "start/model.safetensors", "evaluation/features/", "evaluation/outcomes/", "evaluation/results-",
                  "evaluation/history.jsonl", "recipe.yaml", "run.json", "data.json", "images.json", "metrics.jsonl",
-                 "views.png"):  # fmt: skip
+                 "monitor.jsonl", "views.png"):  # fmt: skip
         assert part in names
 
 
 def test_a_flipped_bit_of_whatever_is_stored_is_noticed_or_means_nothing(stored: Stored, tmp_path: Path) -> None:
-    count = 60
+    count = 54
     wrong = flips(stored, count, 0, tmp_path)
     record("single bits flipped in what a run stores", count, len(wrong))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_flipped_bit_of_what_a_run_on_captions_stores_is_noticed_or_means_nothing(
+    spoken: Stored, tmp_path: Path
+) -> None:
+    looked_at = {name for name in files_of(spoken.run) if set(readers_of(name)) <= OF_CAPTIONS.keys()}
+    parts = {f"text_encoder/{name}" for name in ("config.json", "model.safetensors", "vocabulary.json")}
+    assert looked_at == parts | {"vocabulary.json"}
+    count = 12
+    wrong = flips(spoken, count, 0, tmp_path)
+    record("single bits flipped in what a run on captions stores", count, len(wrong))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.nightly
+def test_a_hundred_flipped_bits_of_what_a_run_on_captions_stores_are_noticed_or_mean_nothing(
+    spoken: Stored, tmp_path: Path
+) -> None:
+    count = 100
+    wrong = flips(spoken, count, 1, tmp_path)
+    record("single bits flipped in what a run on captions stores", count, len(wrong))
     assert not wrong, "\n".join(wrong)
 
 

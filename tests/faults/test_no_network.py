@@ -72,7 +72,7 @@ assert run("pretrain", "digits", "--print-recipe") == 0
 assert run("pretrain", "photos", "-c", "small_w_mse", "--out", "run", *small) == 0
 assert run("pretrain", "photos", "--resume", "--out", "run") == 0
 assert run("evaluate", "run", "--train", "photos", "--test", "photos", "--protocol", "knn") == 0
-assert run("pretrain", "photos", "--init", "run", "--out", "second", "--encoder", "auto", *small[:-2]) in (0, 1)
+assert run("pretrain", "photos", "--init", "run", "--out", "second", "--encoder", "auto", *small[:-2]) == 0
 assert run("pretrain", "digits", "--out", "third", *small) == 0
 assert run("evaluate", "third", "--protocol", "knn") == 0
 import barlow
