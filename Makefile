@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-learning nightly reliability bench bench-smoke bench-compare check clean
+.PHONY: demo test test-learning nightly reliability bench bench-methods bench-smoke bench-compare check clean
 
 demo: .venv/ready
 	$(BIN)/barlow pretrain shapes -c small_w_mse --steps 1000 --out runs/demo --overwrite \
@@ -40,8 +40,15 @@ bench: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \
 	  $(BIN)/python experiments/performance.py; exit $$failed
 
+# A step of every method with a bank, clusters, patches or a made-up label, and a clustering: half an hour more.
+BENCHMARKS_OF_METHODS = step_methods kmeans
+
+bench-methods: .venv/ready
+	@failed=0; for name in $(BENCHMARKS_OF_METHODS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \
+	  $(BIN)/python experiments/performance.py; exit $$failed
+
 bench-smoke: .venv/ready
-	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --smoke || failed=1; done; exit $$failed
+	@failed=0; for name in $(BENCHMARKS) kmeans; do $(BIN)/python benchmarks/$$name.py --smoke || failed=1; done; exit $$failed
 
 # This checkout against an older one: make bench-compare OLD=../before (git worktree add ../before COMMIT).
 bench-compare: .venv/ready

@@ -8,7 +8,8 @@ Each side is a process of its own, and both are there at the same time: one make
 held inside the optimizer's update, by torch's own hook, so a step is everything from one update to the next.
 
 A case for another topology is a function like `siamese`, which says what its bare step consists of, and an entry in
-CASES. The bare step calls the networks one by one, and knows of no learner, guard or grouped batch norm.
+CASES. The bare step calls the networks one by one, and knows of no learner, guard or grouped batch norm. Methods with
+banks, clusterings and pretext tasks are in step_methods.py, and their bare steps in bare_steps.py.
 """
 
 import argparse
@@ -41,6 +42,9 @@ class Built:
     """Its parts are used, and none of what it does."""
     views: list[Any]
     """Of one batch, channels_last."""
+    known: dict[str, Any] = field(default_factory=dict)
+    """What is known of each row: its id, its label, what the view ops tell."""
+    progress: float = 0.5
 
     def update(self, groups: list[tuple[Any, ...]]) -> None:
         """The loss of some groups of embeddings (all of them where the objective has state), its gradient, the
@@ -51,9 +55,10 @@ class Built:
 
         objective, optimizer = self.learner.objective, self.learner.optimizer
         groups = [tuple(z.float() for z in group) for group in groups]
-        asked = {"progress": 0.5} if "progress" in objectives.asks(objective) else {}
+        there = self.known | {"progress": self.progress}
+        asked = {name: there[name] for name in objectives.asks(objective)}
         with_state = isinstance(objective, torch.nn.Module)
-        found = [objective(groups, **asked)] if with_state else [objective(*group) for group in groups]
+        found = [objective(groups, **asked)] if with_state else [objective(*group, **asked) for group in groups]
         (sum(value for terms in found for value in terms.values()) / len(found)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -269,8 +274,9 @@ def bare(case: Case, folder: Path) -> None:
     from barlow.distributed import World, choose_device
 
     learner, loader = prepared(case, folder, World(choose_device("auto")))
+    looked(learner, loader)
     learner.method.train()
-    step = case.bare(Built(learner, views(loader)))
+    step = case.bare(built(learner, loader))
     while True:
         step()
         turns()
@@ -314,12 +320,19 @@ def prepared(case: Case, folder: Path, world: Any) -> tuple[Any, Any]:
     return build_learner(found.plan, world, found.loader), found.loader
 
 
-def views(loader: Any) -> list[Any]:
-    """Those of the first batch, channels_last."""
+def looked(learner: Any, loader: Any) -> None:
+    """Lets an objective look at all images, as it does before the first step of a run."""
+    with learner.training():
+        learner.look(0, 0.0, len(loader.pipeline.views), begins_epoch=True)
+
+
+def built(learner: Any, loader: Any, progress: float = 0.5) -> Built:
+    """What a bare step works on: the first batch, its views channels_last."""
     import torch
 
-    batch = next(iter(loader.stream(0, 1)))
-    return [view.contiguous(memory_format=torch.channels_last) for view in batch.rows.views]
+    rows = next(iter(loader.stream(0, 1))).rows
+    views = [view.contiguous(memory_format=torch.channels_last) for view in rows.views]
+    return Built(learner, views, rows.known, progress)
 
 
 def images(case: Case) -> Path:
@@ -329,24 +342,25 @@ def images(case: Case) -> Path:
     return pictures.write_folder(pictures.home() / f"step_{case.name}", case.images, *case.side)
 
 
+def row(case: Case) -> measure.Row:
+    """The row of a case; images and processes come when they are first needed."""
+    sides = Sides(case)
+    return measure.Row(
+        name=f"step_{case.name}",
+        what=f"{case.what}; {case.recipe}",
+        ours=sides.command,
+        reference=sides.bare,
+        reference_name="bare step",
+        at_least=case.at_least,
+        warmups=0,
+        seconds=60,
+        work=(case.batch, "images"),
+        close=sides.close,
+    )
+
+
 def rows(smoke: bool) -> Sequence[measure.Row]:
-    """The rows; images and processes come when they are first needed."""
-
-    def row(case: Case) -> measure.Row:
-        sides = Sides(case)
-        return measure.Row(
-            name=f"step_{case.name}",
-            what=f"{case.what}; {case.recipe}",
-            ours=sides.command,
-            reference=sides.bare,
-            reference_name="bare step",
-            at_least=case.at_least,
-            warmups=0,
-            seconds=60,
-            work=(case.batch, "images"),
-            close=sides.close,
-        )
-
+    """Those of this program; step_methods.py has the others."""
     return [row(case) for case in ([replace(SMALL, images=1024)] if smoke else CASES)]
 
 
@@ -358,7 +372,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--part", action="append", default=[])
     asked, rest = parser.parse_known_args()
-    cases = {case.name: case for case in [*CASES, *OF_GUARDS]}
+    from step_methods import OF_METHODS  # which imports this module
+
+    cases = {case.name: case for case in [*CASES, *OF_GUARDS, *OF_METHODS]}
     if asked.command:
         return command(cases[asked.command], asked.folder, asked.part)
     if asked.bare:

@@ -160,7 +160,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     for steps in dict.fromkeys(steps for steps, _, _ in newest):
         of_encoder = [line for key, line in newest.items() if key[0] == steps]
         for line in of_encoder:
-            rows.append(row([line["recipe"], str(steps)], line["recalls"], f"{line['processor_seconds']:.0f}"))
+            rows.append(row([f"`{line['recipe']}`", str(steps)], line["recalls"], f"{line['processor_seconds']:.0f}"))
         rows.append(row(["untrained heads", str(steps)], of_encoder[0]["untrained"], "–"))
     if newest:
         rows.append(row(["chance", "–"], next(iter(newest.values()))["chance"], "–"))

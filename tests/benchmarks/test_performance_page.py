@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import compare
 import costs
 import step
+import step_methods
 import workers
 
 from barlow import watchdog
@@ -92,12 +93,16 @@ def test_the_cost_of_a_part_is_shown_in_percent_and_memory_without_times(page: M
 
 def test_make_bench_has_every_program_with_rows_and_those_with_a_side_of_ours_are_compared() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    listed = re.search(r"^BENCHMARKS = (.*)$", makefile, re.MULTILINE)
+    listed, of_methods = (
+        re.search(rf"^{name} = (.*)$", makefile, re.M) for name in ("BENCHMARKS", "BENCHMARKS_OF_METHODS")
+    )
     assert listed is not None
+    assert of_methods is not None
     with_rows = {
         path.stem for path in (ROOT / "benchmarks").glob("*.py") if "measure.main(__file__" in path.read_text("utf-8")
     }
-    assert set(listed[1].split()) == with_rows - {"gpu", "measure"}
+    assert {*listed[1].split(), *of_methods[1].split()} == with_rows - {"gpu", "measure"}
+    assert not {*listed[1].split()} & {*of_methods[1].split()}
     assert {*compare.PROGRAMS, "costs", "damage"} == set(listed[1].split())
 
 
@@ -119,7 +124,7 @@ def test_the_cost_of_the_watchdog_is_that_of_what_it_does_in_every_step(
 
 
 def test_rows_of_steps_and_costs_have_names_of_their_own_and_start_nothing_yet() -> None:
-    names = [row.name for row in [*step.rows(False), *costs.rows(False)]]
+    names = [row.name for row in [*step.rows(False), *step_methods.rows(False), *costs.rows(False)]]
     assert len(set(names)) == len(names)
     assert {"step_resnet18_32px", "step_small", "cost_guard", "cost_log", "cost_monitor_and_doctor"} <= set(names)
     assert all(one.at_most > 0 and one.steps > 0 for one in costs.COSTS)

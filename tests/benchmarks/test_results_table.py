@@ -260,6 +260,7 @@ def test_all_methods_stand_beside_the_papers_numbers_with_the_rank_correlation()
         "near_duplicates",
         "duplicates",
         "compared",
+        "captions_page",
     ],
 )
 def test_the_pages_that_programs_write_are_up_to_date(page: str) -> None:

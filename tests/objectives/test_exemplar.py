@@ -26,8 +26,9 @@ def test_semi_hard_triplets_have_the_published_value() -> None:
 
 @pytest.mark.parametrize("views", [2, 4])
 @pytest.mark.parametrize("margin", [0.2, 2.0])
-def test_triplets_and_their_gradients_equal_the_loops(margin: float, views: int) -> None:
-    z = [batch_in("healthy", 7, 4, seed)[seed % 2] for seed in range(views)]
+@pytest.mark.parametrize("state", STATES)
+def test_triplets_and_their_gradients_equal_the_loops(state: str, margin: float, views: int) -> None:
+    z = [batch_in(state, 7, 4, seed)[seed % 2] for seed in range(views)]
     value, reference = loss_and_gradients(lambda *v: {"loss": oracle.triplets(*v, margin=margin)}, *z)
     for precision, error in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         found, gradients = loss_and_gradients(ExemplarTriplets(margin=margin), *(v.to(precision) for v in z))

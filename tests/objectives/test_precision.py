@@ -15,12 +15,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from nightly_cases import nightly_but
 from nightly_log import record
+from objectives.cases import MORE, Case
 from oracles import banks as bank_loops
 from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops
@@ -68,12 +69,6 @@ Size = tuple[int, int]
 Terms = dict[str, tuple[float, list[torch.Tensor]]]
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-
-
-class Case(NamedTuple):
-    objective: Callable[..., dict[str, torch.Tensor]]
-    plain: Loss
-    loops: Loss
 
 
 def _case(cls: type, plain_loss: Loss, loops: Loss, **changes: object) -> Case:
@@ -306,6 +301,7 @@ CONTRASTS = {
     "npid": _npid(6),
     "npid, full softmax": _npid(0),
     "counting": Case(lambda a, b: Counting()(a, b, ids=torch.arange(len(a))), plain.counting, counting_loops.counting),
+    **MORE,
     "cross_entropy": Case(
         _classes(cross_entropy, name="labels"),
         _classes(plain.cross_entropy),

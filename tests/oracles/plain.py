@@ -170,14 +170,16 @@ def moco(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float = 0.07) -> d
     return {"contrast": _contrast(right / temperature, u @ queue.T / temperature).mean()}
 
 
-def npid(z: Tensor, bank: Tensor, negatives: Tensor | None) -> dict[str, Tensor]:
-    """Of images 0, 1, …; against all others, or in the first step by noise-contrastive estimation."""
+def npid(z: Tensor, bank: Tensor, negatives: Tensor | None, first: Tensor | None = None) -> dict[str, Tensor]:
+    """Of images 0, 1, …; against all others, or in the first step by noise-contrastive estimation, whose constant is
+    that of the embeddings `first` (those themselves, if None)."""
     own = torch.arange(len(z))[:, None]
     scores = _unit(z) @ bank.T / 0.07
     if negatives is None:
         return {"instances": _contrast(scores.gather(1, own)[:, 0], scores.scatter(1, own, -math.inf)).mean()}
-    scores = scores.gather(1, torch.cat([own, negatives], dim=1))
-    likely = (scores - (scores.detach().exp().mean() * len(bank)).log()).exp()
+    candidates = torch.cat([own, negatives], dim=1)
+    of_first = (_unit(z if first is None else first).detach() @ bank.T / 0.07).gather(1, candidates)
+    likely = (scores.gather(1, candidates) - (of_first.exp().mean() * len(bank)).log()).exp()
     share = negatives.shape[1] / len(bank)
     others = torch.log1p((likely[:, 1:] + 1e-7) / share).sum(dim=1)
     return {"instances": (torch.log1p((share + 1e-7) / likely[:, 0]) + others).mean()}
@@ -284,3 +286,29 @@ def bags(p: Tensor, t: Tensor, level: dict[str, Tensor], *, mu: float = 0.5) -> 
     aims = unit((hidden * level["scale"] + level["shift"]).relu() @ second.T + level["bias"], dim=1)
     predicted = (8 * p @ aims.T).log_softmax(dim=1)
     return {"bags": (torch.xlogy(y, y) - y * predicted).sum(dim=1).mean()}
+
+
+def cpc(p: Tensor, t: Tensor, *, scale: float = 0.1) -> dict[str, Tensor]:
+    """Of images of one patch each, row i's prediction being of patch i."""
+    scores = scale * p @ t.T
+    others = scores.masked_fill(torch.eye(len(p), dtype=torch.bool), -math.inf)
+    return {"contrast": _contrast(scores.diagonal(), others).mean()}
+
+
+def colorization(logits: Tensor, codes: Tensor, boost: Tensor) -> dict[str, Tensor]:
+    """Of images of one place, with the soft code (n, 313) of each, and the weight of its colour."""
+    return {"cross_entropy": -(boost * (codes * torch.log_softmax(logits, dim=1)).sum(dim=1)).mean()}
+
+
+def triplets(a: Tensor, b: Tensor, *, margin: float) -> dict[str, Tensor]:
+    """Exemplar's, of two views: anchors of both, each with the other as its copy."""
+    u, n = torch.cat([_unit(a), _unit(b)]), len(a)
+    differences = u[:, None] - u[None]
+    distances = differences.square().sum(dim=2)
+    copy = torch.arange(2 * n).roll(n)
+    to_copy = distances[torch.arange(2 * n), copy][:, None]
+    own = torch.arange(2 * n)[:, None] % n == torch.arange(2 * n)[None] % n
+    further = torch.where(own | (distances <= to_copy), math.inf, distances).amin(dim=1)
+    furthest = torch.where(own, -math.inf, distances).amax(dim=1)
+    compared = torch.where(further.isfinite(), further, furthest)
+    return {"triplets": (margin + to_copy[:, 0] - compared).clamp(min=0).mean()}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from barlow.objectives._classification import surprisal
-from barlow.objectives._inputs import check_positive, full_precision, in_float64
+from barlow.objectives._inputs import check_positive, few_in_float64, full_precision, in_float64
 from barlow.objectives._levels import Levels
 from barlow.types import Embedding, Terms
 
@@ -74,10 +74,11 @@ class CPC:
             count, there = a // self.width, b // self.width
             wide = torch.promote_types(predictions.dtype, patches.dtype)
             # A vector that is taken from all patches changes no loss, and without their mean the products have digits.
+            predicting = few_in_float64(predictions.reshape(n * count, self.width).to(wide))
             centred = in_float64(patches.reshape(n * there, self.width))
-            centred = (centred - centred.detach().mean(dim=0)).to(wide)
-            scores = self.scale * predictions.reshape(n * count, self.width).to(wide) @ centred.T
+            centred = (centred - centred.detach().mean(dim=0)).to(predicting.dtype)
+            scores = self.scale * predicting @ centred.T
             right = (there * torch.arange(n)[:, None] + there - count + torch.arange(count)).to(scores.device)
             right = right.view(-1, 1)
             others = scores.scatter(1, right, -torch.inf).logsumexp(dim=1)
-            return {"contrast": surprisal(scores.gather(1, right)[:, 0], others).mean()}
+            return {"contrast": surprisal(scores.gather(1, right)[:, 0], others).mean().to(wide)}
