@@ -32,6 +32,7 @@ PROGRAMS = (
     "knn",
     "search",
     "logistic",
+    "svm",
     "embedding",
     "startup",
     "checking",

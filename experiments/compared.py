@@ -23,8 +23,19 @@ Line = dict[str, Any]
 
 
 def content(lines: Sequence[Line]) -> str:
-    """The tables of both sets, each with the rank correlation of our column and the papers' below it."""
-    return "\n\n".join(part for images in NAMES for part in (table(lines, images), correlation_line(lines, images)))
+    """The tables of both sets, each with its rank correlation of our column and the papers', and what failed."""
+    parts = [part for images in NAMES for part in (table(lines, images), correlation_line(lines, images))]
+    return "\n\n".join([*parts, *filter(None, [failures(lines)])])
+
+
+def failures(lines: Sequence[Line]) -> str:
+    """Which runs of the recipes as they are now came to no end, and why; nothing if none."""
+    failed = [line for line in lines if line["program"] == METHODS_PROGRAM and "failed" in line and is_as_shipped(line)]
+    return "\n".join(
+        f"- Failed: `{line['recipe']}` on {NAMES[line['images']]}, rate {line['overrides']['optim.lr_per_256']}, "
+        f"seed {line['seed']}. {line['failed']}"
+        for line in failed
+    )
 
 
 def methods_on(images: str) -> dict[str, Compared]:
@@ -39,6 +50,7 @@ def runs_of(lines: Sequence[Line], recipe: str, images: str) -> list[Line]:
         line
         for line in lines
         if line["program"] == METHODS_PROGRAM
+        and "scores" in line
         and (line.get("part"), line.get("recipe"), line.get("images")) == ("test", recipe, images)
         and is_as_shipped(line)
     ]

@@ -19,7 +19,8 @@ import numpy as np
 import results_line
 from generated import ROOT
 
-from barlow.detection.evaluating import Detection, Row, detect
+from barlow.detection.compared import Row
+from barlow.detection.evaluating import Detection, detect
 from barlow.probes.intervals import over_draws
 
 PROGRAM = "experiments/detection.py"

@@ -3,7 +3,7 @@
     python experiments/doctor.py --data ../shared/data --part fit      # seeds 0 to 4, shapes and CIFAR-10
     python experiments/doctor.py --data ../shared/data --part judge    # seeds 5 to 9, aerial and MRI, another encoder
 
-A run makes 100 steps of 64 images with a small network, and logs every tenth. Six illnesses are given to each of five
+A run makes 100 steps of 64 images with a small network, and logs every tenth. Eight illnesses are given to each of five
 objectives, and each objective has healthy runs beside them. The runs of `fit` are there to choose the thresholds of
 `barlow.diagnostics.doctor` by, and those of `judge` to be looked at once, afterwards. A line of results/doctor.jsonl
 says what a run had, and has the numbers that the doctor reads. So a sitting goes on where the last one ended.
@@ -26,6 +26,7 @@ from own_folder import lines_of, unpacked
 from torch import Tensor, nn
 
 import barlow
+from barlow import objectives
 from barlow.diagnostics.doctor import About
 from barlow.diagnostics.health import Health
 from barlow.exits import Diverged
@@ -70,6 +71,8 @@ RIGHT = {
     "views of different images": ("views too strong, or of different images",),
     "no gradient": ("no gradient",),
     "collapse": ("constant collapse", "head-only collapse", "dimensional collapse"),
+    "few directions": ("dimensional collapse",),
+    "views too weak": ("views too weak",),
 }
 """What each run has, and what it should be told."""
 
@@ -118,6 +121,20 @@ def pulled_to_target(p: Tensor, t: Tensor) -> dict[str, Tensor]:
     return pulled_together(p, t)
 
 
+NARROW, NARROWEST = 2, 1
+"""Width of a layer that a projector and a predictor are given before their last, so that embeddings have no more
+directions. BYOL's predictions use two or three where all is well, so that its layer has one."""
+
+
+def through(heads: dict[str, Any], width: int) -> dict[str, Any]:
+    """Overrides by which a method's projector, and its predictor if it has one, have a layer of so few features."""
+    return {
+        f"method.{name}.widths": [*heads[name]["widths"][:-1], width, heads[name]["widths"][-1]]
+        for name in ("projector", "predictor")
+        if heads.get(name) is not None
+    }
+
+
 FULL = {"kind": "random_resized_crop", "scale": [1.0, 1.0], "ratio": [1.0, 1.0], "size": "auto"}
 
 
@@ -144,6 +161,13 @@ def asked(case: Case) -> dict[str, Any]:
         overrides["optim.lr_per_256"] = 1000 * usual
     elif case.illness == "views identical":
         overrides["views"] = [[FULL], [FULL]]
+    elif case.illness == "views too weak":
+        overrides["views"] = [[FULL | {"scale": [0.99, 1.0]}]] * 2
+    elif case.illness == "few directions":
+        method = barlow.recipe.files.read(given["recipe"])["method"]
+        overrides |= through(method, NARROWEST if case.objective == "byol" else NARROW)
+        if case.objective == "w_mse":
+            overrides["objective.shrinkage"] = 0.1  # without which it refuses what it cannot whiten
     elif case.illness == "no gradient":
         network = build_encoder(
             part.encoder,
@@ -213,10 +237,21 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def about(line: dict[str, Any]) -> About:
+    """What the doctor knew of a run. An objective of ours stands in the place of that of a run that collapses."""
+    kind = "custom" if line["illness"] == "collapse" else line["objective"]
+    return About(
+        STEPS,
+        peak=max((each.get("rate", 0.0) for each in line["lines"]), default=0.0),
+        spreads_by=objectives.spreads_by(kind),
+        moving_target=objectives.has_moving_target(kind),
+    )
+
+
 def said(line: dict[str, Any]) -> list[str]:
     """What the doctor says of a run now: the first name that it gives, or that the run ended with numbers that are
     none."""
-    health = Health(About(STEPS, peak=max((each.get("rate", 0.0) for each in line["lines"]), default=0.0)))
+    health = Health(about(line))
     for each in line["lines"]:
         health.read(each)
         if health.why is not None:

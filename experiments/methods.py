@@ -9,13 +9,19 @@
 Every method is its small recipe with the default recipe's network and the features of its last stage: whitening and
 earlier stages would hide what the objective has done. 2,500 steps of 128 images each; a rate is the recipe's, a third
 of it, or three times it, and the better mean of kNN and logistic regression on images held out from training decides.
+What a method asks of its network stays: CMC's has two halves, each half as wide, and CPC's no batch norm.
 The untrained network is a baseline of the first method's runs. Speed is measured apart, by short runs of all methods in
 turn, so that all of them meet the same machine. Lines go to results/methods.jsonl as they come, so a sitting goes on
 where the last one ended; experiments/table.py makes README's table of them.
+
+A run that cannot be made, or whose numbers stop being finite, gets a line that says why, under `failed`, and the next
+one begins. Among the tries of a rate it counts as the worst. It is tried again once its line is deleted, or once its
+recipe has changed.
 """
 
 import argparse
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +31,9 @@ from compared_methods import BESIDE, COMPARED, FIRST, SMALL
 from own_folder import Case, known, lines_of, measured, unpacked
 
 import barlow
+from barlow.exits import DIVERGED, USAGE, Collapsed, Diverged, code_of
+from barlow.nets.stems import LAB
+from barlow.printable import one_line
 from barlow.recipe import files
 from barlow.recipe.request import DEFAULT
 from barlow.run import Run
@@ -41,12 +50,31 @@ ROUNDS, TIMED_STEPS, LOGGED = 3, 60, 10
 """Of the runs that speed is measured by: how often, and how long. What is before the first logged line is left out."""
 
 
+@functools.cache
+def content_of(recipe: str) -> dict[str, Any]:
+    """What a recipe's file says, read once: there are hundreds of cases of a few recipes."""
+    return files.read(recipe)
+
+
+def network_of(recipe: str) -> tuple[str, dict[str, Any]]:
+    """The default recipe's network with what a recipe asks of its own: its name, and its options.
+
+    Norms of another kind stay. A network of two halves stays one, and each half is half as wide as the shared network,
+    so that both have as many features.
+    """
+    own, shared = content_of(recipe)["encoder"], content_of(DEFAULT)["encoder"]
+    options = {**own["options"], **shared["options"]}
+    if not own["name"].startswith(LAB):
+        return shared["name"], options
+    return LAB + shared["name"], options | {"channels": [width // 2 for width in options["channels"]]}
+
+
 def case_of(recipe: str, factor: float, seed: int, *, final: bool, images: str = IMAGES) -> Case:
     """A run of a method at some multiple of its rate."""
-    own, shared = files.read(recipe), files.read(DEFAULT)["encoder"]
+    own, (name, options) = content_of(recipe), network_of(recipe)
     changes = {
-        "encoder.name": shared["name"],
-        "encoder.options": str(shared["options"]).replace("'", ""),
+        "encoder.name": name,
+        "encoder.options": str(options).replace("'", ""),
         "encoder.stages": "last",
         "encoder.whiten": "null",
         "data.centre_size": "null",
@@ -80,41 +108,81 @@ def mean_of(line: dict[str, Any]) -> float:
     return fmean(line["scores"]["encoder"][probe] for probe in PROBES)
 
 
-def best_factor(recipe: str, lines: list[dict[str, Any]], images: str = IMAGES) -> float:
-    """The multiple of the recipe's rate that held-out images decided for.
+def best_factor(recipe: str, lines: list[dict[str, Any]], images: str = IMAGES) -> float | None:
+    """The multiple of the recipe's rate that held-out images decided for; None: the runs of all of them failed.
 
     Raises:
         SystemExit: not all of them have been tried.
     """
-    scores = {line["key"]: mean_of(line) for line in lines if "scores" in line}
+    of_key = {line["key"]: line for line in lines if "key" in line}
     tried = factors(recipe, images)
     keys = {factor: case_of(recipe, factor, 0, final=False, images=images).key for factor in tried}
-    if missing := [factor for factor, key in keys.items() if key not in scores]:
+    if missing := [factor for factor, key in keys.items() if key not in of_key]:
         raise SystemExit(f"{recipe} was not tried at {missing[0]:.3g} times its rate: run with --tries first")
-    return max(tried, key=lambda factor: scores[keys[factor]])
+    scores = {factor: mean_of(of_key[key]) for factor, key in keys.items() if "scores" in of_key[key]}
+    return max(scores, key=scores.__getitem__, default=None)
 
 
-def finals(*, everything: bool) -> Iterator[Case]:
-    """With the seeds of the best last, which only then are known."""
+def finals(*, everything: bool, asked: Sequence[str] = tuple(COMPARED)) -> Iterator[Case]:
+    """Of the recipes that are asked for. With the seeds of the best last, which are known once all have been run."""
     lines = lines_of(RESULTS)
 
-    def case(recipe: str, images: str, seed: int) -> Case:
-        return case_of(recipe, best_factor(recipe, lines, images), seed, final=True, images=images)
+    def cases(recipe: str, images: str, seed: int) -> list[Case]:
+        factor = best_factor(recipe, lines, images)
+        return [] if factor is None else [case_of(recipe, factor, seed, final=True, images=images)]
 
+    first = pairs(everything=False)
     for seed in SEEDS:
-        for recipe, images in pairs(everything=False):
-            yield case(recipe, images, seed)
+        for recipe, images in first:
+            if recipe in asked:
+                yield from cases(recipe, images, seed)
     if not everything:
         return
-    others = [pair for pair in pairs(everything=True) if pair not in pairs(everything=False)]
-    for recipe, images in others:
-        yield case(recipe, images, SEEDS[0])
-    scores = {line["key"]: mean_of(line) for line in lines_of(RESULTS) if "scores" in line}
+    for recipe, images in pairs(everything=True):
+        if recipe in asked and (recipe, images) not in first:
+            yield from cases(recipe, images, SEEDS[0])
     on_small = [recipe for recipe, images in pairs(everything=True) if images == IMAGES]
-    ordered = sorted(on_small, key=lambda recipe: scores[case(recipe, IMAGES, SEEDS[0]).key], reverse=True)
-    for recipe in ordered[:BEST]:
-        for seed in SEEDS[1:]:
-            yield case(recipe, IMAGES, seed)
+    for recipe in best_of(on_small, lines_of(RESULTS)):
+        if recipe in asked:
+            for seed in SEEDS[1:]:
+                yield from cases(recipe, IMAGES, seed)
+
+
+def best_of(recipes: Sequence[str], lines: list[dict[str, Any]]) -> list[str]:
+    """The best by their first seed; none as long as some were not run, as these may be better."""
+    of_key, means = {line["key"]: line for line in lines if "key" in line}, dict[str, float]()
+    for recipe in recipes:
+        try:
+            factor = best_factor(recipe, lines)
+        except SystemExit:
+            return []
+        line = {} if factor is None else of_key.get(case_of(recipe, factor, SEEDS[0], final=True).key)
+        if line is None:
+            return []
+        if "scores" in line:
+            means[recipe] = mean_of(line)
+    return sorted(means, key=means.__getitem__, reverse=True)[:BEST]
+
+
+def tried_or_failed(case: Case, data: Path, work: Path, *, baselines: bool) -> dict[str, Any]:
+    """The line of a run, or the line that says why there is none. What is wrong with the machine is still raised."""
+    try:
+        return measured(case, data, work, program=PROGRAM, baselines=baselines)
+    except (Diverged, Collapsed, ValueError) as error:
+        if code_of(error) not in (USAGE, DIVERGED):
+            raise
+        what = {
+            "key": case.key,
+            "images": case.images,
+            "recipe": case.recipe,
+            "overrides": dict(case.changes),
+            "seed": case.seed,
+            "part": "test" if case.final else "held out",
+            "recipe_sha256": case.recipe_sha256,
+            "minutes": case.minutes,
+            "failed": f"{type(error).__name__}: {one_line(error)}",
+        }
+        return results_line.assembled(str(case), PROGRAM, what)
 
 
 def seconds_a_step(recipe: str, data: Path, work: Path) -> float:
@@ -150,12 +218,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.speed:
         return measure_speed(arguments.data, arguments.work)
-    for case in (tries if arguments.tries else finals)(everything=arguments.all):
-        if case.recipe not in arguments.recipes or case.key in known(RESULTS):
+    asked = arguments.recipes
+    chosen = tries(everything=arguments.all) if arguments.tries else finals(everything=arguments.all, asked=asked)
+    for case in chosen:
+        if case.recipe not in asked or case.key in known(RESULTS):
             continue
         baselines = case.final and (case.recipe, case.images) in ((METHODS[0], IMAGES), BESIDE)
-        line = measured(case, arguments.data, arguments.work, program=PROGRAM, baselines=baselines)
+        line = tried_or_failed(case, arguments.data, arguments.work, baselines=baselines)
         results_line.append(line, RESULTS)
+        if "failed" in line:
+            print(f"{case}: failed, {line['failed']}", flush=True)
+            continue
         scores = line["scores"]["encoder"]
         print(f"{case}: {', '.join(f'{100 * scores[probe]:.1f}' for probe in PROBES)}", flush=True)
 

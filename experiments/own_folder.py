@@ -8,13 +8,15 @@ Minutes are made into steps before anything is compared. `--rates` measures how 
 on a quiet machine: short runs in turn, so that all of them meet the same machine. The lines go to results/rates.jsonl,
 and a rate that is there is not measured again. From then on `--minutes 15` means the steps of fifteen such minutes. So
 a run may take its time beside other work, or on another machine, and is still the run of fifteen minutes on the machine
-whose rates these are. `--steps` asks for another number.
+whose rates these are. `--steps` asks for another number; the line's minutes are then those that these steps take by the
+rates.
 
 Choices are made on a part of the training images that is held out: the run is trained on the others, and probes are
 fitted on those; their lines go to results/own_folder.jsonl. With `--final` the run has all training images, and the
 test images are looked at, once; these lines go to results/results.jsonl, from which README's table is made. What stands
-there is not run again, so a table can be filled over several sittings. Baselines are measured with `--final` only: they
-are the same for all recipes of a set, and on CIFAR-10 they take longer than the training.
+there is not run again, so a table can be filled over several sittings. Baselines are measured with `--final` only, as
+they are the same for all recipes of a set, and on CIFAR-10 take longer than the training; or with `--baselines`, by
+which a part that is held out can be compared with raw pixels, too.
 
 A recipe is barlow's, or one of lightly's examples with the side of its views (lightly_examples.py). Both are measured
 by the same probes on the same images.
@@ -205,9 +207,10 @@ def lines_of(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def known(results: Path) -> set[str]:
-    """The keys of the cases whose lines are there."""
-    return {key for line in lines_of(results) if (key := line.get("key"))}
+def known(results: Path, *, baselines: bool = False) -> set[str]:
+    """The keys of the cases whose lines are there; with `baselines` of those alone that have some."""
+    lines = (line for line in lines_of(results) if not baselines or line.get("gain"))
+    return {key for line in lines if (key := line.get("key"))}
 
 
 def measured(
@@ -358,20 +361,20 @@ def rates_of(case: Case, path: Path = RATES) -> list[float]:
 
 
 def with_steps(case: Case, steps: int | None, rates: Path = RATES) -> Case:
-    """A case with the steps that were asked for, or with those of its minutes.
+    """A case with the steps of its minutes; or with those that were asked for, and the minutes that they take.
 
     Raises:
         SystemExit: its rate was not measured.
     """
+    measured = rates_of(case, rates)
+    if not measured:
+        asked = f"{case.minutes:g} minutes are in steps" if steps is None else f"{steps} steps are in minutes"
+        raise SystemExit(
+            f"nothing says what {asked}, of {case.recipe} on {case.images}: measure it with --rates on a quiet machine"
+        )
     if steps is None:
-        measured = rates_of(case, rates)
-        if not measured:
-            raise SystemExit(
-                f"nothing says how many steps {case.minutes:g} minutes of {case.recipe} on {case.images} are: "
-                "measure it with --rates on a quiet machine, or give --steps"
-            )
-        steps = max(1, round(case.minutes * median(measured)))
-    return case.of_steps(steps)
+        return case.of_steps(max(1, round(case.minutes * median(measured))))
+    return replace(case, minutes=round(steps / median(measured), 2)).of_steps(steps)
 
 
 def measure_rates(arguments: argparse.Namespace) -> None:
@@ -403,6 +406,7 @@ def main() -> None:
     parser.add_argument("--rates", action="store_true", help="measure how many steps a minute makes, and no more")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--final", action="store_true", help="all training images, measured on the test images")
+    parser.add_argument("--baselines", action="store_true", help="of a part that is held out, too")
     parser.add_argument("--override", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="as in YAML")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "own_folder", help="images and runs go here")
     parser.add_argument("--results", type=Path, help="file the lines are appended to")
@@ -412,10 +416,10 @@ def main() -> None:
 
     results = arguments.results or (results_line.RESULTS if arguments.final else SCREENED)
     for case in [with_steps(case, arguments.steps) for case in cases(arguments)]:
-        if case.key in known(results):
+        if case.key in known(results, baselines=arguments.baselines):
             print(f"{case}: measured already", flush=True)
             continue
-        line = measured(case, arguments.data, arguments.work)
+        line = measured(case, arguments.data, arguments.work, baselines=arguments.baselines or None)
         results_line.append(line, results)
         print(case, flush=True)
         for features, scores in line["scores"].items():

@@ -1,10 +1,13 @@
 """Every protocol for classification on the encoders of methods.py: one table, made of the same images for all.
 
     python experiments/protocols.py --data ../shared/data --work runs/methods
+    python experiments/protocols.py --data ../shared/data --work runs/methods --factor 1   # before any rate was chosen
 
 The encoders are those of `experiments/methods.py` with seed 0: Barlow Twins, VICReg, W-MSE, SimCLR, BYOL and supervised
 training, each with the same small network, at the rate that was chosen for it, after 2,500 steps of 128 images of
-CIFAR-10; and that network as it is built. A run that is not in the folder is made. The protocols learn from the first
+CIFAR-10; and that network as it is built. A run that is not in the folder is made. With `--factor` all have that
+multiple of their recipe's rate, and the tries of `methods.py` are not waited for. A line says its factor, and whether
+held-out images decided for it. The protocols learn from the first
 1,000 labelled training images of each class, and are measured on all test images: the linear protocols would take hours
 on all 50,000, and semi-supervised learning is about few labels anyway.
 
@@ -22,6 +25,7 @@ import results_line
 from own_folder import Case, lines_of, unpacked
 
 import barlow
+from barlow.exits import Diverged
 from barlow.recipe import files
 from barlow.recipe.request import DEFAULT
 
@@ -59,17 +63,40 @@ def untrained_like(run: Path) -> Any:
     ).network
 
 
-def measured(name: str, encoder: Any, sets: tuple[Path, Path], work: Path) -> dict[str, Any]:
+def chosen_factor(name: str, given: float | None, lines: list[dict[str, Any]]) -> float | None:
+    """The multiple of its rate that an encoder is trained at: the one that was given, or else the one that held-out
+    images decided for; None: no run of the method came to an end."""
+    if given is not None:
+        return given
+    return methods.best_factor(recipe_of(name), lines)
+
+
+def recipe_of(name: str) -> str:
+    """Whose run an encoder is of. The untrained network is that of the first method."""
+    return methods.METHODS[0] if name == UNTRAINED else name
+
+
+def rate_said(factor: float, given: float | None) -> dict[str, Any]:
+    """What a line says of the rate."""
+    return {"factor": factor, "factor_from": "held-out images" if given is None else "the command line"}
+
+
+def is_known(name: str, factor: float, lines: list[dict[str, Any]]) -> bool:
+    """Whether the line of an encoder at this factor is there. The untrained network knows no rate."""
+    return any(line["encoder"] == name and (name == UNTRAINED or line["factor"] == factor) for line in lines)
+
+
+def measured(name: str, encoder: Any, sets: tuple[Path, Path], work: Path, rate: dict[str, Any]) -> dict[str, Any]:
     """The line of an encoder."""
     train, test = map(str, sets)
-    out = work / "protocols" / name
+    out = work / "protocols" / (name if name == UNTRAINED else f"{name} x {rate['factor']:.3g}")
     out.mkdir(parents=True, exist_ok=True)
     found = barlow.evaluate(encoder, train, test, protocols=PROTOCOLS, baselines=False, out=out)
     scores = {
         metric: {"value": score.value, "low": score.low, "high": score.high}
         for metric, score in found.scores["encoder"].items()
     }
-    what = {"encoder": name, "each_class": EACH_CLASS, "scores": scores}
+    what = {"encoder": name, **rate, "each_class": EACH_CLASS, "scores": scores}
     return results_line.assembled(f"protocols of {name}", PROGRAM, what)
 
 
@@ -77,18 +104,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
     parser.add_argument("--work", type=Path, default=methods.ROOT / "runs" / "methods", help="where methods.py works")
+    parser.add_argument("--factor", type=float, help="of the recipes' rates, in place of the one that was chosen")
     arguments = parser.parse_args()
     folders = unpacked(methods.IMAGES, arguments.data, arguments.work)
     sets = some_of_each_class(folders["train"], arguments.work), folders["test"]
-    known = {line["encoder"] for line in lines_of(RESULTS)}
-    lines = lines_of(methods.RESULTS)
     for name in (*methods.METHODS, UNTRAINED):
-        if name in known:
+        factor = chosen_factor(name, arguments.factor, lines_of(methods.RESULTS))
+        if factor is None:
+            print(f"{name}: no run of it came to an end, see {methods.RESULTS.name}", flush=True)
             continue
-        recipe = methods.METHODS[0] if name == UNTRAINED else name
-        case = methods.case_of(recipe, methods.best_factor(recipe, lines), SEED, final=True)
-        run = trained(case, folders["train"], arguments.work)
-        line = measured(name, untrained_like(run) if name == UNTRAINED else run, sets, arguments.work)
+        if is_known(name, factor, lines_of(RESULTS)):
+            continue
+        try:
+            run = trained(methods.case_of(recipe_of(name), factor, SEED, final=True), folders["train"], arguments.work)
+        except Diverged as error:
+            print(f"{name}: {error}", flush=True)
+            continue
+        encoder = untrained_like(run) if name == UNTRAINED else run
+        line = measured(name, encoder, sets, arguments.work, rate_said(factor, arguments.factor))
         results_line.append(line, RESULTS)
         said = ", ".join(f"{metric} {score['value']:.3f}" for metric, score in line["scores"].items())
         print(f"{name}: {said}", flush=True)

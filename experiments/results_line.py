@@ -73,7 +73,7 @@ def finished(run: Path) -> dict[str, Any]:
     metrics = Run.open(run).metrics()
     results = storage.read_json(run / "evaluation" / "results.json")
     return {
-        "seconds": metrics[-1]["seconds"],
+        "seconds": seconds_of(metrics),
         "images_per_second": statistics.median(m["images_per_second"] for m in metrics),
         "scores": {
             features: {f"{p}.{m}": score for p, outcome in probes.items() for m, score in outcome["metrics"].items()}
@@ -87,6 +87,13 @@ def finished(run: Path) -> dict[str, Any]:
         "warnings": results["warnings"],
         "environment": storage.read_sealed(run / "run.json")["starts"][-1],
     }
+
+
+def seconds_of(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """How long a run has trained: in each of its starts the log's clock begins anew."""
+    following = [*(row["seconds"] for row in metrics[1:]), -1.0]
+    ends = (row["seconds"] for row, after in zip(metrics, following, strict=True) if after < row["seconds"])
+    return float(sum(ends))
 
 
 def over_seeds(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -75,8 +75,9 @@ def content(lines: Sequence[Line]) -> str:
 def own_table(lines: Sequence[Line]) -> str:
     """What a run on one's own folder gives, beside what else one could take: a row for each set of images.
 
-    Cells are kNN / logistic, means over the seeds. Baselines are those of the runs of barlow, metric by metric the best
-    of each family. What was not measured is a dash.
+    Cells are kNN / logistic, means over the seeds, and how many these were. Baselines are those of the runs of barlow,
+    metric by metric the best of each family. What was not measured is a dash, and what the weights have seen is no
+    measurement.
     """
     header = ["images", "raw pixels", "untrained", f"**`{DEFAULT}`**", "lightly", "ImageNet's weights", "continued"]
     rows = [header, ["---"] * len(header)]
@@ -90,14 +91,14 @@ def own_table(lines: Sequence[Line]) -> str:
                 by_recipe.setdefault(line["recipe"], []).append(line)
         ours, continued = (by_recipe.get(recipe, []) for recipe in (DEFAULT, CONTINUED))
         others = [of_one for recipe, of_one in by_recipe.items() if recipe.startswith("lightly/")]
-        mark = " (seen)" if images == SEEN and continued else ""
         cells = [
             _family(ours, "pixels"),
             _family(ours, "untrained"),
             _own(ours),
             _own(max(others, key=_mean_of, default=[])),
         ]
-        rows.append([name, *cells, _family(continued, "start") + mark, _own(continued) + mark])
+        from_weights = ["seen", "seen"] if images == SEEN else [_family(continued, "start"), _own(continued)]
+        rows.append([name, *cells, *from_weights])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -106,10 +107,11 @@ def _mean_of(lines: Sequence[Line]) -> float:
 
 
 def _own(lines: Sequence[Line]) -> str:
-    """The encoder's scores with their spread over the seeds."""
+    """The encoder's scores with their spread over the seeds, and how many these were."""
     if not lines:
         return "–"
-    return " / ".join(_with_spread([line["scores"]["encoder"][probe] for line in lines]) for probe in PROBES)
+    scores = (_with_spread([line["scores"]["encoder"][probe] for line in lines]) for probe in PROBES)
+    return f"{' / '.join(scores)} (n = {len(lines)})"
 
 
 def _with_spread(values: Sequence[float]) -> str:
@@ -129,7 +131,9 @@ def _family(lines: Sequence[Line], family: str) -> str:
 def methods_table(lines: Sequence[Line]) -> str:
     """Methods beside each other: scores on the test images, seconds a step beside the fastest, and the rate chosen."""
     of_methods = [line for line in lines if line["program"] == METHODS_PROGRAM]
-    tested = (line for line in of_methods if line.get("part") == "test" and line["images"] == SMALL)
+    tested = (
+        line for line in of_methods if line.get("part") == "test" and "scores" in line and line["images"] == SMALL
+    )
     finals = [line for line in tested if is_as_shipped(line)]
     timed: dict[str, list[float]] = {}
     for line in of_methods:
@@ -175,7 +179,10 @@ def _of_one_version(small: str, published: str) -> bool:
 
 
 def protocols_table(lines: Sequence[Line]) -> str:
-    """Every protocol on every encoder, with the half of its 95 % interval."""
+    """Every protocol on every encoder, with the half of its 95 % interval.
+
+    An encoder that was measured at several rates stands there once, as it was measured last.
+    """
     found = {line["encoder"]: line["scores"] for line in lines if line["program"] == PROTOCOLS_PROGRAM}
     names = {**METHODS_NAMES, "small_supervised": "supervised", "untrained": "untrained"}
     metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
@@ -187,7 +194,16 @@ def protocols_table(lines: Sequence[Line]) -> str:
         for metric in metrics
         if metric.rsplit(".", 1)[1] not in LEFT_OUT
     ]
-    return markdown(("protocol", *names.values()), rows)
+    return markdown(("protocol", *names.values()), rows) + _of_given_rates(lines, names)
+
+
+def _of_given_rates(lines: Sequence[Line], names: dict[str, str]) -> str:
+    """Which encoders were trained at a rate that nobody had chosen for them."""
+    lines = [line for line in lines if line["program"] == PROTOCOLS_PROGRAM and line["encoder"] != "untrained"]
+    latest = {line["encoder"]: line for line in lines}
+    given = {name: line["factor"] for name, line in latest.items() if line.get("factor_from") == "the command line"}
+    said = ", ".join(f"{names[name]} ({factor:.3g} times)" for name, factor in given.items())
+    return f"\n\n*At a multiple of the recipe's rate that was given, not chosen: {said}.*" if said else ""
 
 
 def _half(score: dict[str, float] | None) -> str:

@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from barlow import advice, evaluate
-from barlow.advice import Measured, Ran, Way, after_evaluation, after_training, before_training, effect, measured
+from barlow.advice import Measured, Way, after_evaluation, after_training, before_training, effect, measured
 from barlow.cli import main
+from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import Results, outcome_of
+from barlow.ran import Ran
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.request import shipped_name
@@ -103,6 +105,10 @@ def test_a_budget_says_what_it_gave_elsewhere(known: list[Measured]) -> None:
     assert "shorter" not in line
     (line,) = before_training(ran(steps=450))
     assert line.endswith("this run is shorter")
+    assert before_training(ran(steps=340))[0].endswith("this run is shorter")
+    assert before_training(ran(steps=330)) == [], "much shorter than any that was measured"
+    (line,) = before_training(ran(steps=2800))
+    assert "6,000 steps" in line, "which are twice as many, and 1,000 to 1,600 hardly half"
     (line,) = before_training(ran(steps=8000))
     assert "6,000 steps of small_w_mse gained +40 points over the best baseline on 1 set of images" in line
     assert before_training(ran(steps=50_000)) == [], "much longer than any that was measured"
@@ -119,6 +125,13 @@ def test_weights_are_named_where_a_start_from_scratch_is_hopeless(
     assert "-c continue_barlow_twins" in line
     assert "pip install 'barlow[weights]'" in line
     assert before_training(ran(steps=steps, images=images, from_weights=True)) == []
+    assert before_training(ran(steps=steps, images=images, captions=True)) == [], "captions go with no such weights"
+
+
+def test_a_run_of_61_steps_is_not_told_what_thousands_gained() -> None:
+    (line,) = before_training(ran(steps=61, images=3068))
+    assert line.startswith("weights  61 steps teach a network little")
+    assert "7,422 steps" in before_training(ran(steps=3000, images=3068))[0]
 
 
 # --- After training ---------------------------------------------------------------------------------------------------
@@ -147,9 +160,44 @@ def test_after_training_the_verdict_is_that_of_the_runs_own_curves(known: list[M
     assert said(ran(None, objective="custom:Mine"), log(0.8, 0.9)).endswith("no sign of a collapse"), (
         "it may be negative"
     )
-    assert said(ran(steps=61, epochs=2.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
-    assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  what 80 images allow")
+    assert said(ran(steps=61, epochs=3.6), log(0.8, 0.9)).startswith("reached  what 61 steps allow, which is little")
+    assert said(ran(images=80), log(0.8, 0.4)).startswith("reached  what 80 images allow")
+    assert said(ran(images=80), log(0.8, 0.9)).startswith("reached  nothing"), "which few images do not explain"
+    assert said(ran(images=80), log(0.8, 0.4, std=0.01)).startswith("reached  head-only collapse")
     assert said(ran(), []) == "reached  5,000 steps, 30 epochs: no sign of a collapse"
+
+
+def test_few_epochs_copies_and_few_images_are_said_before_and_after(known: list[Measured]) -> None:
+    short = ran("small_vicreg", images=60_000, steps=937, epochs=2.0, copies=15_000, width=256)
+    few = "too few epochs: each image is seen 2.0 times in 937 steps"
+    copies = (
+        "duplicates: 25% of the images are copies of others; remove them: they count as many times as they are there"
+    )
+    remedy = "more --minutes, or --init with weights that exist"
+    assert before_training(short) == [f"beware   {few}; {remedy}", f"beware   {copies}"]
+    assert after_training(short, log(0.8, 0.4)) == [f"reached  {few}", f"advice   {remedy}", f"advice   {copies}"]
+    wide = ran("small_vicreg", images=2_000, width=8_192)
+    assert "too few images for the width: 2,000 images, and embeddings of 8,192 features" in before_training(wide)[0]
+    assert after_training(wide, log(0.8, 0.4))[0].endswith("no sign of a collapse"), "it has learned all the same"
+    assert "too few images for the width" in after_training(wide, log(0.8, 0.4))[1]
+    ill = after_training(short, log(0.8, 0.4, std=0.01))
+    assert ill[0].startswith("reached  head-only collapse"), "what the log shows comes first"
+
+
+def test_a_rate_that_ends_at_zero_is_no_rate_that_is_too_low(known: list[Measured]) -> None:
+    """The word while it trains and the verdict at the end are by the same facts, the schedule's peak among them."""
+    of = Ran.of(tiny.recipe_of("small_barlow_twins", steps=100), {"usable": 20_000, **tiny.SIZES})
+    assert of.peak == pytest.approx(files.read("small_barlow_twins")["optim"]["lr_per_256"] * 16 / 256)
+    health = Health(of.about)
+    rates = [of.peak, 0.5 * of.peak, 0.1 * of.peak, *[0.0] * 5]  # the last ones: beyond the end of its schedule
+    lines = [
+        {**line, "step": 30 + 10 * i, "rate": rate, "moved": rate}
+        for i, (rate, line) in enumerate(zip(rates, 2 * log(0.8, 0.4), strict=True))
+    ]
+    for line in lines:
+        health.read(line)
+    assert health.word == HEALTHY
+    assert advice.illness(of, lines) is None
 
 
 def test_the_remedies_of_a_failed_run_are_numbers_to_type(known: list[Measured]) -> None:
@@ -231,7 +279,8 @@ def test_what_is_named_had_an_effect_elsewhere_and_the_run_has_not_done_it(known
         run(minutes=3, recipe="small_vicreg", scores=scores(0.45, 0.4)),
     ]
     minutes = "advice   more minutes: 15 in place of 3 gave +10.0 kNN, +10.0 logistic elsewhere"
-    weights = "advice   -c continue_barlow_twins, from ImageNet's weights: +20.0 kNN, +30.0 logistic elsewhere"
+    continued = "advice   -c continue_barlow_twins, from ImageNet's weights:"
+    weights = f"{continued} +20.0 kNN, +30.0 logistic over small_w_mse elsewhere"
     views = "advice   larger views, --image-size 64: +3.0 kNN, +4.0 logistic elsewhere"
     recipe = "advice   -c small_w_mse in place of small_vicreg: +5.0 kNN, +10.0 logistic elsewhere"
 
@@ -247,6 +296,10 @@ def test_what_is_named_had_an_effect_elsewhere_and_the_run_has_not_done_it(known
     assert named("small_vicreg", steps=6000) == [recipe, weights]
     assert named("continue_barlow_twins", from_weights=True) == []
     assert named(None) == [], "a changed or a published recipe"
+    assert named("small_vse", captions=True, steps=6000) == [], "captions would have to be given up"
+    known.append(run(minutes=15, recipe="small_vicreg", scores=scores(0.7, 0.85)))
+    own = f"{continued} +10.0 kNN, +5.0 logistic over small_vicreg elsewhere"
+    assert named("small_vicreg", steps=6000) == [recipe, own], "by the run's own recipe, where that was measured"
 
 
 def test_what_did_harm_or_nothing_is_not_named(known: list[Measured]) -> None:

@@ -8,6 +8,7 @@ import torch
 from barlow import choices
 from barlow.facts import ImageFacts, Machine
 from barlow.nets.expected import Normalization
+from barlow.recipe.messages import RecipeError
 from barlow.size import Size
 
 CPU = Machine(torch.device("cpu"), processes=1, cores=4, memory=4 << 30, half=True)
@@ -91,6 +92,21 @@ def test_views_are_three_quarters_of_the_images_or_all_of_small_ones_and_the_rul
     assert chosen == side
     assert said is not None
     assert said.startswith(why)
+
+
+def test_ops_of_colour_are_replaced_wherever_they_stand_or_refused_with_their_place() -> None:
+    crop = {"kind": "random_resized_crop", "size": "auto"}  # not a size yet
+    dropping = {"kind": "color_dropping", "p": 0.5, "noise": 0.5, "each_tile": True}
+    views = [[crop], [crop, dropping, {"kind": "grayscale", "p": 0.1}]]
+    found = choices.of_channels(views, 12)
+    lost = {"kind": "channel_dropout", "channels": 12}
+    assert found == {
+        "views.1.1": lost | {"p": 0.5, "share": 2 / 3, "each_tile": True},
+        "views.1.2": lost | {"p": 0.1, "share": 0.5},
+    }
+    assert choices.of_channels(views, 3) == choices.of_channels(views, 1) == {}
+    with pytest.raises(RecipeError, match=r"views\.0\.0: to_lab: images of 12 channels have no lightness and colours"):
+        choices.of_channels([[{"kind": "to_lab"}]], 12)
 
 
 def test_images_that_cannot_be_read_choose_no_size_and_the_inventory_says_what_is_wrong() -> None:

@@ -18,6 +18,7 @@ from barlow.data import labelled
 from barlow.evaluation import Evaluation, evaluate
 from barlow.pretraining import pretrain
 from barlow.probes import baselines, embedding
+from barlow.probes import progress as progress_of_probes
 from barlow.probes.report import AUGMENTED
 from barlow.protocols.linear_sgd import LinearSGD
 from barlow.protocols.semi import SemiSupervised
@@ -391,7 +392,7 @@ def test_long_embeddings_say_how_far_they_are(
     assert any("embedded in each of 3 epochs" in line for line in said)
     said.clear()
     shutil.rmtree(run / "evaluation")
-    monkeypatch.setattr(embedding, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_of_probes, "SECONDS_BETWEEN_LINES", 0.0)
     evaluate(run, train, test, protocols=["linear_sgd"], baselines=False, augment=True, batch_size=20, tell=said.append)
     lines = [line for line in said if "images/s" in line]
     assert len(lines) == 3 + 2 + 3 * 3

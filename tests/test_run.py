@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from test_storage import Killed, failing
 
-from barlow import checkpoints, step_log, storage
+from barlow import checkpoints, cli, exits, step_log, storage
 from barlow import run as runs
 from barlow.pretraining import pretrain
 from barlow.run import BrokenRun, Displaced, Run, RunFolderError
@@ -255,6 +256,63 @@ def test_the_lock_ends_with_its_process_even_if_a_data_worker_lives_on(tmp_path:
         os.kill(worker, signal.SIGKILL)
         os.close(read)
         os.close(write)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_a_file_system_has_no_locks_work_goes_on_and_what_is_not_guarded_is_said_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fcntl
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said: list[str] = []
+    with Run.create(tmp_path / "run").locked(said.append) as check_held:
+        check_held()  # that the folder is still the same is looked after without locks, too
+    assert said == [
+        f"lock     the file system of {tmp_path / 'run'} has no locks ({os.strerror(number)}), so nothing keeps a "
+        "second command from writing into this folder at the same time: give each command a folder of its own"
+    ]
+    if number == errno.ENOSYS:
+        photos = tiny.images(tmp_path / "photos", 32)
+        words = ["pretrain", str(photos), "--out", str(tmp_path / "run"), *tiny.words(train__steps=1)]
+        assert cli.main(words) == 0
+        assert capsys.readouterr().err.count("has no locks") == 1
+
+
+def test_a_disk_that_fails_to_lock_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = re.escape(f"--out {tmp_path / 'run'} cannot be locked (Input/output error): use a folder on another disk")
+    with pytest.raises(RunFolderError, match=words) as caught, Run.create(tmp_path / "run").locked():
+        pass
+    assert exits.code_of(caught.value) == exits.CANNOT_CREATE
+
+
+def test_without_fcntl_the_lock_is_that_of_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a fake has it: it locks one byte at the beginning of a file, for one handle, and refuses with EACCES."""
+    held: set[tuple[int, int, int]] = set()
+
+    def locking(descriptor: int, how: int, count: int) -> None:
+        assert (how, count) == (2, 1)
+        found = os.fstat(descriptor)
+        place = (found.st_dev, found.st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+        if place in held:
+            raise OSError(errno.EACCES, "Permission denied")
+        held.add(place)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    run = Run.create(tmp_path)
+    with run.locked(), pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} on"), run.locked():
+        pass
+    assert [at for _, _, at in held] == [0]
 
 
 def test_a_lock_says_at_every_moment_whose_the_folder_is(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ import pytest
 import torch
 
 from barlow import ending, exits, machine, watchdog
+from barlow.data import folder
+from barlow.data.counting import not_shown
+from barlow.data.folder import FolderSource
 from barlow.distributed import World
 from barlow.watchdog import GONE, Doing, Watch
 
@@ -92,6 +96,35 @@ def test_an_image_that_is_read_is_a_sign_of_life(tmp_path: Path) -> None:
     made.now = ago(made.now, 11)
     assert made.verdict(time.monotonic()) is None
     assert shown == [1, 2, 3]
+
+
+def test_a_disk_that_takes_long_for_each_file_is_not_taken_to_hang_while_a_folder_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(1_000):
+        (tmp_path / "photos" / f"{number}.jpg").touch()
+    made, clock, verdicts = watch(tmp_path, limit=300.0), [1000.0], list[str | None]()
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: clock[0])
+
+    class Slow:
+        """An entry of a folder, of which the disk tells after two seconds."""
+
+        def __init__(self, entry: "os.DirEntry[bytes]") -> None:
+            self.name, self.is_symlink, self._entry = entry.name, entry.is_symlink, entry
+
+        def stat(self) -> os.stat_result:
+            clock[0] += 2.0
+            verdicts.append(made.verdict(clock[0]))
+            return self._entry.stat()
+
+    entries = folder._entries
+    monkeypatch.setattr(folder, "_entries", lambda path: map(Slow, entries(path)))
+    assert len(FolderSource([tmp_path / "photos"], counted=made.counted(not_shown))) == 1_000
+    assert len(verdicts) == 1_000
+    assert set(verdicts) == {None}
+    clock[0] += 1e6
+    assert made.verdict(clock[0]) is None, "what comes next has its own time"
 
 
 def line(what: str, step: int, *, in_step: bool) -> str:

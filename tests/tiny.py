@@ -11,6 +11,7 @@ from torch import Tensor
 
 from barlow import storage
 from barlow.recipe import files
+from barlow.recipe.changes import override
 from barlow.seals import sha256
 from barlow.size import Size, height_width
 
@@ -54,6 +55,8 @@ def of_recipe(name: str) -> dict[str, Any]:
     content = files.read(name)
     changes: dict[str, Any] = {key: value for key, value in SMALL.items() if not key.startswith("method.")}
     changes |= {"data.executor": "in_memory"} | heads(content["method"])
+    of_norms = {key: value for key, value in content["encoder"]["options"].items() if key == "norm_layer"}
+    changes["encoder.options"] = changes["encoder.options"] | of_norms
     if content["objective"].get("slice_rows"):
         changes["objective.slice_rows"] = 8
     if content["objective"]["kind"] == "w_mse" and content["encoder"]["init"]:
@@ -89,6 +92,15 @@ def smaller_tiles(content: dict[str, Any]) -> dict[str, Any]:
         for o, op in enumerate(view)
         if op["kind"] in ("tiles", "patch_pair")
     }
+
+
+SIZES = {"median_height": 24, "median_width": 24}
+"""What data.json says of the images that `images` makes."""
+
+
+def recipe_of(name: str, **train: Any) -> dict[str, Any]:
+    """A recipe as a run has written it, tiny and with nothing that is `auto`."""
+    return override(files.read(name), SMALL | {f"train.{key}": value for key, value in train.items()})
 
 
 def images(folder: Path, count: int = 64, *, classes: int = 0, side: Size = 24, seed: int = 0) -> Path:

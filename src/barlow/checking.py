@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barlow import facts, fetching, preparation, storage
-from barlow.advice import LONG, SHORT, Ran, before_training
+from barlow.advice import LONG, SHORT, before_training
 from barlow.alike import EXAMPLES, Alike, Overlap, near
 from barlow.assembly import Given, build_learner, seconds_per_step
 from barlow.check_report import Budget, Check, Pace
@@ -30,6 +30,7 @@ from barlow.distributed import World, joined
 from barlow.machine import available_cores
 from barlow.output_file import checked_output
 from barlow.printable import one_line, printable
+from barlow.ran import Ran
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import DEFAULT, chosen_recipe, requested

@@ -5,12 +5,15 @@ Each takes what the recipe says, which may be `auto`, and gives what the run doe
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from barlow.facts import ImageFacts, Machine
 from barlow.nets.expected import Normalization
+from barlow.recipe.messages import RecipeError
 from barlow.recipe.sections import LARGEST, Auto
 from barlow.size import HeightWidth, Size, aspect, height_width, largest_inside, size_of
+from barlow.views.ops import OPS, kind_of
 
 LARGEST_VIEW = {"cpu": 32, "mps": 96, "cuda": 128}
 """Side of the views that a small recipe takes from larger photos.
@@ -198,35 +201,26 @@ def mean_and_std(
 
 
 def of_channels(views: Sequence[Sequence[Mapping[str, Any]]], channels: int) -> dict[str, dict[str, Any]]:
-    """The ops of colour that mean nothing for so many channels, by their keys, and what stands in their places.
+    """The ops that mean nothing for so many channels, by their keys, and what stands in their places.
 
-    Saturation, hue and grey are defined for three channels. For two, or for four and more, `color_jitter` becomes
-    `channel_jitter`: brightness and contrast as before, and in place of saturation each channel's own brightness.
-    `grayscale`, which takes two of three dimensions of colour away, becomes `channel_dropout`, which takes half of the
-    channels away. For one channel nothing is replaced: there the ops of colour change brightness and contrast alone.
+    What that is, an op says itself (`Op.for_channels`).
+
+    Raises:
+        RecipeError: nothing can stand in the place of one.
     """
-    if channels in (1, 3):
-        return {}
     replaced = {}
     for v, view in enumerate(views):
-        for o, op in enumerate(view):
-            of_tiles = {name: op[name] for name in ("each_tile",) if name in op}
-            if op["kind"] == "color_jitter":
-                kept = {name: op[name] for name in ("p", "brightness", "contrast")} | of_tiles
-                replaced[f"views.{v}.{o}"] = {
-                    "kind": "channel_jitter",
-                    "channels": channels,
-                    **kept,
-                    "each": op["saturation"],
-                }
-            elif op["kind"] == "grayscale":
-                replaced[f"views.{v}.{o}"] = {
-                    "kind": "channel_dropout",
-                    "channels": channels,
-                    "p": op["p"],
-                    "share": 0.5,
-                    **of_tiles,
-                }
+        for o, content in enumerate(view):
+            if OPS[content["kind"]].channelwise:
+                continue
+            of_tiles = {name: content[name] for name in ("each_tile",) if name in content}
+            op = OPS[content["kind"]](**{name: content[name] for name in content.keys() - {"kind", *of_tiles}})
+            try:
+                stands_in: Any = op.for_channels(channels)
+            except ValueError as error:
+                raise RecipeError(f"views.{v}.{o}: {error}") from None
+            if stands_in != op:
+                replaced[f"views.{v}.{o}"] = {"kind": kind_of(type(stands_in)), **asdict(stands_in), **of_tiles}
     return replaced
 
 

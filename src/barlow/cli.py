@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -64,6 +65,16 @@ def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
     return f"unknown flag {word!r}" + (f"; did you mean {option}?" if option else "")
 
 
+def _not_taken(key: str, verb: str) -> str:
+    """One line for a recipe's key that was given to a verb that takes none."""
+    if key not in ("encoder.stem", "encoder.options"):
+        return f"--{key} is a recipe's key; only `barlow pretrain` takes those"
+    return (
+        f"--{key} describes a file of weights, and `barlow {verb}` does not take it: `barlow import FILE --{key} … "
+        "--out DIR` first, and DIR in its place"
+    )
+
+
 def _verb(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     verb: argparse.ArgumentParser = action.choices[name]
@@ -111,7 +122,7 @@ def _run(argv: Sequence[str] | None) -> int:
         if arguments.verb in TAKE_KEYS:
             return int(_module(arguments.verb).run(arguments, changes))
         if changes:
-            raise ValueError(f"--{next(iter(changes))} is a recipe's key; only `barlow pretrain` takes those")
+            raise ValueError(_not_taken(next(iter(changes)), arguments.verb))
         return int(_module(arguments.verb).run(arguments))
     except KeyboardInterrupt:
         tell("barlow: stopped at once, and nothing more was saved; a checkpoint from before is kept, if there was one")
@@ -120,10 +131,10 @@ def _run(argv: Sequence[str] | None) -> int:
         if arguments.debug:
             error.args = tuple(printable_lines(part) if isinstance(part, str) else part for part in error.args)
             raise
-        return _failed(error)
+        return _failed(error, arguments)
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, arguments: argparse.Namespace) -> int:
     """Says in one line what ended a command, unless somebody else does, and returns its exit code."""
     code = exits.code_of(error)
     if getattr(error, "told", False) or (code == exits.STOPPED and not first_process()):
@@ -131,9 +142,25 @@ def _failed(error: Exception) -> int:
     if "RANK" in os.environ and (not first_process() or _deserted(error)):
         time.sleep(GRACE_SECONDS)
     text = " ".join(str(error).split()) or type(error).__name__
-    foreseen = isinstance(error, ValueError | OSError | RuntimeError)
+    foreseen = isinstance(error, ValueError | OSError | RuntimeError | MemoryError)
+    if code == exits.MEMORY and not hasattr(error, "exit_code"):  # those that have one say what to lower
+        text = _without_memory(text, arguments)
     tell(f"barlow: {text}" + ("" if foreseen else f" [{type(error).__name__}; --debug shows where]"))
     return code
+
+
+def _without_memory(text: str, arguments: argparse.Namespace) -> str:
+    """What torch or NumPy said where memory ran out, in a line that says what to do."""
+    found = re.search(r"(?:[Tt]ried to allocate|[Uu]nable to allocate) ([\d.]+) ?(bytes|[KMGT]i?B)", text)
+    asked = ""
+    if found is not None:
+        size = f"{int(found[1]) / 1e9:.3g} GB" if found[2] == "bytes" else f"{found[1]} {found[2]}"
+        asked = f" ({size} more were asked for)"
+    batch = getattr(arguments, "batch_size", None)
+    detects = str(getattr(arguments, "protocols", "")).startswith("detect")  # with batches of its own
+    if arguments.verb == "pretrain" or detects or not isinstance(batch, int):
+        return f"out of memory{asked}: end what else takes memory on this machine, or take one that has more"
+    return f"out of memory{asked}: lower --batch-size, which was {batch}"
 
 
 def _end(code: int) -> NoReturn:

@@ -64,7 +64,7 @@ def duplicates(
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: give 1 or more")
     where = str(choose_device(device))
-    used = None if encoder is None else find_encoder(encoder, say=say)
+    used = None if encoder is None else find_encoder(encoder, taken="nothing", say=say)
     counted = NowAndThen(say)
     one = _read(data, used, "train", batch_size, where, counted)
     two = None if against is None else _read(against, used, "test", batch_size, where, counted)

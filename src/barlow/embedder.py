@@ -10,9 +10,10 @@ from torch import nn
 
 from barlow.data.decoding import decode
 from barlow.distributed import choose_device
-from barlow.encoders import find_encoder
+from barlow.encoders import FoundEncoder, find_encoder
 from barlow.nets.preprocessing import Picture, Preprocessing
-from barlow.probes.features import embed, weights_hash
+from barlow.probes.features import embed
+from barlow.seals import digest_of
 from barlow.wording import in_arguments
 
 Given = Picture | bytes | Mapping[str, Any]
@@ -27,6 +28,9 @@ class Embedder:
         embedder(["cat.jpg", "dog.jpg"])                            # (2, features) float32
         dataset.map(embedder, batched=True, batch_size=256)         # a column `vector` beside the others
         ray_dataset.map_batches(barlow.Embedder, fn_constructor_args=["runs/photos"], batch_size=256, concurrency=2)
+
+    A column may hold arrays, (n, h, w, c) uint8 or an array of them, as Ray reads images; paths; and what else an image
+    may be given by.
 
     Args:
         encoder: a run folder, or anything that `barlow.encoders.find_encoder` knows by name. The other processes must
@@ -62,11 +66,11 @@ class Embedder:
         self.encoder = os.path.abspath(name) if os.path.exists(name) else name
         self.column, self.output, self.keep = column, output, tuple(keep)
         self.batch_size, self.device, self.dtype = batch_size, device, dtype
-        found = find_encoder(self.encoder)
+        found = find_encoder(self.encoder, taken="nothing")
         self.width = int(found.network.num_features)  # type: ignore[arg-type]
         """Of a vector."""
-        self.digest = found.digest
-        """SHA-256 of the encoder's tensors."""
+        self.digest = _digest(found)
+        """SHA-256 of what its vectors follow from: the network, its tensors, and how it wants to see an image."""
         self._network: nn.Module | None = found.network
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,14 +114,19 @@ class Embedder:
     def _loaded(self) -> nn.Module:
         """The network, read again in another process, where it must be the same."""
         if self._network is None:
-            network = find_encoder(self.encoder).network
-            if (digest := weights_hash(network)) != self.digest:
+            found = find_encoder(self.encoder, taken="nothing")
+            if (digest := _digest(found)) != self.digest:
                 raise ValueError(
-                    f"{self.encoder} has other weights here than where the Embedder was made ({digest[:8]}, not "
-                    f"{self.digest[:8]}): make it again, or give the encoder a path of its own"
+                    f"{self.encoder} is another encoder here than where the Embedder was made ({digest[:8]}, not "
+                    f"{self.digest[:8]}), by its weights, its network or what it expects of an image: make it again, "
+                    "or give the encoder a path of its own"
                 )
-            self._network = network
+            self._network = found.network
         return self._network
+
+
+def _digest(found: FoundEncoder) -> str:
+    return digest_of([found.identity, found.preprocessing.as_dict()])
 
 
 def _is_file(table: Mapping[str, Any]) -> bool:

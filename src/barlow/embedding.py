@@ -113,7 +113,7 @@ def _embed(
     if world.main:
         folders = [data] if isinstance(data, str | os.PathLike) else list(data)
         feature_places.check_before(path, folders, overwrite)
-    found = find_encoder(encoder, say=say)
+    found = find_encoder(encoder, taken="nothing", say=say)
     seen, network = found.preprocessing, found.network
     width = int(network.num_features)  # type: ignore[arg-type]
     counted = NowAndThen(say)
@@ -127,7 +127,7 @@ def _embed(
     )
     size = -(-PART // batch_size) * batch_size
     parts = Parts(feature_places.parts_path(path), dict(about), len(source), size)
-    with _alone(parts, world):
+    with _alone(parts, world, say):
         missing = world.share(json.dumps(_begun(parts, path, overwrite, say)) if world.main else None)
         todo = json.loads(missing)[world.rank :: world.size]
         _compute(parts, todo, source, network, seen, TYPES[dtype], batch_size, world, counted)
@@ -154,14 +154,14 @@ def _fingerprint(source: ImageSource) -> str:
 
 
 @contextlib.contextmanager
-def _alone(parts: Parts, world: World) -> Iterator[None]:
+def _alone(parts: Parts, world: World, say: Say) -> Iterator[None]:
     """One command at a time computes these parts."""
     if not world.main:
         yield
         return
     parts.check_ours()
     storage.make_folder(parts.folder)
-    with Run(parts.folder).locked():
+    with Run(parts.folder).locked(say):
         yield
 
 

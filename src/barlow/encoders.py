@@ -20,11 +20,11 @@ from barlow import checkpoints, exits
 from barlow.checkpoints import split_step
 from barlow.finishing import encoder_at
 from barlow.limits import SIDE
-from barlow.nets import stored_size
+from barlow.nets import hub_folder, stored_size
 from barlow.nets.building import build_encoder
 from barlow.nets.expected import IMAGENET, Centre, Normalization, centre_of, normalization_of
 from barlow.nets.files import described
-from barlow.nets.given import Network, Origin
+from barlow.nets.given import Network, Origin, Question
 from barlow.nets.origin import origin_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import InitialisationReport, encoder_folder, initialise, with_description
@@ -39,6 +39,9 @@ Named = str | os.PathLike[str] | nn.Module
 """How a user says which encoder: a name, or a module."""
 
 Kind = Literal["run", "folder", "weights", "untrained", "module"]
+
+Taken = Literal["all", "size", "nothing"]
+"""What a user may say of an encoder beside its name: all that `find_encoder` takes, the size of the images, nothing."""
 
 NAMES = (
     "a run folder, RUN@STEP, a folder with config.json and model.safetensors, a file of weights, "
@@ -99,6 +102,7 @@ def find_encoder(
     image_size: object = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    taken: Taken = "all",
     say: Say = silent,
 ) -> FoundEncoder:
     """The encoder that a user means.
@@ -108,6 +112,7 @@ def find_encoder(
     | `RUN` | a run's encoder; of a run that is not finished, that of its newest checkpoint |
     | `RUN@STEP` | that of one of its checkpoints |
     | `RUN/encoder`, any folder | with `config.json` and `model.safetensors`, as barlow writes them |
+    | a folder of timm's | as it lies on the Hugging Face hub; its `config.json` says which network and images |
     | `FILE` | a file of weights (docs/weights.md); its network is `encoder`, or that of its shapes |
     | `timm:NAME` | timm's pretrained weights, downloaded where they are not in the cache |
     | `packaged:NAME` | weights that come as a Python package |
@@ -126,6 +131,7 @@ def find_encoder(
         image_size: for foreign weights and untrained networks: another size than theirs; as `size_of` takes it.
         mean, std: for files of weights, which do not say them: of each channel, for pixels in [0, 1]. Their number is
             that of the channels.
+        taken: what of these a command takes from its user; messages advise nothing else, but `barlow import`.
         say: told what was assumed, a line each.
 
     Raises:
@@ -136,7 +142,13 @@ def find_encoder(
         return _of_module(given)
     text = os.fspath(given)
     asked = _Asked(
-        None if encoder == "auto" else encoder, dict(options or {}), stem, image_size, _normalization(mean, std), say
+        None if encoder == "auto" else encoder,
+        dict(options or {}),
+        stem,
+        image_size,
+        _normalization(mean, std),
+        taken,
+        say,
     )
     if text.startswith(UNTRAINED):
         return _untrained(text, asked)
@@ -178,6 +190,7 @@ class _Asked:
     stem: str
     image_size: object
     normalization: Normalization | None
+    taken: Taken
     say: Say
 
     @property
@@ -190,7 +203,9 @@ class _Asked:
         if self.image_size is not None:
             size = size_of(self.image_size, "--image-size", most=SIDE)
             return _preprocessing(normalization, centre, size), []
-        line = f"{name} gets images of {words(centre.size)} pixels, as its network is used; --image-size gives others"
+        others = "--image-size" if self.taken != "nothing" else "`barlow import` with --image-size"
+        others = "" if self.taken == "nothing" and name.startswith(UNTRAINED) else f"; {others} gives others"
+        line = f"{name} gets images of {words(centre.size)} pixels, as its network is used{others}"
         return _preprocessing(normalization, centre, centre.size), [line]
 
 
@@ -212,6 +227,8 @@ def _preprocessing(normalization: Normalization, centre: Centre, size: Size) -> 
 def _of_folder(path: Path, text: str, asked: _Asked, step: int | None = None) -> FoundEncoder:
     """A run, one of its checkpoints, or a folder with an encoder."""
     home, name = encoder_folder(path), printable(text)
+    if home is None and step is None and not Run(path).exists() and hub_folder.weights_in(path) is not None:
+        return _foreign(text, asked)
     if Run(path).exists():
         module = asked.module if _given_in_python(path, home) else None
         if step is None and home is None:
@@ -248,11 +265,14 @@ def _foreign(text: str, asked: _Asked) -> FoundEncoder:
         normalization, lines = _normalization_of(name, origin, network, asked)
         preprocessing, notes = asked.preprocessing(name, normalization, origin.centre or centre_of(network.name))
         notes += lines
-        filled = _built(network, preprocessing, 0)
+        filled = _built(network, preprocessing, 0, origin.most)
     report = initialise(filled, text, origin)
     for line in (str(report), *notes):
         asked.say(line)
     return FoundEncoder(name, "weights", filled, report=report)
+
+
+_WHICH = Question("it does not say which network its weights are of", "--encoder NAME", " (barlow list encoders)")
 
 
 def _network_of(name: str, origin: Origin, asked: _Asked) -> Network:
@@ -264,12 +284,8 @@ def _network_of(name: str, origin: Origin, asked: _Asked) -> Network:
         return replace(origin.network, options={**origin.network.options, **asked.options})
     if origin.stemless is not None and asked.stem != "as_is":
         return replace(origin.stemless, options={**origin.stemless.options, **asked.options}, stem=asked.stem)
-    raise ValueError(
-        f"{name}: {origin.asks}"
-        if origin.asks
-        else f"{name} does not say which network its weights are of: give --encoder NAME, a name of timm's "
-        "(barlow list encoders)"
-    )
+    asks = origin.asks or _WHICH
+    raise ValueError(f"{name}: {asks if asked.taken == 'all' else asks.for_import(name)}")
 
 
 def _normalization_of(name: str, origin: Origin, network: Network, asked: _Asked) -> tuple[Normalization, list[str]]:
@@ -303,7 +319,7 @@ def _untrained(text: str, asked: _Asked) -> FoundEncoder:
     return FoundEncoder(name, "untrained", built)
 
 
-def _built(network: Network, preprocessing: Preprocessing, seed: int) -> nn.Module:
+def _built(network: Network, preprocessing: Preprocessing, seed: int, most: tuple[int, str] | None = None) -> nn.Module:
     built = build_encoder(
         network.name,
         in_channels=preprocessing.channels,
@@ -312,6 +328,7 @@ def _built(network: Network, preprocessing: Preprocessing, seed: int) -> nn.Modu
         zero_init_last=network.zero_init_last,
         seed=seed,
         options=network.options,
+        most=most,
     )
     return with_description(built, network, preprocessing, seed)
 

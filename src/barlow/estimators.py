@@ -96,7 +96,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if kept is None or any(a is not b and a != b for a, b in zip(kept[0], asked, strict=True)):
             if self.encoder is None:
                 raise ValueError(f"no encoder is named: give {encoders.NAMES}, as in barlow.Encoder('runs/photos')")
-            found = encoders.find_encoder(self.encoder, encoder=self.network, image_size=self.image_size, say=silent)
+            found = encoders.find_encoder(
+                self.encoder, encoder=self.network, image_size=self.image_size, taken="size", say=silent
+            )
             self._kept = kept = (asked, found)
         return kept[1]
 

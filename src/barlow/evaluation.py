@@ -11,7 +11,7 @@ from torch import nn
 
 from barlow import protocols as known_protocols
 from barlow import storage
-from barlow.advice import Ran, after_evaluation
+from barlow.advice import after_evaluation
 from barlow.data.counting import NowAndThen
 from barlow.data.sources import FoldersOrName, places
 from barlow.detection.labels import as_labelled
@@ -25,6 +25,7 @@ from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
 from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rates
+from barlow.ran import Ran
 from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
 from barlow.run import Run, load_recipe_text
 from barlow.same_recipe import kin

@@ -6,6 +6,7 @@ in `exit_code`. One that says nothing is judged by its type in `code_of`.
 """
 
 import signal
+import sys
 
 OK = 0
 USAGE = 2
@@ -62,12 +63,23 @@ class Collapsed(RuntimeError):
     exit_code = DIVERGED
 
 
+_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
+"""What torch's own errors say where memory ran out, of which only one has a type of its own."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, that of torch's allocator on a CPU, or a device's."""
+    torch = sys.modules.get("torch")  # where it is not imported yet, no error is its own
+    own = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, own) or (isinstance(error, RuntimeError) and any(w in str(error) for w in _NO_MEMORY))
+
+
 def code_of(error: BaseException) -> int:
     """The number that a command ends with because of an error."""
     own = getattr(error, "exit_code", None)
     if own is not None:
         return int(own)
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         return MEMORY
     if isinstance(error, OSError):
         return IO

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from barlow import exits, exports, storage
-from barlow.cards import card
+from barlow.cards import card, last_part
 from barlow.data.centre import centre_views, normalized
 from barlow.data.sources import FoldersOrName, open_source
 from barlow.encoders import FoundEncoder, find_encoder
@@ -85,7 +85,7 @@ def export(
     target = exports.load(to)
     if folder.exists():
         raise storage.CannotCreate(f"--out {folder} exists: name a folder that does not, or remove it first")
-    found = find_encoder(encoder, say=say)
+    found = find_encoder(encoder, taken="nothing", say=say)
     material = Material(found.network, description_of(found.network))
     if (reason := target.refuses(material)) is not None:
         others = ", ".join(exports.found(material))
@@ -117,6 +117,8 @@ def _files(target: Target, material: Material, name: str, to: str) -> dict[str, 
     try:
         return target.files(material)
     except (RuntimeError, TypeError, ValueError) as error:  # a network that an exporter cannot follow
+        if exits.out_of_memory(error):
+            raise
         raise CannotExport(f"{name} cannot be exported --to {to}: {one_line(error)}") from error
 
 
@@ -139,7 +141,8 @@ def _views(found: FoundEncoder, given: FoldersOrName | None, say: Say) -> tuple[
     views = list(centre_views(source, chosen, seen, batch_size=IMAGES, workers=1))
     if not views:
         raise exits.UnusableData(f"none of {len(chosen)} images of {source.name} can be read: name others by --images")
-    return views[0].contiguous(), f"{len(views[0])} images of {printable(Path(source.name).name)}"
+    places = ", ".join(map(last_part, source.name.split(", ")))
+    return views[0].contiguous(), f"{len(views[0])} images of {printable(places)}"
 
 
 def generated(seen: Preprocessing) -> Images:
@@ -176,7 +179,7 @@ def _describe(
     facts, recipe = _facts(found)
     text = card(
         material,
-        name=f"{Path(found.name).name} for {to}",
+        name=f"{last_part(found.name)} for {to}",
         license=license,
         uses=uses,
         proofs=proofs,
@@ -189,7 +192,7 @@ def _describe(
     record: dict[str, Any] = {
         "format": FOLDER_FORMAT,
         "target": to,
-        "encoder": printable(Path(found.name).name),
+        "encoder": printable(last_part(found.name)),
         "encoder_sha256": found.digest,
         "whole": all(use.whole for use in uses),
         "license": license,

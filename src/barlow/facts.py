@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from barlow.data.counting import LOOKED_AT, Counted, not_shown, over
 from barlow.data.decoded import colourless
 from barlow.data.decoding import UnreadableImage
 from barlow.data.folder import FolderSource
@@ -66,10 +67,15 @@ class ImageFacts:
     """Whether an image with more than 8 bits, signs or fractions was met."""
 
 
-def images(source: ImageSource) -> ImageFacts:
-    """Looks at a few images of a source."""
+def images(source: ImageSource, counted: Counted = not_shown) -> ImageFacts:
+    """Looks at a few images of a source.
+
+    Args:
+        source: of the images.
+        counted: told how many of the few have been looked at.
+    """
     with kept_from_the_screen():
-        return _looked_at(source)
+        return _looked_at(source, counted)
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,10 @@ class _Look:
     deep: bool
 
 
-def _looked_at(source: ImageSource) -> ImageFacts:
+def _looked_at(source: ImageSource, counted: Counted) -> ImageFacts:
     looks = []
-    for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)):
+    chosen = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int))
+    for index in over(chosen, LOOKED_AT, len(chosen), counted):
         try:
             looks.append(_look(source, int(index)))
         except UnreadableImage:

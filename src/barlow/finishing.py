@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from barlow import checkpoints, storage, tables
 from barlow.data.centre import centre_views
+from barlow.data.counting import Counted, not_shown
 from barlow.data.sources import ImageSource, missing_set, open_source
 from barlow.distributed import World
-from barlow.exits import Diverged, NoInput
+from barlow.exits import Diverged, NoInput, UnusableData
 from barlow.identity import identity_of
 from barlow.linalg import not_finite
 from barlow.machine import available_cores
-from barlow.nets import stored_size, weights
+from barlow.nets import hub_folder, stored_size, weights
 from barlow.nets.building import build_encoder
 from barlow.nets.handed_out import IMAGES, HandedOut, handed_out
 from barlow.nets.preprocessing import Preprocessing
@@ -39,6 +40,8 @@ class Finishing:
     source: ImageSource
     ids: np.ndarray
     """Of the usable images."""
+    counted: Counted = not_shown
+    """Told how many images have been embedded."""
 
     def finished(self, encoder: nn.Module, world: World) -> nn.Module:
         """The encoder as it is handed out: in eval mode, with the stages and the whitening that the recipe asks for."""
@@ -47,14 +50,15 @@ class Finishing:
         if isinstance(made, HandedOut) and section.whiten is not None:
             ids = np.asarray(self.ids)[permutation(self.recipe.seed, 0, len(self.ids))[:IMAGES]]
             own, threads = ids[world.rank :: world.size], max(1, available_cores() // world.neighbours)
-            views = centre_views(self.source, own, self.preprocessing, batch_size=256, workers=threads)
+            reading = {"batch_size": 256, "workers": threads}
+            views = centre_views(self.source, own, self.preprocessing, **reading, counted=self.counted)
             made.fit((view.to(world.device) for view in views), section.whiten, world)
         return made
 
     def packed(self, encoder: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A finished encoder's tensors and description."""
         section = self.recipe.encoder
-        return weights.packed(
+        tensors, config = weights.packed(
             encoder,
             name=section.name,
             **section.built,
@@ -63,6 +67,8 @@ class Finishing:
             stages=section.stages,
             whiten=section.whiten,
         )
+        kept = self.recipe.kept
+        return tensors, config if kept is None else config | {"branch": kept}
 
     def write(self, folder: Path, encoder: nn.Module) -> None:
         """Writes a finished encoder.
@@ -106,6 +112,11 @@ def encoder_at(run: Path, step: int | None = None, module: nn.Module | None = No
     folder may have that name."""
     if step is None and (home := weights.encoder_folder(run)) is not None:
         return weights.read_encoder(home, module)
+    if step is None and hub_folder.weights_in(run) is not None:
+        raise UnusableData(
+            f"{run} is a folder of timm's or transformers', and no run: barlow.find_encoder reads it as it is, and "
+            f"`barlow import {run} --out DIR` makes an encoder of it"
+        )
     if not run.is_dir():
         raise NoInput(f"no folder {run}; give a run folder, or the encoder folder inside it")
     if (whole := checkpoints.whole(run, step, stored_size.look(module))) is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from barlow import storage
 from barlow.encoders import find_encoder
-from barlow.nets import weights
+from barlow.nets import hub_folder, weights
 from barlow.printable import printable
 from barlow.telling import Say, silent
 from barlow.wording import in_arguments
@@ -51,7 +51,8 @@ def import_weights(
     (docs/weights.md).
 
     Args:
-        source: a file of weights, `timm:NAME` or `packaged:NAME`.
+        source: a file of weights, a folder of timm's as it lies on the Hugging Face hub, `timm:NAME` or
+            `packaged:NAME`.
         out: a folder that is not there yet. It appears whole, or not at all.
         encoder: the network, a name of timm's, where the shapes of the tensors do not show it; None or `auto` where
             they do.
@@ -108,11 +109,13 @@ def _check_taken(name: str, config: Mapping[str, Any], encoder: str | None, stem
 
 
 def _record(source: str | os.PathLike[str], report: weights.InitialisationReport) -> dict[str, Any]:
-    """Where the encoder comes from, for its description."""
-    file = Path(source)
+    """Where the encoder comes from, for its description: of a path its last part, as the rest is of somebody's
+    machine."""
+    place = Path(source)
+    file = place if place.is_file() else hub_folder.weights_in(place)
     return {
-        "source": printable(file.name if file.is_file() else source),
-        "sha256": _digest(file) if file.is_file() else None,
+        "source": printable(place.resolve().name if place.exists() else source),
+        "sha256": None if file is None else _digest(file),
         "recognised": report.recognised,
         "dropped": {what: len(names) for what, names in report.dropped.items()},
         "changed": list(report.notes),

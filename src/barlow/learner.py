@@ -1,9 +1,11 @@
 """The learner: everything that training changes. Its state is the checkpoint."""
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from barlow.data.loader import Batch
 from barlow.diagnostics.evidence import parts_without_gradient
 from barlow.distributed import World, fixed_shapes
 from barlow.global_gradient import backward
+from barlow.linalg import norms
 from barlow.looks import AllImages, AllRows
 from barlow.methods._networks import Method
 from barlow.nets.grouped_norms import Grouping, Groups, grouped
@@ -45,6 +48,48 @@ class Outcome:
     gradient_norm: Tensor
     without_gradient: Sequence[str] = ()
     """Parts of the networks that should be trained and got no gradient; looked for in the second step alone."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What a verdict on a step needs, which a GPU may give a step later. Only the features' memory is kept for it."""
+
+    step: int
+    terms: Mapping[str, Tensor]
+    features: Sequence[Tensor]
+    """Of this process's rows, a batch for each view."""
+    ids: Tensor
+    """Of its images."""
+    layers: Sequence[str]
+    """The parameters that have a gradient, by name, the nearest to the loss at the end."""
+    norms: Tensor
+    """Of their gradients."""
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """Of all gradients together."""
+        return torch.linalg.vector_norm(self.norms)
+
+    def check(self) -> None:
+        """Refuses a loss or gradient that is not finite, and says where it began: in images whose features are not
+        finite, or else in the layer nearest to the loss whose gradient is not.
+
+        Raises:
+            NonFinite: with that, and the values of the terms.
+        """
+        try:
+            guard(self.step, self.terms, self.norm)
+        except NonFinite as error:
+            raise self._located(error) from None
+
+    def _located(self, error: "NonFinite") -> "NonFinite":
+        bad = ~torch.stack([features.isfinite().all(dim=1) for features in self.features]).all(dim=0)
+        if bool(bad.any()):
+            made = NonFinite(f"{error}. The features of {int(bad.sum())} of {len(bad)} images are not finite")
+            made.images = self.ids.to(bad.device)[bad].tolist()
+            return made
+        broken = [name for name, norm in zip(self.layers, self.norms.tolist(), strict=True) if not math.isfinite(norm)]
+        return NonFinite(f"{error}. It began with the gradient of {broken[-1]}") if broken else error
 
 
 class Learner:
@@ -90,10 +135,10 @@ class Learner:
         """Whether the objective gets its looks at all images (False: while the time of a step is measured)."""
         looks.check(objective, all_rows)
         self._comparison = Comparison(objective)
-        self._trained = [p for _, p in self.named_parameters()]
+        self._trained = self.named_parameters()
         self._network: nn.Module = method
         self._groups: list[Groups] = []
-        self._unread: deque[tuple[int, Mapping[str, Tensor], Tensor]] = deque()
+        self._unread: deque[Unread] = deque()
         # Reading a value waits for the device. A GPU would then idle until it is given work: where the update can be
         # left to it, the verdict on a step is read when the next one is queued.
         self._late = 1 if world.queues and can_skip(optimizer) else 0
@@ -147,12 +192,18 @@ class Learner:
             rows_in_memory=self.rows_in_memory,
         )
         self._share_gradients()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
-        self._unread.append((batch.step, {name: value.detach() for name, value in terms.items()}, norm))
-        try:
-            self.settle(leave=self._late)
-        except NonFinite as error:
-            raise error if self._late else self._located(error, outputs, batch) from None
+        gradients = {name: p.grad for name, p in self._trained if p.grad is not None}
+        unread = Unread(
+            batch.step,
+            {name: value.detach() for name, value in terms.items()},
+            [features.detach() for features in outputs.features],
+            batch.rows.known["ids"],
+            list(gradients),
+            norms(list(gradients.values())),
+        )
+        self._unread.append(unread)
+        self.settle(leave=self._late)
+        norm = unread.norm
         idle = parts_without_gradient(self.named_parameters()) if batch.step == 1 else ()
         freeze(self.optimizer, progress)
         update_if(self.optimizer, finite(terms, norm)) if self._late else self.optimizer.step()
@@ -161,19 +212,6 @@ class Learner:
         if hasattr(self.objective, "after_step"):
             self.objective.after_step()
         return Outcome(outputs, terms, rate, norm, idle)
-
-    def _located(self, error: "NonFinite", outputs: Outputs, batch: Batch) -> "NonFinite":
-        """The same error with where it began: images whose features are not finite, or else the layer nearest to the
-        loss whose gradient is not."""
-        bad = ~torch.stack([features.detach().isfinite().all(dim=1) for features in outputs.features]).all(dim=0)
-        if bool(bad.any()):
-            made = NonFinite(f"{error}. The features of {int(bad.sum())} of {len(bad)} images are not finite")
-            made.images = batch.rows.known["ids"].to(bad.device)[bad].tolist()
-            return made
-        layers = [
-            name for name, p in self.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
-        ]
-        return NonFinite(f"{error}. It began with the gradient of {layers[-1]}") if layers else error
 
     def looks(self, step: int, progress: float, *, begins_epoch: bool) -> bool:
         """Whether the objective looks at all images before a step."""
@@ -212,7 +250,7 @@ class Learner:
             NonFinite: a loss or gradient of them was not a number.
         """
         while len(self._unread) > leave:
-            guard(*self._unread.popleft())
+            self._unread.popleft().check()
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """What the optimizer may update."""

@@ -25,6 +25,10 @@ TEXT_BYTES = 2**16
 """Of a recipe, or of an encoder's description: ten times as long as any that ships. YAML of this length is read in less
 than a second."""
 
+HUB_BYTES = 2**22
+"""Of a `config.json` of timm's or transformers', which may have the names of all classes: ImageNet's 21,841 take 1.5
+megabytes."""
+
 DEPTH = 100
 """Of brackets inside brackets."""
 
@@ -42,7 +46,7 @@ LENGTHS = {
     "run.json": STATE_BYTES,
     "state.json": STATE_BYTES,
     "MANIFEST.json": STATE_BYTES,
-    "config.json": TEXT_BYTES,
+    "config.json": HUB_BYTES,
     "result.json": STATE_BYTES,
 }
 """By the names of files. Other tables of JSON may have `LIST_BYTES`, and JSON lines `LOG_BYTES`."""

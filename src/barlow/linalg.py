@@ -6,7 +6,7 @@ it. Gradients that are written by hand are not here: each lies beside the object
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -345,6 +345,14 @@ def effective_rank(x: Float[Tensor, "n d"]) -> Scalar:
     total = singular.sum()
     p = singular / torch.where(total > 0, total, torch.ones_like(total))
     return torch.special.entr(p).sum().exp() * (total > 0)
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of each tensor, without waiting for the device; a zero where there is none.
+
+    Convention: torch's total norm is the norm of these, to the bit.
+    """
+    return torch.stack(torch._foreach_norm(list(tensors))) if tensors else torch.zeros(1)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -30,19 +30,26 @@ def stop_if_imported_again() -> None:
         raise SystemExit(f"barlow: a process that reads images has run the whole script again: {ADVICE}")
 
 
-def check_main_guard() -> None:
+def check_main_guard(executor: str, workers: int | str) -> None:
     """Refuses to start worker processes from a script that would start a training in each of them.
+
+    Args:
+        executor: a recipe's `data.executor`. No processes read what is held in memory; `auto` may come to need some.
+        workers: its `data.workers`, which may be `auto`, too.
 
     Raises:
         Unguarded: the call that has led here stands in the script itself, outside of a guard.
     """
+    if executor == "in_memory" or workers == 0:
+        return
     method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     frame = _of_the_script()
     if method == "fork" or frame is None or _is_guarded(frame):
         return
     raise Unguarded(
         f"{frame.f_code.co_filename}, line {frame.f_lineno}: the processes that read images import this script again "
-        f"(start method {method}), and each would train too: {ADVICE}"
+        f"(start method {method}), and each would train too: {ADVICE}, or give "
+        "data.executor in_memory"
     )
 
 

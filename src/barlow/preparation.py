@@ -15,14 +15,13 @@ from torch import Tensor
 from barlow import captioning, choices, facts, objectives, reasons, storage, trial
 from barlow.data import image_digests, memory, statistics
 from barlow.data.counting import Counted, not_shown
-from barlow.data.decoding import ValueRange
 from barlow.data.folder import FolderSource
 from barlow.data.held_out import divided
 from barlow.data.inventory import scan
 from barlow.data.known import Known
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.preview import preview
-from barlow.data.sources import ImageSource, open_source
+from barlow.data.sources import ImageSource, open_source, seen_with
 from barlow.data.value_range import find_range
 from barlow.data.vocabulary import Vocabulary
 from barlow.distributed import World
@@ -99,8 +98,7 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     executor = choices.executor(data.executor, needed, machine)
     workers = choices.workers(data.workers, executor, machine)
     threads = max(1, min(workers, machine.cores))
-    if executor == "streaming" and workers > 0:
-        check_main_guard()
+    check_main_guard(executor, workers)
 
     held = None
     if executor == "in_memory":
@@ -110,7 +108,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     else:
         inventory = scan(source, max_bad=data.max_bad, workers=threads, seed=chosen.seed, counted=counted)
     fitting = None if expected is None or not expected.fits(channels, values.ends) else expected
-    measured = _mean_and_std(data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads)
+    measured = _mean_and_std(
+        data, fitting, held, source, inventory.ids, seed=chosen.seed, workers=threads, counted=counted
+    )
     chosen = with_maps(chosen, channels, size)
     trained, apart = divided(inventory.ids, chosen.seed, wanted=chosen.train.monitor_held_out)
     plan = resolved(
@@ -147,7 +147,9 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
-        | {"held_out": len(apart), **values.as_dict(), **spoken.report},
+        | {"held_out": len(apart), "copies": image_digests.copies(inventory.digests)[0]}
+        | values.as_dict()
+        | spoken.report,
         lambda: preview(source, inventory.ids, pipeline, seed=chosen.seed, mean=plan.mean, std=plan.std),
         source,
         inventory.ids,
@@ -294,30 +296,25 @@ def opened(chosen: Recipe, machine: facts.Machine, counted: Counted = not_shown)
     """
     chosen, expected = _with_weights_network(chosen)
 
-    def source_of(channels: int, value_range: ValueRange | None) -> ImageSource:
-        data = chosen.data
-        return open_source(
-            data.sources,
-            split=data.split,
-            channels=channels,
-            max_pixels=data.max_pixels,
-            value_range=value_range,
-            counted=counted,
-        )
-
-    given = chosen.data.channels
+    data = chosen.data
+    given = data.channels
     first = 3 if given == "auto" else given
-    source = source_of(first, None)
-    found = facts.images(source)
+    source = open_source(data.sources, split=data.split, channels=first, max_pixels=data.max_pixels, counted=counted)
+    found = facts.images(source, counted)
     channels = choices.channels(given, found, expected)
-    values = _values(chosen, source, found, expected, machine)
+    values = _values(chosen, source, found, expected, machine, counted)
     if channels != first or values.ends is not None:
-        source = source_of(channels, values.ends)
+        source = seen_with(source, channels, values.ends)
     return OpenedImages(chosen, source, channels, found, values, expected)
 
 
 def _values(
-    chosen: Recipe, source: ImageSource, found: facts.ImageFacts, expected: Normalization | None, machine: facts.Machine
+    chosen: Recipe,
+    source: ImageSource,
+    found: facts.ImageFacts,
+    expected: Normalization | None,
+    machine: facts.Machine,
+    counted: Counted,
 ) -> reasons.Values:
     """The range of values: as given, that of given weights, or as found in the images."""
     given = chosen.data.value_range
@@ -327,7 +324,7 @@ def _values(
         return reasons.Values(None)
     if expected is not None and expected.value_range is not None:
         return reasons.Values(expected.value_range, of_weights=True)
-    looked = find_range(source, seed=chosen.seed, workers=machine.cores)
+    looked = find_range(source, seed=chosen.seed, workers=machine.cores, counted=counted)
     return reasons.Values(None if looked is None else looked.ends, looked)
 
 
@@ -340,6 +337,7 @@ def _mean_and_std(
     *,
     seed: int,
     workers: int,
+    counted: Counted,
 ) -> tuple[list[float], list[float]] | None:
     """Of each channel; None if the recipe has both.
 
@@ -351,6 +349,7 @@ def _mean_and_std(
         ids: of the usable ones.
         seed: chooses the sample.
         workers: threads that decode.
+        counted: told how many images of the sample have been read.
     """
     if of_weights is not None:
         return list(of_weights.mean), list(of_weights.std)
@@ -358,7 +357,7 @@ def _mean_and_std(
         return None
     if held is not None:
         return statistics.measure(held.pixels, seed=seed)
-    return statistics.measure_source(source, ids, seed=seed, workers=workers)
+    return statistics.measure_source(source, ids, seed=seed, workers=workers, counted=counted)
 
 
 def _with_labels(plan: Plan, objective: Any, source: ImageSource) -> tuple[Plan, Tensor | None, Any]:

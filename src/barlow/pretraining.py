@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from barlow import beginning, checkpoints, exits, fetching, preparation, storage, text_branch
-from barlow.advice import Ran, after_training, before_training
+from barlow.advice import after_training, before_training
 from barlow.assembly import Given, Loader, build_learner, seconds_per_step
 from barlow.beginning import Begun
 from barlow.data.counting import not_shown
@@ -22,7 +22,6 @@ from barlow.data.loader import Batch
 from barlow.data.sources import FoldersOrName
 from barlow.data.without_views import without_views
 from barlow.data.workers import WorkersLost
-from barlow.diagnostics.doctor import About
 from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
@@ -31,10 +30,11 @@ from barlow.finishing import Finishing
 from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
 from barlow.machine import environment, hang_seconds
-from barlow.main_guard import stop_if_imported_again
+from barlow.main_guard import check_main_guard, stop_if_imported_again
 from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
 from barlow.plan import Plan
+from barlow.ran import Ran
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import requested
@@ -113,8 +113,8 @@ def pretrain(
     stop_if_imported_again()
     changes = requested(data, objective=objective, encoder=encoder, overrides=overrides, **flags)
     begun = beginning.of(Run(Path(out)), recipe, changes, resume=resume)
-    chosen = begun.recipe
-    shipped = not begun.resumed and (recipe is None or recipe in files.names())
+    chosen, shipped = begun.recipe, not begun.resumed and (recipe is None or recipe in files.names())
+    check_main_guard(chosen.data.executor, chosen.data.workers)  # before anything is listed, or a folder made
     fetching.check_asked(chosen, changes, shipped=shipped, start_kept=begun.resumed and (Path(out) / "start").is_dir())
     given = Given(
         encoder if isinstance(encoder, nn.Module) else None,
@@ -132,7 +132,7 @@ def pretrain(
             if begun.resumed and (run.path / "start").is_dir():
                 given = replace(given, start=run.path / "start")
             if world.main:
-                check_held = held.enter_context(run.locked())
+                check_held = held.enter_context(run.locked(tell))
                 beginning.check_unchanged(begun, run, overwrite=overwrite, resume=resume)
             say = tell if world.main else silent
             watch = held.enter_context(watching(world, run.path, tell, limit))
@@ -193,7 +193,8 @@ class _Pretraining:
             run.remove_leftovers(say)
         processes = f"; {world.size} processes" if world.size > 1 else ""
         say(f"reading {', '.join(chosen.data.sources)}{processes}")
-        counted = self.watch.counted(Counter.on_screen() if progress else not_shown)
+        shown = Counter.on_screen() if progress else not_shown
+        counted = self.watch.counted(shown)
         with self._bad_images_listed():
             prepared = preparation.prepare_alike(chosen, world, self.given.objective, counted)
         for line in prepared.reasons:
@@ -215,15 +216,14 @@ class _Pretraining:
             learner.load(checkpoint.tensors, checkpoint.state)
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
         expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
-        health = Health(About(total, course.peak))
+        health = Health(ran.about)
         log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
         monitor = None
         if world.main and start < total:
             monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)
-        finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids))
-        first = None
-        if plan.recipe.encoder.init is not None and not self.begun.resumed:
-            first = finishing.finished(copy.deepcopy(learner.method.encoder), world)
+        finishing = Finishing(plan.recipe, plan.preprocessing, prepared.source, np.asarray(prepared.ids), shown)
+        given = plan.recipe.encoder.init is not None and not self.begun.resumed
+        first = finishing.finished(copy.deepcopy(learner.method.encoder), world) if given else None
         save = self._saver(learner, plan)
         if world.main:
             write_start = None if first is None else lambda: finishing.write(run.path / "start", first)

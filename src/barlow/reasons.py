@@ -13,6 +13,7 @@ from barlow.data.value_range import FoundRange
 from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
+from barlow.views.ops import OPS
 from barlow.wording import percent
 
 
@@ -50,6 +51,8 @@ def of(
     ]
     if (most := recipe.train.rows_in_memory) is not None and most < own.stop - own.start:
         lines.append(f"chunks   of {most} of {own.stop - own.start} images: the loss is of all, batch norm sees one")
+    if (kept := recipe.kept) is not None:
+        lines.append(f"branch   the run keeps the {kept}")
     if optim.loss_weight != 1:
         lines.append(f"weight   of the loss in the gradient: {optim.loss_weight:g}")
     if (vectors := optim.vectors_peak(batch)) is not None:
@@ -120,7 +123,9 @@ def of_values(plan: Plan, values: Values, inventory: Inventory) -> list[str]:
         )
     if inventory.transparent:
         lines.append(f"alpha    {inventory.transparent} images have transparency: they are put on mid-grey")
-    if any(op["kind"] in ("channel_jitter", "channel_dropout") for view in plan.recipe.views for op in view):
+    if plan.channels not in (1, 3) and not all(
+        OPS[op["kind"]].channelwise for view in plan.recipe.views for op in view
+    ):
         lines.append(
             f"views    of {plan.channels} channels: each channel is changed by itself, in place of hue, saturation and "
             "grey (see recipe.yaml)"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from barlow import storage
-from barlow.advice import Ran
 from barlow.data.sources import named_set
 from barlow.printable import one_line, printable
+from barlow.ran import Ran
 from barlow.results import HISTORY, HOME, NEWEST
 from barlow.run import Run, load_recipe_text
+from barlow.scores.labels import DETECT
 
 Point = tuple[float, float]
 """A step, and a number that was logged there."""
@@ -127,6 +128,7 @@ def read(path: Path) -> Record:
         if bad:
             notes.append(f"{len(bad)} damaged lines of metrics.jsonl are left out")
     home = run.path / HOME
+    evaluations, newest = _evaluations(home, table), table(f"{HOME}/{NEWEST}") or None
     return Record(
         path=run.path,
         recipe=recipe,
@@ -135,8 +137,8 @@ def read(path: Path) -> Record:
         data=table("data.json"),
         log=_by_step(run.path / "metrics.jsonl", notes),
         monitor=_by_step(run.path / "monitor.jsonl", notes),
-        results=table(f"{HOME}/{NEWEST}") or None,
-        evaluations=_evaluations(home, table),
+        results=_of_labels(newest, evaluations),
+        evaluations=evaluations,
         notes=notes,
     )
 
@@ -149,6 +151,18 @@ def _by_step(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         return []
     found = {line["step"]: line for line in lines if type(line.get("step")) is int and 0 <= line["step"] < 10**12}
     return [found[step] for step in sorted(found)]
+
+
+def _of_labels(newest: dict[str, Any] | None, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The newest evaluation by labelled images, whose features are kept; a detection's only where there is no other."""
+    if newest is None or not _is_detection(newest):
+        return newest
+    return next((each for each in reversed(evaluations) if not _is_detection(each)), newest)
+
+
+def _is_detection(report: Mapping[str, Any]) -> bool:
+    probes = table_of(report, "asked").get("probes")
+    return isinstance(probes, list) and bool(probes) and all(str(name).startswith(f"{DETECT}:") for name in probes)
 
 
 def _evaluations(home: Path, table: Any) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ report.html        of `barlow report`: all of it to look at
 """
 
 import contextlib
+import errno
 import os
 import platform
 import re
@@ -156,20 +157,26 @@ class Run:
             ownership.remove_leftovers(self.path / folder, folder, say=say)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Callable[[], None]]:
+    def locked(self, say: Say = silent) -> Iterator[Callable[[], None]]:
         """One process at a time trains into a folder; the lock goes with the process that holds it.
+
+        Some file systems have no locks (Lustre without `flock`, NFS without its lock service). A cluster may have no
+        other, so work goes on there without one, and what is not guarded then is said.
 
         What is handed out is called before anything is written: it raises `Displaced` where the folder is not the one
         any more that was locked. Somebody may have removed it, and begun another run in its place.
 
+        Args:
+            say: told if the file system has no locks.
+
         Raises:
-            RunFolderError: another process holds it.
+            RunFolderError: another process holds it, or it cannot be asked for.
             CannotCreate: something in the folder leads elsewhere (`ownership.check_real`).
         """
         ownership.check_real(self.path)
         path = self.path / ".lock"
         with storage.open_in_place(path) as file:
-            if not _lock(file):
+            if not _lock(file, self.path, say):
                 raise RunFolderError(
                     f"--out {self.path} is in use by {_owner(path)}; wait for it, or use another folder"
                 )
@@ -228,24 +235,40 @@ def _owner(path: Path) -> str:
     return text if _OWNER.match(text) else "another process"
 
 
-def _lock(file: Any) -> bool:
-    """Takes the lock of an open file, without waiting; whether it could be had."""
+_TAKEN = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+"""What systems answer where another process holds a lock."""
+
+_WITHOUT_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What they answer where a file system has none."""
+
+
+def _lock(file: BinaryIO, folder: Path, say: Say) -> bool:
+    """Takes the lock of an open file, without waiting; whether it could be had, or there is none to be had."""
+    try:
+        _take(file)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        reason = error.strerror or type(error).__name__
+        if error.errno not in _WITHOUT_LOCKS:
+            raise RunFolderError(f"--out {folder} cannot be locked ({reason}): use a folder on another disk") from error
+        say(
+            f"lock     the file system of {folder} has no locks ({reason}), so nothing keeps a second command from "
+            "writing into this folder at the same time: give each command a folder of its own"
+        )
+    return True
+
+
+def _take(file: BinaryIO) -> None:
     try:
         import fcntl
     except ImportError:
         import msvcrt  # on Windows
 
-        try:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def load_recipe_text(path: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def search(
         file = Path(named)  # type: ignore[arg-type]
         return _in_file(file, wanted, images, k, encoder, image_size, batch_size, where, say)
     files = files_in(wanted)
-    used = find_encoder(named, encoder=encoder, image_size=image_size, say=say)
+    used = find_encoder(named, encoder=encoder, image_size=image_size, taken="size", say=say)
     counted, seen = NowAndThen(say), used.preprocessing
     searched = _searched(used, images)
     source = open_source(searched, channels=seen.channels, value_range=seen.value_range, counted=counted)
@@ -253,7 +253,7 @@ def _in_file(
             "vectors, and image files are embedded by it"
         )
     else:
-        used = find_encoder(encoder, image_size=image_size, say=say)
+        used = find_encoder(encoder, image_size=image_size, taken="size", say=say)
         name = used.name
         _check_same(path, file, used)
         asked = _asked(used, files_in(queries), batch_size, device, say)

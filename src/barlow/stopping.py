@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, TypeVar
 
-import torch
-
 from barlow import checkpoints, ending, exits
 from barlow.distributed import World
 from barlow.exits import ASKS, Diverged
@@ -275,9 +273,8 @@ def memory_explained(batch_size: int, image_size: Size, encoder: str) -> Iterato
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "DefaultCPUAllocator" not in str(error) and "not enough memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not exits.out_of_memory(error):
             raise
         raise OutOfMemory(
             f"out of memory with batch {batch_size} of {words(image_size)}-pixel views and {encoder}; "

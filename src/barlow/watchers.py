@@ -108,7 +108,8 @@ in common, and its floor. None where no formula is known."""
 @dataclass
 class MetricsLog:
     """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
-    features and embeddings say about collapse (no extra forward pass)."""
+    features and embeddings say about collapse (no extra forward pass). A step that finds parts without gradient has a
+    line at once."""
 
     log: StepLog
     every: int
@@ -121,17 +122,15 @@ class MetricsLog:
     reference: dict[str, float | None] = field(default_factory=dict)
     """What is expected of the loss; known from the first step on."""
     _speed: Throughput = field(default_factory=Throughput)
-    _idle: list[str] = field(default_factory=list)
-    """Parts without gradient, until a line has told them."""
 
     def __call__(self, moment: Moment) -> None:
         self._speed.add(moment)
-        self._idle += moment.outcome.without_gradient
         if not self.reference:
             groups = moment.outcome.outputs.groups
             unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
             self.reference = {"unrelated": unrelated, "floor": floor}
-        if moment.step % self.every and moment.step != moment.total:
+        idle = list(moment.outcome.without_gradient)
+        if moment.step % self.every and moment.step != moment.total and not idle:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
@@ -154,10 +153,9 @@ class MetricsLog:
             **states,
             "views": of_views(moment.batch.rows.views, outputs.groups[0], outputs.features),
             "moved": None if self.movement is None else self.movement.read(),
-            **({"without_gradient": self._idle} if self._idle else {}),
+            **({"without_gradient": idle} if idle else {}),
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
-        self._idle = []
         if self.health.read(self.latest):
             self.say(f"step {moment.step}: {self.health}")
         self.latest |= {"state": self.health.word, "why": self.health.why}

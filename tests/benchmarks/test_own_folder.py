@@ -58,6 +58,9 @@ def test_a_case_is_known_by_all_that_was_asked_for(tmp_path: Path) -> None:
     assert own_folder.known(lines) == set()
     lines.write_text("".join(json.dumps(line) + "\n" for line in ({"name": "startup"}, {"key": case.key})))
     assert own_folder.known(lines) == {case.key}
+    assert own_folder.known(lines, baselines=True) == set(), "a line without baselines is not one with some"
+    lines.write_text(json.dumps({"key": case.key, "gain": {"knn.top1": {}}}) + "\n")
+    assert own_folder.known(lines, baselines=True) == {case.key}
 
 
 def test_minutes_are_steps_by_the_median_of_the_rates_of_the_same_recipe(tmp_path: Path) -> None:
@@ -69,6 +72,10 @@ def test_minutes_are_steps_by_the_median_of_the_rates_of_the_same_recipe(tmp_pat
         append_line(rates, {**what, "steps_a_minute": rate})
     assert own_folder.rates_of(case, rates) == [9, 10, 30]
     assert own_folder.with_steps(case, None, rates) == case.of_steps(150)
-    assert own_folder.with_steps(case, 7, rates).asked["overrides"] == {"train.minutes": None, "train.steps": 7}
+    of_steps = own_folder.with_steps(case, 7, rates)
+    assert of_steps.asked["overrides"] == {"train.minutes": None, "train.steps": 7}
+    assert of_steps.minutes == 0.7, "and not fifteen, which were not asked for"
     with pytest.raises(SystemExit, match="measure it with --rates"):
         own_folder.with_steps(own_folder.Case("cifar10", "small_w_mse", 15.0, 1, True), None, rates)
+    with pytest.raises(SystemExit, match="nothing says what 7 steps are in minutes"):
+        own_folder.with_steps(own_folder.Case("cifar10", "small_w_mse", 15.0, 1, True), 7, rates)

@@ -154,11 +154,35 @@ def test_ones_own_folder_has_a_row_for_each_set_and_means_of_the_recipes_as_they
     rows = [row.split(" | ") for row in table.own_table([again, *lines, *others]).splitlines()]
     assert len(rows) == 2 + 4
     assert rows[4][1:] == [
-        "30.0 / 25.0", "10.0 / 40.0", "**72.0** ± 2.0 / **80.0** ± 0.0", "**72.0** / **80.0**", "75.0 / 85.0",
-        "**70.0** / **80.0** |",
+        "30.0 / 25.0", "10.0 / 40.0", "**72.0** ± 2.0 / **80.0** ± 0.0 (n = 3)", "**72.0** / **80.0** (n = 1)",
+        "75.0 / 85.0", "**70.0** / **80.0** (n = 1) |",
     ]  # fmt: skip
-    assert rows[3][1:] == ["–", "–", "–", "–", "75.0 / 85.0 (seen)", "**70.0** / **80.0** (seen) |"]
+    assert rows[3][1:] == ["–", "–", "–", "–", "seen", "seen |"], "of photos that the weights have seen, no number"
     assert rows[2][1:] == ["–"] * 5 + ["– |"]
+
+
+def test_what_weights_are_worth_is_said_over_a_start_from_scratch_and_over_the_weights_as_they_are() -> None:
+    choosing = program("experiments/choosing.py")
+    hash_of = program("experiments/results_line.py").recipe_hash
+    lower = {"value": -0.05, "low": -0.08, "high": 0.0003}
+    continued = own("aerial", CONTINUED, 0, hash_of=hash_of, gain={"knn.top1": {"value": 0.4}, "logistic.top1": lower})
+    scratch = [own("aerial", DEFAULT, seed, hash_of=hash_of) for seed in (1, 2)]
+    for line in scratch:
+        line["scores"]["encoder"]["logistic.top1"] = 0.75
+    said = " ".join(choosing.of_weights([continued, *scratch, {"program": "another"}]).split())
+    assert (
+        "gave -3.0 points of kNN (70.0 beside 73.0) and +5.0 points of logistic regression (80.0 beside 75.0)" in said
+    )
+    assert "-5.0 of kNN and -5.0 of logistic regression (95 % interval -8.00 to +0.03)" in said
+    assert "seeds: 2 of `small_w_mse` and 1 of `continue_barlow_twins`" in said
+    assert "not measured yet" in choosing.of_weights(scratch)
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_starts() -> None:
+    seconds_of = program("experiments/results_line.py").seconds_of
+    assert seconds_of([{"seconds": s} for s in (1.0, 5.0, 9.0)]) == 9.0
+    assert seconds_of([{"seconds": s} for s in (1.0, 5.0, 0.5, 4.0, 4.0, 7.0)]) == 5.0 + 7.0
+    assert seconds_of([{"seconds": 2.0}]) == 2.0
 
 
 def method(recipe: str, seed: int, *, hash_of: Any, rate: str = "0.01", **more: Any) -> dict[str, Any]:

@@ -104,6 +104,9 @@ SIDES = {"image_and_tiles": 8, "tile_sum": 8, "tiles": 8}
 
 CLASSIFIERS = {"classifier", "tiles"}
 
+WITHOUT_BATCH_NORM = {"cpc"}
+"""Methods that refuse an encoder in which rows see each other."""
+
 WIDTHS = {"ContextPrediction": 8}
 """Logits of a row, where an objective has other classes than `CLASSES`."""
 
@@ -210,6 +213,10 @@ class Encoder(nn.Module):
     def forward_head(self, x: Tensor) -> Tensor:
         return x.flatten(2).mean(2)
 
+    def halves(self) -> tuple[slice, slice]:
+        """By this it may stand for two networks, as the method `halves` asks: which features are whose."""
+        return slice(0, 2), slice(2, 4)
+
     feature_info: ClassVar = [{"module": "norm", "reduction": 1}, {"module": "norm_act", "reduction": 2}]
 
     def forward_intermediates(self, x: Tensor, indices: list[int], intermediates_only: bool) -> list[Tensor]:
@@ -217,6 +224,11 @@ class Encoder(nn.Module):
         assert intermediates_only
         first = torch.tanh(self.norm(self.first(x)))
         return [[first, self.norm_act(self.second(first))][i] for i in indices]
+
+
+def encoder(method: str, batch_norm: bool) -> Encoder:
+    """The network that a method is tried with. Where batch norm is refused, its other networks alone have it."""
+    return Encoder(batch_norm and method not in WITHOUT_BATCH_NORM)
 
 
 def section(case: Case, batch_norm: bool) -> Any:
@@ -282,7 +294,7 @@ def all_rows(
 
 def learner(case: Case, world: World, batch_norm: bool, **options: Any) -> Learner:
     """Ready for its first step, in float64, with LARS: what it does to a parameter depends on all of its gradient."""
-    method = section(case, batch_norm).build(lambda *_, **__: (Encoder(batch_norm), 4), seed=1).double()
+    method = section(case, batch_norm).build(lambda *_, **__: (encoder(case.method, batch_norm), 4), seed=1).double()
     width = section(case, batch_norm).widths(len(case.sides))[0][0]
     known = {"maps": getattr(section(case, batch_norm), "maps", None)}
     compared = objectives.built(case.objective, width=width, images=IMAGES, classes=CLASSES, seed=2, **known)

@@ -59,7 +59,7 @@ def test_a_method_is_an_immutable_dataclass_of_keywords_that_says_its_source(kin
 def test_the_widths_that_a_method_promises_are_those_of_its_groups(kind: str, views: int) -> None:
     case = steps.natural_case(kind, views=views)
     section = steps.section(case, batch_norm=True)
-    method = section.build(lambda *_, **__: (steps.Encoder(True), 4), seed=0).double()
+    method = section.build(lambda *_, **__: (steps.encoder(kind, True), 4), seed=0).double()
     rows = steps.batch(0, case, steps.SINGLE).rows
     if not section.widths(views):
         with pytest.raises(ValueError, match=f"the method {kind} needs"):
@@ -77,7 +77,7 @@ def test_networks_of_one_seed_are_equal_and_of_another_are_not(kind: str) -> Non
 
     def heads(seed: int) -> list[Tensor]:
         torch.rand(3)  # whatever else has drawn
-        method = section.build(lambda *_, **__: (steps.Encoder(True), 4), seed=seed)
+        method = section.build(lambda *_, **__: (steps.encoder(kind, True), 4), seed=seed)
         return [p for name, p in method.named_parameters() if "encoder" not in name and p.ndim > 1]
 
     assert all(a.equal(b) for a, b in zip(heads(0), heads(0), strict=True))
@@ -88,7 +88,10 @@ def test_networks_of_one_seed_are_equal_and_of_another_are_not(kind: str) -> Non
 def test_forward_changes_no_buffer_but_batch_norms_and_draws_nothing(kind: str) -> None:
     case = steps.natural_case(kind)
     method = (
-        steps.section(case, batch_norm=True).build(lambda *_, **__: (steps.Encoder(True), 4), seed=0).double().train()
+        steps.section(case, batch_norm=True)
+        .build(lambda *_, **__: (steps.encoder(kind, True), 4), seed=0)
+        .double()
+        .train()
     )
     norms = {name for name, m in method.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     before = {name: value.clone() for name, value in method.state_dict().items()}
@@ -139,7 +142,7 @@ def test_with_batch_norm_chunks_are_the_exact_objective_over_networks_that_see_a
     for name, gradient in expected.items():
         assert float((found[name] - gradient).abs().max()) <= 1e-9 * largest, name
     running = {n: v for n, v in plain.method.state_dict().items() if "running" in n}
-    assert running
+    assert running or case.method in steps.WITHOUT_BATCH_NORM
     assert all(torch.allclose(chunked.method.state_dict()[n], v, rtol=1e-12, atol=0) for n, v in running.items())
 
 

@@ -157,6 +157,45 @@ def test_ops_of_colour_leave_other_images_alone_and_the_others_do_not(kind: str,
 
 
 @every_op
+@pytest.mark.parametrize("channels", [2, 4, 12])
+def test_no_op_silently_becomes_nothing_for_images_of_other_channels(kind: str, channels: int) -> None:
+    """It does what it does to each channel alike; or it says what stands in its place; or it refuses, by its name."""
+    op, x = build(kind, 3), images(kind, channels)
+    if op.channelwise:
+        assert op.for_channels(channels) == op
+        assert kind not in COLOUR_ONLY | OF_CHANNELS
+        if kind != "normalize":  # which has a mean for each channel, and is in no recipe
+            assert not torch.equal(op(x, keys()), x)
+        return
+    assert op.for_channels(3) == op
+    assert op.for_channels(1)(images(kind, 1), keys()).shape == images(kind, 1).shape
+    if kind in COLOUR_SPACES:
+        with pytest.raises(ValueError, match=f"{kind}: "):
+            op.for_channels(channels)
+        return
+    stands_in = op.for_channels(channels)
+    assert not torch.equal(stands_in(x, keys()), x)
+    assert stands_in.for_channels(channels) == stands_in
+
+
+def test_ops_of_colour_are_replaced_by_what_is_as_strong() -> None:
+    for colour, channelwise in (
+        (OPS["color_jitter"](0.7, 0.3, 0.2, 0.1, 0.4), OPS["channel_jitter"](12, 0.7, 0.3, 0.2, 0.1)),
+        (OPS["grayscale"](0.3), OPS["channel_dropout"](12, 0.3, 0.5)),
+        (OPS["color_dropping"](0.9), OPS["channel_dropout"](12, 0.9, 2 / 3)),
+        (OPS["color_components"](0.9, (1.0, 1.0, 2.0)), OPS["channel_jitter"](12, 0.9, 0.0, 0.5, 0.75)),
+        (OPS["color_powers"](0.9, factor=1.0), OPS["channel_jitter"](12, 0.9, 0.5, 0.0, 0.5)),
+        (OPS["channel_dropout"](3, 0.8, 2 / 3), OPS["channel_dropout"](12, 0.8, 2 / 3)),
+        (OPS["rand_augment"](ops=("color", "rotate")), OPS["rand_augment"](ops=("rotate",))),
+    ):
+        assert colour.for_channels(12) == channelwise
+    with pytest.raises(ValueError, match="rand_augment: ops: color alone does nothing to images of 12 channels"):
+        OPS["rand_augment"](ops=("color",)).for_channels(12)
+    x = images("channel_dropout", 1)
+    assert torch.equal(OPS["channel_dropout"](3, 1.0).for_channels(1)(x, keys()), x), "a single channel is not lost"
+
+
+@every_op
 def test_no_graph_is_kept_of_images_without_gradients(kind: str) -> None:
     assert not build(kind, 3)(images(kind, 3), keys()).requires_grad
 

@@ -109,6 +109,13 @@ def tiff(strips: list[bytes], tags: dict[int, int], order: str = "<", big: bool 
     return mark + start + b"".join(strips) + tail + directory
 
 
+def lossless_tiff(height: int, width: int, components: int) -> bytes:
+    """A TIFF of one strip, which is a lossless JPEG."""
+    samples = {258: 8, 262: 1 if components == 1 else 2, 277: components}
+    tags = {256: width, 257: height, 259: 7, 278: height} | samples
+    return tiff([lossless_jpeg(height, width, components)], tags)
+
+
 def planar_tiff(image: np.ndarray) -> bytes:
     """A TIFF of three planes, each a strip of its own that is deflated."""
     height, width, _ = image.shape
@@ -230,5 +237,5 @@ def _lossless(seed: int) -> Iterator[Made]:
             for side in (40, 400, 401):
                 data = lossless_jpeg(side, side, components, bits)
                 yield Made(f"lossless-{components}x{bits}-bits-{side}.jpg", data, bits <= 8)
-    for side in (40, 400, 401):
-        yield Made(f"hierarchical-{side}.jpg", lossless_jpeg(side, side, process=0xC7), False)
+        yield Made(f"lossless-{components}.tif", lossless_tiff(400, 401, components), True)
+    yield Made("hierarchical.jpg", lossless_jpeg(400, 400, process=0xC7), False)

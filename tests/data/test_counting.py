@@ -3,15 +3,19 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
+from PIL import Image
 from rich.console import Console
 
-from barlow.data.counting import NowAndThen, over
+from barlow import pretrain, pretraining
+from barlow.data.counting import LOOKED_AT, NowAndThen, over
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import scan
 from barlow.data.labelled import read_labelled
 from barlow.data.memory import hold
+from barlow.data.sources import open_source
 from barlow.nets.preprocessing import Preprocessing
 from barlow.watchers import Counter
 
@@ -54,6 +58,81 @@ def test_listing_and_reading_are_counted_to_their_end(tmp_path: Path) -> None:
         ("--test images read", 20, 20),
     ):
         assert call in calls
+
+
+class Recorder:
+    """In place of the line on a screen."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int | None]] = []
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        self.calls.append((what, done, total))
+
+    def ended(self) -> dict[str, int]:
+        """What was counted to its end, and how many these were."""
+        return {what: done for what, done, total in self.calls if done == total}
+
+    def of(self, what: str) -> list[tuple[int, int | None]]:
+        return [(done, total) for counted, done, total in self.calls if counted == what]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(pretraining.Counter, "on_screen", classmethod(lambda cls: recorder))
+    return recorder
+
+
+def deep_images(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(draws.integers(0, 4_096, (20, 24)).astype(np.uint16)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def test_a_flat_folder_is_counted_while_its_files_are_looked_at(tmp_path: Path) -> None:
+    for number in range(1_000):
+        (tmp_path / f"{number}.jpg").touch()
+    recorder = Recorder()
+    FolderSource([tmp_path], counted=recorder)
+    met = [done for done, _ in recorder.of("files listed")]
+    assert len(met) > 10
+    assert met == sorted(met)
+    assert recorder.calls[-1] == ("files listed", 1_000, 1_000), "what comes next lists nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("list.csv", "path,label"), ("list.csv", "path,labels"), ("captions.txt", "image,caption")]
+)
+def test_files_that_a_list_names_are_counted(name: str, first: str, tmp_path: Path) -> None:
+    tiny.images(tmp_path, 20)
+    paths = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*.png"))]
+    (tmp_path / name).write_text("\n".join([first, *(f"{path},cat" for path in paths)]), encoding="utf-8")
+    recorder = Recorder()
+    open_source(str(tmp_path / name), counted=recorder)
+    assert recorder.ended() == {"files listed": 20}
+    assert [done for done, _ in recorder.of("files listed")][:20] == [*range(1, 21)]
+
+
+def test_every_reading_before_training_is_counted_to_its_end_and_folders_are_listed_once(
+    screen: Recorder, tmp_path: Path
+) -> None:
+    photos = deep_images(tmp_path / "photos", 24)
+    small = tiny.SMALL | {"train.steps": 1, "encoder.whiten": 0.1}
+    for executor in ("in_memory", "streaming"):
+        screen.calls.clear()
+        changes = small | {"data.executor": executor, "data.workers": int(executor == "in_memory")}
+        pretrain(photos, tmp_path / executor, overrides=changes, progress=True, tell=lambda line: None)
+        read = {"images read": 24} | ({"headers read": 24} if executor == "streaming" else {})
+        assert screen.ended() == {"files listed": 24, LOOKED_AT: 24, "images embedded": 24} | read
+        assert screen.of("files listed").count((24, 24)) == 1, "a grey and deep set is opened anew, and not listed anew"
+        # A look at a few, one for the range of values, and then either at what is held, or at means and deviations.
+        assert screen.of(LOOKED_AT).count((24, 24)) == 3
+    screen.calls.clear()
+    pretrain(photos, tmp_path / "silent", overrides=small, progress=False)
+    assert screen.calls == []
 
 
 def test_a_terminal_has_one_line_that_is_rewritten_and_then_cleared(clock: Clock) -> None:

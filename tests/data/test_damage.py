@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import simplejpeg
 from damaged import (
     JPEGS,
     Made,
@@ -51,6 +52,68 @@ def test_a_lossless_jpeg_that_is_asked_for_small_ends_no_process() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_a_lossless_jpeg_in_a_tiff_ends_no_process_and_its_damage_is_seen(components: int) -> None:
+    program = textwrap.dedent(f"""
+        from damaged import lossless_tiff, overwritten
+        from barlow.data.decoding import UnreadableImage, decode
+        data = lossless_tiff(400, 401, {components})
+        for min_side in (0, 32):
+            for channels in (1, 3):
+                assert decode(data, channels=channels, min_side=min_side).shape == (400, 401, channels)
+        try:
+            decode(data[:8 + 1000] + bytes([255, 217]) * 500 + data[8 + 2000:])
+        except UnreadableImage as error:
+            print(error.reason)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment()
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(("damaged", "decoded", "broken")), done.stdout
+
+
+def test_a_strip_that_claims_more_pixels_than_its_part_of_a_tiff_has_is_not_decoded_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(jpeg, "strictly", lambda data, colours, min_side: asked.append(min_side))
+    jpeg.check_within(lossless_jpeg(40, 40), 1_600)
+    jpeg.check_within(lossless_jpeg(40, 41), 1_600)
+    jpeg.check_within(encode(photograph(0), "JPEG"), 1)  # which is scaled, and small
+    assert asked == [0, 1]
+
+
+def test_the_size_that_is_demanded_is_the_one_that_libjpeg_takes() -> None:
+    """Of 40 odd sizes, at each of which as much is asked for as there is, one more, one less, and what lies between."""
+    draws = np.random.default_rng(0)
+    for height, width in draws.integers(1, 700, (40, 2)).tolist():
+        data = encode(np.zeros((height, width), np.uint8), "JPEG")
+        header = jpeg.find_header(data)
+        assert header is not None
+        short = min(height, width)
+        eighths = [-(-short * k // 8) + more for k in range(1, 9) for more in (-1, 0, 1)]
+        for min_side in {0, 1, 2 * short, *eighths} - {-1}:
+            taken = simplejpeg.decode_jpeg_header(data, min_height=min_side, min_width=min_side)
+            assert jpeg._size_at(header, min_side) == taken[:2], (height, width, min_side)
+
+
+@pytest.mark.parametrize("form", ["RGB", "CMYK"])
+def test_an_image_that_comes_back_at_another_size_than_was_asked_for_is_refused(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(Image.fromarray(photograph(0, 160, 160)).convert(form), "JPEG")
+    bands = 4 if form == "CMYK" else 3
+    for eighths, min_side in ((3, 32), (1, 32), (8, 32), (4, 0)):
+        side = 160 * eighths // 8
+        monkeypatch.setattr(jpeg, "strictly", lambda *_, side=side: np.zeros((side, side, bands), np.uint8))
+        wanted = 160 if min_side == 0 or form == "CMYK" else 40
+        if side == wanted:
+            assert decode(data, min_side=min_side).shape == (side, side, 3)
+        else:
+            assert f"decoded to {side}×{side}, not {wanted}×{wanted}" in refusal(data, min_side=min_side)
 
 
 def environment() -> dict[str, str]:

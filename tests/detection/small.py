@@ -1,8 +1,12 @@
 """The smallest detector that goes through everything: a network of a few thousand weights, four images of shapes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from torch import nn
 
 from barlow.detection import generated
@@ -46,3 +50,24 @@ def detector(design: Design = FPN, *, masks: bool = True, batch_norm: Any = "tra
 
 def shapes(count: int = 4, split: str = "train") -> AnnotatedSet:
     return generated.shapes_boxes(split, count=count)
+
+
+def voc(home: Path, splits: Mapping[str, Sequence[Sequence[str]]], grey: int = 90) -> Path:
+    """A folder of VOC's form: for each split its images, and for each image the classes of its objects."""
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    for split, images in splits.items():
+        stems = [f"{split}{number}" for number in range(len(images))]
+        (home / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+        for number, (stem, classes) in enumerate(zip(stems, images, strict=True)):
+            Image.fromarray(np.full((48, 64, 3), grey + number, np.uint8)).save(home / "JPEGImages" / f"{stem}.png")
+            boxes = [(4 + 8 * k, 6, 30 + 8 * k, 40) for k in range(len(classes))]
+            objects = "".join(map(_voc_object, classes, boxes))
+            text = f"<annotation><filename>{stem}.png</filename>{objects}</annotation>"
+            (home / "Annotations" / f"{stem}.xml").write_text(text)
+    return home
+
+
+def _voc_object(name: str, box: Sequence[int]) -> str:
+    corners = "".join(f"<{c}>{v}</{c}>" for c, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"

@@ -12,7 +12,8 @@ import torch
 from barlow import cli, exits, ownership, storage
 from barlow.detection import evaluating, measuring
 from barlow.detection.annotations import AnnotatedSet
-from barlow.detection.evaluating import Detection, Row, detect, options_of, untrained
+from barlow.detection.backbones import UnfitBackbone
+from barlow.detection.evaluating import detect, options_of, untrained
 from barlow.detection.measuring import Question, measured
 from barlow.seals import SEAL
 from barlow.stopping import Requests
@@ -88,23 +89,14 @@ def test_encoders_stand_beside_untrained_weights_of_their_own_network(tiny: None
     assert max(map(len, found.table().splitlines())) <= 80
 
 
-def a_row(own: list[float], other: list[float] | None) -> Row:
-    def results(values: list[float]) -> list[dict[str, Any]]:
-        return [{"precision": {"voc07": {"AP": v / 2, "AP50": v, "AP75": v / 4}}} for v in values]
-
-    return Row("an encoder with a name that is much too long", results(own), None if other is None else results(other))
-
-
-def test_the_table_has_means_spreads_and_paired_gains() -> None:
-    rows = [a_row([0.5, 0.6, 0.7], [0.4, 0.55, 0.55]), a_row([0.3, 0.3, 0.3], None)]
-    table = Detection(rows, question(), [], []).table()
-    assert max(map(len, table.splitlines())) <= 80
-    assert "VOC AP (11-point, 2007)" in table
-    assert "   30.0 ± 5.0  60.0 ± 10.0   15.0 ± 2.5\n" in table
-    # gains of 10, 5 and 15 points: mean 10, deviation 5, and Student's 4.303 · 5 / √3 = 12.4 to either side
-    assert "gain in AP50 +10.0 [-2.4, +22.4], 95 % over seeds" in table
-    one = Detection([a_row([0.5], [0.4])], question(), [], []).table()
-    assert "gain in AP50 +10.0; one seed says nothing of how sure that is" in one
+def test_an_encoder_that_is_unfit_is_refused_before_any_is_trained(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "trained", lambda *given, **more: pytest.fail("a detector was trained"))
+    unfit = small.encoder(stem="small")
+    with pytest.raises(UnfitBackbone, match="has maps of strides"):
+        detect([small.encoder(), unfit], "a", "b", seeds=1, device="cpu", out=tmp_path)
+    assert not list(tmp_path.glob("detection/*"))
 
 
 def test_untrained_weights_are_of_the_same_network_and_differ_with_the_seed() -> None:
@@ -125,7 +117,8 @@ COMMANDS: list[tuple[list[str], str, int]] = [
     (["--protocol", "detect,knn"], "detect takes boxes, and the others labels; ask for it by itself", exits.USAGE),
     (["--protocol", "detect:yolo"], "no detector 'yolo'; there are small_fpn, fpn, c4", exits.USAGE),
     (["--protocol", "detect:c4:long"], "no schedule 'long'; there are short", exits.USAGE),
-    (["--protocol", "detect", "--augment"], "--augment and --table are for protocols that read features", exits.USAGE),
+    (["--protocol", "detect", "--augment"], "--augment is for linear_sgd, and not for detect", exits.USAGE),
+    (["--protocol", "detect", "--table", "t.doc"], "--table t.doc: give a file that ends in .html", exits.USAGE),
     (["--protocol", "detect", "--detection.seeds", "0"], "--detection.seeds 0: from 1 to 100", exits.USAGE),
     (["--protocol", "detect", "--detection.batch_norm", "on_off"], "batch_norm on_off: trained or frozen", exits.USAGE),
     (["--protocol", "detect", "--data.split", "x"], "--data.split is no key of detection", exits.USAGE),
@@ -166,7 +159,7 @@ def test_the_command_shows_the_table_and_where_results_are(
     sets = ["--train", "shapes_boxes", "--test", "shapes_boxes", "--out", str(tmp_path)]
     assert cli.main(["evaluate", "random:resnet18", "--protocol", "detect", *sets, *options]) == exits.OK
     shown = capsys.readouterr().out
-    assert "COCO mask AP (101-point)" in shown
+    assert "COCO mask AP75" in shown
     assert f"results  {tmp_path}" in shown
 
 

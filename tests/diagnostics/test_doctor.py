@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from programs import program
 from torch import Tensor, nn
 
 from barlow import checkpoints, exits
-from barlow.diagnostics.doctor import FRESH, About, Finding, examine
+from barlow.diagnostics.doctor import FRESH, SIGNS, About, Finding, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
-from barlow.diagnostics.health import COLLAPSED
+from barlow.diagnostics.health import COLLAPSED, WATCH
+from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
 from barlow.run import Run
@@ -54,6 +56,8 @@ ILL: dict[str, dict[str, Any]] = {
     "head-only collapse": {"embeddings__std": 0.001},
     "dimensional collapse": {"embeddings__effective_rank": 1.1},
     "views too strong, or of different images": {"views__agreement": 0.01},
+    "views too weak": {"views__features_agreement": 0.97, "views__features_chance": 0.0, "views__features_error": 0.01},
+    "loss at chance": {"loss": 1060.0},
 }
 
 
@@ -88,9 +92,110 @@ def test_features_of_views_that_have_nothing_in_common_are_told_before_the_colla
     assert names(log(**apart | {"views__features_error": 0.2})) == [], "too few images to tell"
 
 
-def test_the_facts_of_a_run_are_findings_too() -> None:
-    found = names(log(), images=200, width=1024, epochs=1.2, copies=0.5)
-    assert found == ["duplicates", "too few images for the width", "too few epochs"]
+FACTS: dict[str, Any] = {"images": 200, "width": 1024, "epochs": 1.2, "copies": 0.5, "spreads_by": "decorrelation"}
+
+
+def told_beforehand(**about: Any) -> list[str]:
+    return [finding.name for finding in beforehand(About(**{"total": 250} | about))]
+
+
+def test_what_is_wrong_with_the_images_and_the_length_is_known_without_a_log() -> None:
+    assert told_beforehand() == []
+    assert told_beforehand(**FACTS) == ["too few epochs", "too few images for the width", "duplicates"]
+    assert names(log(), **FACTS) == [], "it is no matter of what the log shows"
+
+
+@pytest.mark.parametrize(
+    ("fine", "why"),
+    [
+        ({"epochs": 3}, "three epochs"),
+        ({"total": 5_000}, "many steps, of very many images"),
+        ({"from_weights": True}, "what was trained before"),
+    ],
+)
+def test_a_run_that_sees_enough_is_not_told_of_too_few_epochs(fine: dict[str, Any], why: str) -> None:
+    assert "too few epochs" not in told_beforehand(**FACTS | fine), why
+
+
+def test_few_images_are_enough_for_an_objective_that_decorrelates_nothing() -> None:
+    assert "too few images for the width" not in told_beforehand(**FACTS | {"spreads_by": "contrast"})
+    assert "too few images for the width" not in told_beforehand(**FACTS | {"spreads_by": None})
+
+
+def test_weights_that_move_by_a_twentieth_of_their_length_in_a_step_leap() -> None:
+    (finding,) = examine(log(moved=0.051 * 50), About(total=250))
+    assert (finding.name, finding.evidence) == (
+        "rate too high",
+        "weights moved by 0.051 of their length in a step, at a rate of 0.003",
+    )
+    assert names(log(moved=0.049 * 50)) == []
+
+
+def test_one_leap_is_told_for_ten_lines_and_forgotten_then() -> None:
+    leap = {**log(count=1)[0], "step": 10, "moved": 0.06 * 10}
+    after = [{**log(count=1)[0], "step": 10 + 10 * i, "moved": 0.02} for i in range(1, 12)]
+    assert names([leap, *after[:9]]) == ["rate too high"]
+    assert names([leap, *after[:10]]) == []
+
+
+def test_the_steps_of_a_move_are_those_since_the_line_before_it() -> None:
+    near = [{**log(count=1)[0], "step": step, "moved": 0.4} for step in (100, 110, 120)]
+    assert names(near[:2]) == [], "0.04 a step"
+    assert names([{**near[0]}, {**near[1], "step": 105}]) == ["rate too high"], "0.08 a step"
+
+
+def test_predictions_may_lie_close_together_for_eighty_steps_and_not_longer() -> None:
+    near = [line | {"step": step} for line, step in zip(log(count=2, embeddings__std=0.18), (60, 70), strict=True)]
+    assert names(near, total=100) == []
+    assert names([line | {"step": line["step"] + 10} for line in near], total=100) == ["head-only collapse"]
+    one = [line | {"embeddings": {"std": 0.06, "effective_rank": 20.0}} for line in near]
+    assert names(one, total=100) == ["head-only collapse"], "nothing comes out of that"
+
+
+def of(possible: float, directions: float) -> list[dict[str, Any]]:
+    ranges = {"healthy": {"embeddings": {"effective_rank": [0.1 * possible, possible]}}}
+    return [line | ranges for line in log(embeddings__effective_rank=directions)]
+
+
+def test_three_directions_of_many_are_a_collapse_where_the_objective_keeps_more() -> None:
+    assert names(of(127, 2.9), spreads_by="decorrelation") == ["dimensional collapse"]
+    assert names(of(127, 2.9), spreads_by="contrast") == ["dimensional collapse"]
+    assert names(of(127, 3.1), spreads_by="decorrelation") == []
+    assert names(of(127, 2.3)) == [], "as BYOL's predictions, in runs that learn"
+    assert names(of(127, 1.4)) == ["dimensional collapse"]
+    assert names(of(31, 2.0), spreads_by="decorrelation") == [], "not so few of thirty"
+    (finding,) = examine(of(127, 2.9), About(total=250, spreads_by="decorrelation"))
+    assert finding.evidence == "embeddings use 2.9 of 127 directions"
+
+
+def test_a_loss_that_is_that_of_unrelated_views_is_told_when_half_of_the_run_is_over() -> None:
+    still = log(count=10, loss=1060.0)
+    assert names(still, total=1001) == []
+    assert names(still, total=1000) == ["loss at chance"]
+    assert names(still, total=1000, moving_target=True) == [], "its loss may rise while it learns"
+    assert names(log(count=10, loss=1050.0), total=1000) == [], "a fortieth of the way to the floor"
+    assert names([line | {"reference": {"unrelated": None, "floor": None}} for line in still]) == []
+
+
+def test_a_network_that_was_trained_before_may_take_two_views_for_one() -> None:
+    assert names(log(**ILL["views too weak"])) == ["views too weak"]
+    assert names(log(**ILL["views too weak"]), from_weights=True) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(ILL) - {"views identical", "no gradient", "rate too low", "rate too high"}))
+def test_in_the_first_tenth_of_a_run_only_what_explains_itself_is_told(name: str) -> None:
+    lines = log(**ILL[name])
+    assert any(sign(lines, About(total=250)) for sign in SIGNS)
+    assert names(lines, total=2_501) == []
+
+
+def test_healthy_runs_that_were_recorded_are_told_nothing_at_any_time() -> None:
+    doctor = program("experiments/doctor.py")
+    recorded = [line for line in doctor.lines_of(doctor.RESULTS) if line["illness"] == "healthy"]
+    assert len(recorded) >= 25
+    for line in recorded:
+        for count in range(1, len(line["lines"]) + 1):
+            assert examine(line["lines"][:count], doctor.about(line)) == [], line["case"]
 
 
 def test_nothing_is_said_of_chance_in_the_first_tenth() -> None:
@@ -128,6 +233,13 @@ def test_agreement_is_the_cosine_of_two_views_beside_that_of_two_images() -> Non
     assert of_views([views[0], views[0][..., :3]], (a,)) == {}
 
 
+def test_parts_of_one_view_are_no_two_views() -> None:
+    """Halves of an encoder, tiles, an image and its caption: before something is learned they have nothing in common,
+    and a view that is weakened would not help."""
+    a, b = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    assert of_views([torch.zeros(16, 3, 5, 5)], (a, b), [a, b]) == {}
+
+
 def test_a_part_is_without_gradient_if_all_of_it_is() -> None:
     network = nn.ModuleDict({"encoder": nn.Linear(2, 2), "projector": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     x = network["encoder"](torch.ones(1, 2))
@@ -160,6 +272,20 @@ class Detached(nn.Module):
         return y
 
 
+class Torn(nn.Module):
+    """The gradient of what is before its last layer is not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3 * 16 * 16, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x.flatten(1))
+        if y.requires_grad:
+            y.register_hook(lambda gradient: gradient * torch.nan)
+        return y + self.last(y.detach())
+
+
 class Poisoned(nn.Module):
     """The features of images whose first pixel is bright are not finite."""
 
@@ -184,8 +310,14 @@ def found_in(run: Path, photos: Path, *, steps: int = 40, **given: Any) -> list[
 
 
 def test_a_run_whose_encoder_gets_no_gradient_is_told_so(photos: Path, tmp_path: Path) -> None:
-    (finding,) = found_in(tmp_path / "run", photos, encoder=Detached(), steps=6)
-    assert finding.evidence == "encoder got no gradient at step 2"
+    told: list[str] = []
+    found = found_in(
+        tmp_path / "run", photos, encoder=Detached(), steps=6, tell=told.append, overrides={"train.log_steps": 50}
+    )
+    lines = Run(tmp_path / "run").metrics()
+    assert [(line["step"], line["state"]) for line in lines] == [(2, WATCH), (6, WATCH)]
+    assert [finding.evidence for finding in found] == ["encoder got no gradient at step 2"]
+    assert [line for line in told if line.startswith("step 2: watch: no gradient: encoder")]
 
 
 def test_a_run_at_no_rate_is_told_so(photos: Path, tmp_path: Path) -> None:
@@ -217,6 +349,22 @@ def test_a_run_that_is_well_is_told_nothing(photos: Path, tmp_path: Path) -> Non
     assert found_in(tmp_path / "run", photos) == []
 
 
+@pytest.fixture(params=["at once", "late"])
+def read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """When the verdict on a step is read: on a GPU, as the next one is queued."""
+    if request.param == "late":
+        monkeypatch.setattr(World, "queues", property(lambda world: True))
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("read")
+def test_the_layer_is_named_where_gradients_began_to_be_none(photos: Path, tmp_path: Path) -> None:
+    """The one nearest to the loss: what is before it has such gradients because of it."""
+    with pytest.raises(Diverged, match=r"step 0: .*It began with the gradient of encoder\.first\.bias"):
+        found_in(tmp_path / "run", photos, encoder=Torn(), steps=4)
+
+
+@pytest.mark.usefixtures("read")
 def test_images_whose_features_are_not_finite_are_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"features of \d+ of 16 images are not finite \(.*\.png") as caught:
         found_in(tmp_path / "run", photos, encoder=Poisoned())

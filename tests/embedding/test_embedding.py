@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -353,8 +354,37 @@ def test_an_embedder_can_be_sent_elsewhere_and_notices_another_encoder(
     from barlow.seals import sha256
 
     storage.write_sealed(copy / "config.json", config | {"model_sha256": sha256(data)})
-    with pytest.raises(ValueError, match="other weights here than where the Embedder was made"):
+    with pytest.raises(ValueError, match="is another encoder here than where the Embedder was made"):
         pickle.loads(sent)(paths)
+
+
+@pytest.mark.parametrize("key", ["mean", "size", "crop_ratio"])
+def test_an_embedder_notices_that_the_encoder_wants_to_see_images_otherwise(
+    key: str, encoder: Path, photos: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(encoder, tmp_path / "encoder")
+    sent = pickle.dumps(barlow.Embedder(copy))
+    config = storage.read_sealed(copy / "config.json")
+    config["preprocessing"][key] = {"mean": [0.1, 0.4, 0.3], "size": 24, "crop_ratio": 0.5}[key]
+    storage.write_sealed(copy / "config.json", config)
+    with pytest.raises(ValueError, match=r"is another encoder here .* or what it expects of an image: make it again"):
+        pickle.loads(sent)([sorted(photos.rglob("*.png"))[0]])
+
+
+@pytest.mark.parametrize("how", ["one array", "an array of arrays"])
+def test_a_column_of_arrays_is_taken_as_ray_reads_images(how: str, encoder: Path, photos: Path) -> None:
+    """`ray.data.read_images` gives (n, h, w, 3), and where sizes differ an array of arrays."""
+    paths = sorted(photos.rglob("*.png"))[:3]
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    column: Any = np.stack(arrays)
+    if how == "an array of arrays":
+        arrays[1] = arrays[1][:20]
+        column = np.empty(3, object)
+        column[:] = arrays
+    made = barlow.Embedder(encoder, keep=["path"])
+    found = made({"image": column, "path": np.array([str(path) for path in paths])})
+    assert list(found["path"]) == [str(path) for path in paths]
+    np.testing.assert_allclose(found["vector"][[0, 2]], bare(encoder, [paths[0], paths[2]]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_wrong_image_is_named(encoder: Path) -> None:
@@ -380,21 +410,26 @@ def test_ray_maps_batches_with_it(encoder: Path, photos: Path) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed")
     data = pytest.importorskip("ray.data", reason="ray[data] is not installed")
     paths = [str(path) for path in sorted(photos.rglob("*.png"))]
+    read = {
+        "image": lambda: data.from_items([{"image": path} for path in paths]),
+        "path": lambda: data.read_images([str(photos / f"class{k}") for k in range(3)], include_paths=True),
+    }
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
-        rows = data.from_items([{"image": path} for path in paths]).map_batches(
-            barlow.Embedder,
-            fn_constructor_args=[str(encoder)],
-            fn_constructor_kwargs={"keep": ["image"]},
-            batch_size=BATCH,
-            concurrency=1,
-        )
-        found = {row["image"]: row["vector"] for row in rows.take_all()}
+        for kept, rows in read.items():  # paths, and then arrays, as docs/embedding.md has it
+            mapped = rows().map_batches(
+                barlow.Embedder,
+                fn_constructor_args=[str(encoder)],
+                fn_constructor_kwargs={"keep": [kept]},
+                batch_size=BATCH,
+                concurrency=1,
+            )
+            found = {row[kept]: row["vector"] for row in mapped.take_all()}
+            assert found.keys() == set(paths)
+            expected = bare(encoder, list(map(Path, paths)))
+            np.testing.assert_allclose(np.stack([found[path] for path in paths]), expected, rtol=1e-4, atol=1e-5)
     finally:
         ray.shutdown()
-    assert found.keys() == set(paths)
-    expected = bare(encoder, list(map(Path, paths)))
-    np.testing.assert_allclose(np.stack([found[path] for path in paths]), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["f.npy", "f.parquet"])

@@ -11,6 +11,7 @@ import tiny
 import torch
 import trainings
 import worlds
+from nightly_cases import nightly_but
 from nightly_log import record
 
 from barlow.distributed import World
@@ -20,7 +21,7 @@ SINGLE = World(torch.device("cpu"))
 ALLOWED = {"without batch norm": 1e-10, "with batch norm": 1e-8, "float64": 1e-8, "float32": 1e-5}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", nightly_but([2, 3], lambda count: count == 2))
 def test_processes_with_different_rows_have_gradients_and_training_of_one(processes: int, tmp_path: Path) -> None:
     for done in worlds.start([worlds.__file__, str(tmp_path)], processes):
         assert done.returncode == 0, done.stderr
@@ -80,7 +81,7 @@ def test_a_run_in_two_processes_is_the_run_of_one(runs: Callable[[int], Path]) -
         ]
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), nightly_but([(2, 1), (1, 2)], lambda pair: pair == (2, 1)))
 def test_a_checkpoint_goes_on_in_another_number_of_processes(
     before: int, after: int, runs: Callable[[int], Path], data: Path, tmp_path: Path
 ) -> None:
@@ -121,7 +122,9 @@ def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) ->
     assert done.stdout.count("next ") == 1
 
 
-@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]])
+@pytest.mark.parametrize(
+    "launcher", nightly_but([[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]], lambda words: not words)
+)
 def test_processes_that_have_parted_find_each_other_again(launcher: list[str]) -> None:
     """The launcher's store keeps what the first group told, and the second must not take that for new."""
     for done in worlds.start([*launcher, joins.__file__], 1 if launcher else 2):

@@ -16,6 +16,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from nightly_cases import nightly_but
 from PIL import Image
 
 from barlow import checkpoints, cli, stopping, storage
@@ -37,6 +38,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {"objective.kind": "barlow_twins", "optim.kind": "sgd"},
 }
 """Every objective with its own recipe (AdamW, AdamW, Adam), and what else has a state of its own."""
+
+ORDINARY = (*tiny.OBJECTIVES, "streaming")
+"""Those of the ordinary test command; the others are nightly."""
 
 KILLER = """
 import json, os, signal, sys, traceback
@@ -168,7 +172,7 @@ def steps_logged(run: Path) -> list[int]:
 # --- Twice --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", nightly_but(VARIANTS, ORDINARY.__contains__))
 def test_the_same_seed_gives_the_same_weights_to_the_bit(
     variant: str, data: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -226,7 +230,7 @@ def test_the_number_of_threads_that_decode_changes_nothing(
 # --- Killed -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", nightly_but(VARIANTS, ORDINARY.__contains__))
 def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(
     variant: str, killed: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -300,6 +304,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_equals_one_that_was_not(
     assert tiny.weights(tmp_path / "run") == tiny.weights(whole(variant))
 
 
+@pytest.mark.nightly
 def test_a_run_interrupted_again_and_again_equals_one_that_was_not(
     data: Path, whole: Callable[[str], Path], tmp_path: Path, send: Callable[..., None]
 ) -> None:
@@ -478,7 +483,10 @@ def test_images_that_moved_or_were_touched_are_the_same_images(
     assert tiny.weights(run) == tiny.weights(whole("vicreg"))
 
 
-@pytest.mark.parametrize("full", ["step-000008", "step-000012", "encoder", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "full",
+    nightly_but(["step-000008", "step-000012", "encoder", "metrics.jsonl"], ("step-000008", "encoder").__contains__),
+)
 def test_a_full_disk_costs_no_step_and_no_checkpoint_that_is_there(
     full: str, data: Path, whole: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

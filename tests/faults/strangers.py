@@ -82,6 +82,13 @@ class Files:
         file.write_text(text)
         return lambda: barlow.load_encoder(run)
 
+    def hub(self, **arguments: Any) -> Callable[[], Any]:
+        """A folder of timm's form with other arguments of its network is read."""
+        run = self.copy()
+        config = {"architecture": "resnet18", "model_args": arguments, "pretrained_cfg": {"input_size": [3, 32, 32]}}
+        (run / "encoder" / "config.json").write_text(json.dumps(config))
+        return lambda: barlow.find_encoder(run / "encoder" / "model.safetensors")
+
     def weights(self, header: bytes, length: int | None = None, size: int = GIGABYTES) -> tuple[Path, Path]:
         """A run whose weights are a sparse file of three gigabytes."""
         run = self.copy()
@@ -116,6 +123,9 @@ class Files:
         yield "config: a thousand million channels", self.config(in_channels=10**9)
         yield "config nested deeply", self.config('{"a":' * 10_000)
         yield "config of ten megabytes", self.config('{"a": [' + "0," * 5_000_000 + "0]}")
+        yield "timm's config: a million layers", self.hub(layers=[1_000_000, 1, 1, 1])
+        yield "timm's config: wide layers", self.hub(channels=[10_000] * 4)
+        yield "timm's config: a thousand million channels", self.hub(in_chans=10**9)
         run, _ = self.weights(b"")
         yield "sparse weights, loaded", lambda: barlow.load_encoder(run)
         yield "sparse weights, to start from", lambda: self.start_from(run)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import tiny
 from injections import record
+from nightly_cases import nightly_but
 from run_folders import meaning, wrong_in
 from warm import Warm
 
@@ -109,10 +110,11 @@ COURSES = {
 }
 
 
-LONG = ("evaluate two encoders", "begin from weights", "extend and stretch", "overwrite")
-NIGHTLY = pytest.mark.nightly
-"""Courses that `make nightly` adds. The others pass the same places of the program: begin, save, rotate, write the
-encoder, go on, evaluate."""
+ORDINARY = ("begin, save, rotate and write the encoder", "go on from the checkpoint before a damaged one", "evaluate")
+"""Courses of the ordinary test command. They pass the same places of the program as the others do."""
+
+SHARE = 4
+"""The ordinary test command kills at one in so many points, and `make nightly` at each of them, in all courses."""
 
 
 def let_an_hour_pass(evaluation: Path) -> None:
@@ -129,9 +131,13 @@ def other(photos: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.timeout(900)  # a minute at the most on a machine that does nothing else
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[NIGHTLY] if name in LONG else []) for name in COURSES])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    nightly_but([*((name, SHARE) for name in ORDINARY), *((name, 1) for name in COURSES)], lambda case: case[1] > 1),
+)
 def test_killed_at_any_change_of_the_disk_the_same_command_goes_on(
     name: str,
+    share: int,
     photos: Path,
     labelled: Path,
     other: Path,
@@ -153,7 +159,8 @@ def test_killed_at_any_change_of_the_disk_the_same_command_goes_on(
         last = next(i for i, change in enumerate(changes) if " ".join(change).startswith(course.first))
         changes = changes[: last + 1]
     wrong: list[str] = []
-    for at, (operation, path) in enumerate(changes, 1):
+    points = [*enumerate(changes, 1)][share - 1 :: share]
+    for at, (operation, path) in points:
         shutil.rmtree(places.run)
         if prepared.exists():
             shutil.copytree(prepared, places.run)
@@ -168,7 +175,8 @@ def test_killed_at_any_change_of_the_disk_the_same_command_goes_on(
         found = meaning(places.run)
         differ = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         wrong += [place + line for line in [*wrong_in(places.run), *(f"{name} differs" for name in differ)]]
-    record(f"killed at each change of the disk: {name}", len(changes), len({line.split(",")[0] for line in wrong}))
-    record_property("points", len(changes))
+    if share == 1:
+        record(f"killed at each change of the disk: {name}", len(points), len({line.split(",")[0] for line in wrong}))
+    record_property("points", len(points))
     assert not wrong, "\n".join(wrong)
     assert len(changes) >= course.least, changes

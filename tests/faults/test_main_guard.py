@@ -54,8 +54,18 @@ def test_without_a_guard_nothing_is_written_and_one_line_shows_it(script: Path) 
         assert "script.py, line 12: the processes that read images import this script again" in last
         assert f"(start method {method})" in last
         assert "`if __name__ == '__main__':`" in last
-        assert not (script.parent / "run" / "recipe.yaml").exists()
+        assert last.endswith(", or give data.executor in_memory")
+        assert not (script.parent / "run").exists(), "not even a folder"
         assert not (script.parent / "finished").exists()
+
+
+def test_the_guard_is_asked_for_before_anything_is_listed_and_where_the_executor_is_not_chosen_yet(
+    script: Path,
+) -> None:
+    (script.parent / "photos").rename(script.parent / "elsewhere")
+    done = run(script, "spawn", "if True:", "auto")
+    assert done.stderr.splitlines()[-1].startswith("barlow.main_guard.Unguarded: "), done.stderr[-2000:]
+    assert not (script.parent / "run").exists()
 
 
 def test_with_a_guard_or_without_processes_it_trains(script: Path) -> None:

@@ -35,6 +35,7 @@ from barlow import (
 )
 from barlow.beginning import ChangedImages
 from barlow.learner import NonFinite
+from barlow.nets.handed_out import HandedOut
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.messages import RecipeError
 from barlow.run import BrokenRun, Run, RunFolderError
@@ -871,6 +872,64 @@ def test_too_little_memory_has_an_exit_code_of_its_own(
     words = ["pretrain", str(photos), "--out", str(tmp_path / "run"), *tiny.words(train__steps=2)]
     assert cli.main(words) == exits.MEMORY
     assert "--rows-in-memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "error"),
+    [
+        ("evaluate", "torch's own"),
+        ("evaluate", "Python's"),
+        ("embed", "torch's own"),
+        ("embed", "a device's"),
+        ("search", "torch's own"),
+        ("pretrain", "torch's own"),
+    ],
+)
+def test_memory_that_runs_out_after_training_is_said_in_one_line_that_says_what_to_lower(
+    verb: str,
+    error: str,
+    finished: Path,
+    labelled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: Any) -> Any:
+        if error == "torch's own":
+            return torch.empty(10**15)
+        if error == "a device's":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
+        raise MemoryError
+
+    out = ["--out", str(tmp_path / "out.npy")] if verb == "embed" else ["--out", str(tmp_path / "out")]
+    words = {
+        "evaluate": ["evaluate", str(finished), *out, "--train", str(labelled), "--test", str(labelled)],
+        "embed": ["embed", str(finished), str(labelled), *out],
+        "search": ["search", str(finished), str(next(labelled.rglob("*.png"))), "--in", str(labelled)],
+        "pretrain": ["pretrain", str(labelled), *out, *tiny.words(train__steps=1, encoder__whiten=0.1)],
+    }[verb]
+    monkeypatch.setattr(*((HandedOut, "fit") if verb == "pretrain" else (torch.nn.Conv2d, "forward")), full)
+    assert cli.main(words) == exits.MEMORY
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("barlow: ")]
+    assert len(said) == 1
+    assert said[0].startswith("barlow: out of memory"), said
+    if error != "Python's":
+        assert {"torch's own": "(4e+06 GB more", "a device's": "(2.00 GiB more"}[error] in said[0]
+    batch = {"search": 64}.get(verb, 256)
+    lower = "end what else takes memory" if verb == "pretrain" else f"lower --batch-size, which was {batch}"
+    assert lower in said[0]
+
+
+def test_no_error_is_judged_by_importing_torch() -> None:
+    program = (
+        "import sys; from barlow import exits\n"
+        "assert exits.code_of(MemoryError()) == exits.MEMORY and exits.code_of(RuntimeError()) == exits.OUR_FAULT\n"
+        "assert exits.code_of(RuntimeError('DefaultCPUAllocator: not enough memory')) == exits.MEMORY\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_of_results_in_which_nothing_can_be_written_is_known_before_the_work(

@@ -1,6 +1,6 @@
 """Colorization learns CIFAR-10, whose images have colours; the embedded set has none.
 
-python -m pytest tests/learning/test_learning_of_colours.py -m nightly
+python -m pytest tests/learning/test_learning_colours_and_patches.py -m nightly
 """
 
 import tarfile

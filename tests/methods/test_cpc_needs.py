@@ -1,15 +1,19 @@
 """CPC's patches must not see each other in the encoder, and a prediction must not see what it is of."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from oracles.cpc import labels
 from torch import Tensor, nn
 
+import barlow
 from barlow.methods._networks import Method
 from barlow.methods.cpc import CPC, patches
 from barlow.nets.building import build_encoder
+from barlow.nets.norms import fix_statistics
 from barlow.types import Outputs, Rows
 
 SIDE, GRID, PATCH = 24, 5, 8
@@ -79,14 +83,50 @@ def map_of(method: Method, view: Tensor) -> Tensor:
     return found[0]
 
 
-@pytest.mark.parametrize("norm", ["groupnorm1", "batchnorm2d"])
-def test_a_change_in_one_patch_changes_no_other_patch_unless_batch_norm_lets_it(norm: str) -> None:
-    encoder = build_encoder("resnet26", image_size=SIDE, stem="strided", options=NARROW | {"norm_layer": norm})
-    method = built(encoder, encoder.num_features)
+def with_norms(kind: str) -> Any:
+    options = NARROW | {"norm_layer": kind}
+    return build_encoder("resnet26", image_size=SIDE, stem="strided", zero_init_last=False, options=options)
+
+
+def changed_by_a_corner(method: Method) -> Tensor:
+    """Which places of the map are others once the last patch of the first image is."""
     before, after = (map_of(method, view) for view in (images(), corner_changed(images())))
-    differs = (before != after).any(dim=1)
+    return (before != after).any(dim=1)
+
+
+@pytest.mark.parametrize("norm", ["groupnorm1", "batchnorm2d"])
+def test_a_change_in_one_patch_changes_no_other_patch_if_norms_are_of_one_image_or_fixed(norm: str) -> None:
+    encoder = with_norms(norm)
+    if norm == "batchnorm2d":
+        fix_statistics(encoder)
+    differs = changed_by_a_corner(built(encoder, encoder.num_features))
     assert differs[0, -1, -1]
-    assert bool(differs.sum() == 1) == (norm == "groupnorm1")
+    assert differs.sum() == 1
+
+
+class AcrossTheBatch(Mean):
+    """With the batch's mean taken off, as a norm of the batch does it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean((0, 2, 3), keepdim=True))
+
+
+def test_an_encoder_with_batch_norm_is_refused_as_all_patches_would_see_what_is_predicted() -> None:
+    assert changed_by_a_corner(built(AcrossTheBatch(), 6)).all(), "no patch is left as it was"
+    encoder = with_norms("batchnorm2d")
+    with pytest.raises(ValueError, match=r"batch norm \(bn1 and \d+ others\), .* '\{norm_layer: group"):
+        built(encoder, encoder.num_features)
+    with pytest.raises(ValueError, match=r"batch norm \(1\), through which"):
+        built(nn.Sequential(Mean(), nn.BatchNorm1d(6)), 6)
+
+
+def test_the_command_line_says_so_before_the_first_step(tmp_path: Path) -> None:
+    changes = tiny.of_recipe("small_cpc")
+    changes["encoder.options"] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+    with pytest.raises(ValueError, match="through which CPC's patches see"):
+        barlow.pretrain(
+            tiny.images(tmp_path / "data", 40), tmp_path / "run", recipe="small_cpc", overrides=changes, progress=False
+        )
 
 
 def test_a_prediction_sees_the_rows_up_to_its_own_in_all_columns_and_nothing_below() -> None:

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 import barlow
-from barlow import checkpoints
+from barlow import checkpoints, storage
+from barlow.cards import _what
+from barlow.exports._protocol import Material
 from barlow.methods._networks import Method
 from barlow.methods.two_branches import OtherEncoder, TwoBranches
+from barlow.nets import weights
+from barlow.nets.building import build_encoder
+from barlow.nets.given import Network
 from barlow.nets.heads import Head
+from barlow.nets.preprocessing import Preprocessing
 from barlow.recipe.messages import RecipeError
 from barlow.types import Rows
 
@@ -84,9 +90,19 @@ def test_a_run_with_a_vision_transformer_beside_a_resnet_keeps_the_resnet(object
         },
     }
     changes = {key: value for key, value in changes.items() if not key.startswith("method.")}
+    said: list[str] = []
     result = barlow.pretrain(
-        data, tmp_path / "run", recipe="small_barlow_twins", objective=objective, overrides=changes, progress=False
+        data,
+        tmp_path / "run",
+        recipe="small_barlow_twins",
+        objective=objective,
+        overrides=changes,
+        progress=False,
+        tell=said.append,
     )
+    kept = "first of two branches (resnet26, of views 1, 3, …); the other (vit_tiny_patch16_224) is in the checkpoints"
+    assert [line for line in said if line.startswith("branch")] == [f"branch   the run keeps the {kept} alone"]
+    assert storage.read_sealed(tmp_path / "run" / "encoder" / "config.json")["branch"] == f"{kept} alone"
     assert barlow.load_encoder(tmp_path / "run").num_features == result.encoder.num_features
     checkpoint, _ = checkpoints.newest(tmp_path / "run")
     assert checkpoint is not None
@@ -111,6 +127,22 @@ def test_the_weights_of_the_other_branch_differ_from_the_first_of_the_same_archi
     mine, its = convolutions("encoder."), convolutions("other.encoder.")
     assert [v.shape for v in mine] == [v.shape for v in its]
     assert not any(a.equal(b) for a, b in zip(mine, its, strict=True))
+
+
+def test_the_kept_branch_is_named_in_the_card_as_text_and_where_there_is_one_encoder_nothing_is() -> None:
+    one = weights.with_description(*plain_network())
+    assert "branch" not in weights.description_of(one)
+    assert "branch" not in _what(Material(one, weights.description_of(one)), None)[0]
+    described = weights.description_of(one) | {"branch": "first of two <b>" + "x" * 500}
+    (told,) = _what(Material(one, described), None)
+    assert r"It is the first of two \<b\>xxx" in told
+    assert len(told) < 400
+
+
+def plain_network() -> tuple[nn.Module, Network, Preprocessing, int]:
+    seen = Preprocessing(16, 1.0, "bicubic", [0.5] * 3, [0.25] * 3, 3)
+    network = Network("resnet18", {"channels": [8, 8, 8, 8]}, "as_is", True)
+    return build_encoder("resnet18", image_size=16, options=network.options), network, seen, 0
 
 
 def test_one_view_is_refused_before_anything_is_built(tmp_path: Path) -> None:

@@ -174,6 +174,14 @@ CASES = {
         "DINO",
         ("the projection head", "other entries"),
     ),
+    "DINO, the student alone": Case(
+        lambda s: {
+            "student": called("module.backbone.", s) | made({"module.head.mlp.0.weight": (4, 4)}),
+            "args": argparse.Namespace(arch="resnet50"),
+        },
+        "DINO: names after module.backbone., in student",
+        ("the projection head", "other entries"),
+    ),
     "solo-learn": Case(
         lambda s: lightning(
             called("backbone.", s)
@@ -296,6 +304,48 @@ CASES = {
         lambda s: {name: value for name, value in s.items() if not name.endswith("num_batches_tracked")}, "plain names"
     ),
 }
+
+
+_MLP = r"(fc|projection_head|predictor|neck|layers)"
+
+PUBLISHED = {
+    r"projector\.0\.weight$": (8192, 2048),
+    r"projector\.1\.running_mean$": (8192,),
+    r"projector\.3\.weight$": (8192, 8192),
+    r"module\.bn\.running_(mean|var)$": (8192,),
+    rf"{_MLP}\.0\.weight$": (2048, 2048),
+    rf"{_MLP}\.0\.bias$": (2048,),
+    rf"{_MLP}\.2\.weight$": (128, 2048),
+    rf"{_MLP}\.2\.bias$": (128,),
+    r"encoder_[qk]\.fc\.weight$": (128, 2048),
+    r"encoder_[qk]\.fc\.bias$": (128,),
+    r"(^|\.)(queue|bank)$": (128, 65_536),
+    r"prototypes\d*\.weight$": (3000, 128),
+    r"head\.mlp\.0\.weight$": (2048, 2048),
+    r"last_layer\.weight_g$": (65_536, 1),
+    r"^(fc|classifier)\.weight$": (1000, 2048),
+    r"^(fc|classifier)\.bias$": (1000,),
+}
+"""Heads, queues and prototypes as they were released beside a ResNet-50: Barlow Twins' and VICReg's projectors, MoCo's
+head and queue, SwAV's prototypes, DINO's last layer."""
+
+
+def published(content: Any) -> Any:
+    """The same file with what is beside the encoder in its released shapes."""
+    if not isinstance(content, dict):
+        return content
+    out = {}
+    for name, value in content.items():
+        shape = next((shape for pattern, shape in PUBLISHED.items() if re.search(pattern, str(name))), None)
+        out[name] = torch.zeros(shape) if shape and isinstance(value, Tensor) else published(value)
+    return out
+
+
+def numbers_in(content: Any) -> int:
+    """How many numbers the tensors of a file have."""
+    if isinstance(content, Tensor):
+        return content.numel()
+    return sum(map(numbers_in, content.values())) if isinstance(content, dict) else 0
 
 
 class Narrow(torchvision.models.ResNet):  # type: ignore[name-defined,misc]

@@ -96,6 +96,15 @@ def test_each_half_has_a_head_of_its_own_and_what_is_compared_is_both() -> None:
         section.build(lambda *_, **__: (encoder, 5), seed=0)
 
 
+def test_one_network_has_no_halves_that_see_different_things() -> None:
+    section = Halves(projector=Head(widths=[4], hidden_bias=True, last_bias=True))
+    plain = build_encoder("resnet18", image_size=32, stem="strided", options={"channels": [8, 8, 8, 8]})
+    with pytest.raises(ValueError, match=r"resnet18 is one network, .* --encoder.name lab_resnet18"):
+        section.build(lambda *_, **__: (plain, 8), seed=0)
+    with pytest.raises(ValueError, match="Identity is one network"):
+        section.build(lambda *_, **__: (torch.nn.Identity(), 8), seed=0)
+
+
 def test_a_run_hands_out_both_halves_and_is_read_again(tmp_path: Path) -> None:
     data, out = tiny.images(tmp_path / "data", 40), tmp_path / "run"
     changes = tiny.of_recipe("small_cmc") | {"train.steps": 2}

@@ -1,5 +1,7 @@
 """The linear layer whose rate is chosen: each rate is `linear_sgd` at that rate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,25 @@ def test_the_rate_is_the_one_that_is_best_on_held_out_training_images() -> None:
     alone = LinearSGD(epochs=20, lr=best).predict(train, test.features)
     np.testing.assert_array_equal(predicted.scores, alone.scores)
     np.testing.assert_array_equal(predicted.by_epoch, alone.by_epoch)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_all_rates_in_one_pass_are_each_rate_by_itself(several: bool) -> None:
+    """Also beside one that diverges, which the others must not notice."""
+    train, test = clouds(300, 0), clouds(100, 1)
+    if several:
+        train, test = (replace(each, labels=np.eye(5, dtype=np.int8)[each.labels]) for each in (train, test))
+    rates = (0.01, 0.3, 1e30, 3.0)
+    protocol = LinearSGD(epochs=6, batch_size=32, weight_decay=1e-3)
+    together = protocol.scores_at(rates, train, test.features)
+    for rate, scores in zip(rates, together, strict=True):
+        if rate == 1e30:
+            assert scores is None
+            continue
+        alone = replace(protocol, lr=rate).predict(train, test.features).scores
+        assert scores is not None
+        found = scores if several else torch.tensor(scores).softmax(dim=1).numpy()
+        np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-6)
 
 
 def test_a_rate_at_which_training_diverges_is_left_out() -> None:

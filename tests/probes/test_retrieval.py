@@ -8,6 +8,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from barlow.probes import FeatureSet, measure
 from barlow.probes.metrics import compare
+from barlow.probes.report import outcome_of
 from barlow.protocols import retrieval
 from barlow.protocols.retrieval import Retrieval
 
@@ -58,6 +59,23 @@ def test_of_several_labels_each_label_is_a_search_and_unjudged_images_are_left_o
     assert found["map"].value == pytest.approx(np.mean(values))
     assert found["map"].n == len(values) < 40, "queries without a label are left out"
     assert found["recall_at_5"].value == pytest.approx(np.mean(recalls))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_chance_is_what_features_that_mean_nothing_find(several: bool) -> None:
+    """Frequent classes are found often by chance, and asked for often: chance is above the mean share of a class."""
+    draws = np.random.default_rng(3)
+
+    def labels(n: int) -> np.ndarray:
+        if not several:
+            return draws.choice(3, n, p=[0.8, 0.15, 0.05])
+        return np.stack([draws.random(n) < 0.9, draws.random(n) < 0.1], axis=1).astype(np.int8)
+
+    sets = [FeatureSet(torch.tensor(draws.normal(size=(n, 16))), labels(n), np.arange(n)) for n in (3000, 500)]
+    train, test = sets
+    outcome = outcome_of(Retrieval().predict(train, test.features), test.labels)
+    assert outcome.chance == pytest.approx(0.852 if several else 0.665, abs=0.03)
+    assert outcome.metrics["map"].value == pytest.approx(outcome.chance, abs=0.01)
 
 
 def test_features_that_point_nearly_the_same_way_are_told_apart() -> None:

@@ -1,14 +1,18 @@
 """Semi-supervised fine-tuning: which images, how many updates, which rates."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from coloured import Small, coloured
+from torch import nn
 
 from barlow import protocols
 from barlow.exits import NoInput, UnusableData
-from barlow.probes.tuning import Rates, Schedule, Unlabelled
+from barlow.probes import progress
+from barlow.probes.tuning import Diverged, Rates, Schedule, Unlabelled, tuned
+from barlow.protocols import semi
 from barlow.protocols.semi import RATES, SemiSupervised
 
 
@@ -45,11 +49,57 @@ def test_the_rates_are_those_that_do_best_on_a_part_of_the_drawn_images() -> Non
     assert drawn.notes["held_out_score"] == each["held_out_score"] > 0.5
     assert each["updates"] == 40
     assert each["images"] == train.ids[protocol.rows(train, 0)].tolist()
-    assert said == ["draw 1 of 1: 80 images of 4 classes, 40 updates of 27 images"]
+    assert said[0] == "draw 1 of 1: 80 images of 4 classes, 40 updates of 27 images"
+    assert [line.partition(",")[0] for line in said[1:]] == ["draw 1 of 1 is done"]
     few = SemiSupervised(0.1, draws=1, fewest_updates=2, epochs=1)
     drawn = few.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
     assert drawn.notes["each"][0]["encoder_rate"] == RATES[0].encoder, "one image a class is nothing to choose by"
     assert drawn.notes["each"][0]["held_out_score"] is None
+
+
+def test_where_training_diverges_at_the_best_rates_the_next_best_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is made after few updates. What goes well for those may not for all of them."""
+    train, test, said = coloured(160, 0), coloured(40, 1), list[str]()
+    best, next_best = Rates(0.05, 0.5), Rates(0.04, 0.4)
+
+    def diverging(*given: Any) -> nn.Module:
+        rates, schedule = given[4:6]
+        if rates == best and schedule.updates == 40:
+            raise Diverged("too fast")
+        return tuned(*given)
+
+    monkeypatch.setattr(semi, "tuned", diverging)
+    protocol = SemiSupervised(
+        50, draws=1, fewest_updates=40, epochs=1, choice_updates=20, rates=(best, Rates(1e-9, 1e-9), next_best)
+    )  # fmt: skip
+    answered = protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+    (each,) = answered.notes["each"]
+    assert (each["encoder_rate"], each["head_rate"]) == (0.04, 0.4)
+    assert said[1] == "draw 1: diverged at rates 0.05 and 0.5; the next best are taken"
+    monkeypatch.setattr(protocol.__class__, "_by_score", lambda *_: [(best, 0.5)])
+    with pytest.raises(Diverged, match="too fast"):
+        protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+
+
+def test_a_long_draw_says_how_many_updates_there_are_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    train, test, said = coloured(160, 0), coloured(40, 1), list[str]()
+    protocol = SemiSupervised(50, draws=1, fewest_updates=8, epochs=1, choice_updates=3, rates=RATES[:2])
+    protocol.predict(Small(), train, Unlabelled(40, test.views), lambda draw, work: work(), said.append)
+    counted = [line.partition(" updates, ")[0] for line in said if "eta" in line]
+    assert counted == [f"draw 1 of 1: {done} of 14" for done in range(1, 15)], "three for each of two rates, then eight"
+
+
+def test_a_file_may_begin_with_a_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SimCLR's lists do: 1percent.txt."""
+    train = coloured(40, 0)
+    monkeypatch.chdir(tmp_path)
+    Path("1percent.txt").write_text("\n".join(train.source.locate(i) for i in (3, 4)) + "\n")
+    Path("10percent.txt").write_text("\n".join(train.source.locate(i) for i in (3, 4, 9, 14)) + "\n")
+    built = protocols.build("semi:1percent.txt,10percent.txt")
+    assert list(built) == ["semi:1percent.txt", "semi:10percent.txt"]
+    assert [len(each.rows(train, 0)) for each in built.values()] == [2, 4]  # type: ignore[union-attr]
+    assert protocols.label_of("semi:1percent.txt") == "semi 1percent.txt"
 
 
 def test_a_file_may_list_the_images(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ NAMES = [name for name in files.names() if "/" in name and (name in OTHERS or f'
 PAPERS = [name for name in NAMES if name not in OTHERS]
 """Of Barlow Twins, VICReg and W-MSE."""
 
+ZERO_INIT = [name for family in FAMILIES for name in getattr(family, "ZERO_INIT", [])]
+
 IMAGENET, CIFAR, STL10, TINY_IMAGENET = 1_281_167, 50_000, 105_000, 100_000
 IMAGENET100 = 128_000
 """About as many as 100 classes of ImageNet have; a round number of batches."""
@@ -496,7 +498,7 @@ def test_stems_are_those_of_the_sets() -> None:
         encoder = published(name).encoder
         assert encoder.stem == wanted.get(name.split("/")[0], "as_is")
         assert encoder.name == ("resnet50" if name.startswith("imagenet/") else "resnet18")
-        of_papers = name.startswith("imagenet/") and (name in PAPERS or "moco_v3" in name)
+        of_papers = name.startswith("imagenet/") and (name in PAPERS or "moco_v3" in name or name in ZERO_INIT)
         assert encoder.zero_init_last == (of_papers or "simsiam" in name)
 
 
@@ -572,7 +574,7 @@ def test_the_mocos_have_the_published_queues_keys_and_temperatures() -> None:
         chosen = published(name)
         assert chosen.objective == {"kind": "moco_v3", "temperature": temperature}
         assert (chosen.method["momentum"], chosen.method["momentum_schedule"]) == (0.99, "cosine")
-        assert chosen.method["projector"]["last_batch_norm"] == "plain"
+        assert [chosen.method[head]["last_batch_norm"] for head in ("projector", "predictor")] == ["plain", "none"]
     first = [op["kind"] for op in published("imagenet/moco_v1").views[0]]
     assert first == ["random_resized_crop", "grayscale", "color_jitter", "horizontal_flip"], "in the code's order"
     assert published("imagenet/moco_v1").views[0][2]["p"] == 1.0

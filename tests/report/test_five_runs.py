@@ -1,5 +1,6 @@
 """What a report says first, of five runs that deserve five different words."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from barlow import record
 from barlow.evaluation import evaluate
 from barlow.exits import Diverged
 from barlow.pretraining import pretrain
-from barlow.report import summary, write_report
+from barlow.record import Record
+from barlow.report import compared, summary, write_report
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,44 @@ def test_a_run_whose_loss_is_no_number(photos: Path, tmp_path: Path) -> None:
     assert record.read(run).steps[0] < 60
 
 
-def test_a_run_of_two_epochs(photos: Path, tmp_path: Path) -> None:
-    run = trained(photos, tmp_path / "run", steps=20)
-    assert "what 160 images allow, which is little: 20 steps, 2 epochs" in said(run)["reached"]
-    assert "collapse" not in said(run)["state"]
+def test_a_run_of_two_epochs(tmp_path: Path) -> None:
+    """Of images and steps enough, so that nothing else is little. A third of them are copies."""
+    photos = tiny.images(tmp_path / "photos", 700)
+    for path in sorted(photos.iterdir())[:350]:
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    told: list[str] = []
+    wide = {"method.projector.widths": [16, 2048], "train.log_steps": 35, "train.batch_size": 20}
+    run = trained(photos, tmp_path / "run", steps=105, overrides=wide, tell=told.append)
+    few = "too few epochs: each image is seen 2.0 times in 105 steps"
+    assert said(run)["state"] == "healthy"
+    assert said(run)["reached"] == few
+    beware = [line.removeprefix("beware   ") for line in told if line.startswith("beware")]
+    assert [line.partition(";")[0] for line in beware] == [
+        few,
+        "too few images for the width: 1,050 images, and embeddings of 2,048 features",
+        "duplicates: 33% of the images are copies of others",
+    ]
+    page = str(summary.verdict(record.read(run)).body)
+    assert few in page
+    assert "more --minutes, or --init with weights that exist" in page
+    assert "a narrower projector" in page
+
+
+def begun(photos: Path, **changes: Any) -> Record:
+    """A run of a thousand steps that is at its fiftieth, by its log."""
+    lines = [{**LINE, **changes, "step": step, "state": "starting", "why": None} for step in range(10, 60, 10)]
+    recipe = tiny.recipe_of("small_barlow_twins", steps=1_000)
+    return Record(photos, recipe, data={"usable": 5_000, **tiny.SIZES}, log=lines)
+
+
+LINE = {"loss": 900.0, "rate": 0.001, "features": {"std": 0.8}, "embeddings": {"std": 0.9}, "moved": 0.01}
+
+
+def test_a_report_in_the_first_tenth_of_a_run_is_as_calm_as_the_run(tmp_path: Path) -> None:
+    assert summary.lines_of(begun(tmp_path)) == []
+    assert summary.lines_of(begun(tmp_path, embeddings={"std": 0.01})) == []
+    (reached, _) = summary.lines_of(begun(tmp_path, embeddings={"std": 0.01}, views={"difference": 0.0}))
+    assert reached[1].startswith("views identical: "), "nothing comes out of that"
 
 
 def test_a_network_whose_weights_are_broken(photos: Path, others: Path, tmp_path: Path) -> None:
@@ -101,3 +137,21 @@ def test_a_network_whose_weights_are_broken(photos: Path, others: Path, tmp_path
     evaluate(run, train=photos, test=others, protocols=["knn", "logistic"])
     assert said(run)["verdict"].startswith("not worth having: kNN -")
     assert "not worth having" in written(run)
+
+
+def test_beside_other_runs_one_that_is_ill_says_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ill = Record(tmp_path, {}, log=[{"step": 9, "state": "collapsed", "why": "head-only collapse: all alike"}])
+    fine = Record(tmp_path, {}, log=[{"step": 9, "state": "healthy", "why": None}])
+    words = {"reached": "head-only collapse: all alike", "advice": "a lower rate", "verdict": "worth having in part"}
+
+    def shown(run: Record, *said: str) -> str:
+        monkeypatch.setattr(summary, "lines_of", lambda record: [(word, words[word]) for word in said])
+        part = compared.verdicts([run], ["it"])
+        return str(part.body)
+
+    assert "collapsed: head-only collapse: all alike; worth having in part" in shown(
+        ill, "reached", "advice", "verdict"
+    )
+    assert "collapsed: head-only collapse: all alike<" in shown(ill, "reached", "advice"), "once"
+    assert "healthy; worth having in part" in shown(fine, "verdict")
+    assert ">–<" in shown(Record(tmp_path, {}))

@@ -22,8 +22,8 @@ path,labels with ; between them), a set in VOC's form (FOLDER:SPLIT) or in COCO'
 file), or the name of a set (`barlow list datasets`).
 
 Detection trains Faster R-CNN, or Mask R-CNN where there are masks, on boxes (docs/detection.md):
-  barlow evaluate A --protocol detect \\
-                    --train VOC2007:trainval --test VOC2007:test
+  barlow evaluate A --protocol detect --test VOC2007:test \\
+                    --train VOC2007:trainval VOC2012:trainval
 detect:DETECTOR:STEPS chooses small_fpn, fpn or c4, and how many steps; detect:c4:vicreg_voc
 a paper's schedule. --detection.seeds and --detection.batch_norm (trained, frozen) are its keys.
 
@@ -170,19 +170,24 @@ def _retrieve(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
 def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     """Runs `--protocol detect`."""
     from barlow.detection.evaluating import detect, options_of
+    from barlow.report.score_files import check_table_path, write_table
     from barlow.wording import in_flags
 
     sets = [arguments.train or [], arguments.test or []]
-    if any(len(given) != 1 or len(given[0]) != 1 for given in sets):
+    if any(len(given) != 1 for given in sets):
         raise ValueError(
-            "detection takes one --train and one --test, with boxes: FOLDER:SPLIT of VOC's form, or COCO's"
+            "detection takes one --train and one --test, with boxes: FOLDER:SPLIT of VOC's form, or COCO's; several "
+            "that are one set follow one flag (--train VOC2007:trainval VOC2012:trainval)"
         )
-    if arguments.augment or arguments.table is not None:
-        raise ValueError("--augment and --table are for protocols that read features, and not for detect")
+    if arguments.augment:
+        raise ValueError(
+            "--augment is for linear_sgd, and not for detect, which flips and resizes as its schedule says"
+        )
+    table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
     found = in_flags(detect)(
         arguments.encoders,
-        sets[0][0][0],
-        sets[1][0][0],
+        sets[0][0],
+        sets[1][0],
         **options_of(arguments.protocols.strip()),
         device=arguments.device,
         encoder=arguments.encoder,
@@ -194,6 +199,9 @@ def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     show(found.table())
     for home in found.homes:
         show(f"results  {home}")
+    if table is not None:
+        write_table(found.scores, table, overwrite=arguments.overwrite)
+        show(f"table    {table}")
     return exits.OK
 
 

@@ -7,7 +7,8 @@ from barlow import exits
 from barlow.commands.terminal import add_debug, show, show_advice, tell, verb_parser
 
 EPILOG = """\
-FILE is what another project has saved: safetensors, .pth, .pt, .ckpt, .pth.tar. Nothing
+FILE is what another project has saved: safetensors, .pth, .pt, .ckpt, .pth.tar; or a
+folder of timm's, as on the Hugging Face hub, whose config.json says all of it. Nothing
 in it is run. The layouts of Barlow Twins, VICReg, MoCo, SimSiam, SwAV, DINO, solo-learn,
 lightly, VISSL, mmselfsup, timm and torchvision are known (docs/weights.md).
 

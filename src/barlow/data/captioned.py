@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from barlow.data import decoding
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import ValueRange
-from barlow.data.folder import IMAGE_EXTENSIONS
+from barlow.data.folder import IMAGE_EXTENSIONS, LISTED
 from barlow.data.listed import ListedFiles, read_rows
 from barlow.data.vocabulary import words_of
 from barlow.exits import NoInput, UnusableData
@@ -37,7 +38,7 @@ class CaptionedFiles(ListedFiles):
         name: what messages call the set.
         root: the folder that the paths start from.
         captions: by the path of an image, relative to the folder; of each image one or more.
-        channels, max_pixels, value_range: as for `FolderSource`.
+        channels, max_pixels, value_range, counted: as for `FolderSource`.
     """
 
     def __init__(
@@ -49,10 +50,19 @@ class CaptionedFiles(ListedFiles):
         channels: int = 3,
         max_pixels: int = decoding.MAX_PIXELS,
         value_range: ValueRange | None = None,
+        counted: Counted = not_shown,
     ) -> None:
         paths = sorted(captions, key=os.fsencode)
         super().__init__(
-            name, root, paths, None, None, channels=channels, max_pixels=max_pixels, value_range=value_range
+            name,
+            root,
+            paths,
+            None,
+            None,
+            channels=channels,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            counted=counted,
         )
         self.captions: Sequence[Sequence[str]] = [captions[path] for path in paths]
 
@@ -70,7 +80,12 @@ def lists_captions(file: Path) -> bool:
 
 
 def read_captions(
-    file: Path, *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS, value_range: ValueRange | None = None
+    file: Path,
+    *,
+    channels: int = 3,
+    max_pixels: int = decoding.MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    counted: Counted = not_shown,
 ) -> CaptionedFiles:
     """The images that a list of captions names, with their captions.
 
@@ -95,7 +110,7 @@ def read_captions(
             raise UnusableData(f"row {number} of {shown} names no image: {FORM}")
         wordless += not words_of(caption)
         captions.setdefault(path, []).extend([caption] if words_of(caption) else [])
-    root, there = _where(file, captions)
+    root, there = _where(file, captions, counted)
     if not there:
         example = f", such as {printable(next(iter(captions)))}" if captions else ""
         raise NoInput(
@@ -106,7 +121,13 @@ def read_captions(
     if not with_words:
         raise UnusableData(f"{shown} has no caption with a word of letters or digits: {FORM}")
     source = CaptionedFiles(
-        str(file), root, with_words, channels=channels, max_pixels=max_pixels, value_range=value_range
+        str(file),
+        root,
+        with_words,
+        channels=channels,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        counted=counted,
     )
     notes = {
         LONELY: sum(len(of_image) for path, of_image in captions.items() if path not in there),
@@ -117,7 +138,7 @@ def read_captions(
     return source
 
 
-def _where(file: Path, captions: dict[str, list[str]]) -> tuple[Path, set[str]]:
+def _where(file: Path, captions: dict[str, list[str]], counted: Counted) -> tuple[Path, set[str]]:
     """The folder from which most of the paths lead to a file, and these paths."""
     inside = [path for path in captions if not os.path.isabs(path) and ".." not in Path(path).parts]
     if outside := captions.keys() - set(inside):
@@ -127,7 +148,7 @@ def _where(file: Path, captions: dict[str, list[str]]) -> tuple[Path, set[str]]:
     best: tuple[Path, set[str]] = (file.parent, set())
     for name in BESIDE:
         root = file.parent / name
-        there = {path for path in inside if _is_file(root / path)}
+        there = {path for path in over(inside, LISTED, len(inside), counted) if _is_file(root / path)}
         if len(there) > len(best[1]):
             best = root, there
         if len(there) == len(captions):

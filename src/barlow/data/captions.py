@@ -16,7 +16,7 @@ from barlow.types import Ids
 from barlow.views.keys import hashed
 
 CAPTIONS = 7
-"""First word of the keys by which captions are drawn; `barlow.views.keys` and the loaders use smaller ones."""
+"""First word of the keys by which captions are drawn: no other draw of a run has it."""
 
 OfImages = Sequence[Sequence[str]]
 """The captions of all images, one or more of each."""

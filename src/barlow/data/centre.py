@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt
 
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import UnreadableImage
 from barlow.data.inventory import in_threads
 from barlow.data.last_words import kept_from_the_screen
@@ -49,7 +50,13 @@ def normalized(pixels: UInt[np.ndarray, "n h w c"], preprocessing: Preprocessing
 
 
 def centre_views(
-    source: ImageSource, ids: Int64[np.ndarray, "n"], preprocessing: Preprocessing, *, batch_size: int, workers: int
+    source: ImageSource,
+    ids: Int64[np.ndarray, "n"],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int,
+    counted: Counted = not_shown,
 ) -> Iterator[Images]:
     """Normalised batches of the centres of some images. What can no longer be read is left out.
 
@@ -59,10 +66,12 @@ def centre_views(
         preprocessing: what the encoder expects of an image.
         batch_size: images in a batch; the last one may have fewer.
         workers: threads that decode.
+        counted: told how many images have been read.
     """
     with kept_from_the_screen():
         batch = []
-        for centre in decoded_centres(source, ids, preprocessing, workers):
+        centres = decoded_centres(source, ids, preprocessing, workers)
+        for centre in over(centres, "images embedded", len(ids), counted):
             if centre is not None:
                 batch.append(centre)
             if len(batch) == batch_size:

@@ -8,6 +8,9 @@ from typing import TypeVar
 Counted = Callable[[str, int, int | None], None]
 """Receives what is counted, how many are done, and of how many; None if that is not known yet."""
 
+LOOKED_AT = "images looked at"
+"""What is counted where a sample of a set is read, to learn what the set is like."""
+
 T = TypeVar("T")
 
 

@@ -16,6 +16,7 @@ WebP                          nothing but a missing end: no checksum
 """
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -135,8 +136,7 @@ def _check_jpeg(data: bytes, found: tiff.Directory) -> None:
         stored = data[offset : offset + length]
         whole = (tables[:-2] + stored[2:] if tables else stored) + b"\xff\xd9"  # an end marker is often left out
         try:
-            # A side of one pixel stands for an eighth of the size: all of the scan is read, and little of it computed.
-            jpeg.strictly(whole, "GRAY", 1)
+            jpeg.check_within(whole, math.prod(found.part_shape))
         except ValueError as error:
             if str(error).startswith(jpeg.DAMAGED):
                 reason = str(error).removeprefix("Corrupt JPEG data: ")

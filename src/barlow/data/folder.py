@@ -1,11 +1,13 @@
 """Folders of images: which files count, in what order, and what their sub-folders say."""
 
+import copy
 import hashlib
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -35,6 +37,13 @@ _TRAINING = frozenset({"train", "training"})
 _SPLITS = _TRAINING | {"val", "valid", "validation", "test", "testing"}
 SPLITS, EMPTY = "sub-folders that look like splits", "sub-folders without images"
 """Names of notes."""
+
+LISTED = "files listed"
+"""What is counted while folders are listed."""
+
+COUNTED = 64
+"""How many entries of a folder are looked at between two counts: on a slow disk each of them takes milliseconds."""
+
 _NEVER = frozenset({b"thumbs.db", b"desktop.ini"})
 
 
@@ -89,6 +98,12 @@ class FolderSource:
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def seen_with(self, channels: int, value_range: ValueRange | None) -> Self:
+        """The same files, not listed again, with other channels and another range of values."""
+        seen = copy.copy(self)
+        seen.channels, seen.value_range = channels, value_range
+        return seen
 
     def relative_path(self, index: int) -> bytes:
         """The path below its folder, in the bytes of the file system."""
@@ -228,6 +243,7 @@ class _Listing:
                 else:
                     self._add(relative, status, found)
             self.files.extend((number, path, size) for path, size in sorted(found))
+        counted(LISTED, self._met, self._met)
         if self._images:
             arrays = [_extension(path) for _, path, _ in self.files if _extension(path) in ARRAY_EXTENSIONS]
             self.others.update(arrays)
@@ -254,9 +270,11 @@ class _Listing:
             if folder and {b"recipe.yaml", b"data.json"} <= {entry.name for entry in entries}:
                 self.notes["run folders of barlow"] += 1  # their views.png is not an image of the user's
                 continue
-            self._counted("files listed", len(self._inodes) + sum(self.others.values()), None)
+            self._counted(LISTED, self._met, None)
             inner = []
-            for entry in entries:
+            for number, entry in enumerate(entries, 1):
+                if number % COUNTED == 0:
+                    self._counted(LISTED, self._met, None)
                 if entry.name.startswith(b".") or entry.name.lower() in _NEVER:
                     self.notes["hidden files and folders"] += 1
                     continue
@@ -278,6 +296,10 @@ class _Listing:
                 elif stat.S_ISDIR(status.st_mode) and not folder:
                     self.sub_folders.add(relative)
             pending.extend(reversed(inner))  # so that the first is looked into first
+
+    @property
+    def _met(self) -> int:
+        return len(self._inodes) + sum(self.others.values())
 
     def _add(self, relative: bytes, status: os.stat_result, found: list[tuple[bytes, int]]) -> None:
         extension = _extension(relative)

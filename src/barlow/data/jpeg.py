@@ -185,9 +185,9 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
         raise UnreadableImage(f"damaged JPEG: {reason.removeprefix('Corrupt JPEG data: ')}") from None
     if header.process in _PROGRESSIVE and _filled(data) >= FILLED and not _has_all_scans(data):
         raise UnreadableImage("damaged JPEG: scans are missing, and equal bytes are in their place")
-    size = pixels.shape[:2]
-    if size != (header.height, header.width) and size not in _sizes(header, min_side):
-        raise UnreadableImage(f"decoded to {pixels.shape[1]}×{pixels.shape[0]}, not {header.width}×{header.height}")
+    height, width = _size_at(header, min_side)
+    if pixels.shape[:2] != (height, width):
+        raise UnreadableImage(f"decoded to {pixels.shape[1]}×{pixels.shape[0]}, not {width}×{height}")
     if header.components == 4:
         return None  # now known to be whole; but only Pillow knows which CMYK files are stored inverted
     if header.bits < 8:
@@ -198,10 +198,15 @@ def decode_jpeg(data: bytes, header: JpegHeader, channels: int, min_side: int, m
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] < channels else pixels
 
 
-def _sizes(header: JpegHeader, min_side: int) -> set[tuple[int, int]]:
-    """The sizes at which libjpeg may give back an image: eighths, rounded up, or the whole where no less is asked."""
-    eighths = range(1, 9) if min_side > 0 else (8,)
-    return {(-(-header.height * k // 8), -(-header.width * k // 8)) for k in eighths}
+def _size_at(header: JpegHeader, min_side: int) -> tuple[int, int]:
+    """Height and width at which simplejpeg gives back an image: the fewest eighths, rounded up, that leave each side at
+    least `min_side`, or all of it where it has no more. The whole where nothing less is asked for."""
+    height, width = header.height, header.width
+    for k in range(1, 8) if min_side > 0 else ():
+        of_height, of_width = -(-height * k // 8), -(-width * k // 8)
+        if of_height >= min(min_side, height) and of_width >= min(min_side, width):
+            return of_height, of_width
+    return height, width
 
 
 def _check_cost(data: bytes, header: JpegHeader, channels: int, min_side: int, max_pixels: int) -> None:
@@ -227,6 +232,26 @@ def _check_cost(data: bytes, header: JpegHeader, channels: int, min_side: int, m
 
 def _components_of_first_scan(data: bytes, header: JpegHeader) -> int:
     return next((data[start + 2] for marker, start, _, _ in segments(data, header.end) if marker == _SCAN), 0)
+
+
+def check_within(data: bytes, most_pixels: int) -> None:
+    """Looks for damage in a JPEG that lies in another file and is decoded by another library.
+
+    A side of one pixel stands for an eighth of the size: all of the scan is read, and little of it computed. What
+    libjpeg cannot scale is decoded whole: asked for less, it would write beyond the memory that it is given.
+
+    Args:
+        data: of the JPEG.
+        most_pixels: of the part of the image that it is. One that says it has more is not decoded whole.
+
+    Raises:
+        ValueError: a warning or an error of libjpeg.
+    """
+    header = find_header(data)
+    if header is None or header.process in _BY_CODE:
+        strictly(data, "GRAY", 1)
+    elif header.height * header.width <= most_pixels:
+        strictly(data, "RGB" if (header.process, header.components) == (_LOSSLESS, 3) else "GRAY", 0)
 
 
 def strictly(data: bytes, colours: str, min_side: int, mends: int = 3) -> Array:

@@ -11,8 +11,9 @@ import numpy as np
 
 from barlow import limits
 from barlow.data import decoding, image_digests
+from barlow.data.counting import Counted, not_shown, over
 from barlow.data.decoding import ValueRange
-from barlow.data.folder import FolderSource
+from barlow.data.folder import LISTED, FolderSource
 from barlow.exits import NoInput, UnusableData
 from barlow.printable import one_line, printable
 
@@ -31,7 +32,7 @@ class ListedFiles(FolderSource):
         paths: of the images, relative to it.
         labels: (N,) class numbers, or (N, k) what is known of each label; None if nothing is.
         classes: the names of the classes or labels; None without labels.
-        channels, max_pixels, value_range: as for `FolderSource`.
+        channels, max_pixels, value_range, counted: as for `FolderSource`.
 
     Raises:
         NoInput: nothing is listed, or files are not there.
@@ -49,13 +50,14 @@ class ListedFiles(FolderSource):
         channels: int = 3,
         max_pixels: int = decoding.MAX_PIXELS,
         value_range: ValueRange | None = None,
+        counted: Counted = not_shown,
     ) -> None:
         self.name = printable(name)
         self.channels, self.max_pixels, self.value_range = channels, max_pixels, value_range
         self.notes = {}
         self._roots = [os.fsencode(root)]
         encoded = [os.fsencode(path) for path in paths]
-        self._bytes = np.array(_sizes(self.name, root, paths), np.int64)
+        self._bytes = np.array(_sizes(self.name, root, paths, counted), np.int64)
         self._paths = b"".join(encoded)
         self._ends = np.cumsum([len(path) for path in encoded])
         self._root_of = np.zeros(len(paths), np.int32)
@@ -63,7 +65,7 @@ class ListedFiles(FolderSource):
         self.labels, self.classes = labels, classes
 
 
-def _sizes(name: str, root: Path, paths: Sequence[str]) -> list[int]:
+def _sizes(name: str, root: Path, paths: Sequence[str], counted: Counted) -> list[int]:
     if not paths:
         raise NoInput(f"{name} lists no images")
     if odd := next((path for path in paths if os.path.isabs(path) or ".." in Path(path).parts or not path), None):
@@ -74,7 +76,7 @@ def _sizes(name: str, root: Path, paths: Sequence[str]) -> list[int]:
         twice = Counter(paths).most_common(1)[0][0]
         raise UnusableData(f"{name} lists {printable(twice)} twice: list every image once, with all of its labels")
     sizes, missing = [], []
-    for path in paths:
+    for path in over(paths, LISTED, len(paths), counted):
         try:
             found = os.stat(root / path)
             sizes.append(found.st_size)
@@ -113,7 +115,12 @@ def read_rows(file: Path, form: str) -> list[list[str]]:
 
 
 def read_csv(
-    file: Path, *, channels: int = 3, max_pixels: int = decoding.MAX_PIXELS, value_range: ValueRange | None = None
+    file: Path,
+    *,
+    channels: int = 3,
+    max_pixels: int = decoding.MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    counted: Counted = not_shown,
 ) -> ListedFiles:
     """The images that a CSV file lists, with paths relative to its folder.
 
@@ -157,4 +164,5 @@ def read_csv(
         channels=channels,
         max_pixels=max_pixels,
         value_range=value_range,
+        counted=counted,
     )

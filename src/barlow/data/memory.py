@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from barlow.data.counting import Counted, not_shown
+from barlow.data.counting import LOOKED_AT, Counted, not_shown, over
 from barlow.data.decoding import Array, Header, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import Inventory, read_all
@@ -90,7 +90,7 @@ def hold(
         TooManyUnreadable: a larger share of the images than `max_bad` cannot be read, or none can.
     """
     with kept_from_the_screen():
-        shape, channels, wide = _looked_at(source, working_size)
+        shape, channels, wide = _looked_at(source, working_size, counted)
         # The rows of unreadable images are never written to, and memory that is not written to is not taken.
         pixels = np.empty((len(source), channels, *shape), np.uint16 if wide else np.uint8)
         sizes = np.zeros((len(source), 2), np.int64)
@@ -112,7 +112,7 @@ def hold(
     )
 
 
-def _looked_at(source: ImageSource, working_size: Size) -> tuple[HeightWidth, int, bool]:
+def _looked_at(source: ImageSource, working_size: Size, counted: Counted) -> tuple[HeightWidth, int, bool]:
     """Height and width at which a set is held, how many channels it has, and whether it has 16 bits; by a few images.
 
     What cannot be read is left out here, and found when all are read.
@@ -120,7 +120,8 @@ def _looked_at(source: ImageSource, working_size: Size) -> tuple[HeightWidth, in
     most = max(height_width(working_size))
     met: list[HeightWidth] = []
     images: list[Array] = []
-    for index in np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)).tolist():
+    chosen = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(int)).tolist()
+    for index in over(chosen, LOOKED_AT, len(chosen), counted):
         with contextlib.suppress(UnreadableImage):
             if isinstance(source, FolderSource):
                 image, header = source.read_with_header(index, most)

@@ -101,7 +101,7 @@ def open_source(
         max_pixels: an image with more pixels than this is refused, from its header.
         value_range: the numbers that become black and white in 16-bit pixels; None for pixels of 8 bits.
         root: where downloaded sets are kept; `CACHE` by default.
-        counted: told how many files of folders have been listed.
+        counted: told how many files have been listed.
 
     Raises:
         ValueError: there is no set and no folder of that name, or the folder has no images.
@@ -115,8 +115,7 @@ def open_source(
         split = chosen if colon else split
         if split not in SPLITS:
             raise ValueError(f"split {split!r} of {name}: the splits are {' and '.join(SPLITS)}")
-        if channels not in (1, 3):
-            raise ValueError(f"channels={channels}: {name} has 3 channels (RGB) or 1 (grey)")
+        _check_of_named(name, channels)
         return _open_named(
             name, split, channels, value_range is not None, Path(root if root is not None else CACHE).expanduser()
         )
@@ -130,12 +129,30 @@ def open_source(
     elif isinstance(images, ImageSource):
         return images
     if len(images) == 1 and lists_captions(file := Path(os.fspath(images[0]))):
-        return read_captions(file, channels=channels, max_pixels=max_pixels, value_range=value_range)
+        return read_captions(file, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)
     if len(images) == 1 and file.suffix.lower() == ".csv" and file.is_file():
-        return read_csv(file, channels=channels, max_pixels=max_pixels, value_range=value_range)
+        return read_csv(file, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)
     if any(isinstance(folder, str) and named_set(folder) for folder in images) and len(images) > 1:
         raise ValueError(f"{', '.join(map(printable, images))}: give folders, or one named set alone")
     return FolderSource(images, channels=channels, max_pixels=max_pixels, value_range=value_range, counted=counted)
+
+
+def seen_with(source: ImageSource, channels: int, value_range: ValueRange | None) -> ImageSource:
+    """A source that `open_source` has given, with other channels and another range of values. Nothing is listed again.
+
+    Raises:
+        ValueError: a named set has no such number of channels.
+    """
+    if isinstance(source, FolderSource):
+        return source.seen_with(channels, value_range)
+    assert isinstance(source, WithChannels)
+    _check_of_named(source.name.partition(":")[0], channels)
+    return WithChannels(source.source, channels, value_range is not None)
+
+
+def _check_of_named(name: str, channels: int) -> None:
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels}: {name} has 3 channels (RGB) or 1 (grey)")
 
 
 class ArraySource:

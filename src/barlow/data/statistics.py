@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from barlow.data.counting import LOOKED_AT, Counted, not_shown, over
 from barlow.data.decoded import row_blocks
 from barlow.data.decoding import Array, UnreadableImage
 from barlow.data.inventory import in_threads
@@ -52,9 +53,10 @@ def measure_source(
     limit: int = STREAMED_LIMIT,
     min_side: int = 0,
     workers: int = 2,
+    counted: Counted = not_shown,
 ) -> Statistics:
     """Mean and standard deviation of a sample of images that are read from files. Every image weighs the same, large or
-    small."""
+    small. `counted` is told how many of the sample have been read."""
 
     def moments(index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], int] | None:
         try:
@@ -70,7 +72,8 @@ def measure_source(
         return total / count, squares / count, white(image)
 
     chosen = [int(ids[k]) for k in _choose(len(ids), limit, seed)]
-    measured = [m for m in in_threads(moments, chosen, workers) if m is not None]
+    each_measured = over(in_threads(moments, chosen, workers), LOOKED_AT, len(chosen), counted)
+    measured = [m for m in each_measured if m is not None]
     if not measured:
         raise ValueError(f"none of {len(chosen)} images of {source.name} can be read any more: is the disk mounted?")
     means, squares, largest = zip(*measured, strict=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from barlow.data.counting import LOOKED_AT, Counted, not_shown, over
 from barlow.data.decoding import Stored, UnreadableImage
 from barlow.data.folder import FolderSource
 from barlow.data.inventory import in_threads
@@ -60,13 +61,16 @@ class _Sample:
     kind: str
 
 
-def find_range(source: FolderSource, *, seed: int = 0, workers: int = 2) -> FoundRange | None:
+def find_range(
+    source: FolderSource, *, seed: int = 0, workers: int = 2, counted: Counted = not_shown
+) -> FoundRange | None:
     """The range of the images that have more than 8 bits, signs or fractions; None if no such image can be read.
 
     Args:
         source: what to look at.
         seed: chooses the sample.
         workers: threads that decode.
+        counted: told how many images have been looked at.
     """
 
     def look(index: int) -> _Sample | None:
@@ -79,7 +83,8 @@ def find_range(source: FolderSource, *, seed: int = 0, workers: int = 2) -> Foun
     count = len(source)
     chosen = np.arange(count) if count <= IMAGES else np.sort(np.asarray(permutation(seed, 0, count))[:IMAGES])
     with kept_from_the_screen():
-        samples = [s for s in in_threads(look, chosen.tolist(), workers) if s is not None]
+        looks = over(in_threads(look, chosen.tolist(), workers), LOOKED_AT, len(chosen), counted)
+        samples = [s for s in looks if s is not None]
     if not samples:
         return None
     pooled = np.concatenate([s.values for s in samples])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,13 +115,25 @@ class AnnotatedSet:
                 f"--test {self.name} has classes that --train {train.name} has not ({', '.join(foreign[:5])}); --train "
                 f"has {', '.join(train.classes[:5])}{', …' if len(train.classes) > 5 else ''}"
             )
-        number = np.array([train.classes.index(name) for name in self.classes], np.int64)
+        return self.with_classes(train.classes)
+
+    def with_classes(self, classes: list[str]) -> "AnnotatedSet":
+        """The same images, whose labels are positions in another list, which has all of the classes."""
+        number = np.array([classes.index(name) for name in self.classes], np.int64)
         images = [replace(image, labels=number[image.labels]) for image in self.images]
-        return replace(self, images=images, classes=train.classes)
+        return replace(self, images=images, classes=classes)
 
     def chosen(self, positions: Sequence[int]) -> "AnnotatedSet":
         """Some of the images, in this order."""
         return replace(self, images=[self.images[i] for i in positions], pictures=[self.pictures[i] for i in positions])
+
+    @property
+    def origins(self) -> list[str]:
+        """Which picture each image is: the same texts in two sets are the same pictures."""
+        return [
+            os.path.realpath(picture) if isinstance(picture, Path) else hashlib.sha256(picture.tobytes()).hexdigest()
+            for picture in self.pictures
+        ]
 
     @property
     def fingerprint(self) -> str:

@@ -104,8 +104,9 @@ class Detector(nn.Module):
     """Faster R-CNN, or Mask R-CNN where there are masks, and what it takes to train and to test it.
 
     Deviation: detectron2's detectors read boxes half a pixel further up and left (`aligned` in `roi_align`), and clip
-    the regression of boxes differently. Those of torchvision, which are used here, do not. Published numbers are
-    detectron2's.
+    the regression of boxes differently. Those of torchvision, which are used here, do not. MoCo's configuration has the
+    statistics of batch norm computed anew before a test (precise batch norm); here those of training are used.
+    Published numbers are detectron2's.
 
     Args:
         encoder: with `.preprocessing`; it is copied.

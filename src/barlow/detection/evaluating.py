@@ -1,74 +1,37 @@
 """`barlow evaluate … --protocol detect`: encoders as backbones of a detector, beside untrained weights, over seeds."""
 
 import os
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
+from barlow import storage
 from barlow.detection.annotations import AnnotatedSet
-from barlow.detection.average_precision import COCO_NAMES, check_installed
+from barlow.detection.average_precision import check_installed
 from barlow.detection.backbones import BatchNorm
+from barlow.detection.compared import UNTRAINED, Row, detection_table, report_of
 from barlow.detection.detectors import DESIGNS
-from barlow.detection.measuring import Question, measured
+from barlow.detection.measuring import FOLDER, Question, built, measured
 from barlow.detection.schedules import SCHEDULES, chosen_schedule
-from barlow.detection.sets import read_annotated
+from barlow.detection.sets import Places, read_annotated
 from barlow.distributed import choose_device
-from barlow.encoders import Named, find_encoder
+from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.weights import description_of, with_preprocessing
-from barlow.probes.intervals import over_draws
-from barlow.results import prepare_homes
+from barlow.results import keep, prepare_homes
+from barlow.scores.labels import DETECT
+from barlow.scores.score_table import ScoreTable
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, unfailing
 from barlow.wording import in_arguments
 
-PROTOCOL = "detect"
 SEEDS, MOST_SEEDS = 3, 100
-UNTRAINED = "untrained"
-
-CONVENTIONS = {
-    "voc07": "VOC AP (11-point, 2007)",
-    "coco_box": "COCO box AP (101-point)",
-    "coco_mask": "COCO mask AP (101-point)",
-}
-"""By the names that results have, what tables call them. Of one set's numbers never compare one kind with another."""
 
 KEPT = "what was trained is kept, and the same command goes on from there"
-
-
-@dataclass(frozen=True)
-class Row:
-    """An encoder's numbers over the seeds.
-
-    Args:
-        name: of the encoder.
-        results: as `measuring.measured` returns them, one for each seed.
-        beside: the same of untrained weights of the same network; None where they cannot be made.
-    """
-
-    name: str
-    results: list[dict[str, Any]]
-    beside: list[dict[str, Any]] | None
-
-    def values(self, convention: str, metric: str) -> list[float] | None:
-        """A metric of each seed; None where a set has no object that it is about."""
-        return _values(self.results, convention, metric)
-
-    def gains(self, convention: str, metric: str) -> list[float] | None:
-        """For each seed the difference to the untrained weights."""
-        own, other = (_values(rows, convention, metric) for rows in (self.results, self.beside or []))
-        return None if not own or not other else [a - b for a, b in zip(own, other, strict=True)]
-
-
-def _values(rows: Sequence[dict[str, Any]], convention: str, metric: str) -> list[float] | None:
-    found = [row["precision"].get(convention, {}).get(metric) for row in rows]
-    return None if None in found else found
 
 
 @dataclass(frozen=True)
@@ -80,51 +43,21 @@ class Detection:
     notes: list[str]
     homes: list[Path]
 
+    @property
+    def scores(self) -> ScoreTable:
+        """All encoders beside each other: differences to the first, and gains over untrained weights."""
+        return detection_table(self.rows, self.question)
+
     def table(self) -> str:
-        """Mean and standard deviation over the seeds, in percent, at most 80 columns wide."""
-        first = self.rows[0].results
-        steps, seeds = self.question.schedule.steps, len(first)
-        lines = [f"{self.question.design}, {steps} steps, {seeds} {'seeds' if seeds > 1 else 'seed'}"]
-        lines += [f"learned   {self.question.train.name}", f"tested    {self.question.test.name}"]
-        for convention in (name for name in CONVENTIONS if name in first[0]["precision"]):
-            lines += ["", f"{CONVENTIONS[convention]:<28}{'AP':>13}{'AP50':>13}{'AP75':>13}"]
-            for row in self.rows:
-                lines.append(self._line(row.name, row.results, convention))
-                if row.beside is not None:
-                    lines.append(self._line("  untrained", row.beside, convention))
-                    lines.append(self._gain(row, convention))
-        return "\n".join(lines)
-
-    def _line(self, name: str, results: Sequence[dict[str, Any]], convention: str) -> str:
-        cells = [_spread(_values(results, convention, metric)) for metric in COCO_NAMES[:3]]
-        return f"{_short(name):<28}" + "".join(f"{cell:>13}" for cell in cells)
-
-    def _gain(self, row: Row, convention: str) -> str:
-        gains = row.gains(convention, "AP50")
-        if gains is None:
-            return "  gain: not known"
-        if len(gains) == 1:
-            return f"  gain in AP50 {100 * gains[0]:+.1f}; one seed says nothing of how sure that is"
-        mean, low, high = over_draws(np.array(gains))
-        return f"  gain in AP50 {100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], 95 % over seeds"
-
-
-def _spread(values: list[float] | None) -> str:
-    if values is None:
-        return "-"
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _short(name: str, width: int = 27) -> str:
-    return name if len(name) <= width else f"…{name[1 - width :]}"
+        """The numbers as text, at most 80 columns wide."""
+        return self.scores.text()
 
 
 @in_arguments
 def detect(
     named: Sequence[Named],
-    train: str | os.PathLike[str],
-    test: str | os.PathLike[str],
+    train: Places,
+    test: Places,
     *,
     design: str = "small_fpn",
     schedule: str = "short",
@@ -146,7 +79,8 @@ def detect(
 
     Args:
         named: encoders; see `barlow.encoders.find_encoder`.
-        train, test: annotated images: `FOLDER:SPLIT` of VOC's form, a JSON file of COCO's, or `shapes_boxes`.
+        train, test: annotated images: `FOLDER:SPLIT` of VOC's form, a JSON file of COCO's, or `shapes_boxes`. A list of
+            them is one set: the papers' VOC07+12 is `["VOC2007:trainval", "VOC2012:trainval"]`.
         design: `small_fpn`, `fpn` or `c4`.
         schedule: `short`, or a paper's; see `barlow.detection.schedules`.
         steps: another number of them, for `short`.
@@ -180,6 +114,7 @@ def detect(
             homes = prepare_homes(whose, None if out is None else Path(out), say)
             learn, tested, notes = _sets(train, test, say)
             question = Question(learn, tested, design, course, batch_norm)
+            _check_fit(encoders, question)
             about: dict[str, Any] = {"device": target, "requests": requests, "say": say}
 
             def over_seeds(networks: Iterable[nn.Module], name: str, home: Path) -> list[dict[str, Any]]:
@@ -194,6 +129,7 @@ def detect(
                     fresh = (untrained(each.network, seed) for seed in range(seeds))
                     beside = over_seeds(fresh, f"{UNTRAINED} of {each.name}", home)
                 rows.append(Row(each.name, results, beside))
+                _keep(rows[-1], each, question, (train, test), notes, home, say)
             return Detection(rows, question, notes, list(dict.fromkeys(homes)))
         except Asked as asked:
             raise Interrupted(f"stopped; {KEPT}") from asked
@@ -213,18 +149,50 @@ def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, 
         raise ValueError("no encoder is named")
 
 
-def _sets(
-    train: str | os.PathLike[str], test: str | os.PathLike[str], say: Say
-) -> tuple[AnnotatedSet, AnnotatedSet, list[str]]:
+def _check_fit(encoders: Sequence[FoundEncoder], question: Question) -> None:
+    """Refuses an encoder that cannot be the backbone: known before any detector is trained, and not at its turn."""
+    for each in encoders:
+        built(each.network, each.name, question, 0)
+
+
+def _sets(train: Places, test: Places, say: Say) -> tuple[AnnotatedSet, AnnotatedSet, list[str]]:
     """Both sets with the same class numbers, and what is odd about them, which is said."""
     learn = read_annotated(train, "train")
     tested = read_annotated(test, "test").numbered_like(learn)
     notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
-    if learn.fingerprint == tested.fingerprint:
-        notes.append("the images of --train and --test are the same: the numbers say nothing")
+    learned = set(learn.origins)
+    shared = sum(origin in learned for origin in tested.origins)
+    if shared == len(tested) or learn.fingerprint == tested.fingerprint:
+        notes.append("all images of --test are in --train, too: the numbers say nothing")
+    elif shared:
+        notes.append(f"{shared:,} of {len(tested):,} images of --test are in --train, too: the numbers say less")
     for note in notes:
         say(note)
     return learn, tested, notes
+
+
+def _keep(
+    row: Row,
+    encoder: FoundEncoder,
+    question: Question,
+    named: tuple[Places, Places],
+    notes: Sequence[str],
+    home: Path,
+    say: Say,
+) -> None:
+    """Adds an encoder's numbers to the results of its evaluations. Where that cannot be, it is said and no more: the
+    numbers of every seed are kept by themselves."""
+    asked = {
+        "step": encoder.step,
+        "probes": [question.protocol],
+        "augment": False,
+        "baselines": row.beside is not None,
+        "seeds": len(row.results),
+    }
+    try:
+        keep(home, report_of(row, encoder, question, named, notes), asked, say)
+    except storage.StorageError as error:
+        say(f"{error}; the numbers are in {home / FOLDER}, and in the table")
 
 
 def _described(network: nn.Module) -> bool:
@@ -250,7 +218,7 @@ def options_of(name: str) -> dict[str, Any]:
         {'design': 'c4', 'schedule': 'vicreg_voc'}
     """
     kind, *parts = name.split(":")
-    if kind != PROTOCOL or len(parts) > 2 or "" in parts:
+    if kind != DETECT or len(parts) > 2 or "" in parts:
         raise ValueError(
             f"--protocol {name!r}: give detect, detect:DETECTOR ({', '.join(DESIGNS)}), and after another colon a "
             f"number of steps or a schedule ({', '.join(SCHEDULES)})"

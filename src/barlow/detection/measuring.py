@@ -16,11 +16,12 @@ from barlow.detection.annotations import AnnotatedSet
 from barlow.detection.average_precision import Found, coco_precision, voc_precision
 from barlow.detection.backbones import BatchNorm
 from barlow.detection.detectors import DESIGNS, Detector
-from barlow.detection.schedules import Schedule
+from barlow.detection.schedules import SCHEDULES, Schedule
 from barlow.detection.training import found_in, trained
 from barlow.exits import UnusableData
 from barlow.probes.features import network_identity
 from barlow.results import HOME
+from barlow.scores.labels import DETECT
 from barlow.seals import digest_of
 from barlow.stopping import Requests
 from barlow.telling import Say
@@ -50,6 +51,13 @@ class Question:
     batch_norm: BatchNorm
 
     @property
+    def protocol(self) -> str:
+        """What results call it, as in `detect:small_fpn:100`, `detect:c4:vicreg_voc`, `detect:fpn:100:frozen`."""
+        papers = (name for name, each in SCHEDULES.items() if each == self.schedule and name != "short")
+        parts = [DETECT, self.design, next(papers, str(self.schedule.steps))]
+        return ":".join(parts if self.batch_norm == "trained" else [*parts, self.batch_norm])
+
+    @property
     def masks(self) -> bool:
         """Whether masks are learned and measured: where both sets have them."""
         return self.train.has_masks and self.test.has_masks
@@ -65,6 +73,23 @@ class Question:
             "batch_norm": self.batch_norm,
             "masks": self.masks,
         }
+
+
+def built(network: nn.Module, name: str, question: Question, seed: int) -> Detector:
+    """The detector that is trained, as it is before its first step.
+
+    Raises:
+        UnfitBackbone: the encoder cannot be its backbone.
+    """
+    return Detector(
+        network,
+        len(question.train.classes),
+        question.design,
+        masks=question.masks,
+        batch_norm=question.batch_norm,
+        seed=seed,
+        name=name,
+    )
 
 
 def measured(
@@ -105,15 +130,7 @@ def measured(
         say(f"{name}, seed {seed}: found before, in {place.name}")
         return before
     storage.make_folder(place)
-    detector = Detector(
-        network,
-        len(question.train.classes),
-        question.design,
-        masks=question.masks,
-        batch_norm=question.batch_norm,
-        seed=seed,
-        name=name,
-    )
+    detector = built(network, name, question, seed)
     clock = _Clock(name, seed, question.schedule.steps, say)
     trained(
         detector,

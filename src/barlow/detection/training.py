@@ -146,6 +146,8 @@ def _resumed(detector: Detector, optimizer: torch.optim.Optimizer, home: Path, s
         detector.load_state_dict(parts["detector"], strict=True)
         load_state(optimizer, _parameters(detector), parts["optimizer"], checkpoint.state["optimizer"])
     except (RuntimeError, ValueError, KeyError) as error:
+        if exits.out_of_memory(error):
+            raise
         raise UnusableData(f"the checkpoint in {home} is of another detector: remove that folder") from error
     say(f"detector: goes on from step {checkpoint.step}")
     return checkpoint.step

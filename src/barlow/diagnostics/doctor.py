@@ -14,6 +14,10 @@ from typing import Any
 
 Line = Mapping[str, Any]
 
+START, START_STEPS = 0.1, 20
+"""The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
+look ill on the way. Only what explains itself (`CAUSES`) is told so early, whoever asks: the run, or its report."""
+
 FRESH = 2
 """Lines at the end of a log that are looked at: what only one of them shows is the draw of a batch."""
 
@@ -32,6 +36,16 @@ ONE_POINT, ONE_POINT_AT_FIRST, POINT_OF_FEATURES = 0.25, 0.07, 0.05
 
 FEW_DIRECTIONS, OF_DIRECTIONS = 1.5, 4
 """Effective rank below which embeddings lie nearly on a line, where so many directions or more are possible."""
+
+FEW_OF_MANY, SHARE_OF_MANY = 3.0, 0.05
+"""The same of an objective that keeps embeddings in many directions (`About.spreads_by`): so many, or this share of
+those that are possible if that is less.
+
+Chosen on the healthy runs of results/doctor.jsonl (five objectives, `shapes` and CIFAR-10, 63 directions possible, and
+32 for W-MSE). From the third line on, Barlow Twins has 8.6 or more, SimCLR 16.2, W-MSE 16.8 and VICReg 44. So the
+limit is a third of the least that was seen. BYOL's predictions have 2.3, in runs that learn. No limit near 3 could tell
+them from ill ones, so for all objectives but these four it stays at a line. The tenth of `healthy_ranges` is where one
+should begin to look, and not a limit: BYOL would be called ill in every run."""
 
 POOLED, EARLY = 10, 50
 """Lines at the end of a log over which the agreement of two views' embeddings is averaged, as a batch has few images;
@@ -53,8 +67,23 @@ SEEN_BY = 20
 WORSE_THAN_UNRELATED = 1.5
 """A loss beyond so many times that of unrelated views has been driven there."""
 
+GAINED, GAINED_BY, LOSSES = 0.02, 0.5, 5
+"""The share of the way from the loss of unrelated views to the floor below which nothing was gained; the share of a run
+by which something should have been; and how many lines are averaged for it at the least. Of the healthy runs of
+results/doctor.jsonl, the least has 0.058 (W-MSE on `shapes`). With views of different images Barlow Twins, W-MSE and
+SimCLR have 0.004 or less; VICReg has 0.88 in either case, so it is never told."""
+
+ALIKE, FIRST = 0.9, 5
+"""The agreement of two views' features from which on the views are too weak, as a mean over so many lines at the
+beginning. The healthy runs of results/doctor.jsonl have 0.47 at the most. Views of `shapes` by a flip alone, or without
+colour jitter, have 0.57 to 0.84: milder views are not told from good ones. Crops of 95 % have 0.82 to 0.93."""
+
 COPIES = 0.2
 """Share of copies among the images that is worth a word."""
+
+FEW_EPOCHS, MANY_STEPS = 3, 4_800
+"""Epochs below which little can be expected of a start from scratch, and steps from which on that does not hold: no run
+of fewer epochs was measured, and after 4,812 steps one had gained 35 points (measured.json)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +100,12 @@ class About:
     epochs: float | None = None
     copies: float | None = None
     """Share of the images that are copies of others."""
+    spreads_by: str | None = None
+    """How its objective keeps embeddings in many directions (`barlow.objectives.spreads_by`); None: it need not."""
+    moving_target: bool = False
+    """Whether its loss may rise while the encoder gets better."""
+    from_weights: bool = False
+    """Whether the encoder was trained before."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +122,30 @@ class Finding:
 
 
 def examine(lines: Sequence[Line], about: About) -> list[Finding]:
-    """What is wrong with a run, the cause before its consequences; empty where all is well, or nothing can be said yet.
+    """What a log shows to be wrong, the cause before its consequences; empty where all is well, or nothing can be said
+    yet.
 
     Args:
         lines: of metrics.jsonl, oldest first.
         about: the run.
     """
-    found = [finding for sign in SIGNS if (finding := sign(lines, about)) is not None]
+    found = [finding for sign in SIGNS if lines and (finding := sign(lines, about)) is not None]
     causes = [each for each in found if each.name in CAUSES]
-    return causes or found
+    return causes or (found if started(lines, about) else [])
+
+
+def started(lines: Sequence[Line], about: About) -> bool:
+    """Whether a run is past its start, by the newest line of its log."""
+    return bool(lines) and lines[-1]["step"] >= max(START * about.total, START_STEPS)
+
+
+def beforehand(about: About) -> list[Finding]:
+    """What is wrong with the images and the length of a run, which is known before its first step.
+
+    Args:
+        about: the run.
+    """
+    return [finding for fact in FACTS if (finding := fact(about)) is not None]
 
 
 def _last(lines: Sequence[Line], *keys: str) -> list[float]:
@@ -165,11 +215,15 @@ def _collapse(lines: Sequence[Line], about: About) -> Finding | None:
             f"all images have nearly the same embedding (spread {max(spread):.2g}){healthy}",
             "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
         )
-    directions = _last(lines, "embeddings", "effective_rank")
-    if len(directions) == FRESH and max(directions) < FEW_DIRECTIONS and _possible(lines) >= OF_DIRECTIONS:
+    directions, possible = _last(lines, "embeddings", "effective_rank"), _possible(lines)
+    few = FEW_DIRECTIONS
+    if about.spreads_by is not None and math.isfinite(possible):
+        few = max(few, min(FEW_OF_MANY, SHARE_OF_MANY * possible))
+    if len(directions) == FRESH and max(directions) < few and possible >= OF_DIRECTIONS:
+        of = f" of {possible:.0f}" if math.isfinite(possible) else ""
         return Finding(
             "dimensional collapse",
-            f"embeddings use {max(directions):.1f} directions",
+            f"embeddings use {max(directions):.1f}{of} directions",
             "give the term that decorrelates more weight, or lower --optim.lr_per_256",
         )
     return None
@@ -236,7 +290,40 @@ def _at_chance_by(lines: Sequence[Line], prefix: str, what: str) -> Finding | No
     )
 
 
-def _copies(lines: Sequence[Line], about: About) -> Finding | None:
+def _weak_views(lines: Sequence[Line], about: About) -> Finding | None:
+    """Views that an untrained network takes for one. One that was trained before may do so where all is well."""
+    spread = _last(lines, "features", "std")
+    if about.from_weights or (spread and max(spread) < POINT_OF_FEATURES):
+        return None
+    agreement = list(_numbers(lines[:FIRST], ("views", "features_agreement")))
+    if len(agreement) < FRESH or fmean(agreement) < ALIKE:
+        return None
+    return Finding(
+        "views too weak",
+        f"the features of two views of an image agreed from the beginning (cosine {fmean(agreement):.2f})",
+        "strengthen the views: a smaller scale of random_resized_crop, colour jitter",
+    )
+
+
+def _loss_at_chance(lines: Sequence[Line], about: About) -> Finding | None:
+    """A loss that is still that of unrelated views when half of the run is over."""
+    if about.moving_target or not lines or lines[-1]["step"] < max(GAINED_BY * about.total, LEARNS_BY):
+        return None
+    late = [line for line in lines[-POOLED:] if line["step"] >= START * about.total]
+    losses, unrelated = list(_numbers(late, ("loss",))), _last(lines, "reference", "unrelated")
+    if len(losses) < LOSSES or not unrelated or unrelated[-1] <= 0:
+        return None
+    floor = (_last(lines, "reference", "floor") or [0.0])[-1]
+    if unrelated[-1] - fmean(losses) >= GAINED * (unrelated[-1] - floor):
+        return None
+    return Finding(
+        "loss at chance",
+        f"the loss is {fmean(losses):.4g}, and views that have nothing in common have {unrelated[-1]:.4g}",
+        "another rate: a third of --optim.lr_per_256, or three times",
+    )
+
+
+def _copies(about: About) -> Finding | None:
     if about.copies is None or about.copies < COPIES:
         return None
     return Finding(
@@ -246,8 +333,11 @@ def _copies(lines: Sequence[Line], about: About) -> Finding | None:
     )
 
 
-def _few_images(lines: Sequence[Line], about: About) -> Finding | None:
+def _few_images(about: About) -> Finding | None:
+    """Fewer images than features cannot be decorrelated. Where nothing is to be decorrelated, that does no harm."""
     if about.images is None or about.width is None or about.images >= about.width:
+        return None
+    if about.spreads_by != DECORRELATION:
         return None
     return Finding(
         "too few images for the width",
@@ -256,15 +346,18 @@ def _few_images(lines: Sequence[Line], about: About) -> Finding | None:
     )
 
 
-def _few_epochs(lines: Sequence[Line], about: About) -> Finding | None:
-    if about.epochs is None or about.epochs >= 3:
+def _few_epochs(about: About) -> Finding | None:
+    if about.epochs is None or about.epochs >= FEW_EPOCHS or about.from_weights or about.total >= MANY_STEPS:
         return None
     return Finding(
         "too few epochs",
-        f"each image is seen {about.epochs:.1f} times",
+        f"each image is seen {about.epochs:.1f} times in {about.total:,} steps",
         "more --minutes, or --init with weights that exist",
     )
 
+
+DECORRELATION, CONTRAST = "decorrelation", "contrast"
+"""How an objective keeps embeddings in many directions, where it does (`About.spreads_by`)."""
 
 UNLIKE = "views too strong, or of different images"
 
@@ -279,11 +372,13 @@ SIGNS: tuple[Sign, ...] = (
     _unlike_features,
     _collapse,
     _unlike_embeddings,
-    _copies,
-    _few_images,
-    _few_epochs,
+    _weak_views,
+    _loss_at_chance,
 )
 """In the order in which they are told."""
+
+FACTS: tuple[Callable[[About], Finding | None], ...] = (_few_epochs, _few_images, _copies)
+"""Likewise."""
 
 CAUSES = ("views identical", "no gradient", "rate too low", "rate too high")
 """What explains whatever else is seen."""

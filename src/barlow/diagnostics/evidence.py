@@ -34,9 +34,14 @@ def of_views(
         views: of the batch.
         group: embeddings that are compared with each other, the first group of the step.
         features: of the encoder, a batch for each view.
+
+    Where a step has one view, all of this is missing. What is compared then are parts of it (its tiles, its lightness
+    and its colour) or an image and its caption, whose features have nothing in common before something is learned.
     """
+    if len(views) < 2:
+        return {}
     found = {}
-    if len(views) > 1 and views[0].shape == views[1].shape:
+    if views[0].shape == views[1].shape:
         found["difference"] = float((views[0][:ROWS] - views[1][:ROWS]).float().square().mean().sqrt())
     found |= _agreement(group)
     return found | {f"features_{name}": value for name, value in _agreement(features).items()}

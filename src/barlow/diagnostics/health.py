@@ -4,17 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from barlow.diagnostics.doctor import CAUSES, EARLY, POOLED, About, Finding, examine
+from barlow.diagnostics.doctor import EARLY, POOLED, About, Finding, examine, started
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
 DIVERGED = "diverged"
 """The word in the last line of a run that ended because its numbers were none any more."""
-
-START, START_STEPS = 0.1, 20
-"""The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
-look ill on the way. What no network comes out of, views that are identical or parts without gradient, is told at once
-all the same."""
 
 
 @dataclass
@@ -42,13 +37,11 @@ class Health:
         self._lines.append(line)
         if len(self._lines) > EARLY + POOLED + 1 and not self._lines[EARLY].get("without_gradient"):
             del self._lines[EARLY]
-        started = line["step"] >= max(START * self.about.total, START_STEPS)
-        found = [each for each in examine(self._lines, self.about) if started or each.name in CAUSES]
-        before = self.word
+        found, before = examine(self._lines, self.about), self.word
         if found:
             self.word, self.why = _word(found[0]), str(found[0])
         else:
-            self.word, self.why = (HEALTHY if started else STARTING), None
+            self.word, self.why = (HEALTHY if started(self._lines, self.about) else STARTING), None
         self.lines = self.lines + 1 if self.word == before else 1
         return self.word != before
 

@@ -35,11 +35,28 @@ _BEFORE = """\
 import json, os, sys
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-import barlow  # where torchvision's compiled part does not load, its Python part does after this
-
 folder, given, made = sys.argv[1:]
 says = None
 """
+
+_GUARD = """
+import barlow.torchvision_guard  # where torchvision's compiled part does not load, its Python part does after this
+"""
+
+_ALONE = """
+class NoBarlow:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == "barlow":
+            raise ModuleNotFoundError("it needs barlow, which whoever gets this folder may not have")
+
+
+for name in [name for name in sys.modules if name.partition(".")[0] == "barlow"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, NoBarlow())
+"""
+
+_BESIDE = {"nothing": _ALONE, "torchvision": _GUARD + _ALONE, "barlow": _GUARD}
+"""What a program finds beside its library, by `Use.beside`."""
 
 _AFTER = """
 import torch
@@ -112,9 +129,8 @@ def prove(folder: Path, use: Use, material: Material, images: Images) -> Proof:
         given, made = Path(home) / "images.safetensors", Path(home) / "features.safetensors"
         storage.write_tensors(given, {"images": images})
         threads = torch.get_num_threads()  # of another number the same library may add up in another order
-        program = "\n".join(
-            (_BEFORE, use.program, use.asks, _AFTER.replace("ROWS", repr(ROWS)).replace("THREADS", str(threads)))
-        )
+        after = _AFTER.replace("ROWS", repr(ROWS)).replace("THREADS", str(threads))
+        program = "\n".join((_BEFORE, _BESIDE[use.beside], use.program, use.asks, after))
         try:
             ended = subprocess.run(
                 [sys.executable, "-c", program, str(folder), str(given), str(made)],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,9 @@ class Use:
         package: what pip calls it; "" where the library itself is not run.
         needs: modules that have to be there beside what barlow brings.
         extra: of pyproject.toml, which installs them.
+        beside: what the proof gives the program beside its library. `torchvision`: that torchvision can be imported
+            though its compiled part does not load; most libraries import it. `barlow`: barlow. In all other proofs
+            importing barlow fails, as it does for whoever gets the folder.
     """
 
     library: str
@@ -110,6 +113,7 @@ class Use:
     says: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     extra: str = "export"
+    beside: Literal["nothing", "torchvision", "barlow"] = "torchvision"
 
 
 class Target(Protocol):

@@ -99,7 +99,7 @@ class Detectron2:
         }
 
     def uses(self, material: Material) -> list[Use]:
-        return [Use("detectron2's names", _PROGRAM, not material.hands_out_more, "")]
+        return [Use("detectron2's names", _PROGRAM, not material.hands_out_more, "", beside="nothing")]
 
     def notes(self, material: Material) -> list[str]:
         return [

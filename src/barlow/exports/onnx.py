@@ -42,10 +42,14 @@ class ONNX:
                 verbose=False,
             )
         assert program is not None
-        return {"model.onnx": program.model_proto.SerializeToString()}
+        model = program.model_proto
+        for node in [node for graph in (model.graph, *model.functions) for node in graph.node]:
+            del node.metadata_props[:]  # among them stack traces: paths of this machine, in a file for others
+        return {"model.onnx": model.SerializeToString()}
 
     def uses(self, material: Material) -> list[Use]:
-        return [Use("onnxruntime", _PROGRAM, True, "onnxruntime", needs=("onnx", "onnxscript", "onnxruntime"))]
+        needs = ("onnx", "onnxscript", "onnxruntime")
+        return [Use("onnxruntime", _PROGRAM, True, "onnxruntime", needs=needs, beside="nothing")]
 
     def notes(self, material: Material) -> list[str]:
         return ["The number of images in a batch is free; their size is not.", "Input and output are float32."]

@@ -59,7 +59,7 @@ class Safetensors:
         }
 
     def uses(self, material: Material) -> list[Use]:
-        return [Use("torch.hub", _HUB, True, "torch"), Use("barlow", _BARLOW, True, "barlow")]
+        return [Use("torch.hub", _HUB, True, "torch"), Use("barlow", _BARLOW, True, "barlow", beside="barlow")]
 
     def notes(self, material: Material) -> list[str]:
         return []

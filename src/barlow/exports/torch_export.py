@@ -39,12 +39,15 @@ class TorchExport:
             program = torch.export.export(
                 material.encoder, (material.example(2),), dynamic_shapes=({0: rows},), strict=False
             )
+        for module in program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+                node.meta.pop("stack_trace", None)  # paths of this machine, in a file that is given to others
         content = io.BytesIO()
         torch.export.save(program, content)
         return {"model.pt2": content.getvalue()}
 
     def uses(self, material: Material) -> list[Use]:
-        return [Use("torch.export", _PROGRAM, True, "torch")]
+        return [Use("torch.export", _PROGRAM, True, "torch", beside="nothing")]
 
     def notes(self, material: Material) -> list[str]:
         return ["The number of images in a batch is free; their size is not.", "It is fixed in eval mode."]

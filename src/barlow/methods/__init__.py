@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 class MethodSection(Protocol):
     """What a file of this folder holds: a frozen dataclass whose fields are the keys of the recipe's `method`.
 
-    The rules of the networks that it builds stand at `barlow.methods._networks.Method`. Two more things it may say: by
-    `takes_pixels = True` that views are not to be normalised, because it reads colours from them; and by
+    The rules of the networks that it builds stand at `barlow.methods._networks.Method`. Three more things it may say:
+    by `takes_pixels = True` that views are not to be normalised, because it reads colours from them; by
     `resolved_for(view_size)` which section stands in its place once the size of the views is known, for fields that are
-    `auto`.
+    `auto`; and by `kept(encoder)`, given that name, which of several encoders the run keeps, in words.
     """
 
     @property

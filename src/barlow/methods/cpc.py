@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.methods._networks import Method, checked_views, features_of
 from barlow.nets.heads import PARAMETERS
+from barlow.nets.norms import has_fixed_statistics
 from barlow.nets.seeding import seeded
 from barlow.types import Embedding, Features, Images, Outputs, Rows
 
@@ -35,8 +37,9 @@ class CPC:
     many rows further on, as `width` numbers; another linear layer makes as many of the patch itself. For each direction
     and distance there is a group: the predictions of a view, and all of its patches.
 
-    No patch may see another in the encoder, and batch norm would let it: give an encoder whose norms are of one image
-    (for ResNets the option `norm_layer: groupnorm1`).
+    No patch may see another in the encoder, and batch norm would let it, so an encoder that has it is refused. For
+    ResNets the option `norm_layer: groupnorm1` gives norms of one image. Batch norm whose statistics are fixed
+    (`encoder.fixed_norms`) is taken.
 
     Source: Hénaff et al., Data-Efficient Image Recognition with Contrastive Predictive Coding (arXiv 1905.09272),
         section 2 and appendix; there is no official code; Lightning-Universe/lightning-bolts at 34958a8,
@@ -53,7 +56,7 @@ class CPC:
         blocks: of each masked network.
 
     Raises:
-        ValueError: a grid, patch, distance or width out of range.
+        ValueError: a grid, patch, distance or width out of range; an encoder with batch norm.
     """
 
     gives: ClassVar[str] = "pairs"
@@ -96,11 +99,28 @@ class CPC:
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, features = new_encoder()
+        _check_norms(encoder)
         looks = []
         for direction in range(DIRECTIONS):
             with seeded(seed, f"direction {direction}"):
                 looks.append(_Direction(self, features))
         return _CPC(encoder, looks, self)
+
+
+def _check_norms(encoder: nn.Module) -> None:
+    """Refuses an encoder in which patches see each other."""
+    norms = [
+        name
+        for name, module in encoder.named_modules()
+        if isinstance(module, _BatchNorm) and not has_fixed_statistics(module)
+    ]
+    if norms:
+        others = f" and {len(norms) - 1} others" if len(norms) > 1 else ""
+        raise ValueError(
+            f"the encoder has batch norm ({norms[0]}{others}), through which CPC's patches see what they are to "
+            "predict: take norms of one image, for a ResNet --encoder.options '{norm_layer: groupnorm1}', or "
+            "--encoder.fixed_norms true with given weights"
+        )
 
 
 class _CPC(Method):

@@ -19,9 +19,10 @@ __all__ = ["Halves"]
 class Halves:
     """The first half of an encoder's features is compared with the second: each view is a group of both embeddings.
 
-    It is meant for encoders whose halves see different things of an image: `encoder.name: lab_resnet50` is two
-    networks, of which one sees the lightness and the other the colour (`barlow.nets.lab_halves`). The run keeps both,
-    and hands out their features side by side.
+    It takes encoders of two networks that see different things of an image: `encoder.name: lab_resnet50` is two, of
+    which one sees the lightness and the other the colour (`barlow.nets.lab_halves`). The run keeps both, and hands out
+    their features side by side. Of one network both halves would see the same, and agree at once, so it is refused. A
+    module of one's own says by a method `halves` that it is two.
 
     Source: Tian et al., Contrastive Multiview Coding (arXiv 1906.05849), section 3; HobbitLong/CMC at 7b227be,
         models/resnet.py.
@@ -32,7 +33,7 @@ class Halves:
         projector: the head of each half; they share no weights.
 
     Raises:
-        ValueError: an encoder whose number of features is odd.
+        ValueError: an encoder that is one network, or whose number of features is odd.
     """
 
     gives: ClassVar[str] = "views"
@@ -44,6 +45,13 @@ class Halves:
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, width = new_encoder()
+        if not callable(getattr(encoder, "halves", None)):
+            built = getattr(encoder, "built_as", None)
+            raise ValueError(
+                f"{built.name if built else type(encoder).__name__} is one network, and the method halves compares two "
+                "that see different things of an image: take --encoder.name lab_resnet18 or lab_resnet50 (lightness "
+                "and colour), or a module with a method `halves`"
+            )
         if width % 2:
             raise ValueError(f"the encoder has {width} features, which have no halves: take one like lab_resnet50")
         heads = [self.projector.build(width // 2, seed, part) for part in ("projector", "second projector")]

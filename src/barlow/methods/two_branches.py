@@ -31,7 +31,8 @@ class TwoBranches:
     """Branches that share no weights, and perhaps not even an architecture. The objective compares their embeddings.
 
     Views 1, 3, ... go through the recipe's `encoder` and `projector`, views 2, 4, ... through the other branch. The run
-    keeps the first branch: it is what `encoder/` holds and what is evaluated. The other one is in the checkpoints.
+    keeps the first branch: it is what `encoder/` holds and what is evaluated. The other one is in the checkpoints. The
+    first lines of a run say so, and so do `encoder/config.json` and the card of an export.
 
     Source: Bardes, Ponce, LeCun, VICReg (arXiv 2105.04906), table 5, for VICReg, Barlow Twins and SimCLR with shared
         weights, different weights and different architectures.
@@ -62,6 +63,10 @@ class TwoBranches:
 
     def widths(self, views: int) -> list[tuple[int, ...]]:
         return [(self.projector.widths[-1],) * views] if views > 1 else []
+
+    def kept(self, encoder: str) -> str:
+        other = f"another {encoder}" if self.other is None else self.other.name
+        return f"first of two branches ({encoder}, of views 1, 3, …); the other ({other}) is in the checkpoints alone"
 
     def build(self, new_encoder: "NewEncoder", seed: int) -> Method:
         encoder, width = new_encoder()

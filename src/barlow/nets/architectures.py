@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow.limits import Entry
-from barlow.nets.given import Network
+from barlow.nets.given import Network, Question
 
 Shapes = Mapping[str, Entry]
 
@@ -35,10 +35,10 @@ class Shown:
     channels: int | None = None
     image_size: int | None = None
     assumed: tuple[str, ...] = ()
-    asks: str = ""
+    asks: Question | None = None
 
 
-UNKNOWN = Shown(asks="its shapes are those of no ResNet, ViT or ConvNeXt that is known: add --encoder NAME")
+UNKNOWN = Shown(asks=Question("its shapes are those of no ResNet, ViT or ConvNeXt that is known", "--encoder NAME"))
 
 
 def shown_by(shapes: Shapes, arch: str | None = None) -> Shown:
@@ -138,9 +138,12 @@ def _resnet(shapes: Shapes) -> Shown:
         f"{about} with a 3×3 stem",
         stem[1],
         32,
-        asks="weights do not show how its first convolution, of 3×3, moves and pads, nor whether a max-pool follows: "
-        "add --encoder.stem small (stride 1, padding 1, no pool: most code for CIFAR), small_padded (padding 2: "
-        "solo-learn's), small_pooled or strided",
+        asks=Question(
+            "weights do not show how its first convolution, of 3×3, moves and pads, nor whether a max-pool follows",
+            "--encoder.stem small",
+            " (stride 1, padding 1, no pool: most code for CIFAR), small_padded (padding 2: solo-learn's), "
+            "small_pooled or strided",
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from barlow import exits
 from barlow.limits import SIDE, TooLarge
 from barlow.machine import available_memory
 from barlow.nets.bounded import bounded, items_of
@@ -112,6 +113,8 @@ def build_encoder(
         except TooLarge:
             raise
         except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
+            if exits.out_of_memory(error):
+                raise
             raise ValueError(
                 f"timm cannot build {name} for {words(image_size)}-pixel images with options {chosen}: "
                 f"{one_line(error)}"
@@ -127,6 +130,8 @@ def build_encoder(
     try:
         encoder.num_features = feature_width(encoder, in_channels, image_size)
     except (RuntimeError, AssertionError) as error:
+        if exits.out_of_memory(error):
+            raise
         raise ValueError(
             f"{name} cannot take {words(image_size)}-pixel images: {one_line(error)}. Take larger images or another "
             "encoder"

@@ -7,11 +7,11 @@ from torch import nn
 
 from barlow import checkpoints, limits, storage, tables
 from barlow.exits import NoInput, UnusableData
-from barlow.nets import stored_size
+from barlow.nets import hub_folder, stored_size
 from barlow.nets.architectures import Shown, shown_by
 from barlow.nets.bounded import items_of
 from barlow.nets.expected import IMAGENET, Centre, Normalization
-from barlow.nets.given import Given, Network, Origin
+from barlow.nets.given import Given, Network, Origin, Question
 from barlow.nets.layouts import NoRule, recognise, shapes_of
 from barlow.nets.weight_file import WeightFile, open_weights
 from barlow.printable import one_line, printable
@@ -20,6 +20,10 @@ from barlow.size import size_of
 FORMAT = 3
 """The number of `config.json`'s format. A reader refuses a file with a newer one. 2 came with `stages` and `whiten`, 3
 with the preprocessing's `value_range`."""
+
+OF_A_STEM = 1_000_000
+"""Parameters that a network may have while it is built and not in the end: those of the stem that is replaced, or of
+what only a training uses."""
 
 SOURCES = "give packaged:NAME, timm:NAME, a run folder or a file of weights"
 """What weights can be named by, for messages."""
@@ -36,8 +40,11 @@ def stored(source: str) -> Origin:
     if unfinished and (folder := checkpoints.whole(run, step, stored_size.look())) is not None:
         return _checkpointed(source, folder)
     file = _weights_file(source)
-    if file.with_name("config.json").is_file() and file.name == "model.safetensors":
+    whose = hub_folder.whose(file.parent)
+    if whose == "barlow" and file.name == "model.safetensors":
         return _of_folder(source, file)
+    if whose == "timm" and file.name in hub_folder.WEIGHTS:
+        return _of_hub_folder(source, file)
     return _of_file(source, file)
 
 
@@ -56,8 +63,8 @@ def _weights_file(source: str) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    for candidate in (path / "encoder" / "model.safetensors", path / "model.safetensors"):
-        if candidate.is_file():
+    for candidate in (path / "encoder" / "model.safetensors", path / "model.safetensors", hub_folder.weights_in(path)):
+        if candidate is not None and candidate.is_file():
             return candidate
     if path.is_dir():
         raise ValueError(
@@ -101,6 +108,22 @@ def _checkpointed(source: str, folder: Path) -> Origin:
 # --- What others have written -------------------------------------------------------------------------------------
 
 
+def _of_hub_folder(source: str, file: Path) -> Origin:
+    """The weights of a folder of timm's, which also says what they are."""
+    found, there = hub_folder.read(file.parent), open_weights(file)
+    numbers = sum(entry.items for entry in recognise(file, there.tree).tensors.values())
+    return Origin(
+        source,
+        lambda encoder: _read(encoder, there),
+        found.network,
+        found.normalization,
+        found.centre,
+        found.channels,
+        assumed=found.assumed,
+        most=(numbers + OF_A_STEM, f"and its file of weights has {numbers:,} numbers"),
+    )
+
+
 def _of_file(source: str, file: Path) -> Origin:
     """A file of weights, of which nothing says what it is but what is in it."""
     there = open_weights(file)
@@ -111,7 +134,8 @@ def _of_file(source: str, file: Path) -> Origin:
     try:
         found = recognise(file, there.tree)
     except NoRule as error:  # an encoder that is known may still have all of its names
-        return Origin(source, read, asks=str(error).replace(f"{file} ", "it ", 1))  # whoever asks names the file
+        why = str(error).replace(f"{file} ", "it ", 1)  # whoever asks names the file
+        return Origin(source, read, asks=Question(why))
     shown = shown_by(shapes_of(found), found.arch)
     words = f"{found.layout}; {shown.about or 'a network that its shapes do not show'}"
     return Origin(

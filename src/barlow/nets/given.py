@@ -22,6 +22,32 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What weights do not show of their network, and how a user says it.
+
+    Args:
+        why: what is not shown.
+        flag: what says it, as `--encoder NAME`; "" where nothing does.
+        more: about the flag, after it.
+    """
+
+    why: str
+    flag: str = ""
+    more: str = ""
+
+    def __str__(self) -> str:
+        """For who takes the flag."""
+        return f"{self.why}: add {self.flag}{self.more}" if self.flag else self.why
+
+    def for_import(self, name: str) -> str:
+        """For who does not: it is said once, to `barlow import`."""
+        if not self.flag:
+            return self.why
+        choices = f"; {self.flag.rpartition(' ')[2]}{self.more}" if self.more else ""
+        return f"{self.why}: `barlow import {name} {self.flag} --out DIR` first, and DIR in its place{choices}"
+
+
+@dataclass(frozen=True)
 class Given:
     """Weights as they were read, under the names that the encoder has for them.
 
@@ -48,8 +74,10 @@ class Origin:
         recognised: what kind of file it is and of which network, in words; empty for weights of our own and of timm's,
             which need not be recognised.
         assumed: what no file of weights shows and is taken to be so, a phrase each.
-        asks: why there is no network, and what to say in its place; empty where there is one.
+        asks: why there is no network, and what to say in its place; None where there is one.
         stemless: the network but for its stem, where the stem is what is asked for.
+        most: how many parameters the network may have, and what that number is, in words, where its arguments are a
+            stranger's; as of `build_encoder`.
     """
 
     source: str
@@ -60,5 +88,6 @@ class Origin:
     channels: int | None = None
     recognised: str = ""
     assumed: tuple[str, ...] = ()
-    asks: str = ""
+    asks: Question | None = None
     stemless: Network | None = None
+    most: tuple[int, str] | None = None

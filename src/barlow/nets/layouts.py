@@ -65,7 +65,7 @@ class Layout:
 LAYOUTS = (
     Layout("VISSL", ("classy_state_dict.base_model.model.trunk",), r"(base_model\.)?_feature_blocks\."),
     Layout(
-        "DINO", ("teacher",), r"(module\.)?backbone\.",
+        "DINO", ("teacher", "student"), r"(module\.)?backbone\.",
         drop={r"(module\.)?(head|dino_head|ibot_head)\.": "the projection head"},
     ),
     Layout(
@@ -149,6 +149,7 @@ LAYOUTS = (
         },
     ),
     Layout("barlow", ("",), r"network\.", drop={r"whiten\.": "the whitening"}),
+    Layout("transformers' timm wrapper", ("",), r"timm_model\."),
     Layout("timm's training", ("state_dict",), r"(module\.)?", beside=("arch",)),
     Layout("torchvision's training", ("model",), r"(module\.)?", beside=("lr_scheduler",)),
     *(

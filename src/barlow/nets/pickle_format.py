@@ -383,9 +383,10 @@ def _in_a_row(file: BinaryIO, length: int) -> tuple[Any, dict[str, Any]]:
     for key in map(str, keys):
         if key not in sizes:
             raise Unreadable("it has a storage of a type that is not read here")
-        items, size = int.from_bytes(file.read(8), "little"), dict(DTYPES.values())[sizes[key].dtype]
+        count = file.read(8)
+        items, size = int.from_bytes(count, "little"), dict(DTYPES.values())[sizes[key].dtype]
         places[key] = [file.tell(), items * size, None]
-        if file.tell() + items * size > length:
+        if len(count) < 8 or file.tell() + items * size > length:
             raise Unreadable("it is cut off: download or copy it again")
         file.seek(items * size, io.SEEK_CUR)
     return found, places

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from barlow import __version__, limits, storage
 from barlow.exits import Diverged, UnusableData
 from barlow.linalg import not_finite
+from barlow.nets import hub_folder
 from barlow.nets.building import BuiltAs, build_encoder, feature_width
-from barlow.nets.files import FORMAT, described
+from barlow.nets.files import FORMAT, OF_A_STEM, described
 from barlow.nets.fitting import fitted
 from barlow.nets.given import Network, Origin
 from barlow.nets.handed_out import Stages, handed_out
@@ -25,10 +26,6 @@ from barlow.nets.stems import belongs_to_stem
 from barlow.nets.weight_file import tensors_with_digest
 from barlow.printable import one_line, printable
 from barlow.seals import sha256
-
-OF_A_STEM = 1_000_000
-"""Parameters that a network may have while it is built and not in the end: those of the stem that is replaced."""
-
 
 # --- Starting from given weights ----------------------------------------------------------------------------------
 
@@ -360,8 +357,8 @@ def with_preprocessing(encoder: nn.Module, preprocessing: Preprocessing) -> nn.M
 
 
 def encoder_folder(folder: Path) -> Path | None:
-    """Where a run folder, or an encoder folder, has a finished encoder; None if it has none."""
+    """Where a run folder, or an encoder folder, has a finished encoder of barlow's; None if it has none."""
     for home in (folder / "encoder", folder):
-        if (home / "config.json").is_file() and (home / "model.safetensors").is_file():
+        if (home / "model.safetensors").is_file() and hub_folder.whose(home) == "barlow":
             return home
     return None

@@ -125,6 +125,15 @@ def has_moving_target(kind: str) -> bool:
     return kind in kinds() and bool(getattr(load(kind), "moving_target", False))
 
 
+def spreads_by(kind: str) -> str | None:
+    """How a kind keeps embeddings in many directions: by "decorrelation" of their features, or by "contrast" of images.
+
+    None where it does not, or where its healthy runs have not been looked at: then few directions say nothing. An
+    objective says it in its class: ``spreads_by: ClassVar[str] = "contrast"``.
+    """
+    return getattr(load(kind), "spreads_by", None) if kind in kinds() else None
+
+
 _SIZES = {1: "one", 2: "pairs", 3: "triples"}
 
 

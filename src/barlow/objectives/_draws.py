@@ -13,7 +13,7 @@ from barlow.types import Ids
 from barlow.views.keys import GOLDEN, MULTIPLIERS, SHIFTS, WORD
 
 OBJECTIVES = 5
-"""First word of these keys. `barlow.views.keys` uses 1 and 2, `barlow.data.loader` 3, `barlow.nets.grouped_norms` 4."""
+"""First word of the keys of all draws here but `indices`."""
 
 NEGATIVES = int.from_bytes(b"NPID", "big")
 """First word of the keys of `indices`."""

@@ -1,7 +1,7 @@
 """Barlow Twins: the cross-correlation of two views' features should be the identity."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -65,6 +65,8 @@ class BarlowTwins:
         >>> {name: round(term.item(), 6) for name, term in BarlowTwins(redundancy=0.0051)(z, z).items()}
         {'invariance': 0.0, 'redundancy': 0.0}
     """
+
+    spreads_by: ClassVar[str] = "decorrelation"
 
     invariance: float = 1.0
     redundancy: float = 0.0051

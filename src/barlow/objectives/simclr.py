@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -53,6 +53,8 @@ class SimCLR:
         >>> round(SimCLR(convention="paper")(z, z)["contrast"].item(), 4)  # collapsed: log(2n - 1)
         2.7081
     """
+
+    spreads_by: ClassVar[str] = "contrast"
 
     temperature: float = 0.1
     convention: Convention = "code"

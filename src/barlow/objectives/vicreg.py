@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -58,6 +58,8 @@ class VICReg:
         >>> {name: round(term.item(), 4) for name, term in VICReg()(z, z).items()}  # collapsed
         {'invariance': 0.0, 'variance': 24.75, 'covariance': 0.0}
     """
+
+    spreads_by: ClassVar[str] = "decorrelation"
 
     invariance: float = 25.0
     variance: float = 25.0

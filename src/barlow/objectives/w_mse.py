@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -68,6 +68,8 @@ class WMSE:
         >>> WMSE()(z, 2 * z + 1)["distance"].item()
         0.0
     """
+
+    spreads_by: ClassVar[str] = "decorrelation"
 
     slice_rows: int | None = None
     shrinkage: float = 0.0

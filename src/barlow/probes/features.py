@@ -169,6 +169,11 @@ def save_features(folder: Path, key: str, features: FeatureSet, metadata: Mappin
     return path
 
 
+def forget_features(folder: Path, key: str) -> None:
+    """Removes what `save_features` wrote under this key, if it did."""
+    storage.remove_own(Path(folder) / f"{key[:32]}.safetensors")
+
+
 WIDTH = 2**17
 """Numbers that are kept of an image at most. All stages of the widest of timm's networks have some ten thousand."""
 

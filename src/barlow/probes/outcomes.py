@@ -157,6 +157,6 @@ def _outcome(tensors: Mapping[str, Tensor], labels: np.ndarray) -> Outcome:
         metrics={name: Score(**score) for name, score in table["metrics"].items()},
         notes=table["notes"],
         chosen_on_test=table["chosen_on_test"],
-        chance=chance_of(labels),
+        chance=chance_of(None if answers is None else answers[0], labels),
         answers=answers,
     )

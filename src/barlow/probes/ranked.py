@@ -1,7 +1,7 @@
 """What a search found: how well the training images are ordered by their likeness to each test image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,26 @@ class Ranked:
         first: for each test image and class, the place, from 1, of the first image of the class.
         classes: the class number of each column, ascending, or None where an image may have several labels.
         notes: for the record.
+        shares: of the images that are searched, the share that has each class. None in what an earlier version kept.
     """
 
     precision: Float64[np.ndarray, "n k"]
     first: Int64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "k"] | None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    shares: Float64[np.ndarray, "k"] | None = None
+
+    def chance(self, labels: np.ndarray) -> float | None:
+        """`map` of an encoder that knows nothing: a search in random order finds a class as often as there are images
+        of it among those searched. Queries of frequent classes find much by chance.
+
+        Example: nine in ten images have the label "street", one in ten has "boat". Of ten queries nine are for "street"
+        and find 0.9 by chance; so chance is 0.82, though the mean share is 0.5.
+        """
+        if self.shares is None:
+            return None
+        by_chance = replace(self, precision=np.broadcast_to(self.shares, self.precision.shape))
+        return float(by_chance._of_each(labels)["map"].mean())
 
     def measured(self, labels: np.ndarray) -> dict[str, Score]:
         """`map` with a bootstrap interval over the test images, and `recall_at_1`, `_5` and `_10` with Wilson's."""

@@ -11,6 +11,7 @@ from barlow.probes.average_precision import prevalence
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
+from barlow.probes.ranked import Ranked
 from barlow.protocols import Probe, build, label_of, reading_features
 
 ENCODER = "encoder"
@@ -70,7 +71,7 @@ class Outcome:
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
     chance: float | None = None
-    """Where an image may have several labels: the mean average precision of a random order (`prevalence`)."""
+    """The mean average precision of a random order, where there is such a metric (`chance_of`)."""
     answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 
@@ -140,11 +141,15 @@ def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance_of(labels), (predicted, labels))
+    chance = chance_of(predicted, labels)
+    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance, (predicted, labels))
 
 
-def chance_of(labels: np.ndarray) -> float | None:
-    """What a random order of the test images would have as mean average precision; None for one class an image."""
+def chance_of(predicted: Prediction | None, labels: np.ndarray) -> float | None:
+    """What a random order would have as mean average precision: of the test images, for the scores of a label; of the
+    images that are searched, for a search. None where nothing is ordered, so that no metric is one."""
+    if isinstance(predicted, Ranked):
+        return predicted.chance(labels)
     return prevalence(labels) if labels.ndim == 2 else None
 
 
@@ -315,9 +320,14 @@ def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
 
 def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
     """What a random order would have, for mean average precisions."""
-    chances = {outcome.chance for outcomes in results.values() for outcome in outcomes.values()} - {None}
-    for chance in sorted(chance for chance in chances if chance is not None):
+    of_labels, of_searches = set[float](), set[float]()
+    for outcome in (outcome for outcomes in results.values() for outcome in outcomes.values()):
+        if outcome.chance is not None:
+            (of_searches if "recall_at_1" in outcome.metrics else of_labels).add(outcome.chance)
+    for chance in sorted(of_labels):
         yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
+    for chance in sorted(of_searches):
+        yield f"mAP of a search in random order: {_percent(chance)}.", True
 
 
 def called(row: Row) -> str:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from barlow.data.labelled import LabelledSet
 from barlow.nets.seeding import seeded
 from barlow.probes.features import embed
+from barlow.probes.progress import Progress
 from barlow.types import Images
 from barlow.views.keys import permutation
 
@@ -86,6 +87,7 @@ def tuned(
     schedule: Schedule,
     seed: int,
     device: torch.device,
+    progress: Progress | None = None,
 ) -> Tuned:
     """A copy of an encoder that was trained, with a linear layer, by SGD on the cross-entropy of augmented views.
 
@@ -100,6 +102,7 @@ def tuned(
         schedule: batches, and how many of them.
         seed: of the layer, of the order of the images, of their views, and of what the network draws.
         device: where to train.
+        progress: counts the updates.
 
     Raises:
         Diverged: the loss is not finite after an update.
@@ -132,6 +135,8 @@ def tuned(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if progress is not None:
+                progress.more()
     return model
 
 

@@ -179,7 +179,7 @@ def label_of(name: str) -> str:
         return name
     found = load(kind)
     label: str = found.label
-    if number and not number[0].isdigit():
+    if number and not _is_number(number):
         return f"{kind} {number.replace(os.sep, '/').rpartition('/')[2]}"
     if "{}" in label:
         return label.format(number)
@@ -188,10 +188,19 @@ def label_of(name: str) -> str:
 
 def _made(name: str, found: type[Any], value: str | float | None) -> tuple[str, Any]:
     """The name under which results are kept, and the protocol: with the number after the colon, or with a file."""
-    if isinstance(value, str) and hasattr(found, "from_text") and not value[:1].isdigit():
+    if isinstance(value, str) and hasattr(found, "from_text") and not _is_number(value):
         return name, found.from_text(value)
     probe = found() if value is None else found(**{_field_of(name, found).name: _number(name, found, value)})
     return _name_of(name.partition(":")[0], probe), probe
+
+
+def _is_number(text: str) -> bool:
+    """Whether it can only be a number. A file may well begin with a digit: `1percent.txt` is one of SimCLR's lists."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _field_of(name: str, found: type[Any]) -> "dataclasses.Field[Any]":

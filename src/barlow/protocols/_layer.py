@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,17 +89,20 @@ class Layer:
                 current = later(epoch)
                 targets = self._targets(current.labels)
             for group in optimizer.param_groups:
-                group["lr"] = rate(epoch)
+                group["lr"] = rate(epoch) * group.get("share", 1.0)
             order = torch.from_numpy(permutation(seed, epoch, len(current))).to(current.features.device)
             with _one_thread(batch_size * self.weights.numel() < SMALL_STEP):
                 for rows in order.split(batch_size):
                     x = current.features.index_select(0, rows).to(self.device, torch.float32)
                     self._gradient(x, targets.index_select(0, rows.to(self.device)))
                     optimizer.step()
-            if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            if not self._is_finite():
                 raise _diverged(f"the weights are not finite after epoch {epoch + 1}", rate(0), current.features)
             yield epoch
         self.notes = self._fit(current.features, targets)
+
+    def _is_finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
 
     def answers(self, test: Features) -> np.ndarray | None:
         """The class of each row, or None where an image may have several labels."""
@@ -159,6 +162,64 @@ class Layer:
         loss, best = total / len(targets), best / len(targets)
         # On features that say nothing, the noise of the last steps alone may make it a hundredth more.
         return {"train_loss": loss, "worse_than_class_frequencies": loss > 1.01 * best}
+
+
+class Layers(Layer):
+    """One layer for each of several rates, all trained in the same pass: they begin alike, and see the same rows in the
+    same order. Their weights stand below each other, so that a step is one product and not one for each.
+
+    A layer whose rate is too high diverges by itself; the others do not notice.
+    """
+
+    def __init__(
+        self,
+        train: FeatureSet,
+        draw: Callable[[tuple[int, ...], torch.Generator], Tensor],
+        seed: int,
+        device: str | None,
+        rates: Sequence[float],
+    ) -> None:
+        super().__init__(train, draw, seed, device)
+        self.rates = tuple(rates)
+        self.weights, self.biases = (each.repeat(len(rates), *[1] * (each.ndim - 1)) for each in self.parameters)
+        self.parameters = [self.weights, self.biases]
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """For an optimizer: the parameters of each layer, with its rate as a `share` of what a step says."""
+        parts: list[list[Tensor]] = [[] for _ in self.rates]
+        for parameter in self.parameters:
+            assert parameter.grad is not None
+            count = len(self.rates)
+            for part, values, gradient in zip(parts, parameter.chunk(count), parameter.grad.chunk(count), strict=True):
+                values.grad = gradient
+                part.append(values)
+        return [{"params": part, "share": rate} for part, rate in zip(parts, self.rates, strict=True)]
+
+    def scores(self, test: Features) -> list[np.ndarray | None]:
+        """What each layer says of the rows, (n, k) in float64: higher is more likely. None for one that diverged."""
+        logits = torch.cat([part.cpu() for part in self._logits(test)]).double()
+        if self.classes is None:
+            logits = logits.sigmoid()
+        return [part.numpy() if bool(torch.isfinite(part).all()) else None for part in logits.chunk(len(self.rates), 1)]
+
+    def _is_finite(self) -> bool:
+        return True
+
+    def _fit(self, features: Features, targets: Tensor) -> dict[str, Any]:
+        return {}
+
+    def _gradient(self, x: Tensor, targets: Tensor) -> None:
+        error = torch.addmm(self.biases, x, self.weights.T).unflatten(1, (len(self.rates), -1))
+        if self.classes is None:
+            error = error.sigmoid_().sub_(targets[:, None])
+        else:
+            error = error.softmax(dim=2)
+            error[torch.arange(len(x), device=self.device), :, targets] -= 1
+        error = error.flatten(1) / len(x)
+        torch.mm(error.T, x, out=self.weights.grad)
+        torch.sum(error, dim=0, out=self.biases.grad)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ RATES = (0.003, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer is trained for 100 epochs at each of several rates, and then once more at the best of them.
+    """A linear layer is trained for 100 epochs at each of several rates, in one pass, and then once more at the best.
 
     The rates are compared by the score on held-out training images (top-1, or mean average precision where an image may
     have several labels). The split is stratified, and of at most `selection_rows` training images. Then all training
@@ -68,7 +68,7 @@ class Linear:
         fit, held = (some[part] for part in split(train.labels[some], self.held_out, generator))
         scores = {}
         if len(held):
-            scores = {rate: self._score(rate, _part(train, fit), _part(train, held)) for rate in self.rates}
+            scores = self._scores(_part(train, fit), _part(train, held))
         possible = {rate: score for rate, score in scores.items() if score is not None}
         if scores and not possible:
             raise Diverged(f"training diverges at every rate of {', '.join(f'{rate:g}' for rate in self.rates)}")
@@ -86,15 +86,17 @@ class Linear:
     def _at(self, rate: float) -> LinearSGD:
         return LinearSGD(epochs=self.epochs, lr=rate, seed=self.seed, device=self.device)
 
-    def _score(self, rate: float, fit: FeatureSet, held: FeatureSet) -> float | None:
-        """What a rate reaches on held-out images; None if training diverges."""
-        try:
-            found = self._at(rate).predict(fit, held.features)
-        except Diverged:
-            return None
-        if found.classes is None:
-            return float(np.nan_to_num(macro_average_precision(found.scores, held.labels)[0]))
-        return float((found.predictions == held.labels).mean())
+    def _scores(self, fit: FeatureSet, held: FeatureSet) -> dict[float, float | None]:
+        """What each rate reaches on held-out images; None if training diverges."""
+        found = self._at(1.0).scores_at(self.rates, fit, held.features)
+        return dict(zip(self.rates, (None if each is None else _score(each, fit, held) for each in found), strict=True))
+
+
+def _score(scores: np.ndarray, fit: FeatureSet, held: FeatureSet) -> float:
+    """Top-1, or the mean average precision where an image may have several labels."""
+    if fit.several_labels:
+        return float(np.nan_to_num(macro_average_precision(scores, held.labels)[0]))
+    return float((np.unique(fit.labels)[scores.argmax(axis=1)] == held.labels).mean())
 
 
 def _part(features: FeatureSet, rows: np.ndarray) -> FeatureSet:

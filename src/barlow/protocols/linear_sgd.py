@@ -1,15 +1,18 @@
 """A linear layer trained by SGD for 100 epochs: the protocol of Barlow Twins and VICReg."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from barlow.probes.features import EpochFeatures, FeatureSet
+from barlow.probes.features import EpochFeatures, FeatureSet, check
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, measure
-from barlow.protocols._layer import Layer, check_settings, first_epoch
+from barlow.protocols._layer import Layer, Layers, check_settings, first_epoch
 from barlow.types import Features
 
 __all__ = ["LinearSGD"]
@@ -68,8 +71,7 @@ class LinearSGD:
 
     def predict(self, train: FeatureSet | EpochFeatures, test: Features) -> Predicted:
         first = first_epoch(train, test)
-        layer = Layer(first, lambda shape, draws: 0.01 * torch.randn(shape, generator=draws), self.seed, self.device)
-        layer.biases.zero_()
+        layer = Layer(first, _drawn, self.seed, self.device)
         optimizer = torch.optim.SGD(layer.parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
         by_epoch = [
             layer.answers(test)
@@ -80,3 +82,27 @@ class LinearSGD:
 
     def __call__(self, train: FeatureSet | EpochFeatures, test: FeatureSet) -> dict[str, Score]:
         return measure(self.predict(train, test.features), test.labels)
+
+    def scores_at(self, rates: Sequence[float], train: FeatureSet, test: Features) -> list[np.ndarray | None]:
+        """What the protocol says of the test images at each of several rates, which are trained in one pass.
+
+        Args:
+            rates: in place of `lr`.
+            train, test: as for `predict`.
+
+        Returns:
+            scores (n, k) for each rate; None where training diverged.
+        """
+        check(train, test)
+        layers = Layers(train, _drawn, self.seed, self.device, rates)
+        optimizer = torch.optim.SGD(layers.groups(), 1.0, self.momentum, weight_decay=self.weight_decay)
+        of_one = replace(self, lr=1.0).rate
+        for _ in layers.train(optimizer, of_one, train, train, self.epochs, self.batch_size, self.seed):
+            pass
+        return layers.scores(test)
+
+
+def _drawn(shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
+    """Weights from N(0, 0.01²), and biases 0."""
+    drawn = 0.01 * torch.randn(shape, generator=draws)
+    return drawn if len(shape) == 2 else drawn.zero_()

@@ -1,7 +1,9 @@
 """A few labels, the whole network: it is fine-tuned on 1 % or 10 % of the labelled images."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ from barlow.printable import printable
 from barlow.probes.drawn import Drawn
 from barlow.probes.features import embed
 from barlow.probes.metrics import highest
+from barlow.probes.progress import Progress
 from barlow.probes.splits import of_each_class, split
 from barlow.probes.tuning import Diverged, Rates, Schedule, Unlabelled, tuned
 from barlow.telling import Say
@@ -51,7 +54,8 @@ class SemiSupervised:
     ImageNet's 1 % there were 50 an epoch). Where 20 epochs of 256 images are fewer than 200 updates, batches have 32
     images, and the epochs go on until there are 200. The rates are chosen among those of both papers for each draw: the
     ones that do best on a fifth of the drawn images after at most 100 updates on the rest. The papers chose theirs on
-    the test images' set, for ImageNet. The cosine falls with every update, not every epoch.
+    the test images' set, for ImageNet. Where training diverges at the best rates, after more updates than the choice
+    had, the next best are taken. The cosine falls with every update, not every epoch.
 
     Args:
         percent: of the training images, above 0 and at most 100.
@@ -153,7 +157,7 @@ class SemiSupervised:
 
     def _tuned(self, encoder: nn.Module, images: LabelledSet, test: Unlabelled, draw: int, say: Say) -> Drawn:
         """What a network that was tuned on these images says of the test images."""
-        device = torch.device(self.device or "cpu")
+        began, device = time.monotonic(), torch.device(self.device or "cpu")
         classes, targets = np.unique(images.labels, return_inverse=True)
         seed = self.seed + draw
         schedule = self.schedule(len(images))
@@ -166,14 +170,25 @@ class SemiSupervised:
             f"draw {draw + 1} of {self.draws}: {len(images)} images of {len(classes)} classes, {schedule.updates} "
             f"updates of {schedule.rows(len(images))} images"
         )
-        rates, score = self._choose(encoder, images, targets, draw, schedule, device)
+        progress = Progress(say, f"draw {draw + 1} of {self.draws}", schedule.updates, "updates")
+        tried = self._by_score(encoder, images, targets, draw, schedule, device, progress)
+        while True:
+            rates, score = tried.pop(0)
+            try:
+                model = tuned(encoder, images, targets, len(classes), rates, schedule, seed, device, progress)
+                break
+            except Diverged:  # what went well for the short choice may not for six times as many updates
+                if not tried:
+                    raise
+                progress.total += schedule.updates
+                say(f"draw {draw + 1}: diverged at rates {rates.encoder:g} and {rates.head:g}; the next best are taken")
         notes |= {"encoder_rate": rates.encoder, "head_rate": rates.head, "held_out_score": score}
-        model = tuned(encoder, images, targets, len(classes), rates, schedule, seed, device)
         logits = embed(model, test.views(INFERENCE_BATCH), device).numpy()
+        say(f"draw {draw + 1} of {self.draws} is done, in {timedelta(seconds=round(time.monotonic() - began))}")
         answers = classes[highest(logits.astype(np.float64), 5)][None]
         return Drawn(answers.astype(np.int64), None, len(classes), notes)
 
-    def _choose(
+    def _by_score(
         self,
         encoder: nn.Module,
         images: LabelledSet,
@@ -181,25 +196,26 @@ class SemiSupervised:
         draw: int,
         schedule: Schedule,
         device: torch.device,
-    ) -> tuple[Rates, float | None]:
-        """The rates that do best on a part of the drawn images, and how well; the first, if there is nothing to tell
-        by. Of equally good ones the first."""
+        progress: Progress,
+    ) -> list[tuple[Rates, float | None]]:
+        """All rates, those first that do best on a part of the drawn images, and how well; as they are given, if there
+        is nothing to tell by. Of equally good ones the first come first."""
         fit, held = split(targets, self.held_out, np.random.default_rng([self.seed, draw, 1]))
         if len(self.rates) == 1 or not len(held):
-            return self.rates[0], None
+            return [(rates, None) for rates in self.rates]
         short = Schedule(schedule.batch, min(schedule.updates, self.choice_updates))
-        others, classes, scores = images.take(held), int(targets.max()) + 1, []
+        progress.total += short.updates * len(self.rates)
+        others, classes = images.take(held), int(targets.max()) + 1
+        scores: list[tuple[Rates, float | None]] = []
         for rates in self.rates:
             try:
-                model = tuned(
-                    encoder, images.take(fit), targets[fit], classes, rates, short, self.seed + draw, device
-                )  # fmt: skip
+                seed = self.seed + draw
+                model = tuned(encoder, images.take(fit), targets[fit], classes, rates, short, seed, device, progress)
                 found = embed(model, others.views(INFERENCE_BATCH), device).numpy().argmax(axis=1)
-                scores.append(float((found == targets[held]).mean()))
+                scores.append((rates, float((found == targets[held]).mean())))
             except Diverged:
-                scores.append(-1.0)
-        best = int(np.argmax(scores))
-        return self.rates[best], scores[best]
+                scores.append((rates, -1.0))
+        return sorted(scores, key=lambda each: -(each[1] or 0.0))
 
 
 def _listed(names: tuple[str, ...], train: LabelledSet) -> np.ndarray:

@@ -85,6 +85,9 @@ class SVM:
             return Predicted(_shares(scores), classes, notes)
         found = [self._decisions(x, self._drawn(given, draw), z) for draw in range(self.draws)]
         notes = {"draws": self.draws, "positives_a_class": self.positives, "each": [noted for _, noted in found]}
+        held_out = [noted["held_out_score"] for _, noted in found if "held_out_score" in noted]
+        if held_out:
+            notes["held_out_score"] = float(np.mean(held_out))
         scores = np.stack([scores for scores, _ in found])
         if classes is None:
             return Drawn(None, scores, given.shape[1], notes, CONVENTIONS)

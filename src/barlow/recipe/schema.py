@@ -76,6 +76,12 @@ class Recipe(Section):
         """The method's dataclass; its `build` makes the networks."""
         return _instance(self.method, _table(methods), "method")
 
+    @property
+    def kept(self) -> str | None:
+        """Which of several encoders the run keeps, in words; None where there is one."""
+        says = getattr(self.build_method(), "kept", None)
+        return None if says is None else str(says(self.encoder.name))
+
     def build_views(self) -> list[list[ops.Op]]:
         """The ops of each view, in order. The crop's size must be resolved."""
         return [[op for _, op in _view(view, f"views.{v}")] for v, view in enumerate(self.views)]

@@ -47,10 +47,17 @@ def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
     rows = rows_by_name(run)
     for key in ("knn.top1", "logistic.top1"):
         yield interval(rows[key].encoder) if key in rows else "–"
-    state = summary.state_of(run)
-    said = [state[1]] if state else []
-    said += [rest for word, rest in summary.lines_of(run) if word in ("reached", "verdict")]
-    yield el("span", said[-1] if said else "–", class_="words")
+    yield el("span", _words(run), class_="words")
+
+
+def _words(run: Record) -> str:
+    """How a run is, and then what came of it. One that is ill says why, which is all that it has reached."""
+    state, lines = summary.state_of(run), dict(summary.lines_of(run))
+    said = [] if state is None else [state[1]]
+    ill = state is not None and state[1] != state[0]
+    came = [lines[word] for word in ("reached", "verdict") if word in lines]
+    said += came[-1:] if not ill or "verdict" in lines else []
+    return "; ".join(said) or "–"
 
 
 def rows_by_name(run: Record) -> dict[str, Row]:

@@ -16,8 +16,8 @@ from barlow.probes.intervals import Difference
 from barlow.report.markup import Markup, el, join, pairs, table
 from barlow.report.page import page
 from barlow.report.part import Part
-from barlow.scores.columns import Cell
-from barlow.scores.score_table import Column, Line, ScoreTable, Section, published_words
+from barlow.scores.columns import Cell, difference_cell
+from barlow.scores.score_table import GAIN, Column, Line, ScoreTable, Section, published_words
 
 
 def check_table_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -51,7 +51,7 @@ def _json(scores: ScoreTable) -> str:
 
 HEAD = (
     *("images", "protocol", "metric", "column", "encoders", "value", "low", "high", "spread", "seeds", "held_out"),
-    *("difference", "difference_low", "difference_high"),
+    *("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high"),
 )
 """The columns of a CSV file. Numbers are shares from 0 to 1, as they were measured."""
 
@@ -76,9 +76,10 @@ def _csv(scores: ScoreTable) -> str:
 
 def _csv_row(section: Section, line: Line, column: Column, cell: Cell, i: int) -> list[object]:
     held_out = line.held_out[i] if line.held_out is not None else None
-    difference = line.differences[i]
+    gain = line.gained[i] if line.gained else None
     numbers = [cell.value, cell.low, cell.high, cell.spread, cell.runs, None if held_out is None else held_out.value]
-    numbers += [None] * 3 if difference is None else [difference.value, difference.low, difference.high]
+    for each in (line.differences[i], gain):
+        numbers += [None] * 3 if each is None else [each.value, each.low, each.high]
     names = [_inert(section.images), line.protocol, line.metric, column.title, _inert("; ".join(column.names))]
     return [*names, *("" if number is None else number for number in numbers)]
 
@@ -115,23 +116,26 @@ def _section(scores: ScoreTable, section: Section) -> Markup:
         for line in section.lines
         if any(line.differences)
     ]
+    gained = [
+        [line.label, *("" if each is None else _difference(each) for each in line.gained)]
+        for line in section.lines
+        if line.gained
+    ]
     return join(
         [
             el("p", section.images),
             table(["", *titles], rows, caption="scores"),
             el("h3", f"Difference to {titles[0]}") if compared else None,
             table(["", *titles[1:]], compared, caption="differences") if compared else None,
+            el("h3", GAIN.capitalize()) if gained else None,
+            table(["", *titles], gained, caption="gains") if gained else None,
             *(el("p", f"Papers: {published_words(each)}", class_="note") for each in section.published),
         ]
     )
 
 
 def _difference(found: Difference) -> str:
-    return _as_cell(found).text(signed=True)
-
-
-def _as_cell(found: Difference) -> Cell:
-    return Cell(found.value, found.low, found.high, None, 1)
+    return difference_cell(found).text(signed=True)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
@@ -168,12 +172,16 @@ def _tex_lines(scores: ScoreTable) -> Iterator[str]:
             yield _tex_row(line.label, list(map(_tex_cell, line.cells)))
             if line.held_out is not None:
                 yield _tex_row("held out", list(map(_tex_cell, line.held_out)))
-        compared = [line for line in section.lines if any(line.differences)]
-        if compared:
-            yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{difference to {scores.columns[0].title}}} \\"
-        for line in compared:
-            differences = ["" if each is None else _tex_number(_as_cell(each), "+") for each in line.differences]
-            yield _tex_row(line.label, differences)
+        for heading, compared in (
+            (f"difference to {scores.columns[0].title}", [(line.label, line.differences) for line in section.lines]),
+            (GAIN, [(line.label, line.gained) for line in section.lines]),
+        ):
+            if any(any(found) for _, found in compared):
+                yield rf"\multicolumn{{{len(scores.columns) + 1}}}{{l}}{{{heading}}} \\"
+            for label, found in compared:
+                if any(found):
+                    numbers = ["" if each is None else _tex_number(difference_cell(each), "+") for each in found]
+                    yield _tex_row(label, numbers)
         for each in section.published:
             yield f"% papers: {printable(published_words(each))}"
     yield r"\hline"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from barlow.printable import printable
+from barlow.probes.intervals import Difference
 
 WIDTH = 80
 """Of a table as text."""
@@ -44,6 +45,13 @@ def cell(scores: Sequence[tuple[float, float, float]]) -> Cell:
     if len(scores) > 1:
         return Cell(statistics.fmean(values), None, None, statistics.stdev(values), len(scores))
     return Cell(*scores[0], None, 1)
+
+
+def difference_cell(found: Difference) -> Cell:
+    """Of a difference. An interval from -1 to 1 says nothing, and is left out."""
+    if found.low <= -1 and found.high >= 1:
+        return Cell(found.value, None, None, None, 1)
+    return Cell(found.value, found.low, found.high, None, 1)
 
 
 def letter(number: int) -> str:

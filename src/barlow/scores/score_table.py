@@ -24,10 +24,13 @@ from barlow.probes.report import (
     Row,
     remarks,
     results_table,
-    row_label,
 )
-from barlow.scores.columns import WIDTH, Cell, cell, legend, letter
+from barlow.scores.columns import WIDTH, Cell, cell, difference_cell, legend, letter
+from barlow.scores.labels import label_of_metric
 from barlow.scores.published import Published, published_for
+
+GAIN = "gain over untrained"
+"""What is above the gains in every form of a table."""
 
 LABELS = 24
 """Columns of the text for the names of rows, at most."""
@@ -101,7 +104,9 @@ class Line:
         label: what tables call it.
         cells: the scores.
         held_out: what the protocol chose by, on a part of the training images; None where it chose nothing.
-        differences: to the first column, paired on the same test images.
+        differences: to the first column, paired on the same test images, or seed by seed.
+        gains: of each encoder over untrained weights of its own network, where they are asked for by themselves; None
+            where the table does not have them.
     """
 
     protocol: str
@@ -110,6 +115,12 @@ class Line:
     cells: list[Cell | None]
     held_out: list[Cell | None] | None
     differences: list[Difference | None]
+    gains: list[Difference | None] | None = None
+
+    @property
+    def gained(self) -> list[Difference | None]:
+        """The gains, one for each column; empty, if no column has any."""
+        return self.gains if self.gains is not None and any(self.gains) else []
 
 
 @dataclass(frozen=True)
@@ -230,7 +241,7 @@ def _lines(part: Part, columns: Sequence[Column]) -> Iterator[Line]:
         yield Line(
             protocol,
             metric,
-            row_label(protocol, metric),
+            label_of_metric(protocol, metric),
             cells,
             held_out if held_out and any(held_out) else None,
             [None, *(_difference(found, outcomes[0], metric) for found in outcomes[1:])],
@@ -278,7 +289,7 @@ def _difference(outcomes: Sequence[Outcome], first: Sequence[Outcome], metric: s
 def published_words(each: Published) -> str:
     """As in `5-NN top-1: SimCLR 88.4, BYOL 89.5 (ResNet-18; Table 1 of a paper)`."""
     values = ", ".join(f"{name} {value:.1f}" for name, value in each.values.items())
-    return f"{row_label(each.protocol, each.metric)}: {values} ({each.network}; {each.source})"
+    return f"{label_of_metric(each.protocol, each.metric)}: {values} ({each.network}; {each.source})"
 
 
 # --- As text ----------------------------------------------------------------------------------------------------------
@@ -299,7 +310,7 @@ def _blocks(columns: Sequence[Column], section: Section) -> Iterator[list[str]]:
         lines = []
         for row, name in enumerate(names):
             cells = [f"{written[i][row][1]:{widths[i]}}" for i in range(start, stop)]
-            if row and not any(map(str.strip, cells)) and not name.startswith("difference"):
+            if row and not any(map(str.strip, cells)) and not name.startswith(("difference", GAIN)):
                 continue
             if len(name) >= label and any(map(str.strip, cells)):  # too long to have numbers beside it
                 lines.append(name)
@@ -324,8 +335,13 @@ def _written(title: str, column: int, section: Section, first: str) -> list[tupl
     for line in compared:
         difference = line.differences[column]
         rows.append((line.label, "" if difference is None else _signed(difference)))
+    if gained := [line for line in section.lines if line.gained]:
+        rows.append((GAIN, ""))
+    for line in gained:
+        gain = line.gained[column]
+        rows.append((line.label, "" if gain is None else _signed(gain)))
     return rows
 
 
 def _signed(found: Difference) -> str:
-    return Cell(found.value, found.low, found.high, None, 1).text(signed=True)
+    return difference_cell(found).text(signed=True)

@@ -19,9 +19,11 @@ MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
 
 # The first word that is hashed says what the number is for. So views and sample order share no numbers, although both
-# are drawn with the same (seed, epoch).
+# are drawn with the same (seed, epoch). A test finds all first words by their docstrings.
 VIEWS = 1
+"""First word of the keys of views."""
 ORDER = 2
+"""First word of the keys of an epoch's order."""
 
 MANTISSA = 53  # bits of a float64's mantissa: a uniform number in [0, 1) cannot have more of them and be evenly spaced
 

@@ -163,6 +163,13 @@ FAULTS = [
         (f"{LAB}one_half_sees_the_lightness_and_the_other_the_colour_as_cmc_normalises_them",),
     ),
     Fault(
+        "halves: one network is taken for two",
+        "methods/halves.py",
+        'if not callable(getattr(encoder, "halves", None)):',
+        "if False:",
+        (f"{LAB}one_network_has_no_halves_that_see_different_things",),
+    ),
+    Fault(
         "halves: both have the same half of the features",
         "methods/halves.py",
         "halves = [f.chunk(2, dim=1) for f in features]",

@@ -195,4 +195,11 @@ FAULTS = [
         "cut.permute(0, 3, 2, 1, 4, 5)",
         (f"{PATCHES}patches_are_cut_row_by_row_in_equal_steps",),
     ),
+    Fault(
+        "CPC: an encoder with batch norm is taken",
+        "methods/cpc.py",
+        "        _check_norms(encoder)\n",
+        "",
+        (f"{PATCHES}an_encoder_with_batch_norm_is_refused_as_all_patches_would_see_what_is_predicted",),
+    ),
 ]

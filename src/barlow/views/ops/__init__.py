@@ -8,7 +8,9 @@ the library that multiplies matrices may choose another kernel for another batch
 Large RGB images on a CPU are worked on by OpenCV where it is installed; `_opencv.py` says which images exactly.
 
 Not every image has three channels. Saturation, hue, grayscale and changes of colour space are about colour, so they
-leave images with any other number of channels as they are; for those there are `channel_jitter` and `channel_dropout`.
+leave images with any other number of channels as they are. Such an op has ``channelwise = False`` and says in
+`for_channels` what a run takes in its place (`channel_jitter` or `channel_dropout`), or refuses, so that none of a
+recipe's ops silently becomes nothing.
 Brightness and contrast change all channels alike, and the mean that contrast keeps is that of the grey image for three
 channels, of all channels otherwise. Crop, flip, rotation, blur and solarisation treat each channel alike.
 

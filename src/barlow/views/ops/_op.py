@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from barlow.levels import white
@@ -35,6 +35,10 @@ class Op(Protocol):
 
     Crops and flips must come before an op that tells, because what they move could make wrong what it has told."""
 
+    channelwise: ClassVar[bool] = True
+    """Whether the op does the same to images of any number of channels. One that does not says in `for_channels` what
+    stands in its place where images have others than it is for; otherwise it would there become nothing, silently."""
+
     def __call__(self, x: Images, keys: Keys) -> Images:
         """The images changed, each by its own draws. The images given stay as they were."""
         layout = torch.channels_last if interleaved(x) else torch.contiguous_format
@@ -52,6 +56,14 @@ class Op(Protocol):
             draws: of these images, as ``draws`` returns them.
         """
         ...
+
+    def for_channels(self, channels: int) -> "Op":
+        """What stands in its place in a recipe for images of so many channels; itself, if it can be used on them.
+
+        Raises:
+            ValueError: nothing can.
+        """
+        return self
 
     def size_after(self, size: Size) -> Size:
         """The size of the images that come out where images of a size go in. Most ops leave it as it is.
@@ -130,3 +142,12 @@ def as_images(pixels: Pixels) -> Images:
     if interleaved(pixels):
         return pixels.to(torch.float32, memory_format=torch.channels_last).div_(white(pixels))
     return pixels.contiguous().to(torch.float32).div_(white(pixels))
+
+
+def channel_means(x: Images) -> Float[Tensor, "n c"]:
+    """The mean of each channel of each image."""
+    if interleaved(x):  # one image
+        return x.permute(0, 2, 3, 1).flatten(2).sum(1).view(-1, 3).mean(0).div_(x.shape[2])[None]
+    # One axis at a time. Torch splits a sum over both among threads when the batch is one image, and does not when it
+    # is two: the last bits of an image's mean would depend on its batch.
+    return x.sum(-1).sum(-1).div_(x.shape[2] * x.shape[3])

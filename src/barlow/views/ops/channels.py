@@ -1,7 +1,8 @@
 """Changes of single channels, for images whose channels are not red, green and blue."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 
 from barlow.types import Images
 from barlow.views.keys import Keys
-from barlow.views.ops._op import Op, between, changed, check_probability
-from barlow.views.ops.colour import channel_means
+from barlow.views.ops._op import Op, between, changed, channel_means, check_probability
 
 __all__ = ["ChannelDropout", "ChannelJitter"]
 
@@ -25,7 +25,7 @@ class ChannelJitter(Op):
     each channel's own, of the strength ``each``: it changes channels against each other, as saturation and hue do with
     red, green and blue.
 
-    Source: ours, after `color_jitter`, whose strengths it takes over (`barlow.choices.of_channels`).
+    Source: ours, after `color_jitter`, whose strengths it takes over.
 
     Args:
         channels: of the images.
@@ -40,6 +40,12 @@ class ChannelJitter(Op):
     brightness: float = 0.4
     contrast: float = 0.4
     each: float = 0.2
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """The same for so many channels."""
+        return replace(self, channels=channels)
 
     def __post_init__(self) -> None:
         check_channels("channel_jitter", self.channels)
@@ -87,6 +93,12 @@ class ChannelDropout(Op):
     channels: int
     p: float = 0.2
     share: float = 0.5
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """The same share of so many channels; of a single one nothing, as nothing would be left."""
+        return self if channels == self.channels else replace(self, channels=channels, p=self.p * (channels > 1))
 
     def __post_init__(self) -> None:
         check_channels("channel_dropout", self.channels)

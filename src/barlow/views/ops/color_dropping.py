@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops._op import Op, changed, check_probability
+from barlow.views.ops.channels import ChannelDropout
 
 __all__ = ["ColorDropping"]
 
@@ -39,6 +41,12 @@ class ColorDropping(Op):
 
     p: float = 1.0
     noise: float = 0.5
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Two of three channels are lost, as here, without noise in their place. Of two it is one."""
+        return self if channels in (1, 3) else ChannelDropout(channels, self.p, 2 / 3)
 
     def __post_init__(self) -> None:
         check_probability("color_dropping", self.p)

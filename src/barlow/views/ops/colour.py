@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops import _opencv
-from barlow.views.ops._op import Op, between, changed, check_probability
+from barlow.views.ops._op import Op, between, changed, channel_means, check_probability
+from barlow.views.ops.channels import ChannelDropout, ChannelJitter
 
 __all__ = ["ColorJitter", "Grayscale"]
 
@@ -74,15 +76,6 @@ def _shift_hue(
     return torch.clamp(x, low, high, out=x)
 
 
-def channel_means(x: Images) -> Float[Tensor, "n c"]:
-    """The mean of each channel of each image."""
-    if _opencv.interleaved(x):  # one image
-        return x.permute(0, 2, 3, 1).flatten(2).sum(1).view(-1, 3).mean(0).div_(x.shape[2])[None]
-    # One axis at a time. Torch splits a sum over both among threads when the batch is one image, and does not when it
-    # is two: the last bits of an image's mean would depend on its batch.
-    return x.sum(-1).sum(-1).div_(x.shape[2] * x.shape[3])
-
-
 def _mean_grey(x: Images) -> Float[Tensor, "n 1 1 1"]:
     """The mean of each image's grey image; for images without three channels, the mean over all channels."""
     means = channel_means(x)
@@ -122,6 +115,14 @@ class ColorJitter(Op):
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Brightness and contrast as before, and in place of saturation each channel's own brightness."""
+        if channels in (1, 3):  # of grey images, brightness and contrast are what there is to change
+            return self
+        return ChannelJitter(channels, self.p, self.brightness, self.contrast, self.saturation)
 
     def __post_init__(self) -> None:
         check_probability("color_jitter", self.p)
@@ -187,6 +188,12 @@ class Grayscale(Op):
     """Gives all three channels the luma with probability ``p``; images without three channels stay as they are."""
 
     p: float = 0.2
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """It takes two of three dimensions of colour away; half of the channels go in its place."""
+        return self if channels in (1, 3) else ChannelDropout(channels, self.p, 0.5)
 
     def __post_init__(self) -> None:
         check_probability("grayscale", self.p)

@@ -1,6 +1,7 @@
 """Changes of colour space: Lab and YCbCr, for methods that see lightness and colour apart."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,16 @@ class ToLab(Op):
     Convention: see `barlow.colour_spaces.lab`. Images without three channels stay as they are.
     Deviation: none.
     """
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Itself, or it is refused.
+
+        Raises:
+            ValueError: more channels than colours have lightness and colour nowhere.
+        """
+        return _colour_or_grey("to_lab", self, channels)
 
     def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
         """Nothing."""
@@ -50,6 +61,16 @@ class ToYcbcr(Op):
     Deviation: none.
     """
 
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Itself, or it is refused.
+
+        Raises:
+            ValueError: more channels than colours have lightness and colour nowhere.
+        """
+        return _colour_or_grey("to_ycbcr", self, channels)
+
     def draws(self, keys: Keys) -> tuple[np.ndarray, ...]:
         """Nothing."""
         return ()
@@ -57,3 +78,12 @@ class ToYcbcr(Op):
     def apply(self, x: Images) -> Images:
         """See the class."""
         return x.copy_(colour_spaces.ycbcr(x.contiguous()).div_(255.0)) if x.shape[1] == 3 else x
+
+
+def _colour_or_grey(name: str, op: Op, channels: int) -> Op:
+    if channels in (1, 3):
+        return op
+    raise ValueError(
+        f"{name}: images of {channels} channels have no lightness and colours; take a recipe without it, or "
+        "--data.channels 3 where the images have colours"
+    )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from barlow.types import Images
 from barlow.views.keys import Keys
-from barlow.views.ops._op import Op, between, changed, check_probability
-from barlow.views.ops.colour import channel_means
+from barlow.views.ops._op import Op, between, changed, channel_means, check_probability
+from barlow.views.ops.channels import ChannelJitter
 
 __all__ = ["ColorComponents", "ColorPowers"]
 
@@ -35,6 +36,16 @@ class ColorComponents(Op):
 
     p: float = 1.0
     spread: tuple[float, float, float] = (1.0, 1.0, 0.5)
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Contrast for the first component, along which brightness mostly varies, and each channel's own brightness for
+        the last; as strong downwards as one standard deviation is."""
+        if channels in (1, 3):
+            return self
+        contrast, each = (1.0 - 2.0**-exponent for exponent in (self.spread[0], self.spread[2]))
+        return ChannelJitter(channels, self.p, 0.0, contrast, each)
 
     def __post_init__(self) -> None:
         check_probability("color_components", self.p)
@@ -90,6 +101,16 @@ class ColorPowers(Op):
     power: float = 2.0
     factor: float = 0.5
     shift: float = 0.1
+
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """Brightness for the value, and each channel's own brightness for the saturation, both by as much as `factor`
+        allows downwards. Powers and shifts have no counterpart."""
+        if channels in (1, 3):
+            return self
+        strength = 1.0 - 2.0**-self.factor
+        return ChannelJitter(channels, self.p, strength, 0.0, strength)
 
     def __post_init__(self) -> None:
         check_probability("color_powers", self.p)

@@ -1,7 +1,7 @@
 """RandAugment: some of a list of changes, one after the other, of one strength."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -78,6 +78,22 @@ class RandAugment(Op):
     fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
 
     geometric: ClassVar[bool] = True
+    channelwise: ClassVar[bool] = False
+
+    def for_channels(self, channels: int) -> Op:
+        """The list without `color`, which is saturation.
+
+        Raises:
+            ValueError: nothing else is in the list.
+        """
+        others = tuple(name for name in self.ops if name != "color")
+        if channels in (1, 3) or others == self.ops:
+            return self
+        if not others:
+            raise ValueError(
+                f"rand_augment: ops: color alone does nothing to images of {channels} channels; add others"
+            )
+        return replace(self, ops=others)
 
     def __post_init__(self) -> None:
         check_probability("rand_augment", self.p)

@@ -7,8 +7,7 @@ import numpy as np
 
 from barlow.types import Images
 from barlow.views.keys import Keys
-from barlow.views.ops._op import Op, changed
-from barlow.views.ops.colour import channel_means
+from barlow.views.ops._op import Op, changed, channel_means
 
 __all__ = ["Standardize"]
 
