@@ -133,14 +133,14 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
     trial.check_sizes(plan.recipe, plan.batch_size, own, len(trained))
     plan, labels = _tried(plan, pipeline, objective, source, len(trained))
     plan, fewer = _with_shared_memory(plan, pipeline, own.stop - own.start, machine)
+    where = reasons.of_place(plan, needed, working, None if held is None else held.pixels.numel())
     options = {"batch_size": plan.batch_size, "seed": chosen.seed, "device": machine.device}
     loader = _loader(held, source, trained, pipeline, plan, **options, block=own, known=Known(labels, spoken.tokens))
-    said = reasons.of_held_out(plan, len(apart), len(inventory.ids))
-    said += [*spoken.lines, *fewer, *reasons.of_values(plan, values, inventory)]
-    said += reasons.of_size(plan, why_size, found)
+    said = [*reasons.of_held_out(plan, len(apart), len(inventory.ids)), *spoken.lines, *fewer]
+    said += [*reasons.of_values(plan, values, inventory), *reasons.of_size(plan, why_size, found)]
     return Prepared(
         plan,
-        reasons.of(chosen, plan, inventory, _where(held, plan, needed), said, loader.steps_per_epoch, own),
+        reasons.of(chosen, plan, inventory, where, said, loader.steps_per_epoch, own),
         loader,
         pipeline,
         {"sources": data.sources, **inventory.as_dict(), "executor": executor, "working_size": working}
@@ -154,13 +154,6 @@ def prepare(chosen: Recipe, world: World, objective: Any = None, counted: Counte
         apart,
         spoken.vocabulary,
     )
-
-
-def _where(held: memory.Held | None, plan: Plan, needed: int) -> str:
-    """Where the images are while it trains, in words."""
-    if held is None:
-        return f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
-    return f"held in memory at {words(size_of(tuple(held.pixels.shape[2:])))} px ({held.pixels.numel() / 1e6:.0f} MB)"
 
 
 def prepare_alike(chosen: Recipe, world: World, objective: Any = None, counted: Counted = not_shown) -> Prepared:

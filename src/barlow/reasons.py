@@ -62,6 +62,20 @@ def of(
     return lines
 
 
+def of_place(plan: Plan, needed: int, working: Size, numbers: int | None) -> str:
+    """Where the images are while a run trains.
+
+    Args:
+        plan: of the run.
+        needed: bytes that they take in memory.
+        working: their size there.
+        numbers: that are held there; None where the images are streamed.
+    """
+    if numbers is None:
+        return f"streamed by {plan.workers} workers (in memory they would take {needed / 1e9:.1f} GB)"
+    return f"held in memory at {words(working)} px ({numbers / 1e6:.0f} MB)"
+
+
 def of_held_out(plan: Plan, apart: int, usable: int) -> list[str]:
     """What became of the wish that images are kept from training for the monitor."""
     if not plan.recipe.train.monitor_held_out:
