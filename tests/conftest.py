@@ -1,7 +1,13 @@
-"""What all tests share: one thread per process (two processes test on two cores), and where real images may lie."""
+"""What all tests share: one thread per process (two processes test on two cores), and where real images may lie.
+
+With BARLOW_NOTHING_SKIPPED=1 a test that is skipped because something "is not installed" fails: a nightly job that has
+installed everything would otherwise be green though it tried nothing.
+"""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +15,17 @@ import torch
 torch.set_num_threads(1)
 
 SHARED_DATA = Path(os.environ.get("BARLOW_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What is missing is a failure, where nothing may be."""
+    report = yield
+    why: Any = report.longrepr
+    if report.skipped and os.environ.get("BARLOW_NOTHING_SKIPPED") == "1" and "not installed" in str(why):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and BARLOW_NOTHING_SKIPPED=1 allows that of nothing: {why}"
+    return report
 
 
 @pytest.fixture(scope="session")
