@@ -46,12 +46,13 @@ def test_at_night_nothing_skips_for_want_of_an_extra_or_a_browser() -> None:
         if name not in ("dev", "bench") and not {re.split("[<>=]", each)[0] for each in needs} <= in_dev
     }
     assert others >= {"docs", "tensorboard", "maps"}
-    for job in jobs.values():
+    for called, job in jobs.items():
         commands = [step.get("run", "") for step in job["steps"]]
         installed = {
             name for run in commands for found in re.findall(r"\.\[([\w,]+)\]", run) for name in found.split(",")
         }
-        assert others <= installed
+        needed = others if called == "long" else others - {"engines"}  # whose newest versions only prove exports
+        assert needed <= installed, called
     long = [step.get("run", "") for step in jobs["long"]["steps"]]
     browser = next(i for i, run in enumerate(long) if "playwright install" in run)
     assert "chromium" in long[browser]
