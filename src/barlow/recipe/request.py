@@ -1,6 +1,7 @@
 """From what a user asks for (images, flags, dotted keys, objects given in Python) to a recipe."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -267,10 +268,15 @@ def shipped_name(stored: Mapping[str, Any]) -> str | None:
         given = check(stored).as_dict()
     except RecipeError:
         return None
-    small = {name: files.read(name) for name in files.names() if "/" not in name}
     kind = given["objective"]["kind"]  # checking a recipe takes a while, so those that cannot be it are left out first
-    likely = {name: content for name, content in small.items() if content["objective"]["kind"] == kind}
-    return next((name for name, content in likely.items() if _is_of(check(content).as_dict(), given)), None)
+    likely = [n for n in files.names() if "/" not in n and files.read(n)["objective"]["kind"] == kind]
+    return next((name for name in likely if _is_of(_as_shipped(name), given)), None)
+
+
+@functools.cache
+def _as_shipped(name: str) -> dict[str, Any]:
+    """A recipe that ships with the package, checked; not to be changed."""
+    return check(files.read(name)).as_dict()
 
 
 def _is_of(shipped: Any, given: Any, place: str = "") -> bool:
