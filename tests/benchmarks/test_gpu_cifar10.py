@@ -193,6 +193,7 @@ def test_all_runs_the_four_recipes_in_the_order_of_the_table(
     assert len({line["recipe_sha256"] for line in lines(tmp_path)}) == 4
 
 
+@pytest.mark.nightly
 def test_what_does_not_fit_is_shortened_or_skipped_and_said_so(
     start: Callable[..., int], program: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     tmp_path: Path,

@@ -54,7 +54,6 @@ FAULTS = [
         "return (own * ctx.size).to(ctx.dtype), None, None",
         "return own.to(ctx.dtype), None, None",
         (ONE_STEP,),
-        fast=True,
     ),
     Fault(
         "the gradient is the sum over the processes, not the mean",
@@ -332,7 +331,6 @@ FAULTS = [
             "views/test_rotate.py::test_a_square_is_turned_as_in_the_published_example[1-expected1]",
             "views/test_rotate.py::test_what_is_told_is_what_was_done_to_the_view[memory-24]",
         ),
-        fast=True,
     ),
     Fault(
         "what is told was drawn with the keys of the first view",
@@ -566,7 +564,6 @@ FAULTS = [
         "(ua / self.temperature @ ub.T)",
         "(ua / self.temperature @ ub.detach().T)",
         (f"{SIMCLR}published_value_and_gradient_of_unequal_lengths",),
-        fast=True,
     ),
     Fault(
         "SimCLR: the temperature is ignored",
@@ -1284,7 +1281,6 @@ FAULTS = [
         "Grouping(rows=rows, seed=self.seed, network=name)",
         'Grouping(rows=rows, seed=self.seed, network="one")',
         (f"{LEARNER}the_two_networks_of_a_method_have_groups_of_their_own",),
-        fast=True,
     ),
     # --- The learner ------------------------------------------------------------------------------------------------
     Fault(

@@ -15,7 +15,6 @@ FAULTS = [
         "return torch.relu(self.margin + excess).sum()",
         "return torch.relu(self.margin + excess).mean()",
         (f"{VSE}published_values_of_all_hinges_and_of_the_hardest",),
-        fast=True,
     ),
     Fault(
         "VSE: a caption is compared with its image's captions alone, and not with images",

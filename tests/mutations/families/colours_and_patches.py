@@ -46,7 +46,6 @@ FAULTS = [
         "(nearest / (-2 * SIGMA**2)).softmax(dim=1)",
         "(nearest / (-(SIGMA**2))).softmax(dim=1)",
         (f"{COLOURS}the_soft_code_is_the_published_one",),
-        fast=True,
     ),
     Fault(
         "the candidates of a colour are those of a square that is too small",

@@ -12,7 +12,6 @@ FAULTS = [
         "[(*group, online[i][1]) for group, (i, _)",
         "[(*group, online[i][2]) for group, (i, _)",
         (f"{DISTILLATION}with_embeddings_each_group_has_what_the_prediction_was_made_from",),
-        fast=True,
     ),
     Fault(
         "with embeddings: the embedding is that of the target's view",

@@ -15,7 +15,6 @@ FAULTS = [
         "missing = (self.margin - (squares - 2 * summed @ whole.T)).clamp(min=0)",
         "missing = (self.margin - (summed[:, None] - whole).square()).clamp(min=0).mean(dim=2)",
         (f"{COUNTING}published_values_are_those_of_whole_vectors", LOOPS),
-        fast=True,
     ),
     Fault(
         "counting: the distance is a mean over the features",

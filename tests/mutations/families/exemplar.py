@@ -11,7 +11,6 @@ FAULTS = [
         "further = of_others & (distances > to_copy[:, None])",
         "further = of_others",
         (f"{EXEMPLAR}triplets_and_their_gradients_equal_the_loops",),
-        fast=True,
     ),
     Fault(
         "exemplar triplets: distances are not squared",

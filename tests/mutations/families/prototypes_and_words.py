@@ -14,7 +14,6 @@ FAULTS = [
         "sharp = -inverse_temperature / distance",
         "sharp = -inverse_temperature / self.distance",
         (f"{OBOW}published_bags_and_the_mean_distance_that_they_are_made_with",),
-        fast=True,
     ),
     Fault(
         "obow: the mean distance moves the wrong way round",
