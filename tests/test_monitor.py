@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from nightly_cases import nightly_but
 
 from barlow import exits, monitor, storage
 from barlow.cli import main
@@ -71,7 +72,7 @@ def test_before_the_first_step_and_after_the_last_there_is_a_line(photos: Path, 
     assert lines[0]["diagnostics"] != lines[-1]["diagnostics"]
 
 
-@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+@pytest.mark.parametrize("executor", nightly_but(["in_memory", "streaming"], "in_memory".__eq__))
 def test_looking_changes_nothing_of_the_run(
     executor: str, photos: Path, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_loss_stands_beside_what_it_is_for_unrelated_views_and_its_floor(pho
     assert all(row["reference"] == reference for row in rows)
 
 
+@pytest.mark.nightly
 def test_two_processes_make_the_same_run_whether_one_of_them_looks_or_not(photos: Path, tmp_path: Path) -> None:
     """It is the main process that looks. Batch norm that is shared between the two must not wait for the other then."""
     runs = []

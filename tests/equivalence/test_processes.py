@@ -111,6 +111,7 @@ def test_blocks_are_contiguous_and_a_batch_that_does_not_divide_is_refused_with_
         World(device, 0, 3).block(2)
 
 
+@pytest.mark.nightly
 def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) -> None:
     pretrain(data, tmp_path / "alone", overrides=tiny.SMALL | {"train.steps": 2}, progress=False)
     words = ["pretrain", str(data), "--out", str(tmp_path / "two"), "--devices", "2", *tiny.words(train__steps=2)]

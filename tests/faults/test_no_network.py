@@ -88,6 +88,7 @@ def test_pretrain_resume_evaluate_and_load_make_no_attempt(place: Path, tmp_path
     assert attempts == []
 
 
+@pytest.mark.nightly
 def test_two_processes_train_on_a_machine_that_has_loopback_alone(place: Path, tmp_path: Path) -> None:
     alone = ["unshare", "--map-root-user", "--net", "bash", "-c"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "ip link set lo up"], check=False).returncode:
