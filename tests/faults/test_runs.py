@@ -72,7 +72,7 @@ def closed_pipe() -> int:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(
     "where",
-    nightly_but(["a pipe whose reader is gone", "a full disk", "nowhere"], "a pipe whose reader is gone".__eq__),
+    nightly_but(["a pipe whose reader is gone", "a full disk", "nowhere"], lambda where: "pipe" in where),
 )
 def test_what_cannot_be_said_is_dropped_and_training_goes_on(where: str, photos: Path, tmp_path: Path) -> None:
     streams: dict[str, Any] = {
