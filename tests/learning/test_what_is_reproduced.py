@@ -16,7 +16,7 @@ def listed() -> set[str]:
     return set(re.findall(r"`(small_\w+)`", section.partition("\n## ")[0]))
 
 
-def tested() -> set[str]:
+def with_learning_tests() -> set[str]:
     kinds = {*test_learning.MARGINS, *test_learning_colours_and_patches.MARGINS, "barlow_twins", "vicreg", "w_mse"}
     return {f"small_{kind}" for kind in kinds} | set(test_captions_learning.MARGINS)
 
@@ -24,6 +24,6 @@ def tested() -> set[str]:
 def test_no_method_is_both_and_none_is_neither() -> None:
     methods = set(program("experiments/compared_methods.py").COMPARED)
     captions = {name for name in files.names() if name.startswith("small_") and name.endswith(("_captions", "_vse"))}
-    assert not listed() & tested()
-    assert (methods | captions | {"small_exemplar_triplets"}) <= listed() | tested()
+    assert not listed() & with_learning_tests()
+    assert (methods | captions | {"small_exemplar_triplets"}) <= listed() | with_learning_tests()
     assert listed() <= set(files.names())

@@ -21,7 +21,7 @@ import pytest
 import torch
 from nightly_cases import nightly_but
 from nightly_log import record
-from objectives.cases import MORE, Case
+from objective_cases import MORE, Case
 from oracles import banks as bank_loops
 from oracles import barlow_twins as bt_loops
 from oracles import barlow_twins_cross_entropy as ce_loops

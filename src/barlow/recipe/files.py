@@ -57,7 +57,11 @@ def _shipped(name: str) -> Any:
     These files are ours, so they may be read by libyaml, which takes a tenth of the time.
     """
     text = (resources.files("barlow") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def as_yaml(content: Mapping[str, Any], header: str = "") -> str:
