@@ -180,11 +180,11 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     if (short := facts.pop("too few epochs", None)) is not None:
         verdict = f"{short.name}: {short.evidence}"
         facts = {short.name: short} | facts
-    elif ran.few is not None and _nothing_learned(ran, log) is None:
-        verdict = f"what {ran.few} allow, which is little: {ran.length}"
     elif (flat := _nothing_learned(ran, log)) is not None:
         other = f"advice   another rate: --optim.lr_per_256 {3 * ran.rate:.2g}, or {ran.rate / 3:.2g}"
         return [f"reached  nothing: {flat}", other]
+    elif ran.few is not None:
+        verdict = f"what {ran.few} allow, which is little: {ran.length}"
     else:
         losses = _logged(log, "loss")
         fall = f"loss {losses[0]:.3g} to {losses[-1]:.3g}, " if len(losses) > 1 else ""

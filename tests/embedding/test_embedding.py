@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from encoder_folders import written
 from PIL import Image
 
 import barlow
@@ -34,21 +35,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the smallest encoder."""
-    from barlow.nets import weights
-    from barlow.nets.building import build_encoder
-    from barlow.nets.preprocessing import Preprocessing
-    from barlow.seals import sha256
-
-    folder, options = tmp_path_factory.mktemp("encoder"), {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
-    network = build_encoder("resnet18", image_size=16, zero_init_last=False, options=options).eval()
-    seen = Preprocessing(16, 1.0, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), 3)
-    tensors, config = weights.packed(
-        network, name="resnet18", stem="as_is", zero_init_last=False, options=options, seed=0, preprocessing=seen
-    )
-    data = storage.tensors_bytes(tensors)
-    storage.write_bytes(folder / "model.safetensors", data)
-    storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
-    return folder
+    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+    return written(tmp_path_factory.mktemp("encoder"), "resnet18", size=16, options=options)
 
 
 @pytest.fixture(autouse=True)

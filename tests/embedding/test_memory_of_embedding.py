@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-
-from barlow import storage
-from barlow.nets import weights
-from barlow.nets.building import build_encoder
-from barlow.nets.preprocessing import Preprocessing
-from barlow.seals import sha256
+from encoder_folders import written
 
 FEW = 5_000
 FOR_A_PATH = 500
@@ -37,16 +32,8 @@ sys.exit(code)
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Quick, and with wide features."""
-    folder, options = tmp_path_factory.mktemp("encoder"), {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, WIDTH]}
-    network = build_encoder("resnet18", image_size=16, options=options).eval()
-    seen = Preprocessing(16, 1.0, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.2), 3)
-    tensors, config = weights.packed(
-        network, name="resnet18", stem="as_is", zero_init_last=True, options=options, seed=0, preprocessing=seen
-    )
-    data = storage.tensors_bytes(tensors)
-    storage.write_bytes(folder / "model.safetensors", data)
-    storage.write_sealed(folder / "config.json", {**config, "model_sha256": sha256(data)})
-    return folder
+    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, WIDTH]}
+    return written(tmp_path_factory.mktemp("encoder"), "resnet18", size=16, options=options)
 
 
 def peak(encoder: Path, images: Path, out: Path) -> int:

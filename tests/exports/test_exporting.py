@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from encoders_to_export import SMALL, written
+from encoder_folders import SMALL, written
 from torch import nn
 
 import barlow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from encoders_to_export import SMALL, written
+from encoder_folders import SMALL, written
 
 import barlow
 from barlow import exports, storage

@@ -66,11 +66,14 @@ class Layer:
         self.classes = None if train.several_labels else np.unique(labels).astype(np.int64)
         columns = labels.shape[1] if self.classes is None else len(self.classes)
         draws = torch.Generator().manual_seed(seed)
-        self.weights, self.biases = (draw(shape, draws).to(self.device) for shape in ((columns, width), (columns,)))
-        self.parameters = [self.weights, self.biases]
+        self._begin_with(*(draw(shape, draws).to(self.device) for shape in ((columns, width), (columns,))))
+        self.notes: dict[str, Any] = {}
+
+    def _begin_with(self, weights: Tensor, biases: Tensor) -> None:
+        self.weights, self.biases = weights, biases
+        self.parameters = [weights, biases]
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.notes: dict[str, Any] = {}
 
     def train(
         self,
@@ -181,10 +184,7 @@ class Layers(Layer):
     ) -> None:
         super().__init__(train, draw, seed, device)
         self.rates = tuple(rates)
-        self.weights, self.biases = (each.repeat(len(rates), *[1] * (each.ndim - 1)) for each in self.parameters)
-        self.parameters = [self.weights, self.biases]
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        self._begin_with(*(each.repeat(len(rates), *[1] * (each.ndim - 1)) for each in self.parameters))
 
     def groups(self) -> list[dict[str, Any]]:
         """For an optimizer: the parameters of each layer, with its rate as a `share` of what a step says."""

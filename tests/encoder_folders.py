@@ -1,4 +1,4 @@
-"""Encoders that are exported in the tests: untrained, with weights and statistics that no layer starts with."""
+"""Folders of encoders for tests: untrained, with weights and statistics that no layer starts with."""
 
 from collections.abc import Mapping
 from pathlib import Path
