@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from damaged import encode, photograph
@@ -65,6 +69,48 @@ def test_an_error_of_ours_is_no_death() -> None:
             raise SystemExit("stopped")
     """)
     assert done.stderr.splitlines() == ["stopped"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a second process that is told of images")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_request_to_stop_that_comes_at_any_line_is_no_death(capfd: pytest.CaptureFixture[str]) -> None:
+    """A signal's handler raises between any two lines: here at the first of them, the second, and so on to the last."""
+
+    class Asked(KeyboardInterrupt):
+        pass
+
+    def interrupted_at(line: int) -> bool:
+        left = line
+
+        def trace(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+            nonlocal left
+            if frame.f_code.co_filename != last_words.__file__:
+                return None
+            left -= event == "line"
+            if left == 0:
+                left = -1
+                raise Asked
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with last_words.kept_from_the_screen():
+                os.write(2, b"remark")
+        except Asked:
+            return True
+        finally:
+            sys.settrace(before)
+        return left < 0
+
+    stderr, lines = sys.stderr, 0
+    while interrupted_at(lines + 1):
+        lines += 1
+        assert sys.stderr is stderr
+        os.write(2, b"afterwards %d\n" % lines)
+    time.sleep(0.2)  # for a second process that would speak
+    assert lines > 30
+    assert capfd.readouterr().err.splitlines() == [f"afterwards {line}" for line in range(1, lines + 1)]
 
 
 def test_without_a_second_process_remarks_are_still_not_seen(

@@ -14,18 +14,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
-_FAREWELL = b"\0all images are read\0"
+_GREETING, _FAREWELL = b"\0images are read\0", b"\0all images are read\0"
 _SLOTS, _SLOT = 64, 512
 """Threads whose images are remembered, and bytes of a path that are."""
 
 _SECOND_PROCESS = f"""
 import sys
+greeted = sys.stdin.buffer.read({len(_GREETING)}) == {_GREETING!r}
 tail = b""
 while chunk := sys.stdin.buffer.read1(65536):
     tail = (tail + chunk)[-2000:]
-if not tail.endswith({_FAREWELL!r}):
+if greeted and not tail.endswith({_FAREWELL!r}):
     lines = ["barlow: the process died while it decoded images"]
     if len(sys.argv) > 1:
         with open(int(sys.argv[1]), "rb") as file:
@@ -68,22 +70,47 @@ def kept_from_the_screen() -> Iterator[None]:
             file.truncate(_SLOTS * _SLOT)
             images = stack.enter_context(mmap.mmap(file.fileno(), _SLOTS * _SLOT))
         second = _second_process(screen, None if images is None else file.fileno())
-        if second is None or second.stdin is None:
-            sink = stack.enter_context(open(os.devnull, "wb"))
-            os.dup2(sink.fileno(), 2)
-        else:
-            os.dup2(second.stdin.fileno(), 2)
-        ours = _on_screen(screen, stack)
-        _images = images
+        back = _Back(screen, second, sys.stderr, before)
+        # What asks to stop raises an exception here at any line, once. If it comes while the first `finally` works, the
+        # second does the rest: a process that was asked to stop must not be said to have died.
         try:
-            yield
+            try:
+                _on_screen(screen, stack)
+                if second is None or second.stdin is None:
+                    sink = stack.enter_context(open(os.devnull, "wb"))
+                    os.dup2(sink.fileno(), 2)
+                else:
+                    os.write(second.stdin.fileno(), _GREETING)
+                    os.dup2(second.stdin.fileno(), 2)
+                _images = images
+                yield
+            finally:
+                back.bring()
         finally:
-            _images = before
-            if ours is not None:
-                sys.stderr = ours
-            os.dup2(screen, 2)
-            if second is not None:
-                second.communicate(_FAREWELL)
+            back.bring()
+
+
+@dataclass
+class _Back:
+    """What was there before remarks were kept from the screen."""
+
+    screen: int
+    second: "subprocess.Popen[bytes] | None"
+    stderr: TextIO | None
+    images: mmap.mmap | None
+
+    def bring(self) -> None:
+        """Brings it back. To do so again, or after half of it, does no harm."""
+        global _images
+        _images = self.images
+        sys.stderr = self.stderr
+        os.dup2(self.screen, 2)
+        if self.second is not None and self.second.stdin is not None:
+            if not self.second.stdin.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self.second.stdin.fileno(), _FAREWELL)
+                self.second.stdin.close()
+            self.second.wait()
 
 
 def _second_process(screen: int, file: int | None) -> "subprocess.Popen[bytes] | None":
@@ -102,14 +129,12 @@ def _second_process(screen: int, file: int | None) -> "subprocess.Popen[bytes] |
         return None
 
 
-def _on_screen(screen: int, stack: contextlib.ExitStack) -> TextIO | None:
-    """Makes `sys.stderr` write to the screen, if it wrote to descriptor 2, and gives back what it was then."""
-    before = sys.stderr
+def _on_screen(screen: int, stack: contextlib.ExitStack) -> None:
+    """Makes `sys.stderr` write to the screen, if it wrote to descriptor 2."""
     try:
-        if before.fileno() != 2:
-            return None
+        if sys.stderr.fileno() != 2:
+            return
     except (OSError, ValueError, AttributeError):  # a test's or a notebook's
-        return None
+        return
     writer = open(screen, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = stack.enter_context(writer)
-    return before
