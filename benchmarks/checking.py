@@ -17,7 +17,7 @@ import measure
 import pictures
 from clock import Cost, children_seconds
 
-IMAGES, SMOKE_IMAGES, SIDE = 50_000, 5_000, 32
+IMAGES, SMOKE_IMAGES, SIDE = 50_000, 500, 32
 AT_MOST_SECONDS = 90.0
 
 

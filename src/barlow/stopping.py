@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,12 @@ class Requests:
     """Whether what is under way is known to end, and to take longer than `ANSWER_SECONDS`."""
     given_up: Callable[[], str] = lambda: "what was under way is lost; the same command goes on from before it"
     """What ending the process from beside the main thread costs, and how to go on."""
+    number: int = 0
+    """Of the newest signal."""
+    repeated: int = 0
+    """How often we have sent it once more ourselves: see `dropped`."""
+    arrived: int = 0
+    """How many of these have arrived."""
 
     @property
     def asked(self) -> bool:
@@ -97,11 +104,22 @@ class Requests:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The handler of every signal that asks to stop."""
+        if self.arrived < self.repeated:
+            self.arrived += 1
+            if not self.finishing:
+                raise Asked
+            return
+        self.number = number
         self.times.append(time.monotonic())
         if self.times[-1] - self.times[0] > ONE_REQUEST_SECONDS:
             raise KeyboardInterrupt
         if not self.finishing and len(self.times) == 1:
             raise Asked
+
+    def dropped(self) -> None:
+        """`Asked` was raised where Python drops what is raised: the signal is sent once more, a moment later."""
+        self.repeated += 1
+        threading.Timer(0.05, os.kill, (os.getpid(), self.number)).start()
 
 
 @contextlib.contextmanager
@@ -118,7 +136,10 @@ def listening(say: Say = silent) -> Iterator[Requests]:
     """
     requests, previous = Requests(), dict[int, Any]()
     try:
-        with _Deadline(requests, say) if _in_main_thread() else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if _in_main_thread():
+                held.enter_context(_Deadline(requests, say))
+                held.enter_context(_raised_until_heard(requests))
             for number in ASKS if _in_main_thread() else ():
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     previous[number] = signal.signal(number, requests.on_signal)
@@ -126,6 +147,28 @@ def listening(say: Say = silent) -> Iterator[Requests]:
     finally:
         for caught, handler in previous.items():
             signal.signal(caught, handler)
+
+
+@contextlib.contextmanager
+def _raised_until_heard(requests: Requests) -> Iterator[None]:
+    """Sees to it that a request that came at a bad moment is not lost.
+
+    A handler runs wherever the main thread is, which may be a finalizer (`__del__`) or a callback of the garbage
+    collector. What is raised there goes to `sys.unraisablehook` and no further, so it has to be raised again later.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, Asked):
+            requests.dropped()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _in_main_thread() -> bool:
@@ -164,6 +207,7 @@ class _Deadline:
     def _wait(self) -> None:
         first: float | None = None
         again: float | None = None
+        forgiven = 0
         while True:
             self._reading.settimeout(None if first is None else 0.1)
             try:
@@ -173,7 +217,10 @@ class _Deadline:
             now = time.monotonic()
             if 0 in heard:
                 return
-            if any(number in ASKS for number in heard):
+            asking = sum(number in ASKS for number in heard)
+            ours = min(asking, self._requests.repeated - forgiven)
+            forgiven += ours
+            if asking > ours:
                 first = now if first is None else first
                 again = now if again is None and now - first > ONE_REQUEST_SECONDS else again
             if again is not None and now - again > 1.0:

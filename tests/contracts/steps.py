@@ -333,9 +333,10 @@ def run(
     return {f"loss {number}": loss for number, loss in enumerate(losses)} | {n: t.clone() for n, t in tensors.items()}
 
 
-def found(world: World) -> dict[str, dict[str, Tensor]]:
+def found(world: World, *, all_cases: bool = True) -> dict[str, dict[str, Tensor]]:
+    """What `run` gives of the cases; or of every third of them, which takes a third of the time."""
     everything = {}
-    for name, case in cases().items():
+    for name, case in [*cases().items()][:: 1 if all_cases else 3]:
         for batch_norm in (False, True):
             everything[f"{name}, {'with' if batch_norm else 'without'} batch norm"] = run(
                 case, world, batch_norm=batch_norm
@@ -371,4 +372,4 @@ def difference(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> dict[st
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined("cpu") as world:
-        torch.save(found(world), Path(sys.argv[1]) / f"{world.rank}.pt")
+        torch.save(found(world, all_cases=sys.argv[2] == "all"), Path(sys.argv[1]) / f"{world.rank}.pt")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from contracts import steps
 from equivalence import worlds
+from nightly_cases import nightly_but
 from nightly_log import record
 from torch import Tensor, nn
 
@@ -153,22 +154,15 @@ def test_a_resumed_run_goes_on_to_the_bit(case: steps.Case) -> None:
         assert [name for name in straight if not straight[name].equal(resumed[name])] == []
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.nightly)])
-def several(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, dict[str, Tensor]]]:
-    """What each of two processes found, and of three."""
-    folder = tmp_path_factory.mktemp("found")
-    for done in worlds.start([steps.__file__, str(folder)], request.param):
+@pytest.mark.parametrize(
+    ("processes", "share"), nightly_but([(2, "a third"), (2, "all"), (3, "all")], lambda case: case == (2, "a third"))
+)
+def test_several_processes_with_different_rows_make_the_run_of_one(processes: int, share: str, tmp_path: Path) -> None:
+    for done in worlds.start([steps.__file__, str(tmp_path), share], processes):
         assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
-
-
-def test_several_processes_with_different_rows_make_the_run_of_one(
-    several: list[dict[str, dict[str, Tensor]]],
-) -> None:
-    alone = steps.found(steps.SINGLE)
-    assert len(alone) >= 2 * len(CASES)
+    several: list[dict[str, dict[str, Tensor]]] = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
+    alone = steps.found(steps.SINGLE, all_cases=share == "all")
+    assert len(alone) >= 2 * len(CASES) // (1 if share == "all" else 3)
     wrong = {}
     for found in several:
         assert found.keys() == alone.keys()

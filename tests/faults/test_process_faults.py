@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 from commands import children
+from nightly_cases import nightly_but
 
 from barlow import checkpoints, exits
 
@@ -40,21 +42,29 @@ def training(out: Path) -> None:
         time.sleep(0.05)
 
 
-def test_what_is_wrong_for_all_is_said_once_and_in_one_line(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "out", "overrides", "expected", "code"),
+    nightly_but(
+        [
+            ("photos", "a", {"train__batch_size": 15}, "a batch of 15 cannot be shared equally by 2", exits.USAGE),
+            ("nowhere", "b", {}, "no folder", exits.NO_INPUT),
+            ("photos", "full", {}, "is not empty", exits.CANNOT_CREATE),
+        ],
+        lambda case: case[1] == "full",
+    ),
+)
+def test_what_is_wrong_for_all_is_said_once_and_in_one_line(
+    given: str, out: str, overrides: dict[str, Any], expected: str, code: int, data: Path, tmp_path: Path
+) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    for given, out, overrides, expected, code in (
-        (data, tmp_path / "a", {"train__batch_size": 15}, "a batch of 15 cannot be shared equally by 2", exits.USAGE),
-        (tmp_path / "nowhere", tmp_path / "b", {}, "no folder", exits.NO_INPUT),
-        (data, tmp_path / "full", {}, "is not empty", exits.CANNOT_CREATE),
-    ):
-        process = start(given, out, **overrides)
-        _, err = process.communicate(timeout=120)
-        told = [line for line in err.splitlines() if line.startswith("barlow: ")]
-        assert process.returncode == code, err
-        assert len(told) == 1, err
-        assert expected in told[0]
-        assert "Traceback" not in err
+    process = start(data if given == "photos" else tmp_path / given, tmp_path / out, **overrides)
+    _, err = process.communicate(timeout=120)
+    told = [line for line in err.splitlines() if line.startswith("barlow: ")]
+    assert process.returncode == code, err
+    assert len(told) == 1, err
+    assert expected in told[0]
+    assert "Traceback" not in err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 

@@ -51,6 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.images(tmp_path_factory.mktemp("data"), 64)
 
 
+@pytest.mark.nightly
 def test_byol_does_not_collapse(data: Path, tmp_path: Path) -> None:
     std, said = spread(data, tmp_path / "run")
     assert std > COLLAPSED

@@ -388,5 +388,6 @@ def test_an_odd_file_is_read(name: str, content: Callable[[], bytes], note: str,
     found = find_encoder(tmp_path / name, image_size=32)
     assert note in str(found.report)
     rounded = {n: v.half().float() if v.is_floating_point() else v for n, v in weights().items()}
+    expected = rounded if note == "float16" else weights()
     for key, value in found.network.state_dict().items():
-        assert torch.equal(value, (rounded if note == "float16" else weights())[key]), key
+        assert torch.equal(value, expected[key]), key
