@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import nn
@@ -20,7 +21,7 @@ from barlow import checkpoints, exits
 from barlow.checkpoints import split_step
 from barlow.finishing import encoder_at
 from barlow.limits import SIDE
-from barlow.nets import hub_folder, stored_size
+from barlow.nets import hub_folder, python_file, stored_size
 from barlow.nets.building import build_encoder
 from barlow.nets.expected import IMAGENET, Centre, Normalization, centre_of, normalization_of
 from barlow.nets.files import described
@@ -45,7 +46,7 @@ Taken = Literal["all", "size", "nothing"]
 
 NAMES = (
     "a run folder, RUN@STEP, a folder with config.json and model.safetensors, a file of weights, "
-    "timm:NAME, packaged:NAME or random:NAME"
+    "timm:NAME, packaged:NAME, random:NAME or FILE.py:NAME"
 )
 """All that a name can be, for messages."""
 
@@ -117,6 +118,7 @@ def find_encoder(
     | `timm:NAME` | timm's pretrained weights, downloaded where they are not in the cache |
     | `packaged:NAME` | weights that come as a Python package |
     | `random:NAME` | timm's network of that name, untrained; `random:NAME@SEED` with another seed than 0 |
+    | `FILE.py:NAME` | a module of that name in a Python file that is run, or what a function of that name returns |
     | a module | as it is; it says what images it takes (`.preprocessing`, a `Preprocessing`), or is timm's |
 
     A run's encoder gets images as the run says. Foreign weights get them as those weights say: their size, crop, mean
@@ -154,6 +156,9 @@ def find_encoder(
         return _untrained(text, asked)
     if text.startswith(PREFIXES):
         return _foreign(text, asked)
+    if python_file.is_named(text):
+        own = python_file.module_in(text)
+        return replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
@@ -336,15 +341,19 @@ def _built(network: Network, preprocessing: Preprocessing, seed: int, most: tupl
 # --- Modules ----------------------------------------------------------------------------------------------------------
 
 
-def _of_module(module: nn.Module) -> FoundEncoder:
-    """A module that was given. One that lacks what an encoder has is copied, and the copy gets it."""
+def _of_module(module: nn.Module, options: Mapping[str, Any] = MappingProxyType({})) -> FoundEncoder:
+    """A module that was given. One that lacks what an encoder has is copied, and the copy gets it.
+
+    Args:
+        options: what else tells it from others of its class.
+    """
     name = type(module).__name__
     preprocessing = getattr(module, "preprocessing", None)
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = _as_timm_says(module)
     elif hasattr(module, "description"):  # it was loaded by barlow
         return FoundEncoder(name, "module", module)
-    network = Network(f"custom:{name}", {}, "as_is", True)
+    network = Network(f"custom:{name}", dict(options), "as_is", True)
     return FoundEncoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
 
 
