@@ -77,6 +77,12 @@ def add(verbs: Any) -> None:
         "--table", metavar="FILE", help="writes the table, too; FILE ends in .html, .json, .csv or .tex (LaTeX)"
     )
     evaluate.add_argument("--overwrite", action="store_true", help="replace the file in --table")
+    evaluate.add_argument(
+        "--supervised",
+        metavar="RUN",
+        help="first train the network of the first ENCODER, a run, as long with the labels of --train, into this run "
+        "folder, and set it beside the others; one that is there is taken",
+    )
     evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, or auto")
     evaluate.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
     evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
@@ -91,6 +97,8 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.report.score_files import check_table_path, write_table
     from barlow.wording import in_flags
 
+    if arguments.supervised is not None:
+        arguments.encoders.append(_supervised(arguments))
     if _alone_asked(arguments.protocols, "detect", "boxes"):
         return _detect(arguments, changes)
     if _alone_asked(arguments.protocols, "captions", "captions"):
@@ -126,6 +134,17 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         write_table(found.scores, table, overwrite=arguments.overwrite)
         show(f"table    {table}")
     return exits.OK
+
+
+def _supervised(arguments: argparse.Namespace) -> str:
+    """The run of supervised training that is asked for beside the others, made if it is not there."""
+    from barlow.supervised_reference import train_supervised
+
+    if arguments.train is None or len(arguments.train) != 1:
+        raise ValueError("--supervised learns from the labels of --train: give one --train and one --test")
+    return str(
+        train_supervised(arguments.encoders[0], arguments.train[0], arguments.supervised, tell=tell, progress=True)
+    )
 
 
 def _alone_asked(protocols: str | None, protocol: str, takes: str) -> bool:
