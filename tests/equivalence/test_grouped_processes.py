@@ -6,7 +6,6 @@ import grouped_worlds
 import pytest
 import torch
 import worlds
-from nightly_cases import nightly_but
 from nightly_log import record
 
 from barlow.distributed import World
@@ -14,7 +13,8 @@ from barlow.distributed import World
 ALLOWED = 1e-8
 
 
-@pytest.mark.parametrize("processes", nightly_but([2, 3], lambda count: count == 2))
+@pytest.mark.nightly
+@pytest.mark.parametrize("processes", [2, 3])
 def test_groups_across_processes_are_the_groups_of_one_process(processes: int, tmp_path: Path) -> None:
     for done in worlds.start([grouped_worlds.__file__, str(tmp_path)], processes):
         assert done.returncode == 0, done.stderr

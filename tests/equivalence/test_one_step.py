@@ -73,6 +73,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["with batch norm", "in chunks"])
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_two_processes_with_different_rows_take_the_step_of_one(
