@@ -80,12 +80,15 @@ def export(
     Raises:
         ValueError: there is no such encoder or target, or this encoder cannot have that form.
         NotTheSame: the library does not read it, or its features differ; nothing is left.
+        BrokenRun: the run's recipe was changed after it began.
     """
     say, folder = unfailing(tell), Path(out)
     target = exports.load(to)
     if folder.exists():
         raise storage.CannotCreate(f"--out {folder} exists: name a folder that does not, or remove it first")
     found = find_encoder(encoder, taken="nothing", say=say)
+    if found.run is not None:
+        identity_of(Run(found.run))  # a card of a recipe that was changed by hand would say what is not so
     material = Material(found.network, description_of(found.network))
     if (reason := target.refuses(material)) is not None:
         others = ", ".join(exports.found(material))

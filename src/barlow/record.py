@@ -8,6 +8,7 @@ from typing import Any
 
 from barlow import storage
 from barlow.data.sources import named_set
+from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.ran import Ran
 from barlow.results import HISTORY, HOME, NEWEST
@@ -120,6 +121,11 @@ def read(path: Path) -> Record:
 
     recipe = load_recipe_text(run.path / "recipe.yaml")
     identity = table("run.json")
+    if identity:
+        try:
+            identity_of(run)
+        except (OSError, ValueError) as error:
+            notes.append(one_line(error, 400))
     starts = identity.get("starts", [])
     if not identity and (first := table("environment.json")):  # of the first release
         starts = [first]

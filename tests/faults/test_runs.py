@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from barlow import (
     load_encoder,
     ownership,
     pretraining,
+    record,
     regular,
     results,
     storage,
@@ -38,8 +40,10 @@ from barlow.beginning import ChangedImages
 from barlow.learner import NonFinite
 from barlow.nets.handed_out import HandedOut
 from barlow.pretraining import Result, pretrain
+from barlow.recipe.changes import flat
 from barlow.recipe.messages import RecipeError
-from barlow.run import BrokenRun, Run, RunFolderError
+from barlow.recipe.schema import check
+from barlow.run import BrokenRun, Run, RunFolderError, load_recipe_text
 from barlow.seals import Damaged
 from barlow.watchers import Checkpointer
 
@@ -296,16 +300,18 @@ def test_a_run_whose_checkpoints_were_removed_is_never_begun_again(left: str, fi
     assert before == {path: path.read_bytes() for path in before}
 
 
-def test_images_replaced_by_others_of_the_same_name_and_size_are_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["in_memory", "streaming"])
+def test_images_replaced_by_others_of_the_same_name_and_size_are_noticed(executor: str, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(20):
         Image.new("RGB", (24, 24), (10 * i, 0, 0)).save(photos / f"{i}.bmp")
-    run = quick(photos, tmp_path / "run", overrides={"train.steps": 1}).run_folder
+    changes = {"train.steps": 1, "data.executor": executor, "data.workers": 0}
+    run = quick(photos, tmp_path / "run", overrides=changes).run_folder
     shutil.rmtree(run / "encoder")
     for path in photos.iterdir():
         os.utime(path)
-    quick(photos, run, resume=True, overrides={"train.steps": 1})  # a touch is no change
+    quick(photos, run, resume=True, overrides=changes)  # a touch is no change
     shutil.rmtree(run / "encoder")
     Image.new("RGB", (24, 24), (0, 99, 0)).save(photos / "7.bmp")
     with pytest.raises(ChangedImages, match=r"have changed since .* began, in their contents"):
@@ -318,6 +324,8 @@ def test_images_replaced_by_others_of_the_same_name_and_size_are_noticed(tmp_pat
         ("seed", "seed: 0", "seed: 1"),
         ("optim.lr_per_256", "lr_per_256: ", "lr_per_256: 2"),
         ("data.mean", "mean: [", "mean: [1"),
+        ("train.batch_size", "batch_size: ", "batch_size: 1"),
+        ("objective.kind", "objective: {kind: w_mse", "objective: {kind: simclr"),
     ],
 )
 def test_a_recipe_that_was_edited_by_hand_is_refused_with_the_key(
@@ -329,6 +337,52 @@ def test_a_recipe_that_was_edited_by_hand_is_refused_with_the_key(
     (run / "recipe.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(BrokenRun, match=rf"recipe\.yaml was changed after the run began: {key} is "):
         pretrain(out=run, resume=True, progress=False)
+
+
+def test_what_was_edited_by_hand_is_told_wherever_a_recipe_is_shown_or_handed_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("seed: 0", "seed: 1", 1))
+    told = "recipe.yaml was changed after the run began: seed is 1 there, and the run has 0"
+    assert any(told in note for note in record.read(run).notes)
+    assert cli.main(["export", str(run), "--to", "safetensors", "--out", str(tmp_path / "exported")]) == exits.DATA
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "exported").exists()
+
+
+def test_a_length_that_was_edited_by_hand_is_not_followed(finished: Path, photos: Path, tmp_path: Path) -> None:
+    """How long a run is may change, but only by asking for it."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    assert text.count(" steps: 4,") == 1
+    (run / "recipe.yaml").write_text(text.replace(" steps: 4,", " steps: 9,"))
+    pretrain(out=run, resume=True, progress=False)
+    assert (max(checkpoints.folders(run)), tiny.weights(run)) == (4, tiny.weights(finished))
+
+
+def test_no_flipped_bit_of_a_recipe_makes_it_another_recipe(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    data = (run / "recipe.yaml").read_bytes()
+    meant = fixed(run)
+    noticed = 0
+    for number in range(150):
+        at = number * len(data) // 150
+        (run / "recipe.yaml").write_bytes(data[:at] + bytes([data[at] ^ 1 << number % 8]) + data[at + 1 :])
+        try:
+            identity.identity_of(Run(run))
+            check(load_recipe_text(run / "recipe.yaml"))  # an unknown key whose value is null, as another's would be
+        except (BrokenRun, RecipeError):
+            noticed += 1
+        else:
+            assert fixed(run) == meant, f"bit {number % 8} of byte {at}"
+    assert noticed > 100
+
+
+def fixed(run: Path) -> dict[str, Any]:
+    """What a recipe says of all that a run never changes."""
+    content = flat(load_recipe_text(run / "recipe.yaml"))
+    return {key: value for key, value in content.items() if key not in identity.NOT_FIXED}
 
 
 def test_of_a_long_value_that_was_edited_the_part_that_differs_is_shown(finished: Path, tmp_path: Path) -> None:
@@ -417,11 +471,29 @@ def test_a_run_that_diverges_stores_nothing_of_it_and_says_how_to_go_on(photos: 
     for folder in there.values():
         assert all(value.isfinite().all() for value in checkpoints.read(folder).tensors.values())
     assert f"The checkpoint of step {max(there)} is good." in str(caught.value)
-    advised = re.search(r"barlow pretrain (.*) --out", str(caught.value))
+
+
+def test_the_command_that_a_diverged_run_advises_works_as_it_stands(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the name of the new folder is the user's to choose."""
+    step = pretraining.Learner.step
+
+    def spoilt(self: Any, batch: Any, *rest: Any) -> Any:
+        if batch.step == 3:
+            with torch.no_grad():
+                next(self.method.parameters()).fill_(math.nan)
+        return step(self, batch, *rest)
+
+    monkeypatch.setattr(pretraining.Learner, "step", spoilt)
+    with pytest.raises(NonFinite) as caught:
+        quick(photos, tmp_path / "run")
+    monkeypatch.undo()
+    advised = re.search(r"barlow (pretrain .*ANOTHER_FOLDER)", str(caught.value))
     assert advised is not None
-    words = ["pretrain", str(photos), *advised[1].split(), "--out", str(tmp_path / "next"), "--steps", "1"]
-    words[words.index("--optim.lr_per_256") + 1] = "0.001"  # a third of 1e30 is no rate either
-    assert cli.main(words) == exits.OK
+    assert cli.main(advised[1].replace("ANOTHER_FOLDER", str(tmp_path / "next")).split()) == exits.OK
+    rates = [load_recipe_text(tmp_path / name / "recipe.yaml")["optim"]["lr_per_256"] for name in ("run", "next")]
+    assert rates[1] == pytest.approx(rates[0] / 3, rel=0.01)
 
 
 def test_weights_that_are_not_finite_are_refused_wherever_they_are_read(
