@@ -244,6 +244,20 @@ def test_weights_of_three_channels_start_networks_of_twelve(
     torch.testing.assert_close(features[1], features[0], atol=1e-4, rtol=1e-3)
 
 
+def test_four_bands_are_asked_for_and_all_of_them_are_learned_from(tmp_path: Path) -> None:
+    """Colours and near infrared: the fourth band is no alpha, and no band is dropped."""
+    train = measurements.scenes(tmp_path / "train", 32, bands=4)
+    run(train, tmp_path / "run", data__channels=4, train__steps=2)
+    assert recipe_of(tmp_path / "run")["data"]["channels"] == 4
+    encoder = load_encoder(tmp_path / "run")
+    first = next(layer for layer in encoder.modules() if isinstance(layer, torch.nn.Conv2d))
+    assert first.in_channels == 4
+    images = torch.rand(1, 4, 24, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    encoder(images).square().sum().backward()
+    assert images.grad is not None
+    assert bool((images.grad.abs().amax(dim=(0, 2, 3)) > 0).all())
+
+
 def test_weights_of_other_channels_are_refused(tmp_path: Path) -> None:
     save_file(build_encoder("resnet18", image_size=32, in_channels=4).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"conv1.weight is \[64, 4, 7, 7\] float32 there, \[64, 12, 7, 7\]"):

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +205,24 @@ def test_a_scan_that_was_overwritten_up_to_its_end_marker_is_no_padding(byte: in
 def test_padding_of_any_length_is_harmless(count: int, options: dict[str, object]) -> None:
     data = encode(photograph(1), "JPEG", quality=85, **options)
     assert np.array_equal(decode(data[:-2] + bytes(count) + data[-2:]), decode(data))
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [("BMP", "| BMP, TIFF without compression, `.npy` |"), ("TIFF", "TIFF without compression"), ("WEBP", "| WebP |")],
+)
+def test_a_format_without_checksums_shows_no_changed_byte_and_the_page_says_so(form: str, row: str) -> None:
+    """A user who reads docs/images.md knows that such a change cannot be seen."""
+    whole = encode(photograph(1), form, **({"lossless": True} if form == "WEBP" else {}))
+    changed = [overwritten(whole, at, at + 1) for at in range(len(whole) // 3, 2 * len(whole) // 3, len(whole) // 60)]
+    unseen = 0
+    for data in changed:
+        try:
+            unseen += not np.array_equal(decode(data), decode(whole))
+        except UnreadableImage:
+            assert form == "WEBP", "any bytes are pixels"
+    assert unseen >= (1 if form == "WEBP" else len(changed) // 2)
+    assert row in (Path(__file__).parents[2] / "docs" / "images.md").read_text(encoding="utf-8")
 
 
 def test_a_second_warning_is_not_excused_by_a_harmless_first_one() -> None:

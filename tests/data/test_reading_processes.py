@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from nightly_cases import nightly_but
 from torch.utils.data import DataLoader, Dataset
 
 from barlow import cli, exits
@@ -259,9 +260,15 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="starts processes as Linux does")
-def test_a_signal_is_heard_while_images_are_waited_for_in_vain(photos: Path, tmp_path: Path) -> None:
-    words = tiny.words(data__executor="streaming", data__workers=1, train__steps=100_000)
-    command = [sys.executable, "-c", HANGING, "pretrain", str(photos), "--out", str(tmp_path / "run"), *words]
+@pytest.mark.parametrize("number", nightly_but([signal.SIGTERM, signal.SIGINT], signal.SIGTERM.__eq__))
+def test_a_signal_is_heard_while_images_are_waited_for_in_vain_and_the_run_goes_on(
+    number: signal.Signals, photos: Path, tmp_path: Path
+) -> None:
+    words = tiny.words(data__executor="streaming", data__workers=1, train__steps=12)
+    program = HANGING.replace(
+        "from barlow import", "signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom barlow import", 1
+    )
+    command = [sys.executable, "-c", program, "pretrain", str(photos), "--out", str(tmp_path / "run"), *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(Run(tmp_path / "run").metrics()) < 2:
@@ -269,7 +276,12 @@ def test_a_signal_is_heard_while_images_are_waited_for_in_vain(photos: Path, tmp
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1.0)  # the batches that had been read by then are used up
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
+    asked = time.monotonic()
     _, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10.0
     assert process.returncode == exits.STOPPED, err
     assert "saved. To go on" in err
+    assert cli.main(["pretrain", "--resume", "--out", str(tmp_path / "run")]) == exits.OK
+    assert cli.main(["pretrain", str(photos), "--out", str(tmp_path / "whole"), *words]) == exits.OK
+    assert tiny.weights(tmp_path / "run") == tiny.weights(tmp_path / "whole")

@@ -180,3 +180,13 @@ def test_every_python_block_of_a_page_runs(page: str, home: Path) -> None:
         script.write_text(GIVEN + short)
         done = subprocess.run([sys.executable, str(script)], cwd=home, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{page}:\n{block}\n{done.stderr[-800:]}"
+
+
+def test_what_trains_in_a_script_has_its_main_guard_on_every_page() -> None:
+    """On macOS and Windows the processes that read images import the script again (docs/reliability.md)."""
+    training = {
+        f"{page}: {body}": body for page in PAGES for body in blocks(page, ("python",)) if "barlow.pretrain(" in body
+    }
+    assert any(name.startswith("README.md") for name in training)
+    without = [name for name, body in training.items() if 'if __name__ == "__main__":' not in body]
+    assert without == []
