@@ -55,3 +55,5 @@ def test_what_is_no_run_has_no_budget_and_a_reference_needs_labels(
     assert evaluated(run / "encoder", labelled, tmp_path / "s", "--out", str(tmp_path / "o")) == exits.NO_INPUT
     assert "is no run, so it has no network and no number of steps" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+    assert evaluated(run, labelled, run) == exits.USAGE
+    assert "is a run of another kind: name a new folder" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from barlow.recipe.schema import CUSTOM
 from barlow.run import Run, load_recipe_text
 from barlow.telling import unfailing
 
-RECIPE = "small_supervised"
+RECIPE, METHOD = "small_supervised", "classifier"
 
 OF_THE_NETWORK = ("name", "stem", "zero_init_last", "options", "stages", "whiten")
 """What is taken from the run's `encoder`. Weights to start from are not: supervised training begins from scratch."""
@@ -58,6 +58,11 @@ def train_supervised(
         raise ValueError(
             f"{folder} trains a {section['name'].removeprefix(CUSTOM)} that was given in Python, which cannot be built "
             "again here: train it by barlow.pretrain(…, encoder=MODULE, recipe='small_supervised')"
+        )
+    if Run(Path(out)).exists() and load_recipe_text(Path(out) / "recipe.yaml").get("method", {}).get("kind") != METHOD:
+        raise ValueError(
+            f"{printable(str(out))} is a run of another kind: name a new folder for supervised training, or one that "
+            "it has made"
         )
     data, budget = recipe["data"], recipe["train"]
     changes: dict[str, Any] = {f"encoder.{key}": section[key] for key in OF_THE_NETWORK}
