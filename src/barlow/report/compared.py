@@ -12,7 +12,7 @@ from barlow.record import Point, Record, curve, names_in, table_of
 from barlow.report import charts, summary
 from barlow.report.charts import Chart, Line, number
 from barlow.report.curves import FIRST, OUTPUTS, STATISTICS
-from barlow.report.markup import Markup, el, join, note, table
+from barlow.report.markup import Markup, el, join, note, pairs, table
 from barlow.report.part import Part, missing
 from barlow.report.scores import interval, percent
 
@@ -28,16 +28,17 @@ def names_of(runs: Sequence[Record]) -> list[str]:
 
 
 def verdicts(runs: Sequence[Record], names: Sequence[str]) -> Part:
-    """A line for each run."""
-    rows = [list(_verdict(run, i, name)) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
-    head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1", "verdict"]
+    """What came of each run, a line of words for each; and below, their numbers."""
+    keys = [charts.key(name, i) for i, name in enumerate(names)]
+    words = pairs((key, join(_words(run), "; ") or "–") for run, key in zip(runs, keys, strict=True))
+    rows = [[key, *_numbers(run)] for run, key in zip(runs, keys, strict=True)]
+    head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1"]
     how = "The scores are those of the newest evaluation of each run, in per cent, with their 95 % intervals."
     notes = [note(line) for line in _other_images(runs, names)]
-    return Part("verdict", "Runs", join([table(head, rows, words=(0, 1, 7), caption="the runs"), *notes]), how)
+    return Part("verdict", "Runs", join([words, table(head, rows, words=(0, 1), caption="the runs"), *notes]), how)
 
 
-def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
-    yield charts.key(name, i)
+def _numbers(run: Record) -> Iterator[object]:
     yield str(table_of(run.recipe, "objective").get("kind"))
     done, total = run.steps
     yield f"{total:,}" if done >= total else f"{done:,} of {total:,}"
@@ -47,17 +48,19 @@ def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
     rows = rows_by_name(run)
     for key in ("knn.top1", "logistic.top1"):
         yield interval(rows[key].encoder) if key in rows else "–"
-    yield el("span", _words(run), class_="words")
 
 
-def _words(run: Record) -> str:
-    """How a run is, and then what came of it. One that is ill says why, which is all that it has reached."""
+def _words(run: Record) -> Iterator[object]:
+    """How a run is, and then what came of it, in the colours of the report on it alone. One that is ill says why, which
+    is all that it has reached."""
     state, lines = summary.state_of(run), dict(summary.lines_of(run))
-    said = [] if state is None else [state[1]]
-    ill = state is not None and state[1] != state[0]
-    came = [lines[word] for word in ("reached", "verdict") if word in lines]
-    said += came[-1:] if not ill or "verdict" in lines else []
-    return "; ".join(said) or "–"
+    told = state is not None and state[1] != state[0]
+    if state is not None:
+        yield el("span", state[1], class_=f"state {state[0]}")
+    if "reached" in lines and not told and (summary.is_ill(run) or "verdict" not in lines):
+        yield summary.said(run, "reached", lines["reached"])
+    if "verdict" in lines:
+        yield lines["verdict"]
 
 
 def rows_by_name(run: Record) -> dict[str, Row]:
