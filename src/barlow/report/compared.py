@@ -5,13 +5,13 @@ from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
-from barlow.diagnostics import DIAGNOSTICS
+from barlow.diagnostics import told_of
 from barlow.probes.report import Row, called, rows_of
 from barlow.recipe.changes import flat
 from barlow.record import Point, Record, curve, names_in, table_of
 from barlow.report import charts, summary
 from barlow.report.charts import Chart, Line, number
-from barlow.report.curves import FIRST, OUTPUTS, STATISTICS
+from barlow.report.curves import BETTER, FIRST, OUTPUTS, STATISTICS, score_chart
 from barlow.report.markup import Markup, el, join, note, pairs, table
 from barlow.report.part import Part, missing
 from barlow.report.scores import interval, percent
@@ -120,19 +120,18 @@ def _scores_in_training(runs: Sequence[Record], names: Sequence[str]) -> Iterato
 
     for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "scores")):
         if lines := _overlaid(runs, names, partial(points, name=name)):
-            yield Chart(f"score-{name}", f"{name}, per cent", lines)
+            yield score_chart(name, lines)
 
 
 def _diagnostics(runs: Sequence[Record], names: Sequence[str], output: str) -> Iterator[Chart]:
     """What the monitors say of features, or of embeddings."""
-    words = {each.name: each.what for each in DIAGNOSTICS}
 
     def points(run: Record, name: str) -> list[Point]:
         return curve(run.monitor, "diagnostics", output, name, "value")
 
     for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "diagnostics", output)):
         if lines := _overlaid(runs, names, partial(points, name=name)):
-            yield Chart(f"monitor-{output}-{name}", f"{output}: {name}", lines, about=words.get(name, ""))
+            yield Chart(f"monitor-{output}-{name}", f"{output}: {name}", lines, about=told_of(name))
 
 
 def _looked_at(runs: Sequence[Record]) -> Iterator[Markup]:
@@ -148,10 +147,10 @@ def _looked_at(runs: Sequence[Record]) -> Iterator[Markup]:
 
 
 def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
-    def overlaid(name: str, title: str, *keys: str, y_from: float | None = None) -> Iterator[Chart]:
+    def overlaid(name: str, title: str, *keys: str, y_from: float | None = None, about: str = "") -> Iterator[Chart]:
         lines = _overlaid(runs, names, lambda run: run.curve(*keys))
         if any(value for line in lines for _, value in line.points):
-            yield Chart(name, title, lines, y_from=y_from)
+            yield Chart(name, title, lines, y_from=y_from, about=about)
 
     yield from overlaid("loss", "loss", "loss")
     terms = dict.fromkeys(name for run in runs for name in names_in(run.log, "terms"))
@@ -161,7 +160,9 @@ def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
     yield from overlaid("rate", "learning rate", "rate", y_from=0.0)
     for output in OUTPUTS:
         for statistic, words in STATISTICS.items():
-            yield from overlaid(f"{output}-{statistic}", f"{output}: {words}", output, statistic, y_from=0.0)
+            yield from overlaid(
+                f"{output}-{statistic}", f"{output}: {words}", output, statistic, y_from=0.0, about=BETTER[statistic]
+            )
     yield from overlaid("speed", "images a second", "images_per_second", y_from=0.0)
 
 
@@ -170,7 +171,7 @@ def recipes(runs: Sequence[Record], names: Sequence[str]) -> Part:
     tables = [flat(run.recipe) for run in runs]
     keys = dict.fromkeys(key for each in tables for key in each if not key.startswith("source."))
     rows = [
-        [el("code", key), *(_value(each, key) for each in tables)]
+        [el("code", key), *(_views(tables) if key == "views" else (_value(each, key) for each in tables))]
         for key in keys
         if len({repr(each.get(key)) for each in tables}) > 1
     ]
@@ -190,9 +191,42 @@ def _value(content: Mapping[str, Any], key: str) -> object:
     return el("span", written, class_="words")
 
 
+def _views(tables: Sequence[Mapping[str, Any]]) -> list[object]:
+    """Of each run the ops of its views that not all runs have in that view."""
+    of_runs = [_ops(each.get("views")) for each in tables]
+    most = max(map(len, of_runs))
+    shared = [set.intersection(*(set(views[i]) if i < len(views) else set() for views in of_runs)) for i in range(most)]
+    return [el("span", _told(views, shared), class_="words") for views in of_runs]
+
+
+def _told(views: Sequence[Sequence[str]], shared: Sequence[set[str]]) -> str:
+    own = [[op for op in ops if op not in shared[i]] for i, ops in enumerate(views)]
+    rest = [" and what all runs have" if each else "" for each in shared]
+    told = [", ".join(ops) + rest[i] if ops else "only what all runs have" for i, ops in enumerate(own)]
+    if len(told) > 1 and len(set(told)) == 1:
+        return f"each of {len(told)} views: {told[0]}"
+    return "; ".join(f"view {i}: {words}" for i, words in enumerate(told, 1)) or "–"
+
+
+def _ops(views: Any) -> list[list[str]]:
+    """The ops of each view, in words; as much as there is, of a recipe that has another form."""
+    return [list(map(_short, view)) if isinstance(view, list) else [_short(view)] for view in _listed(views)]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _short(value: Any) -> str:
+    """A value of a recipe as a person writes it. A section is its kind, with what is set of it."""
     if isinstance(value, dict):
-        return f"{value.get('kind')} (" + ", ".join(f"{k} {v}" for k, v in value.items() if k != "kind") + ")"
+        kind = value["kind"] if isinstance(value.get("kind"), str) else ""
+        settings = ", ".join(f"{k} {_short(v)}" for k, v in value.items() if k != "kind" and v is not None)
+        return f"{kind} ({settings})".lstrip() if settings else kind
+    if isinstance(value, list):
+        return " to ".join(map(_short, value)) if len(value) == 2 else ", ".join(map(_short, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "null" if value is None else str(value)
 
 
