@@ -395,6 +395,7 @@ def test_views_of_several_recipes_are_told_by_the_ops_in_which_they_differ(tmp_p
         [[crop]] * 2,
         None,
         [{"kind": {}}],
+        [[flip, crop]] * 2,
     ]
     runs = [record.Record(tmp_path, {} if each is None else {"views": each}) for each in views]
 
@@ -402,15 +403,16 @@ def test_views_of_several_recipes_are_told_by_the_ops_in_which_they_differ(tmp_p
         part = compared.recipes([runs[i] for i in chosen], [str(i) for i in chosen])
         return re.findall(r'<td><span class="words">(.*?)</span></td>', str(part.body))
 
-    first, second = cells(0, 1)
-    crops = "view 1: random_resized_crop (size 32, scale 0.4 to 1) and what all runs have"
-    assert first == f"{crops}; view 2: only what all runs have"
-    assert second.startswith("view 1: random_resized_crop (size 32, scale 0.08 to 1) and what all runs have")
-    assert cells(0, 2) == [
-        "each of 2 views: horizontal_flip (p 0.5) and what all runs have",
-        "each of 2 views: only what all runs have",
+    assert cells(0, 1) == [
+        "view 1: random_resized_crop (scale 0.4 to 1); view 2: only what all runs have",
+        "view 1: random_resized_crop (scale 0.08 to 1); view 2: only what all runs have",
     ]
+    assert cells(0, 2) == ["each of 2 views: horizontal_flip", "each of 2 views: only what all runs have"]
     assert cells(0, 3)[1] == "–"
+    assert cells(0, 5) == [
+        f"each of 2 views: only what all runs have, in the order {order}"
+        for order in ("random_resized_crop, horizontal_flip", "horizontal_flip, random_resized_crop")
+    ]
     assert not [cell for cell in cells(0, 1, 2, 3, 4) if "{" in cell], "no dict of Python's"
 
 

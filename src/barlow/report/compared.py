@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any
 
@@ -19,6 +20,7 @@ from barlow.report.scores import interval, percent
 LOSSES = "A loss is comparable between runs of one objective only, and not between objectives."
 NOT_THE_RECIPE = ("seed", "data.mean", "data.std", "data.workers")
 """Keys in which repetitions of one recipe differ."""
+SHARED = "only what all runs have"
 
 
 def names_of(runs: Sequence[Record]) -> list[str]:
@@ -177,7 +179,10 @@ def recipes(runs: Sequence[Record], names: Sequence[str]) -> Part:
     ]
     if not rows:
         return Part("recipe", "Recipes", note("All runs have the same recipe, seed included."))
-    how = "Only the keys that are not the same in all runs; a dash where a recipe has no such key."
+    how = (
+        "Only the keys that are not the same in all runs; a dash where a recipe has no such key. Of views only the ops "
+        "that not all runs have there, with the settings in which they differ."
+    )
     return Part(
         "recipe", "Recipes", table(["key", *names], rows, words=range(len(runs) + 1), caption="differing keys"), how
     )
@@ -192,25 +197,44 @@ def _value(content: Mapping[str, Any], key: str) -> object:
 
 
 def _views(tables: Sequence[Mapping[str, Any]]) -> list[object]:
-    """Of each run the ops of its views that not all runs have in that view."""
-    of_runs = [_ops(each.get("views")) for each in tables]
-    most = max(map(len, of_runs))
-    shared = [set.intersection(*(set(views[i]) if i < len(views) else set() for views in of_runs)) for i in range(most)]
-    return [el("span", _told(views, shared), class_="words") for views in of_runs]
+    """Of each run the ops of its views that not all runs have in that view, with the settings in which they differ."""
+    of_runs = [[_listed(view) for view in _listed(each.get("views"))] for each in tables]
+    told: list[list[str]] = [[] for _ in of_runs]
+    for i in range(max(map(len, of_runs))):
+        here = [views[i] if i < len(views) else [] for views in of_runs]
+        by_kind: dict[str, list[Any]] = {}
+        for op in chain.from_iterable(here):
+            by_kind.setdefault(_kind(op), []).append(op)
+        alike = {kind: _settings_of_all(ops) for kind, ops in by_kind.items()}
+        common = {kind for kind in by_kind if all(kind in map(_kind, ops) for ops in here)}
+        orders = {tuple(kind for kind in map(_kind, ops) if kind in common) for ops in here}
+        for run, (views, ops) in enumerate(zip(of_runs, here, strict=True)):
+            if i < len(views):
+                order = f", in the order {', '.join(map(_kind, ops))}" if len(orders) > 1 else ""
+                own = [op for op in ops if not all(op in other for other in here)]
+                words = ", ".join(_short(_without(op, alike[_kind(op)])) for op in own)
+                told[run].append((words or SHARED) + order)
+    return [el("span", _of_views(each), class_="words") for each in told]
 
 
-def _told(views: Sequence[Sequence[str]], shared: Sequence[set[str]]) -> str:
-    own = [[op for op in ops if op not in shared[i]] for i, ops in enumerate(views)]
-    rest = [" and what all runs have" if each else "" for each in shared]
-    told = [", ".join(ops) + rest[i] if ops else "only what all runs have" for i, ops in enumerate(own)]
+def _of_views(told: Sequence[str]) -> str:
     if len(told) > 1 and len(set(told)) == 1:
         return f"each of {len(told)} views: {told[0]}"
     return "; ".join(f"view {i}: {words}" for i, words in enumerate(told, 1)) or "–"
 
 
-def _ops(views: Any) -> list[list[str]]:
-    """The ops of each view, in words; as much as there is, of a recipe that has another form."""
-    return [list(map(_short, view)) if isinstance(view, list) else [_short(view)] for view in _listed(views)]
+def _kind(op: Any) -> str:
+    return str(op.get("kind")) if isinstance(op, dict) else ""
+
+
+def _settings_of_all(ops: Sequence[Any]) -> dict[str, Any]:
+    """The settings that some ops of one kind have in common."""
+    tables = [op for op in ops if isinstance(op, dict)]
+    return {k: v for k, v in (tables[0] if tables else {}).items() if all(k in op and op[k] == v for op in tables)}
+
+
+def _without(op: Any, alike: Mapping[str, Any]) -> Any:
+    return {k: v for k, v in op.items() if k == "kind" or k not in alike} if isinstance(op, dict) else op
 
 
 def _listed(value: Any) -> list[Any]:

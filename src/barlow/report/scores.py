@@ -27,8 +27,8 @@ _TREATED = {
     "plain": "the network's own features alone",
     "recalibrated": "its batch norm measured on the labelled images, as training would have done",
     "handed out": (
-        "batch norm measured as well, and its stages and whitening as those of the trained encoder, so that only the "
-        "training is between them"
+        "its batch norm measured on the labelled images, its stages and whitening as those of the trained encoder, so "
+        "that only the training is between them"
     ),
     "whitened": "whitened as the encoder's features are",
 }
