@@ -155,12 +155,12 @@ SHAPE = Shape(500, 2, 512)
 def diagnostics(text: str) -> str:
     """The page on runs with the table of all diagnostics in it."""
     rows = [
-        (f"`{each.name}`", each.what, *(f"{end:.3g}".replace("inf", "–") for end in each.bounds(SHAPE)))
+        (f"`{each.name}`", each.what, each.better, *(f"{end:.3g}".replace("inf", "–") for end in each.bounds(SHAPE)))
         for each in fitting(SHAPE)
     ]
     ends = [f"{end} for {SHAPE.n} × {SHAPE.d}" for end in ("floor", "ceiling")]
     begin, end = "<!-- diagnostics: written by experiments/kinds_pages.py -->", "<!-- end of diagnostics -->"
-    return put_between(text, begin, end, markdown(("name", "what", *ends), rows))
+    return put_between(text, begin, end, markdown(("name", "what", "which is good", *ends), rows))
 
 
 def main() -> int:

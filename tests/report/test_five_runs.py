@@ -1,5 +1,6 @@
 """What a report says first, of five runs that deserve five different words."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,34 @@ def test_beside_other_runs_one_that_is_ill_says_so_first(tmp_path: Path, monkeyp
 
     def shown(run: Record, *said: str) -> str:
         monkeypatch.setattr(summary, "lines_of", lambda record: [(word, words[word]) for word in said])
-        part = compared.verdicts([run], ["it"])
-        return str(part.body)
+        found = re.search("<dd>(.*?)</dd>", str(compared.verdicts([run], ["it"]).body))
+        assert found is not None
+        return found[1]
 
-    assert "collapsed: head-only collapse: all alike; worth having in part" in shown(
-        ill, "reached", "advice", "verdict"
-    )
-    assert "collapsed: head-only collapse: all alike<" in shown(ill, "reached", "advice"), "once"
-    assert "healthy; worth having in part" in shown(fine, "verdict")
-    assert ">–<" in shown(Record(tmp_path, {}))
+    why = '<span class="state collapsed">collapsed: head-only collapse: all alike</span>'
+    assert shown(ill, "reached", "advice", "verdict") == f"{why}; worth having in part"
+    assert shown(ill, "reached", "advice") == why, "once"
+    well = '<span class="state healthy">healthy</span>'
+    assert shown(fine, "reached", "verdict") == f"{well}; worth having in part"
+    monkeypatch.setattr(summary, "is_ill", lambda record: True)
+    reached = f'<span class="state collapsed">{words["reached"]}</span>'
+    assert shown(fine, "reached", "verdict") == f"{well}; {reached}; worth having in part", "the log's word came late"
+    assert shown(Record(tmp_path, {})) == "–"
+
+
+def test_what_came_of_a_run_is_said_before_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "_after_training", lambda record: ["reached  much", "advice   more images"])
+    after = ["verdict  worth having", "advice   another rate"]
+    monkeypatch.setattr(summary, "after_evaluation_of", lambda ran, rows: after)
+    monkeypatch.setattr(summary, "rows_of", lambda results: [])
+    words = [word for word, _ in summary.lines_of(Record(tmp_path, {}, results={}))]
+    assert words == ["reached", "verdict", "advice", "advice"]
+
+
+def test_the_words_on_runs_are_no_column_of_their_table(tmp_path: Path) -> None:
+    """On a phone a column of words makes rows as high as the screen."""
+    ill = Record(tmp_path, {}, log=[{"step": 9, "state": "collapsed", "why": "head-only collapse: all alike"}])
+    words, _, numbers = str(compared.verdicts([ill, ill], ["one", "two"]).body).partition("<table>")
+    assert words.count("head-only collapse: all alike") == 2
+    assert "head-only" not in numbers
+    assert "verdict" not in numbers

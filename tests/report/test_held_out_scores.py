@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from barlow import record, storage
-from barlow.report import scores
+from barlow.report import charts, scores
 
 
 def rows_of_page(run: Path) -> list[list[str]]:
@@ -27,6 +27,24 @@ def test_the_held_out_score_stands_below_the_tests_for_the_encoder_and_its_basel
     assert len(shown) == len({name.partition("_")[0] for name in noted})
     assert set(shown[1:]) <= {f"{100 * value:.1f}" for value in noted.values()}
     assert "Held out: the score by which a protocol chose" in str(scores.part(record.read(home / "run")).body)
+
+
+def test_held_out_is_set_in_below_its_protocol(home: Path) -> None:
+    assert '<span class="under">held out</span>' in str(scores.part(record.read(home / "run")).body)
+    assert ".under { padding-left" in charts.asset("page.css")
+
+
+def test_every_baseline_whose_name_is_in_the_table_is_explained_beside_it(home: Path) -> None:
+    run = home / "run"
+    body = str(scores.part(record.read(run)).body)
+    said = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", body))
+    named = {name for row in rows_of_page(run) for name in row if name.startswith(("pixels", "untrained"))} - {"pixels"}
+    named -= {"untrained"} - said.keys()  # which is a heading, too
+    assert named
+    assert named == said.keys()
+    for name, words in (("untrained_handed_out", "stages and whitening"), ("pixels_16_whitened", "whitened as")):
+        assert words in scores._treated(name)
+    assert scores._treated("untrained") == ""
 
 
 def test_a_held_out_score_that_is_no_number_is_left_out(run: Path) -> None:

@@ -89,6 +89,22 @@ def test_it_opens_without_a_request_or_a_word_on_the_console_and_nothing_runs_ov
     opened.context.close()
 
 
+def test_what_is_wider_than_a_phone_says_so_and_neighbours_are_not_cut_off(browser: Any, address: str) -> None:
+    wider = """[...document.querySelectorAll(".scroll")].filter((e) => e.clientWidth)
+        .map((e) => [e.scrollWidth > e.clientWidth + 1, e.classList.contains("wider")])"""
+    cut = """[...document.querySelectorAll(".strips > div > div")].filter((e) => e.scrollWidth > e.clientWidth + 1)"""
+    opened = Opened(browser, address, PHONE)
+    found = opened.page.evaluate(wider)
+    assert [True, True] in found, "the sheet of views is"
+    assert all(is_ == says for is_, says in found)
+    assert opened.page.evaluate(f"{cut}.length") == 0
+    opened.page.set_viewport_size({"width": 4000, "height": 900})
+    opened.page.wait_for_timeout(200)
+    assert all(is_ == says for is_, says in opened.page.evaluate(wider))
+    assert opened.wrong == []
+    opened.context.close()
+
+
 def test_pointing_at_an_image_shows_it_and_a_click_its_nearest(browser: Any, address: str) -> None:
     opened = Opened(browser, address, DESKTOP)
     x, y = opened.middle_of_a_point()

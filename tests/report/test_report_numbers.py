@@ -2,6 +2,7 @@
 
 import base64
 import doctest
+import html
 import io
 import json
 import re
@@ -17,10 +18,12 @@ from PIL import Image
 
 from barlow import record, storage
 from barlow.data.decoding import UnreadableImage
+from barlow.diagnostics import told_of
+from barlow.diagnostics.catalogue import Shape, fitting
 from barlow.monitor import cross_correlation
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import FeatureSet
-from barlow.report import charts, compared, markup, mistakes, write_report, writing
+from barlow.report import charts, compared, curves, loss, markup, mistakes, write_report, writing
 from barlow.report.charts import Chart, Line, number, thinned
 from barlow.report.image_map import on_a_grid, pacmap, tsne
 from barlow.report.kept import Kept, kept
@@ -362,3 +365,118 @@ def test_monitors_that_looked_at_other_numbers_of_images_are_told(run: Path, tmp
     assert "images × views, 120 × 2 and 500 × 2:" in compared.curves(runs, compared.names_of(runs)).body
     alone = compared.curves([runs[1]], ["another"])
     assert "None of the runs has logged" not in alone.body, "the monitor has"
+
+
+def test_what_the_monitor_says_of_several_runs_is_explained_as_of_one(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "another")
+    for each in (run, other):
+        looked_at(each, 1.0)
+    runs = [record.read(folder) for folder in (run, other)]
+    for part in (compared.curves(runs, compared.names_of(runs)), curves.part(runs[0])):
+        for name in ("rankme", "std", "lidar"):
+            assert html.escape(told_of(name)) in part.body
+        assert html.escape(curves.OWN_FEATURES) in part.body
+
+
+def test_of_every_diagnostic_it_is_told_which_direction_is_good() -> None:
+    for each in fitting(Shape(500, 2, 512)):
+        assert told_of(each.name).startswith(f"{each.what}: "), "of α too"
+        assert re.search("(more|less) is better|a band: near 1 is best", told_of(each.name)), each.name
+    assert told_of("alpha_req_2_9").endswith("few directions")
+    assert told_of("<b>") == ""
+
+
+def test_views_of_several_recipes_are_told_by_the_ops_in_which_they_differ(tmp_path: Path) -> None:
+    crop = {"kind": "random_resized_crop", "size": 32, "scale": [0.4, 1.0], "blur": None}
+    flip = {"kind": "horizontal_flip", "p": 0.5}
+    views = [
+        [[crop, flip]] * 2,
+        [[crop | {"scale": [0.08, 1.0]}, flip], [crop, flip]],
+        [[crop]] * 2,
+        None,
+        [{"kind": {}}],
+        [[flip, crop]] * 2,
+    ]
+    runs = [record.Record(tmp_path, {} if each is None else {"views": each}) for each in views]
+
+    def cells(*chosen: int) -> list[str]:
+        part = compared.recipes([runs[i] for i in chosen], [str(i) for i in chosen])
+        return re.findall(r'<td><span class="words">(.*?)</span></td>', str(part.body))
+
+    assert cells(0, 1) == [
+        "view 1: random_resized_crop (scale 0.4 to 1); view 2: only what all runs have",
+        "view 1: random_resized_crop (scale 0.08 to 1); view 2: only what all runs have",
+    ]
+    assert cells(0, 2) == ["each of 2 views: horizontal_flip", "each of 2 views: only what all runs have"]
+    assert cells(0, 3)[1] == "–"
+    assert cells(0, 5) == [
+        f"each of 2 views: only what all runs have, in the order {order}"
+        for order in ("random_resized_crop, horizontal_flip", "horizontal_flip, random_resized_crop")
+    ]
+    assert not [cell for cell in cells(0, 1, 2, 3, 4) if "{" in cell], "no dict of Python's"
+
+
+@pytest.mark.parametrize("values", [[1.289, 1.311], [1e-5, 1.00004e-5], [0.5, 0.6], [1e6, 1e6 + 3], [-2.0, 3.0]])
+def test_numbers_along_an_axis_are_told_apart(values: list[float]) -> None:
+    chart = Chart("c", "c", [Line("c", [(float(i), v) for i, v in enumerate(values)])])
+    _, y = charts._scales(chart, chart.lines)
+    said = charts.numbers(y.ticks(4))
+    assert len(set(said)) == len(said) >= 2
+
+
+@pytest.mark.parametrize(("values", "around"), [([42.9, 42.1], 42.5), ([0.0, 0.4], 5.0), ([99.0, 100.0], 95.0)])
+def test_a_score_that_hardly_changes_does_not_fill_its_chart(values: list[float], around: float) -> None:
+    chart = curves.score_chart("knn.top1", [Line("c", [(float(i), v) for i, v in enumerate(values)])])
+    _, y = charts._scales(chart, chart.lines)
+    assert abs(y(values[0]) - y(values[1])) <= 0.11 * (charts.HEIGHT - charts.BOTTOM - charts.TOP)
+    assert (y.low + y.high) / 2 == pytest.approx(around, abs=0.3)
+    assert (y.low >= 0, y.high <= 100) == (True, True)
+
+
+def places(chart: Chart) -> dict[str, tuple[float, float, float]]:
+    """The left and the right end of the words of each level, and their base line."""
+    found = re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)" class="level">(.*?)</text>', charts.svg(chart)
+    )
+    assert len(found) == len(chart.at)
+    wide = {words: 5.8 * len(words) for *_, words in found}
+    return {
+        words: (
+            float(x) - (wide[words] if end == "end" else 0),
+            float(x) + (wide[words] if end != "end" else 0),
+            float(y),
+        )
+        for x, y, end, words in found
+    }
+
+
+def test_words_of_a_level_do_not_lie_on_a_curve_where_there_is_room_beside_it() -> None:
+    falling = [(float(i), 10.0 - 0.1 * i if i < 90 else 1.0) for i in range(100)]
+    chart = Chart("c", "c", [Line("c", falling)], at=[(1.05, "floor"), (9.9, "ceiling")], y_from=0.0)
+    x, y = charts._scales(chart, chart.lines)
+    for left, right, base in places(chart).values():
+        assert charts.LEFT <= left < right <= charts.WIDTH
+        assert not [1 for a, b in falling if left <= x(a) <= right and base - 9 <= y(b) <= base + 2]
+
+
+def test_words_of_two_levels_that_are_one_do_not_lie_on_each_other() -> None:
+    chart = Chart(
+        "c", "c", [Line("c", [(0.0, 1.0), (9.0, 2.0)])], at=[(1.5, "the least it can be"), (1.5, "unrelated")]
+    )
+    (one, two) = places(chart).values()
+    assert one[1] <= two[0] or two[1] <= one[0] or abs(one[2] - two[2]) >= 12
+
+
+def test_the_name_of_an_axis_stands_below_its_numbers() -> None:
+    drawn = charts.svg(Chart("c", "c", [Line("c", [(0.0, 1.0), (9.0, 2.0)])]))
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" text-anchor="middle"', drawn)]
+    (name,) = re.findall(r'y="([\d.]+)" text-anchor="end">step<', drawn)
+    assert float(name) - max(heights) >= 13, "letters are 11 high"
+
+
+def test_what_is_said_of_a_loss_tells_of_a_collapse_at_its_floor(tmp_path: Path) -> None:
+    line = {"step": 1, "loss": 0.1}
+    for more in ({}, {"reference": {"unrelated": 66.0, "floor": 0.0}}):
+        how = loss.part(record.Record(tmp_path, {}, log=[line | more])).how
+        assert "a collapse has that loss too" in how
+        assert ("VICReg, may begin far below it" in how) == bool(more)

@@ -1,6 +1,6 @@
 """Whether training works, seen without labels: numbers of features or embeddings, and what they can be at all."""
 
-from barlow.diagnostics.catalogue import DIAGNOSTICS, Reading, diagnose
+from barlow.diagnostics.catalogue import DIAGNOSTICS, Reading, diagnose, told_of
 from barlow.diagnostics.collapse import embedding_statistics, healthy_ranges
 from barlow.diagnostics.geometry import (
     alignment,
@@ -37,6 +37,7 @@ __all__ = [
     "per_dimension_std",
     "rankme",
     "stable_rank",
+    "told_of",
     "top_eigenvalue_share",
     "uniformity",
 ]

@@ -1,6 +1,7 @@
 """All diagnostics of features by name, each with the lowest and highest value that n rows of d features can have."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,8 @@ class Diagnostic:
     """The lowest and the highest that it can be where images differ and no feature is dead; otherwise it may be 0."""
     views: int = 1
     """How many of each image it takes."""
+    better: str = ""
+    """Which direction is good, and what its ends mean."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def _alpha(first: int, last: int) -> Diagnostic:
         f"how fast the eigenvalues {first} to {last} fall: 0 is a flat spectrum",
         lambda sample: rank.alpha_req_of(sample.centred, first, last),
         lambda shape: (0.0, math.inf),
+        better="a band: near 1 is best; far below lies noise, far above are few directions",
     )
 
 
@@ -135,57 +139,70 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
         "directions in use, the mean's included (RankMe)",
         lambda sample: rank.entropy_rank(sample.raw, EPSILON),
         lambda shape: _entropy_bounds(min(shape.n, shape.d), EPSILON),
+        better="more is better; near 1 is a collapse, and pure noise has most of all",
     ),
     Diagnostic(
         "effective_rank",
         "directions in use around the mean",
         lambda sample: rank.entropy_rank(sample.centred, 0.0),
         _from_one,
+        better="more is better; near 1 is a collapse, and pure noise has most of all",
     ),
     Diagnostic(
         "stable_rank",
         "all energy over that of the strongest direction, the mean's included",
         lambda sample: rank.stable_rank_of(sample.raw),
         lambda shape: (1.0, float(min(shape.n, shape.d))),
+        better="more is better; near 1, one direction has nearly all",
     ),
     Diagnostic(
         "participation_ratio",
         "directions of equal variance that would give this spectrum",
         lambda sample: rank.participation_ratio_of(sample.centred),
         _from_one,
+        better="more is better; near 1, one direction has nearly all",
     ),
     Diagnostic(
         "top_eigenvalue_share",
         "share of the variance in one direction",
         lambda sample: rank.top_eigenvalue_share_of(sample.centred),
         lambda shape: (1 / max(shape.directions, 1), 1.0),
+        better="less is better; near 1, all lies on a line",
     ),
     Diagnostic(
         "std",
         "spread of a feature, of rows of length √d: 1 is isotropic",
         lambda sample: float(geometry.per_dimension_std(sample.rows).mean()),
         _share,
+        better="more is better, up to 1; near 0, all images have one output",
     ),
     Diagnostic(
-        "dead", "share of features that hardly vary", lambda s: float(geometry.dead(s.rows).float().mean()), _share
+        "dead",
+        "share of features that hardly vary",
+        lambda s: float(geometry.dead(s.rows).float().mean()),
+        _share,
+        better="less is better",
     ),
     Diagnostic(
         "mean_abs_correlation",
         "mean absolute correlation of two features",
         lambda sample: sample.correlations[0],
         lambda shape: (_mean_square_correlation(shape), 1.0),
+        better="less is better; near 1, features repeat each other",
     ),
     Diagnostic(
         "max_abs_correlation",
         "largest absolute correlation of two features",
         lambda sample: sample.correlations[1],
         lambda shape: (_mean_square_correlation(shape) ** 0.5, 1.0),
+        better="less is better; at 1, two features are one",
     ),
     Diagnostic(
         "uniformity",
         "how evenly rows lie on the sphere: 0 if all are equal",
         lambda sample: geometry.uniformity(sample.rows),
         lambda shape: (_uniformity_floor(shape), 0.0),
+        better="less is better; near 0, all images have one output",
     ),
     Diagnostic(
         "alignment",
@@ -193,6 +210,7 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
         lambda sample: geometry.alignment(sample.views),
         lambda shape: (0.0, 2 + 2 / (shape.q - 1)),
         views=2,
+        better="less is better, but 0 of all images is a collapse as well",
     ),
     Diagnostic(
         "cosine_between_views",
@@ -200,6 +218,7 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
         lambda sample: geometry.cosine_between_views(sample.views),
         lambda shape: (-1 / (shape.q - 1), 1.0),
         views=2,
+        better="more is better, but 1 of all images is a collapse as well",
     ),
     Diagnostic(
         "lidar",
@@ -207,6 +226,7 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
         lambda sample: rank.lidar(sample.views),
         lambda shape: _lidar_bounds(shape),
         views=2,
+        better="more is better, at the same numbers of images and views",
     ),
     Diagnostic(
         "lidar_relative",
@@ -214,9 +234,23 @@ DIAGNOSTICS: tuple[Diagnostic, ...] = (
         lambda sample: rank.lidar(sample.views, relative=True),
         lambda shape: _lidar_bounds(shape),
         views=2,
+        better="more is better, at the same numbers of images and views",
     ),
 )
 """All but α-ReQ, whose name has the range of its fit."""
+
+
+def told_of(name: str) -> str:
+    """What a diagnostic is, and which direction is good; nothing of a name that is not known.
+
+    Example:
+        >>> told_of("dead")
+        'share of features that hardly vary: less is better'
+    """
+    found = {each.name: each for each in DIAGNOSTICS}
+    if (fitted := re.fullmatch(r"alpha_req_(\d{1,6})_(\d{1,6})", name)) is not None:
+        found[name] = _alpha(int(fitted[1]), int(fitted[2]))
+    return f"{found[name].what}: {found[name].better}" if name in found else ""
 
 
 def _lidar_bounds(shape: Shape) -> Bounds:

@@ -1,10 +1,11 @@
 """What an encoder is compared with: raw pixels, the same network untrained, and the weights that it started from."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,16 +121,14 @@ def compared(encoder: nn.Module, run: Path | None, train: LabelledSet) -> Iterat
     yield from pixels(train)
     if config["kind"] == "custom":
         return
-    keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-    fresh = build_encoder(config["name"], **{key: config[key] for key in keys})
-    untrained = given("untrained", fresh, size)
-    yield untrained
-    on = f"on {RECALIBRATION_BATCHES} batches of {RECALIBRATION_BATCH} of {train.fingerprint}"
+    fresh = as_built(config)
+    yield given("untrained", fresh, size)
+    plain = config | {"stages": "last", "whiten": None}
     better = Compared(
         "untrained_recalibrated",
         lambda: recalibrated(fresh.cpu(), _some(train)),
         size,
-        f"{untrained.identity} recalibrated {on}",
+        untrained_identity(fresh, plain, train.fingerprint),
     )
     yield better
     stages, whiten = config.get("stages", "last"), config.get("whiten")
@@ -142,8 +141,27 @@ def compared(encoder: nn.Module, run: Path | None, train: LabelledSet) -> Iterat
             whole.fit(_some(train), whiten, World(torch.device("cpu")))
         return whole.eval()
 
-    identity = f"{better.identity} handed out {stages} {whiten}"
-    yield Compared("untrained_handed_out", as_handed_out, size, identity)
+    yield Compared("untrained_handed_out", as_handed_out, size, untrained_identity(fresh, config, train.fingerprint))
+
+
+def as_built(config: Mapping[str, Any]) -> nn.Module:
+    """An encoder's network before its first step, by the description of the encoder."""
+    keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
+    return build_encoder(config["name"], **{key: config[key] for key in keys})
+
+
+def untrained_identity(fresh: nn.Module, config: Mapping[str, Any], train: str) -> str:
+    """What the features of an untrained network follow from that is treated as its encoder is.
+
+    Args:
+        fresh: the network as it is built.
+        config: the encoder's description: which stages it hands out, and whether they are whitened.
+        train: the fingerprint of the images that batch norm is recalibrated on, and that features are whitened by.
+    """
+    on = f"on {RECALIBRATION_BATCHES} batches of {RECALIBRATION_BATCH} of {train}"
+    better = f"{network_identity(fresh)} recalibrated {on}"
+    stages, whiten = config.get("stages", "last"), config.get("whiten")
+    return better if stages == "last" and whiten is None else f"{better} handed out {stages} {whiten}"
 
 
 def _some(train: LabelledSet) -> Iterator[Images]:

@@ -1,19 +1,22 @@
 """Curves as SVG: small, all of one width, so that they stand side by side on a desk and below each other on a phone."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 
 from barlow.record import Point
 from barlow.report.markup import Markup, data, el, join, text
 
-WIDTH, HEIGHT = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 24
+WIDTH, HEIGHT = 340, 198
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 26, 32
 MOST_POINTS = 300
 """Of a curve, in the page; a longer one keeps the lowest and the highest of each stretch."""
 COLOURS = 10
+LOOKED_AT = 9
+"""Places along the words of a level at which they may lie on a curve."""
 LOGARITHMIC = 60.0
 """A curve that spans more than this ratio, and is positive, is drawn on a logarithmic scale."""
 
@@ -52,6 +55,10 @@ class Chart:
     """A level that is always shown, such as 0."""
     about: str = ""
     """What the number is, below the chart."""
+    least: float = 0.0
+    """What its height spans at least, so that a change that means nothing does not fill it."""
+    within: tuple[float, float] = (-math.inf, math.inf)
+    """What a number can be: the height is not widened beyond it."""
 
     @property
     def drawn(self) -> list[Line]:
@@ -83,8 +90,8 @@ class Scale:
         return _round_ticks(self.low, self.high, about)
 
 
-def number(value: float | None) -> str:
-    """A number as a person reads it: three digits, or all of a large whole one.
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as a person reads it: three digits, or so many; or all of a large whole one.
 
     Example:
         >>> [number(x) for x in (12345.6, 0.5, 2.0, 1.23456, 0.000012, None)]
@@ -94,7 +101,22 @@ def number(value: float | None) -> str:
         return "–"
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e7 else _exponent(f"{value:.2g}")
-    return _exponent(f"{value:.3g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2g}")
+    return _exponent(f"{value:.{digits}g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.{digits - 1}g}")
+
+
+def numbers(values: Sequence[float]) -> list[str]:
+    """Numbers along an axis: of as many digits as tell them apart.
+
+    Example:
+        >>> numbers([1.29, 1.295, 1.3])
+        ['1.29', '1.295', '1.3']
+    """
+    found = [number(value) for value in values]
+    for digits in range(4, 13):
+        if len(set(found)) == len(set(values)):
+            break
+        found = [number(value, digits) for value in values]
+    return found
 
 
 def _exponent(written: str) -> str:
@@ -107,38 +129,30 @@ def svg(chart: Chart, style: str = "") -> Markup:
     lines = [Line(line.name, thinned(line.points), line.colour) for line in chart.drawn]
     x, y = _scales(chart, lines)
     parts = [el("text", chart.title, x=LEFT, y=14, class_="name")]
-    for value in y.ticks(4):
+    levels, steps = y.ticks(4), x.ticks(5)
+    for value, words in zip(levels, numbers(levels), strict=True):
         parts += [
             el("path", d=f"M{LEFT} {y(value)}H{WIDTH - RIGHT}", class_="grid"),
-            el("text", number(value), x=LEFT - 6, y=y(value) + 4, text_anchor="end"),
+            el("text", words, x=LEFT - 6, y=y(value) + 4, text_anchor="end"),
         ]
-    for value in x.ticks(5):
-        parts.append(el("text", number(value), x=x(value), y=HEIGHT - BOTTOM + 14, text_anchor="middle"))
+    for value, words in zip(steps, numbers(steps), strict=True):
+        parts.append(el("text", words, x=x(value), y=HEIGHT - BOTTOM + 14, text_anchor="middle"))
     parts.append(el("text", chart.x, x=WIDTH - RIGHT, y=HEIGHT - 1, text_anchor="end"))
     if chart.band is not None:
         low, high = (max(y.low, chart.band[0]), min(y.high, chart.band[1]))
         if high > low:
             shape = f"M{LEFT} {y(high)}H{WIDTH - RIGHT}V{y(low)}H{LEFT}Z"
             parts.append(el("path", d=shape, class_="band"))
-    for i, (value, words) in enumerate(chart.at):
+    for value, _ in chart.at:
         if y.low <= value <= y.high:
-            left = i % 2 == 1  # so that two levels near each other can both be read
-            parts += [
-                el("path", d=f"M{LEFT} {y(value)}H{WIDTH - RIGHT}", class_="at"),
-                el(
-                    "text",
-                    words,
-                    x=LEFT + 4 if left else WIDTH - RIGHT - 2,
-                    y=y(value) - 4 if y(value) > TOP + 14 else y(value) + 12,
-                    text_anchor="start" if left else "end",
-                ),
-            ]
+            parts.append(el("path", d=f"M{LEFT} {y(value)}H{WIDTH - RIGHT}", class_="at"))
     for line in lines:
         path = "M" + "L".join(f"{x(a)} {y(b)}" for a, b in line.points)
         if len(line.points) == 1:
             a, b = line.points[0]
             path = f"M{x(a) - 3} {y(b)}H{x(a) + 3}"
         parts.append(el("path", d=path, class_=f"line s{line.colour % COLOURS}"))
+    parts += _labels(chart, lines, x, y)
     standing = {"xmlns": "http://www.w3.org/2000/svg", "width": WIDTH, "height": HEIGHT} if style else {}
     return el(
         "svg",
@@ -149,6 +163,50 @@ def svg(chart: Chart, style: str = "") -> Markup:
         aria_label=spoken(chart),
         **standing,
     )
+
+
+def _labels(chart: Chart, lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[Markup]:
+    """The words of the levels, each where it hides least of the curves and of the words before it."""
+    taken: list[tuple[float, float, float]] = []
+    curves = [[(x(a), y(b)) for a, b in line.points] for line in lines]
+    for i, (value, words) in enumerate(chart.at):
+        if not y.low <= value <= y.high:
+            continue
+        wide, level = 5.8 * len(words), y(value)
+        above = [level - 4, level + 12] if level > TOP + 14 else [level + 12]
+        ends = [LEFT + 4, WIDTH - RIGHT - 2 - wide][:: 1 if i % 2 else -1]
+        places = [(left, base) for base in above if base < HEIGHT - BOTTOM for left in ends] or [(ends[0], above[0])]
+
+        def hidden(place: tuple[float, float], wide: float = wide) -> int:
+            left, base = place
+            of_curves = sum(_crosses(curve, left, left + wide, base - 10, base + 3) for curve in curves)
+            others = sum(abs(b - base) < 13 and start < left + wide and left < end for start, end, b in taken)
+            return of_curves + 100 * others
+
+        left, base = min(places, key=hidden)
+        taken.append((left, left + wide, base))
+        ended = left != LEFT + 4
+        yield el(
+            "text",
+            words,
+            x=WIDTH - RIGHT - 2 if ended else left,
+            y=round(base, 1),
+            text_anchor="end" if ended else "start",
+            class_="level",
+        )
+
+
+def _crosses(curve: Sequence[Point], left: float, right: float, top: float, bottom: float) -> int:
+    """At how many of some places along a box a curve is in it."""
+    found = 0
+    for k in range(LOOKED_AT):
+        at = left + (right - left) * k / (LOOKED_AT - 1)
+        for (a, before), (b, after) in pairwise(curve):
+            if a <= at <= b:
+                height = before + (after - before) * ((at - a) / (b - a) if b > a else 0.0)
+                found += top <= height <= bottom
+                break
+    return found
 
 
 def figure(chart: Chart) -> Markup:
@@ -163,8 +221,9 @@ def figure(chart: Chart) -> Markup:
             {"name": line.name, "points": [[round(a, 6), float(f"{b:.5g}")] for a, b in line.points]} for line in lines
         ],
     }
-    legend = [key(line.name, line.colour) for line in lines] if len(lines) > 1 else [text(chart.about)]
-    caption = el("figcaption", *legend, class_="legend") if any(legend) else None
+    legend = [key(line.name, line.colour) for line in lines] if len(lines) > 1 else []
+    legend += [el("span", chart.about)] if chart.about else []
+    caption = el("figcaption", *legend, class_="legend") if legend else None
     return el("figure", svg(chart), caption, data(content), class_="chart", tabindex=0)
 
 
@@ -212,16 +271,25 @@ def _scales(chart: Chart, lines: Sequence[Line]) -> tuple[Scale, Scale]:
         ys += [high] if max(ys) > high else []
     log = min(ys) > 0 and max(ys) > LOGARITHMIC * min(ys)
     low, high = min(ys), max(ys)
-    if low == high:
+    if not log and high - low < chart.least:
+        low, high = _widened(low, high, chart.least, chart.within)
+    elif low == high:
         low, high = (low, low + 1) if low == chart.y_from else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
     if log:
         low, high = low / 1.1, high * 1.1
     else:
         room = 0.05 * (high - low)
-        low = low if low == chart.y_from or low == 0 else low - room
-        high += room
+        low = low if low == chart.y_from or low == 0 else max(low - room, chart.within[0])
+        high = min(high + room, chart.within[1])
     x = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT, chart.log_x and min(xs) > 0)
     return x, Scale(low, high, HEIGHT - BOTTOM, TOP, log)
+
+
+def _widened(low: float, high: float, least: float, within: tuple[float, float]) -> tuple[float, float]:
+    """A range of at least this length around another, moved so that it is within what can be."""
+    start = (low + high - least) / 2
+    start = max(min(start, within[1] - least), within[0])
+    return start, start + least
 
 
 def _round_ticks(low: float, high: float, about: int) -> list[float]:

@@ -2,23 +2,25 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any
 
-from barlow.diagnostics import DIAGNOSTICS
+from barlow.diagnostics import told_of
 from barlow.probes.report import Row, called, rows_of
 from barlow.recipe.changes import flat
 from barlow.record import Point, Record, curve, names_in, table_of
 from barlow.report import charts, summary
 from barlow.report.charts import Chart, Line, number
-from barlow.report.curves import FIRST, OUTPUTS, STATISTICS
-from barlow.report.markup import Markup, el, join, note, table
+from barlow.report.curves import BETTER, FIRST, OUTPUTS, STATISTICS, score_chart
+from barlow.report.markup import Markup, el, join, note, pairs, table
 from barlow.report.part import Part, missing
 from barlow.report.scores import interval, percent
 
 LOSSES = "A loss is comparable between runs of one objective only, and not between objectives."
 NOT_THE_RECIPE = ("seed", "data.mean", "data.std", "data.workers")
 """Keys in which repetitions of one recipe differ."""
+SHARED = "only what all runs have"
 
 
 def names_of(runs: Sequence[Record]) -> list[str]:
@@ -28,16 +30,17 @@ def names_of(runs: Sequence[Record]) -> list[str]:
 
 
 def verdicts(runs: Sequence[Record], names: Sequence[str]) -> Part:
-    """A line for each run."""
-    rows = [list(_verdict(run, i, name)) for i, (run, name) in enumerate(zip(runs, names, strict=True))]
-    head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1", "verdict"]
+    """What came of each run, a line of words for each; and below, their numbers."""
+    keys = [charts.key(name, i) for i, name in enumerate(names)]
+    words = pairs((key, join(_words(run), "; ") or "–") for run, key in zip(runs, keys, strict=True))
+    rows = [[key, *_numbers(run)] for run, key in zip(runs, keys, strict=True)]
+    head = ["run", "objective", "steps", "seed", "loss", "kNN top-1", "logistic top-1"]
     how = "The scores are those of the newest evaluation of each run, in per cent, with their 95 % intervals."
     notes = [note(line) for line in _other_images(runs, names)]
-    return Part("verdict", "Runs", join([table(head, rows, words=(0, 1, 7), caption="the runs"), *notes]), how)
+    return Part("verdict", "Runs", join([words, table(head, rows, words=(0, 1), caption="the runs"), *notes]), how)
 
 
-def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
-    yield charts.key(name, i)
+def _numbers(run: Record) -> Iterator[object]:
     yield str(table_of(run.recipe, "objective").get("kind"))
     done, total = run.steps
     yield f"{total:,}" if done >= total else f"{done:,} of {total:,}"
@@ -47,17 +50,19 @@ def _verdict(run: Record, i: int, name: str) -> Iterator[object]:
     rows = rows_by_name(run)
     for key in ("knn.top1", "logistic.top1"):
         yield interval(rows[key].encoder) if key in rows else "–"
-    yield el("span", _words(run), class_="words")
 
 
-def _words(run: Record) -> str:
-    """How a run is, and then what came of it. One that is ill says why, which is all that it has reached."""
+def _words(run: Record) -> Iterator[object]:
+    """How a run is, and then what came of it, in the colours of the report on it alone. One that is ill says why, which
+    is all that it has reached."""
     state, lines = summary.state_of(run), dict(summary.lines_of(run))
-    said = [] if state is None else [state[1]]
-    ill = state is not None and state[1] != state[0]
-    came = [lines[word] for word in ("reached", "verdict") if word in lines]
-    said += came[-1:] if not ill or "verdict" in lines else []
-    return "; ".join(said) or "–"
+    told = state is not None and state[1] != state[0]
+    if state is not None:
+        yield el("span", state[1], class_=f"state {state[0]}")
+    if "reached" in lines and not told and (summary.is_ill(run) or "verdict" not in lines):
+        yield summary.said(run, "reached", lines["reached"])
+    if "verdict" in lines:
+        yield lines["verdict"]
 
 
 def rows_by_name(run: Record) -> dict[str, Row]:
@@ -117,19 +122,18 @@ def _scores_in_training(runs: Sequence[Record], names: Sequence[str]) -> Iterato
 
     for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "scores")):
         if lines := _overlaid(runs, names, partial(points, name=name)):
-            yield Chart(f"score-{name}", f"{name}, per cent", lines)
+            yield score_chart(name, lines)
 
 
 def _diagnostics(runs: Sequence[Record], names: Sequence[str], output: str) -> Iterator[Chart]:
     """What the monitors say of features, or of embeddings."""
-    words = {each.name: each.what for each in DIAGNOSTICS}
 
     def points(run: Record, name: str) -> list[Point]:
         return curve(run.monitor, "diagnostics", output, name, "value")
 
     for name in dict.fromkeys(name for run in runs for name in names_in(run.monitor, "diagnostics", output)):
         if lines := _overlaid(runs, names, partial(points, name=name)):
-            yield Chart(f"monitor-{output}-{name}", f"{output}: {name}", lines, about=words.get(name, ""))
+            yield Chart(f"monitor-{output}-{name}", f"{output}: {name}", lines, about=told_of(name))
 
 
 def _looked_at(runs: Sequence[Record]) -> Iterator[Markup]:
@@ -145,10 +149,10 @@ def _looked_at(runs: Sequence[Record]) -> Iterator[Markup]:
 
 
 def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
-    def overlaid(name: str, title: str, *keys: str, y_from: float | None = None) -> Iterator[Chart]:
+    def overlaid(name: str, title: str, *keys: str, y_from: float | None = None, about: str = "") -> Iterator[Chart]:
         lines = _overlaid(runs, names, lambda run: run.curve(*keys))
         if any(value for line in lines for _, value in line.points):
-            yield Chart(name, title, lines, y_from=y_from)
+            yield Chart(name, title, lines, y_from=y_from, about=about)
 
     yield from overlaid("loss", "loss", "loss")
     terms = dict.fromkeys(name for run in runs for name in names_in(run.log, "terms"))
@@ -158,7 +162,9 @@ def _charts(runs: Sequence[Record], names: Sequence[str]) -> Iterator[Chart]:
     yield from overlaid("rate", "learning rate", "rate", y_from=0.0)
     for output in OUTPUTS:
         for statistic, words in STATISTICS.items():
-            yield from overlaid(f"{output}-{statistic}", f"{output}: {words}", output, statistic, y_from=0.0)
+            yield from overlaid(
+                f"{output}-{statistic}", f"{output}: {words}", output, statistic, y_from=0.0, about=BETTER[statistic]
+            )
     yield from overlaid("speed", "images a second", "images_per_second", y_from=0.0)
 
 
@@ -167,13 +173,16 @@ def recipes(runs: Sequence[Record], names: Sequence[str]) -> Part:
     tables = [flat(run.recipe) for run in runs]
     keys = dict.fromkeys(key for each in tables for key in each if not key.startswith("source."))
     rows = [
-        [el("code", key), *(_value(each, key) for each in tables)]
+        [el("code", key), *(_views(tables) if key == "views" else (_value(each, key) for each in tables))]
         for key in keys
         if len({repr(each.get(key)) for each in tables}) > 1
     ]
     if not rows:
         return Part("recipe", "Recipes", note("All runs have the same recipe, seed included."))
-    how = "Only the keys that are not the same in all runs; a dash where a recipe has no such key."
+    how = (
+        "Only the keys that are not the same in all runs; a dash where a recipe has no such key. Of views only the ops "
+        "that not all runs have there, with the settings in which they differ."
+    )
     return Part(
         "recipe", "Recipes", table(["key", *names], rows, words=range(len(runs) + 1), caption="differing keys"), how
     )
@@ -187,9 +196,61 @@ def _value(content: Mapping[str, Any], key: str) -> object:
     return el("span", written, class_="words")
 
 
+def _views(tables: Sequence[Mapping[str, Any]]) -> list[object]:
+    """Of each run the ops of its views that not all runs have in that view, with the settings in which they differ."""
+    of_runs = [[_listed(view) for view in _listed(each.get("views"))] for each in tables]
+    told: list[list[str]] = [[] for _ in of_runs]
+    for i in range(max(map(len, of_runs))):
+        here = [views[i] if i < len(views) else [] for views in of_runs]
+        by_kind: dict[str, list[Any]] = {}
+        for op in chain.from_iterable(here):
+            by_kind.setdefault(_kind(op), []).append(op)
+        alike = {kind: _settings_of_all(ops) for kind, ops in by_kind.items()}
+        common = {kind for kind in by_kind if all(kind in map(_kind, ops) for ops in here)}
+        orders = {tuple(kind for kind in map(_kind, ops) if kind in common) for ops in here}
+        for run, (views, ops) in enumerate(zip(of_runs, here, strict=True)):
+            if i < len(views):
+                order = f", in the order {', '.join(map(_kind, ops))}" if len(orders) > 1 else ""
+                own = [op for op in ops if not all(op in other for other in here)]
+                words = ", ".join(_short(_without(op, alike[_kind(op)])) for op in own)
+                told[run].append((words or SHARED) + order)
+    return [el("span", _of_views(each), class_="words") for each in told]
+
+
+def _of_views(told: Sequence[str]) -> str:
+    if len(told) > 1 and len(set(told)) == 1:
+        return f"each of {len(told)} views: {told[0]}"
+    return "; ".join(f"view {i}: {words}" for i, words in enumerate(told, 1)) or "–"
+
+
+def _kind(op: Any) -> str:
+    return str(op.get("kind")) if isinstance(op, dict) else ""
+
+
+def _settings_of_all(ops: Sequence[Any]) -> dict[str, Any]:
+    """The settings that some ops of one kind have in common."""
+    tables = [op for op in ops if isinstance(op, dict)]
+    return {k: v for k, v in (tables[0] if tables else {}).items() if all(k in op and op[k] == v for op in tables)}
+
+
+def _without(op: Any, alike: Mapping[str, Any]) -> Any:
+    return {k: v for k, v in op.items() if k == "kind" or k not in alike} if isinstance(op, dict) else op
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _short(value: Any) -> str:
+    """A value of a recipe as a person writes it. A section is its kind, with what is set of it."""
     if isinstance(value, dict):
-        return f"{value.get('kind')} (" + ", ".join(f"{k} {v}" for k, v in value.items() if k != "kind") + ")"
+        kind = value["kind"] if isinstance(value.get("kind"), str) else ""
+        settings = ", ".join(f"{k} {_short(v)}" for k, v in value.items() if k != "kind" and v is not None)
+        return f"{kind} ({settings})".lstrip() if settings else kind
+    if isinstance(value, list):
+        return " to ".join(map(_short, value)) if len(value) == 2 else ", ".join(map(_short, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "null" if value is None else str(value)
 
 

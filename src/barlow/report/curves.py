@@ -1,8 +1,8 @@
 """What features and embeddings looked like over the steps: spread, directions in use, correlation; and scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from barlow.diagnostics import DIAGNOSTICS
+from barlow.diagnostics import told_of
 from barlow.record import Record, curve, names_in, table_of, value_of
 from barlow.report import charts
 from barlow.report.charts import Chart, Line
@@ -25,6 +25,19 @@ STATISTICS = {
     "dead": "share of dead features",
 }
 """What a line of the log holds of each output, in words."""
+BETTER = {
+    "std": "more is better, up to 1; near 0, all images have one output",
+    "effective_rank": "more is better, within the band; near 1, all lies on a line",
+    "mean_abs_correlation": "less is better; near 1, features repeat each other",
+    "dead": "less is better",
+}
+"""Which direction is good."""
+LEAST_RANGE = 10.0
+"""Per cent that the axis of a score spans at least: else a change that is chance alone would fill its height."""
+OWN_FEATURES = (
+    "of the network's own last features, on labelled images that were held out. The evaluation's table is of the "
+    "encoder that is handed out (its stages, its whitening), so it is mostly higher; more is better"
+)
 
 
 def part(record: Record) -> Part:
@@ -70,19 +83,19 @@ def _of_batches(record: Record, output: str) -> Iterator[Chart]:
             continue  # most networks have no dead feature at any step, and a line along 0 says nothing more
         low, high = (value_of(record.log[-1], "healthy", output, statistic, end) for end in (0, 1))
         band = None if low is None or high is None else (low, high)
-        yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0)
+        yield Chart(f"{output}-{statistic}", words, [Line(output, points)], band, y_from=0.0, about=BETTER[statistic])
 
 
 def _of_views(record: Record) -> list[Chart]:
     """How alike the embeddings of two views are, of one image and of two."""
     pairs = {"of one image": "agreement", "of two images": "chance"}
     lines = [Line(words, record.curve("views", key), colour) for colour, (words, key) in enumerate(pairs.items())]
-    found = Chart("views-agreement", "cosine of two views' embeddings", lines)
+    about = "the first should come to lie above the second, which is best near 0; both near 1 is a collapse"
+    found = Chart("views-agreement", "cosine of two views' embeddings", lines, about=about)
     return [found] if found.drawn else []
 
 
 def _of_monitor(record: Record, output: str) -> Iterator[Chart]:
-    words = {each.name: each.what for each in DIAGNOSTICS}
     for name in names_in(record.monitor, "diagnostics", output):
         points = curve(record.monitor, "diagnostics", output, name, "value")
         if not points:
@@ -91,11 +104,18 @@ def _of_monitor(record: Record, output: str) -> Iterator[Chart]:
         values = [value for _, value in points]
         room = 2 * (max(values) - min(values)) or abs(values[0]) or 1.0
         near = [(v, w) for v, w in ends if v is not None and min(values) - room <= v <= max(values) + room]
-        yield Chart(f"monitor-{output}-{name}", name, [Line(name, points)], at=near, about=words.get(name, ""))
+        yield Chart(f"monitor-{output}-{name}", name, [Line(name, points)], at=near, about=told_of(name))
 
 
 def _scores(record: Record) -> Iterator[Chart]:
     for name in names_in(record.monitor, "scores"):
         points = [(step, 100 * value) for step, value in curve(record.monitor, "scores", name, "value")]
         if points:
-            yield Chart(f"score-{name}", f"{name}, per cent", [Line(name, points, 2)])
+            yield score_chart(name, [Line(name, points, 2)])
+
+
+def score_chart(name: str, lines: Sequence[Line]) -> Chart:
+    """A score while a run or several trained."""
+    return Chart(
+        f"score-{name}", f"{name}, per cent", lines, about=OWN_FEATURES, least=LEAST_RANGE, within=(0.0, 100.0)
+    )

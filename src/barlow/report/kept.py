@@ -8,10 +8,9 @@ from torch import nn
 
 from barlow.data.labelled import labels_digest
 from barlow.exits import UnusableData
-from barlow.nets.building import build_encoder
-from barlow.nets.weights import description_of, read_encoder
-from barlow.probes.features import FeatureSet, content_key, load_features, network_identity
+from barlow.probes.features import FeatureSet, content_key, load_features
 from barlow.record import Record, table_of, value_of
+from barlow.report.before import Before
 from barlow.results import HOME
 from barlow.telling import Say, silent
 
@@ -29,28 +28,11 @@ class Kept:
     """None where so many images are too many to be searched for a report."""
     test: FeatureSet
     before: FeatureSet | None
-    """Of the test images, from the network before training."""
+    """Of the test images, from the network before training, treated as the encoder was."""
     classes: list[str]
 
 
-def before_training(run: Record, encoder: nn.Module | None) -> tuple[nn.Module | None, str]:
-    """The network as it was before it was trained, and what it was then.
-
-    A run with `--init` has kept the weights that it started from; any other network is built anew from its seed. One
-    that was given in Python can be had in neither way.
-    """
-    if encoder is None:
-        return None, ""
-    config = description_of(encoder)
-    if config["kind"] == "custom":
-        return None, ""
-    if (run.path / "start").is_dir():
-        return read_encoder(run.path / "start"), "the weights that the run started from"
-    keys = ("in_channels", "image_size", "stem", "zero_init_last", "seed", "options")
-    return build_encoder(config["name"], **{key: config[key] for key in keys}), "weights drawn at random"
-
-
-def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: Say = silent) -> Kept | None:
+def kept(run: Record, encoder: nn.Module | None, before: Before | None, say: Say = silent) -> Kept | None:
     """What the newest evaluation has kept of its features; None where that is not whole any more.
 
     Labels are taken as they were kept, if they are those of the evaluation: files of features may be shared by
@@ -73,7 +55,8 @@ def kept(run: Record, encoder: nn.Module | None, before: nn.Module | None, say: 
         train = _features(run, report, "train", of_encoder, say)
         if train is None:
             return None
-    of_before = None if before is None else network_identity(before)
+    learned_from = str(table_of(report, "images", "train").get("fingerprint"))
+    of_before = None if before is None else before.identity(learned_from)
     other = None if of_before is None else _features(run, report, "test", of_before, say)
     return Kept(report, train, test, other, [str(each) for each in report["classes"]])
 

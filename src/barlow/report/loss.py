@@ -6,13 +6,20 @@ from barlow.report.charts import Chart, Line, number
 from barlow.report.markup import join, table
 from barlow.report.part import Part, missing
 
+COLLAPSE = (
+    " A loss near the least that it can be is not good by itself: where no term forbids it, a collapse has that loss "
+    "too, as two views always agree where all images are made alike. The spread of the embeddings, below, tells."
+)
 HOW = (
     "The loss is the sum of its terms. A dashed line is a level to compare with: what the loss is where two views have "
-    "nothing in common, and the least that it can be. A loss that stays at the upper one has learned nothing."
+    "nothing in common, and the least that it can be. A loss that stays at the upper one has learned nothing. "
+    "The upper level is of embeddings whose features all vary by 1 and independently. Those of an untrained network "
+    "do not yet: an objective that standardises them, such as Barlow Twins, begins near that level all the same, and "
+    "one that does not, such as VICReg, may begin far below it." + COLLAPSE
 )
 WITHOUT = (
     "The loss is the sum of its terms, each drawn on a scale of its own. What counts is that it falls, and then "
-    "flattens out."
+    "flattens out." + COLLAPSE
 )
 LEVELS = {"unrelated": "unrelated views", "floor": "the least it can be"}
 """What a line of the log may hold under `reference`, in words."""

@@ -175,7 +175,8 @@ def _hardest(
     about = el(
         "p",
         "Taken for another class by most of their neighbours: odd images, classes that look alike, or labels "
-        "that are wrong.",
+        "that are wrong. Each of an image's 20 nearest labelled images votes for its own class, a nearer one with more "
+        "weight; below each picture stands the share of these votes that its wrong class got.",
     )
     return join([about, el("div", *(picture(part, row) for part, row in enumerate(hardest)), class_="hard")]), style
 

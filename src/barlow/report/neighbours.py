@@ -15,7 +15,8 @@ from barlow.views.sheet import png
 
 HOW = (
     "Each row begins with an image drawn at random. After it come the images that are most similar to it by cosine, "
-    "the most similar first, once by the trained encoder and once by the network before training."
+    "the most similar first, once by the trained encoder and once by the network before training. Both are handed out "
+    "in the same way, so that only the training is between them."
 )
 TITLE, NAME = "Nearest neighbours", "neighbours"
 QUERIES, NEIGHBOURS = 8, 6
@@ -71,7 +72,7 @@ def made(shown: Shown, names: Sequence[str]) -> Pictured:
         )
         for q in queries
     ]
-    was = f" Before training the network had {shown.before_words}." if shown.before is not None else ""
+    was = f" {shown.before_words}" if shown.before is not None else ""
     body = [el("p", f"Among {shown.what}.{was}"), _agreement(shown, sets), el("div", *rows, class_="rows")]
     style = whole.rule + "".join(whole.place(part) for part in range(len(needed)))
     sheet = _sheet(
@@ -118,4 +119,10 @@ def _agreement(shown: Shown, sets: dict[str, np.ndarray]) -> Markup | None:
     if shown.labels is None:
         return note("These images have no labels, so whether a neighbour is a good one, you see best.")
     said = [f"{100 * agreement(shown.labels, near):.1f} % {words}" for words, near in sets.items()]
-    return el("p", f"Of the {NEIGHBOURS} nearest of every image, {' and '.join(said)} have its class.")
+    return el(
+        "p",
+        f"Of the {NEIGHBOURS} nearest of every image, {' and '.join(said)} have its class. Each neighbour counts by "
+        "itself here, and is one of these images. kNN in the evaluation is another number, and mostly a higher one: "
+        "there the 20 nearest labelled images vote on the class of an image, and the class with the most votes is "
+        "enough.",
+    )

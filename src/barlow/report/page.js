@@ -27,6 +27,14 @@ window.addEventListener("beforeprint", () => {
   for (const closed of document.querySelectorAll("details:not([open])")) closed.open = true;
 });
 
+// What is wider than the page says so, and no longer where it fits.
+const wider = () => {
+  for (const home of document.querySelectorAll(".scroll")) home.classList.toggle("wider", home.scrollWidth > home.clientWidth + 1);
+};
+window.addEventListener("resize", wider);
+for (const each of document.querySelectorAll("details")) each.addEventListener("toggle", wider);
+wider();
+
 // Curves: a cursor at the step that is pointed at, and what each curve is there.
 for (const figure of document.querySelectorAll(".chart")) {
   const { x, y, name, lines } = read(figure), svg = figure.querySelector("svg");

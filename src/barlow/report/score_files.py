@@ -16,6 +16,7 @@ from barlow.probes.intervals import Difference
 from barlow.report.markup import Markup, el, join, pairs, table
 from barlow.report.page import page
 from barlow.report.part import Part
+from barlow.report.scores import HELD_OUT
 from barlow.scores.columns import Cell, difference_cell
 from barlow.scores.score_table import GAIN, Column, Line, ScoreTable, Section, published_words
 
@@ -110,7 +111,7 @@ def _section(scores: ScoreTable, section: Section) -> Markup:
     for line in section.lines:
         rows.append([line.label, *("–" if cell is None else cell.text() for cell in line.cells)])
         if line.held_out is not None:
-            rows.append(["held out", *("–" if cell is None else cell.text() for cell in line.held_out)])
+            rows.append([HELD_OUT, *("–" if cell is None else cell.text() for cell in line.held_out)])
     compared = [
         [line.label, *("" if each is None else _difference(each) for each in line.differences[1:])]
         for line in section.lines

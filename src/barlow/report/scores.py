@@ -6,7 +6,7 @@ from typing import Any
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.report import BASELINES, Results, Row, called, held_out_of, remarks, results_of, rows_of
 from barlow.record import Record, table_of, value_of
-from barlow.report.markup import Aside, el, join, note, table
+from barlow.report.markup import Aside, Markup, el, join, note, pairs, table
 from barlow.report.part import Part
 
 HOW = (
@@ -15,6 +15,23 @@ HOW = (
     "(detect:…) the numbers are average precisions, means over seeds, and the intervals are over these."
 )
 TITLE = "Evaluation"
+HELD_OUT = el("span", "held out", class_="under")
+"""The heading of what a protocol chose by: it stands below a row, and belongs to it."""
+
+_SETS = {
+    "pixels": "no network: the pixels of the image are its features, at the side that the name has",
+    "start": "the weights that the run started from, made into an encoder as the trained one is",
+    "untrained": "the same network as it is built, before its first step",
+}
+_TREATED = {
+    "plain": "the network's own features alone",
+    "recalibrated": "its batch norm measured on the labelled images, as training would have done",
+    "handed out": (
+        "its batch norm measured on the labelled images, its stages and whitening as those of the trained encoder, so "
+        "that only the training is between them"
+    ),
+    "whitened": "whitened as the encoder's features are",
+}
 
 
 def part(record: Record) -> Part:
@@ -29,6 +46,7 @@ def part(record: Record) -> Part:
     body: list[object] = [
         el("p", *_about(report)),
         table(head, _table_rows(results, rows, families), caption="scores of the encoder and of its baselines"),
+        *_explained(rows, families),
         *map(note, remarks(results)),
     ]
     if not families:
@@ -72,8 +90,27 @@ def _table_rows(results: Results, rows: Sequence[Row], families: list[str]) -> I
         yield list(_cells(row, families))
         if row.probe not in told and (held_out := held_out_of(results, row, families)):
             cells = ["–" if value is None else Aside(percent(value), "") for value in held_out]
-            yield ["held out", *cells, *([""] if families else [])]
+            yield [HELD_OUT, *cells, *([""] if families else [])]
         told.add(row.probe)
+
+
+def _explained(rows: Sequence[Row], families: list[str]) -> Iterator[Markup]:
+    """What each baseline is whose name stands in the table."""
+    names = {row.baselines[family][0] for family in families for row in rows if family in row.baselines}
+    shown = [
+        (name.replace("_", " "), f"{_SETS[family]}{_treated(name)}")
+        for family in families
+        for name in sorted(names)
+        if name.partition("_")[0] == family
+    ]
+    if shown:
+        yield note("Of each kind of baseline the table has the best. Those are:")
+        yield pairs(shown)
+
+
+def _treated(name: str) -> str:
+    words = name.replace("_", " ")
+    return "".join(f"; {said}" for end, said in _TREATED.items() if words.endswith(end))
 
 
 def _cells(row: Row, families: list[str]) -> Iterator[object]:

@@ -24,7 +24,8 @@ from barlow.probes.features import embed, weights_hash
 from barlow.probes.neighbours import most_similar
 from barlow.recipe import schema
 from barlow.record import Record, table_of, value_of
-from barlow.report.kept import Kept, before_training, kept
+from barlow.report.before import Before, before_training
+from barlow.report.kept import Kept, kept
 from barlow.report.pictures import Pictures
 from barlow.run import Run
 from barlow.telling import Say
@@ -48,9 +49,9 @@ class Shown:
     """Which images they are, in words."""
     features: Features
     before: Features | None
-    """Of the same images, from the network before training."""
+    """Of the same images, from the network before training, treated as the encoder is."""
     before_words: str
-    """What that network was."""
+    """What that network was, and how its features were made."""
     labels: Int64[np.ndarray, "n"] | None
     classes: list[str]
     pictures: Pictures | None
@@ -83,14 +84,15 @@ def shown(run: Record, most: int, say: Say) -> Shown | str:
         say: told what takes long.
     """
     network, why = _encoder(run)
-    before, words = before_training(run, network)
+    before = before_training(run, network)
     measured = kept(run, network, before, say)
     if measured is not None:
+        words = "" if before is None else before.words("the labelled images that the evaluation learned from")
         return _measured(run, measured, network, words, most)
     if network is None:
         return why
     try:
-        return _own(run, network, before, words, most, say)
+        return _own(run, network, before, most, say)
     except (OSError, ValueError) as error:
         return f"The run's images cannot be read ({one_line(error)}), and no evaluation has kept their features."
 
@@ -174,7 +176,7 @@ def _check_same(pictures: Pictures, features: Features, network: nn.Module) -> N
         raise NoInput(f"the images in {pictures.source.name} are not those any more that were measured")
 
 
-def _own(run: Record, network: nn.Module, before: nn.Module | None, words: str, most: int, say: Say) -> Shown:
+def _own(run: Record, network: nn.Module, before: Before | None, most: int, say: Say) -> Shown:
     """Some of the images that the run was trained on."""
     recipe = schema.check(run.recipe)
     if (identity := identity_of(Run(run.path))) is not None:
@@ -205,8 +207,8 @@ def _own(run: Record, network: nn.Module, before: nn.Module | None, words: str, 
     return Shown(
         what=f"{len(ids):,} of {len(own_ids):,} images that the run was trained on",
         features=trained,
-        before=None if before is None else features(before),
-        before_words=words,
+        before=None if before is None else features(before.finished(own)),
+        before_words="" if before is None else before.words("images of the run"),
         labels=labels,
         classes=list(own.source.classes or []),
         pictures=Pictures(own.source, ids, preprocessing),

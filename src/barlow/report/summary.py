@@ -25,12 +25,12 @@ def state_of(record: Record) -> tuple[str, str] | None:
 
 
 def lines_of(record: Record) -> list[tuple[str, str]]:
-    """What is said after training and after an evaluation: a word, and the rest."""
+    """What is said after training and after an evaluation: a word, and the rest. What came of it is before advice."""
     said = _after_training(record)
     if record.results is not None:
         said += after_evaluation_of(record.ran, rows_of(record.results))
     split = [line.partition(" ") for line in dict.fromkeys(said)]
-    return [(word, rest.strip()) for word, _, rest in split]
+    return sorted(((word, rest.strip()) for word, _, rest in split), key=lambda line: line[0] == "advice")
 
 
 def _after_training(record: Record) -> list[str]:
@@ -65,17 +65,21 @@ def verdict(record: Record) -> Part:
         )
     if (state := state_of(record)) is not None:
         rows.append(("state", el("span", state[1], class_=f"state {state[0]}")))
-    rows += [(word, _said(record, word, rest)) for word, rest in lines_of(record)]
+    rows += [(word, said(record, word, rest)) for word, rest in lines_of(record)]
     if record.results is None:
         rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
     rows += [("note", line) for line in record.notes]
     return Part("verdict", "Verdict", pairs(rows))
 
 
-def _said(record: Record, word: str, rest: str) -> object:
+def said(record: Record, word: str, rest: str) -> object:
     """A line, in the colour of what it means where that is bad."""
-    ill = word == "reached" and record.ran is not None and illness(record.ran, record.log) is not None
-    return el("span", rest, class_="state collapsed") if ill else rest
+    return el("span", rest, class_="state collapsed") if word == "reached" and is_ill(record) else rest
+
+
+def is_ill(record: Record) -> bool:
+    """Whether the end of the log shows an illness, whatever its last word is."""
+    return record.ran is not None and illness(record.ran, record.log) is not None
 
 
 def recipe(record: Record) -> Part:
