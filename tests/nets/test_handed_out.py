@@ -4,13 +4,22 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_encoders import SMALL
 from torch import nn
 
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
 from barlow.nets.encoder_table import TESTED
-from barlow.nets.handed_out import HandedOut, earlier_stages, freeze_stages, handed_out, whiten_features, whitening
+from barlow.nets.handed_out import (
+    HandedOut,
+    earlier_stages,
+    enough_shrinkage,
+    freeze_stages,
+    handed_out,
+    whiten_features,
+    whitening,
+)
 
 ONE = World(torch.device("cpu"))
 
@@ -54,6 +63,23 @@ def test_the_scale_of_a_feature_does_not_matter() -> None:
     x = features()
     scales = torch.tensor([1, 10, 1e-3, 5, 1e3, 7], dtype=torch.float64)
     torch.testing.assert_close(white(x, 0.1, [6]), white(scales * x, 0.1, [6]))
+
+
+def test_the_shrinkage_grows_where_images_are_few() -> None:
+    assert enough_shrinkage(0.1, 512, 10**9) == 0.1
+    assert enough_shrinkage(0.1, 500, 5_000) == 0.1, "1 / 11 is less"
+    assert enough_shrinkage(0.1, 500, 500) == 0.5
+    assert enough_shrinkage(0.9, 500, 500) == 0.9
+
+
+def test_few_images_do_not_make_noise_of_full_size() -> None:
+    """Thirty images vary in 29 directions of 200. New ones are then about as near to them as they were before."""
+    g = torch.Generator().manual_seed(0)
+    kinds = torch.randn(3, 200, generator=g).repeat(20, 1)
+    features = kinds + torch.randn(60, 200, generator=g)
+    known, new = whiten_features(features[:30], 0.1, features[30:])
+    nearest = (F.normalize(new) @ F.normalize(known).T).argmax(1) % 3
+    assert float((nearest == torch.arange(30) % 3).float().mean()) > 0.9
 
 
 def test_with_much_shrinkage_every_stage_counts_alike() -> None:
@@ -114,7 +140,8 @@ def test_the_last_layer_whitens_what_the_stages_give(name: str) -> None:
     with torch.no_grad():
         raw = torch.cat([torch.cat(made.parts(view), 1) for view in batches()])
         whitened = torch.cat([made(view) for view in batches()])
-    expected = white(raw.double(), 0.1, made.widths).float()
+    shrunk = raw.shape[1] / (raw.shape[1] + len(raw))  # more than 0.1: there are fewer images than features
+    expected = white(raw.double(), shrunk, made.widths).float()
     torch.testing.assert_close(whitened, expected, rtol=1e-2, atol=1e-2 * float(expected.std()))
 
 

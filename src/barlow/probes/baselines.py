@@ -161,7 +161,9 @@ def untrained_identity(fresh: nn.Module, config: Mapping[str, Any], train: str) 
     on = f"on {RECALIBRATION_BATCHES} batches of {RECALIBRATION_BATCH} of {train}"
     better = f"{network_identity(fresh)} recalibrated {on}"
     stages, whiten = config.get("stages", "last"), config.get("whiten")
-    return better if stages == "last" and whiten is None else f"{better} handed out {stages} {whiten}"
+    if stages == "last" and whiten is None:
+        return better
+    return f"{better} handed out {stages} {whiten}, shrunk by the number of images"
 
 
 def _some(train: LabelledSet) -> Iterator[Images]:

@@ -153,7 +153,7 @@ class Measuring:
         if smallest is not None and shrinkage is not None:
             # Pixels are treated as the encoder's features are. Of all sides whitening helps the smallest most.
             name, key, make = smallest
-            whitened = digest_of([key, "whitened", shrinkage])
+            whitened = digest_of([key, "whitened, shrunk by the number of images", shrinkage])
             yield None, f"{name}_whitened", whitened, partial(_whitened, make, shrinkage)
 
     def _embedded(self, each: Compared, images: Images) -> Pair:
