@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from barlow import storage
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.types import Outputs

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.finding import About
 from barlow.recipe.request import shipped_name
 from barlow.size import height_width
 

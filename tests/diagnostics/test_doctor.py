@@ -10,8 +10,9 @@ from programs import program
 from torch import Tensor, nn
 
 from barlow import checkpoints, exits
-from barlow.diagnostics.doctor import FRESH, SIGNS, About, Finding, beforehand, examine
+from barlow.diagnostics.doctor import FRESH, SIGNS, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
+from barlow.diagnostics.finding import About, Finding
 from barlow.diagnostics.health import COLLAPSED, WATCH
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged

@@ -8,11 +8,10 @@ them are named rightly.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-Line = Mapping[str, Any]
+from barlow.diagnostics.finding import About, Finding, Line
 
 START, START_STEPS = 0.1, 20
 """The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
@@ -86,41 +85,6 @@ FEW_EPOCHS, MANY_STEPS = 3, 4_800
 of fewer epochs was measured, and after 4,812 steps one had gained 35 points (measured.json)."""
 
 
-@dataclass(frozen=True)
-class About:
-    """What the doctor knows of a run beside its log."""
-
-    total: int
-    """Steps of the run."""
-    peak: float = 0.0
-    """The highest rate of its schedule."""
-    images: int | None = None
-    width: int | None = None
-    """Of the embeddings."""
-    epochs: float | None = None
-    copies: float | None = None
-    """Share of the images that are copies of others."""
-    spreads_by: str | None = None
-    """How its objective keeps embeddings in many directions (`barlow.objectives.spreads_by`); None: it need not."""
-    moving_target: bool = False
-    """Whether its loss may rise while the encoder gets better."""
-    from_weights: bool = False
-    """Whether the encoder was trained before."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong."""
-
-    name: str
-    evidence: str
-    advice: str
-    """The one setting to change."""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.evidence}; {self.advice}"
-
-
 def examine(lines: Sequence[Line], about: About) -> list[Finding]:
     """What a log shows to be wrong, the cause before its consequences; empty where all is well, or nothing can be said
     yet.
@@ -135,8 +99,13 @@ def examine(lines: Sequence[Line], about: About) -> list[Finding]:
 
 
 def started(lines: Sequence[Line], about: About) -> bool:
-    """Whether a run is past its start, by the newest line of its log."""
-    return bool(lines) and lines[-1]["step"] >= max(START * about.total, START_STEPS)
+    """Whether a run is past its start. One that was past it, and is made longer then, does not begin again: each line
+    says of how many steps the run was at the time."""
+    return about.past_start or any(
+        line["step"] >= max(START * total, START_STEPS)
+        for line in lines
+        for total in [*_numbers([line], ("total",)), about.total][:1]
+    )
 
 
 def beforehand(about: About) -> list[Finding]:

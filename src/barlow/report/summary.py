@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from barlow.advice import after_evaluation_of, after_training, illness
-from barlow.diagnostics.health import COLLAPSED, DIVERGED, HEALTHY, STARTING, WATCH
+from barlow.advice import after_evaluation_of, after_training, illness, standing
+from barlow.diagnostics.health import COLLAPSED, DIVERGED, WATCH, word_of
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
 from barlow.record import Record, table_of
@@ -13,15 +13,14 @@ from barlow.report.markup import Markup, el, join, note, pairs
 from barlow.report.part import Part
 from barlow.size import words
 
-STATES = (STARTING, HEALTHY, WATCH, COLLAPSED, DIVERGED)
-
 
 def state_of(record: Record) -> tuple[str, str] | None:
-    """The word on the run that the last line of its log has, and the word with its reason; None of older runs."""
-    if not record.log or (state := record.log[-1].get("state")) not in STATES:
+    """The word on the run at the end of its log, and the word with its reason; None of older runs."""
+    if (found := standing(record.ran, record.log)) is None:
         return None
-    why = record.log[-1].get("why")
-    return str(state), f"{state}: {why}" if isinstance(why, str) else str(state)
+    word, sick = found
+    why = record.log[-1].get("why") if sick is None else str(sick)
+    return word, f"{word}: {why}" if isinstance(why, str) else word
 
 
 def lines_of(record: Record) -> list[tuple[str, str]]:
@@ -63,9 +62,12 @@ def verdict(record: Record) -> Part:
                 ),
             )
         )
+    said = lines_of(record)
     if (state := state_of(record)) is not None:
-        rows.append(("state", el("span", state[1], class_=f"state {state[0]}")))
-    rows += [(word, _said(record, word, rest)) for word, rest in lines_of(record)]
+        # What is wrong is what was reached, and what to do about it the advice: neither is said twice.
+        told = state[0] in (WATCH, COLLAPSED) and any(word == "reached" for word, _ in said)
+        rows.append(("state", el("span", state[0] if told else state[1], class_=f"state {state[0]}")))
+    rows += [(word, _said(record, word, rest)) for word, rest in said]
     if record.results is None:
         rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
     rows += [("note", line) for line in record.notes]
@@ -74,8 +76,8 @@ def verdict(record: Record) -> Part:
 
 def _said(record: Record, word: str, rest: str) -> object:
     """A line, in the colour of what it means where that is bad."""
-    ill = word == "reached" and record.ran is not None and illness(record.ran, record.log) is not None
-    return el("span", rest, class_="state collapsed") if ill else rest
+    sick = None if word != "reached" or record.ran is None else illness(record.ran, record.log)
+    return rest if sick is None else el("span", rest, class_=f"state {word_of(sick)}")
 
 
 def recipe(record: Record) -> Part:
