@@ -7,6 +7,9 @@ from typing import Any
 Line = Mapping[str, Any]
 """Of metrics.jsonl."""
 
+SPREAD, DIRECTIONS = "spread", "directions"
+"""What a term of an objective keeps of embeddings: images apart, or more than a few directions in use."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -24,6 +27,9 @@ class About:
     """Share of the images that are copies of others."""
     spreads_by: str | None = None
     """How its objective keeps embeddings in many directions (`barlow.objectives.spreads_by`); None: it need not."""
+    unweighted: tuple[tuple[str, str, float], ...] = ()
+    """The settings of its objective that are 0 and by default are not: each with what it keeps, `SPREAD` or
+    `DIRECTIONS`, and its default (`barlow.objectives.unweighted`)."""
     moving_target: bool = False
     """Whether its loss may rise while the encoder gets better."""
     from_weights: bool = False
