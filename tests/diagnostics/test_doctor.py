@@ -160,7 +160,7 @@ def near(spread: float, *, steps: tuple[int, ...] = (30, 40), least: float = 0.2
 
 
 def test_a_spread_below_the_range_of_the_log_is_told_before_it_is_a_collapse() -> None:
-    kept = {"total": 100, "spreads_by": "decorrelation"}
+    kept: dict[str, Any] = {"total": 100, "spreads_by": "decorrelation"}
     (finding,) = examine(near(0.13), About(**kept))
     assert finding.name == "embeddings near each other"
     assert finding.evidence == "embeddings spread by 0.13, and healthy is 0.25 or more"
