@@ -134,6 +134,14 @@ def spreads_by(kind: str) -> str | None:
     return getattr(load(kind), "spreads_by", None) if kind in kinds() else None
 
 
+def defaults(kind: str) -> dict[str, Any]:
+    """The settings of a kind that have a default, with that; none of what is no kind."""
+    if kind not in kinds():
+        return {}
+    found = {name: parameter.default for name, parameter in inspect.signature(load(kind)).parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+
 def unweighted(section: Mapping[str, Any]) -> tuple[tuple[str, str, float], ...]:
     """The settings of an objective that are 0 and by default are not, of those that hold embeddings up: each by its key
     in a recipe, with what it keeps, "spread" or "directions", and its default.
@@ -146,11 +154,10 @@ def unweighted(section: Mapping[str, Any]) -> tuple[tuple[str, str, float], ...]
     """
     if (kind := section.get("kind")) not in kinds():
         return ()
-    found = load(kind)
-    usual = {name: parameter.default for name, parameter in inspect.signature(found).parameters.items()}
+    usual = defaults(kind)
     return tuple(
         (f"objective.{name}", kept, float(usual[name]))
-        for name, kept in getattr(found, "keeps", {}).items()
+        for name, kept in getattr(load(kind), "keeps", {}).items()
         if section.get(name) == 0 and usual[name] != 0
     )
 
