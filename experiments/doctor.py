@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import barlow
 from barlow import objectives
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import Health
 from barlow.exits import Diverged
 from barlow.nets.building import build_encoder

@@ -200,6 +200,18 @@ def test_a_rate_that_ends_at_zero_is_no_rate_that_is_too_low(known: list[Measure
     assert advice.illness(of, lines) is None
 
 
+def test_a_run_that_collapsed_for_a_setting_of_its_objective_is_told_that_setting_and_no_rate(
+    known: list[Measured],
+) -> None:
+    recipe = override(tiny.recipe_of("small_vicreg", steps=100), {"objective.variance": 0.0})
+    of = Ran.of(recipe, {"usable": 20_000, **tiny.SIZES})
+    reached, told = after_training(of, log(0.8, 0.4, std=0.01))
+    assert reached.startswith("reached  head-only collapse: ")
+    assert told == (
+        "advice   --objective.variance is 0, and it is what keeps embeddings apart: raise it (by default it is 25)"
+    )
+
+
 def test_the_remedies_of_a_failed_run_are_numbers_to_type(known: list[Measured]) -> None:
     assert "lower --optim.lr_per_256" in (line := after_training(ran(), log(0.8, 0.4, std=0.01))[1])
     assert line.endswith("; the rate was 0.012")

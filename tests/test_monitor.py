@@ -16,7 +16,8 @@ from barlow import exits, monitor, storage
 from barlow.cli import main
 from barlow.data.fixed_views import FEWEST, FixedViews
 from barlow.data.sources import open_source
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.doctor import examine
+from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import COLLAPSED, HEALTHY, STARTING, WATCH, Health
 from barlow.exits import NoInput
 from barlow.monitor import Budget, cross_correlation, spectrum
@@ -25,6 +26,7 @@ from barlow.run import Run
 from barlow.step_log import StepLog
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline
+from barlow.watchers import LASTING
 
 KINDS = ("barlow_twins", "vicreg", "w_mse", "byol", "moco_v2", "swav", "rotation", "supervised", "counting")
 
@@ -279,6 +281,43 @@ def test_a_part_without_gradient_is_not_forgotten() -> None:
     for step in range(2, 40, 2):
         health.read(line(step) | ({"without_gradient": ["encoder"]} if step == 2 else {}))
     assert health.word == WATCH
+
+
+def test_a_run_that_is_gone_on_with_is_judged_as_if_it_had_not_stopped() -> None:
+    before = [line(step, spread=0.01) for step in (50, 100, 150)]
+    health = Health(About(200))
+    health.recall(before)
+    assert (health.word, health.lines) == (COLLAPSED, 2)
+    assert not health.read(line(200, spread=0.01)), "which is nothing new"
+    assert health.word == COLLAPSED
+    fresh = Health(About(200))
+    fresh.recall([])
+    assert fresh.word == STARTING
+
+
+def test_a_long_log_is_recalled_as_it_was_read() -> None:
+    lines = [line(step, spread=0.01 if step > 1485 else 0.9) for step in range(5, 1500, 5)]
+    lines[1] |= {"without_gradient": ["encoder"]}
+    for first in (0, 2):
+        read, recalled = Health(About(1500)), Health(About(1500))
+        for each in lines[first:]:
+            read.read(each)
+        recalled.recall(lines[first:])
+        assert (recalled.word, recalled.why) == (read.word, read.why)
+        assert min(recalled.lines, LASTING) == min(read.lines, LASTING)
+
+
+def test_a_run_that_is_past_its_first_tenth_does_not_start_again_when_it_is_made_longer() -> None:
+    health = Health(About(10_000))
+    health.recall([line(step) | {"total": 200} for step in range(10, 210, 10)])
+    said = set()
+    for step in range(210, 2_000, 10):
+        health.read(line(step) | {"total": 10_000})
+        said.add(health.word)
+    assert said == {HEALTHY}
+    ill = [line(step, spread=0.01) | {"total": 200} for step in (100, 150, 200)]
+    assert [finding.name for finding in examine(ill, About(10_000))] == ["head-only collapse"], "nor in its report"
+    assert examine([each | {"total": 10_000} for each in ill], About(10_000)) == []
 
 
 # --- The log ---------------------------------------------------------------------------------------------------------

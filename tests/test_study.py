@@ -6,8 +6,10 @@ import os
 import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,9 @@ import tiny
 import yaml
 
 import barlow
-from barlow import cli, exits, storage
+from barlow import cli, exits, storage, study
 from barlow.run import Run
+from barlow.seals import sealed
 from barlow.study import Cell, Column, RunsTable
 
 
@@ -232,6 +235,59 @@ def test_of_very_many_keys_some_are_shown_and_the_others_counted() -> None:
     columns = [column("a", 60), column("b", 60)]
     text = RunsTable(columns, list(columns[0].recipe), []).text()
     assert "and 21 more keys, most of them of some recipes alone (--json has them)" in text
+
+
+def test_a_run_that_has_collapsed_is_called_so_with_the_reason(runs: dict[str, Path], tmp_path: Path) -> None:
+    ill = shutil.copytree(runs["vicreg"], tmp_path / "ill")
+    log = Run.open(ill).metrics()
+    why = "head-only collapse: all images have nearly the same embedding (spread 0.078); lower the rate"
+    log[-1] |= {"state": "collapsed", "why": why}
+    storage.write_lines(ill / "metrics.jsonl", [sealed(line) for line in log])
+    found = barlow.compare(runs["a"], ill)
+    assert [each["state"] for column in found.as_dict()["columns"] for each in column["states"]] == [
+        Run.open(runs["a"]).metrics()[-1]["state"],
+        "collapsed",
+    ]
+    assert found.columns[1].states[0]["why"] == why.partition(";")[0]
+    text = " ".join(found.text().split())
+    assert "collapsed: head-only collapse" in text
+    assert found.text().index("state") < found.text().index("objective.kind")
+
+
+def test_seeds_of_which_one_has_collapsed_say_how_many() -> None:
+    states: list[dict[str, str | None]] = [
+        {"state": "healthy", "why": None},
+        {"state": "collapsed", "why": "head-only collapse: all alike"},
+        {"state": "healthy", "why": None},
+        {"state": None, "why": None},
+    ]
+    text = RunsTable([replace(column("a"), states=states)], [], []).text()
+    said = " ".join(line[16:].strip() for line in text.split("\n")[text.split("\n").index("") + 2 :][:4])
+    assert said.startswith("healthy (2 of 4); collapsed (1 of 4): head-only collapse: all alike; – (1 of 4)")
+
+
+def test_what_an_objective_alone_has_and_not_by_default_is_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+    def with_variance(value: float) -> str:
+        run = shutil.copytree(runs["vicreg"], tmp_path / str(value))
+        (run / "run.json").unlink()  # which says what the recipe was
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+        recipe["objective"]["variance"] = value
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        return barlow.compare(runs["a"], run).text()
+
+    assert "objective.variance" in with_variance(0.0)
+    assert "objective.variance" not in with_variance(25.0)
+
+
+def test_of_an_objective_what_its_own_runs_differ_in_comes_first() -> None:
+    def facts(kind: str, **settings: float) -> Any:
+        recipe = {"train.x": len(settings), "objective.kind": kind}
+        return SimpleNamespace(
+            recipe=recipe | {f"objective.{key}": value for key, value in settings.items()}, follows=lambda key: False
+        )
+
+    keys = study._differing([facts("a", one=1, two=2), facts("b", three=3, four=4), facts("b", three=3, four=5)])
+    assert keys == ["objective.kind", "objective.four", "objective.one", "objective.two", "objective.three"]
 
 
 def test_json_and_text_are_views_of_one_object(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from barlow import storage
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.types import Outputs
@@ -87,3 +87,32 @@ def test_checkpoints_that_cannot_be_written_are_told_once_and_again_after_one_th
     assert said == ["the disk is full. Training goes on, and the next checkpoint is tried when it is due"] * 2
     with pytest.raises(storage.StorageError):  # there is no next one
         checkpointer(moment(6, 6))
+
+
+def taken_up(tmp_path: Any, *lines: dict[str, Any], since: int) -> tuple[MetricsLog, list[str]]:
+    """A log that is gone on with from a step, and what is said then."""
+    said: list[str] = []
+    log = StepLog(tmp_path / "metrics.jsonl", said.append)
+    for line in lines:
+        log.append(line)
+    log.since = since
+    metrics = MetricsLog(log, 50, said.append, Health(About(200)))
+    metrics.take_up(since)
+    return metrics, said
+
+
+def test_what_a_log_says_before_the_step_that_is_gone_on_from_counts_and_is_said_once(tmp_path: Any) -> None:
+    alike = [{"step": step, "embeddings": {"std": 0.01, "effective_rank": 9.0}} for step in (50, 100, 150)]
+    (tmp_path / "a").mkdir()
+    metrics, said = taken_up(tmp_path / "a", *alike, since=100)
+    assert (metrics.health.word, metrics.health.lines) == ("collapsed", 1), "the line of step 150 is forgotten"
+    assert [line.partition(": all")[0] for line in said] == ["step 100: collapsed: head-only collapse"]
+    (tmp_path / "b").mkdir()
+    metrics, said = taken_up(tmp_path / "b", *alike, since=0)
+    assert (metrics.health.word, said) == ("starting", [])
+
+
+def test_a_log_of_another_form_is_no_reason_not_to_go_on(tmp_path: Any) -> None:
+    metrics, said = taken_up(tmp_path, {"step": 90, "embeddings": {"std": 0.1}, "healthy": 3}, since=90)
+    assert metrics.health.word == "starting"
+    assert said == [f"{tmp_path}/metrics.jsonl cannot be read, so the run is judged by its lines from here on"]

@@ -17,7 +17,9 @@ from statistics import fmean, median
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import Finding, beforehand, examine
+from barlow.diagnostics.doctor import beforehand, examine
+from barlow.diagnostics.finding import Finding
+from barlow.diagnostics.health import COLLAPSED, DIVERGED, WATCH, WORDS, word_of
 from barlow.probes.report import Results, Row, results_table
 from barlow.ran import FEW_STEPS, Ran
 from barlow.recipe.request import CONTINUED, DEFAULT
@@ -175,7 +177,8 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if (sick := illness(ran, log)) is not None:
         rate = f"; the rate was {ran.rate:.2g}" if "lr_per_256" in sick.advice else ""
-        return [f"reached  {sick.name}: {sick.evidence}", f"advice   {sick.advice}{rate}"]
+        remedy = [f"advice   {sick.advice}{rate}"] if sick.advice else []
+        return [f"reached  {sick.name}: {sick.evidence}", *remedy]
     facts = {finding.name: finding for finding in beforehand(ran.about)}
     if (short := facts.pop("too few epochs", None)) is not None:
         verdict = f"{short.name}: {short.evidence}"
@@ -194,8 +197,43 @@ def after_training(ran: Ran, log: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def illness(ran: Ran, log: Sequence[Mapping[str, Any]]) -> Finding | None:
-    """What the end of the log shows of an illness, if it does."""
-    return next(iter(examine(log, ran.about)), None)
+    """What the end of the log shows of an illness, if it does: by its numbers, or by what the run itself has said of
+    them, the worse of both."""
+    seen, told = next(iter(examine(log, ran.about)), None), _told(log)
+    if seen is None or (told is not None and word_of(told) == COLLAPSED != word_of(seen)):
+        return told
+    return seen
+
+
+def _told(log: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The illness that the last line of a log has in words."""
+    last = log[-1] if log else {}
+    if last.get("state") not in (WATCH, COLLAPSED) or not isinstance(why := last.get("why"), str):
+        return None
+    name, _, rest = why.partition(": ")
+    evidence, _, remedy = rest.partition("; ")
+    return Finding(name, evidence, remedy)
+
+
+def standing(ran: Ran | None, log: Sequence[Mapping[str, Any]]) -> tuple[str, Finding | None] | None:
+    """The word on a run at the end of its log, and what it is ill with; None of a log that has no words.
+
+    It is by the same as what `after_training` says was reached, so that the two never contradict each other.
+
+    Args:
+        ran: the run; None where its folder does not say enough, so that its last word is all there is.
+        log: as in `after_training`.
+    """
+    last = log[-1] if log else {}
+    if (word := last.get("state")) not in WORDS:
+        return None
+    if word == DIVERGED:
+        return DIVERGED, None
+    try:
+        sick = _told(log) if ran is None else illness(ran, log)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        sick = _told(log)
+    return (str(word), None) if sick is None else (word_of(sick), sick)
 
 
 def _logged(log: Sequence[Mapping[str, Any]], *keys: str | int) -> list[float]:

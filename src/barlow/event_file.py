@@ -17,7 +17,7 @@ from barlow.watchers import MetricsLog, Moment
 FOLDER = "tensorboard"
 """In a run's folder; `tensorboard --logdir RUNS` finds it."""
 
-LEFT_OUT = ("step", "healthy", "seconds")
+LEFT_OUT = ("step", "total", "healthy", "seconds")
 """Keys of a line that are no curves."""
 
 

@@ -216,8 +216,7 @@ class _Pretraining:
             learner.load(checkpoint.tensors, checkpoint.state)
         logs = [StepLog(run.path / name, say, since=start) for name in ("metrics.jsonl", "monitor.jsonl")]
         expected, movement = plan.expected(self.given.objective), Movement([p for _, p in learner.named_parameters()])
-        health = Health(ran.about)
-        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, health, expected, movement)
+        log = MetricsLog(logs[0], plan.recipe.train.log_steps, say, Health(ran.about), expected, movement)
         monitor = None
         if world.main and start < total:
             monitor = monitor_of(plan, prepared, learner, logs[1], self.probe_with, say, counted)
@@ -228,8 +227,8 @@ class _Pretraining:
         if world.main:
             write_start = None if first is None else lambda: finishing.write(run.path / "start", first)
             self._begin(plan, prepared, start, write_start, save)
-            for each in logs:
-                each.rewind()
+            log.take_up(start)
+            logs[1].rewind()
         if start == total:
             say(f"finished at step {start} already; a larger --steps, --epochs or --minutes goes on from there")
         stop = StopIfAsked(self.requests, world, save, run, start, total)

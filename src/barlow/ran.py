@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import objectives
-from barlow.diagnostics.doctor import About
+from barlow.diagnostics.finding import About
 from barlow.recipe.request import shipped_name
 from barlow.size import height_width
 
@@ -42,6 +42,8 @@ class Ran:
     """How many of the images are copies of others; None of runs from before that was counted."""
     captions: bool = False
     """Whether it is trained on images and captions."""
+    unweighted: tuple[tuple[str, str, float], ...] = ()
+    """What its objective has at 0 that holds embeddings up (`barlow.objectives.unweighted`)."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -66,6 +68,7 @@ class Ran:
             width=_width(recipe["method"]),
             copies=None if report.get("copies") is None else int(report["copies"]),
             captions=recipe["method"]["kind"] == "image_text",
+            unweighted=objectives.unweighted(recipe["objective"]),
         )
 
     @property
@@ -79,6 +82,7 @@ class Ran:
             epochs=self.epochs,
             copies=None if self.copies is None else self.copies / self.images,
             spreads_by=objectives.spreads_by(self.objective),
+            unweighted=self.unweighted,
             moving_target=objectives.has_moving_target(self.objective),
             from_weights=self.from_weights,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import limits
+from barlow.advice import standing
 from barlow.data.epochs import epochs_of
 from barlow.identity import identity_of
 from barlow.printable import one_line, printable
@@ -72,6 +73,10 @@ class RunFacts:
     images: int | None
     evaluations: list[Evaluation]
     notes: list[str]
+    state: str | None = None
+    """The word on the run at the end of its log; None where it has none."""
+    why: str | None = None
+    """What is wrong with it."""
 
     @property
     def evaluation(self) -> Evaluation:
@@ -114,6 +119,7 @@ def facts_of(path: Path) -> RunFacts:
     images, steps = value_of(record.data, "usable"), value_of(recipe, "train.steps")
     batch = value_of(recipe, "train.batch_size")
     evaluations, notes = _evaluations(record)
+    state, why = _standing(record)
     return RunFacts(
         run=printable(path),
         recipe=recipe,
@@ -127,7 +133,20 @@ def facts_of(path: Path) -> RunFacts:
         images=None if images is None else int(images),
         evaluations=evaluations,
         notes=notes,
+        state=state,
+        why=why,
     )
+
+
+def _standing(record: Record) -> tuple[str | None, str | None]:
+    """The word on a run, and what is wrong with it."""
+    if (found := standing(record.ran, record.log)) is None:
+        return None, None
+    word, sick = found
+    if sick is not None:
+        return word, f"{sick.name}: {sick.evidence}"
+    why = record.log[-1].get("why")
+    return word, why.partition(". ")[0] if isinstance(why, str) else None
 
 
 def _parameters(path: Path) -> int | None:

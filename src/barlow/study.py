@@ -8,10 +8,11 @@ import re
 import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from barlow import objectives
 from barlow.printable import printable
 from barlow.probes.report import row_label
 from barlow.run_facts import RunFacts, facts_of
@@ -45,6 +46,8 @@ class Column:
         gains: likewise, over the best baseline.
         test: as in `Evaluation`.
         test_images: likewise.
+        states: of each run the word at the end of its log (`state`) and what is wrong with it (`why`); None where
+            nothing is known.
     """
 
     runs: list[str]
@@ -60,6 +63,7 @@ class Column:
     gains: dict[str, Cell]
     test: str | None
     test_images: str | None
+    states: list[dict[str, str | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,16 @@ class RunsTable:
 
     def _tells(self, key: str) -> bool:
         """Whether a key says more than that recipes of other kinds have other keys: all have it, or those that have it
-        differ in it."""
-        values = [column.recipe[key] for column in self.columns if key in column.recipe]
-        return len(values) == len(self.columns) or len(set(map(repr, values))) > 1
+        differ in it, or an objective has there what it has not by default."""
+        having = [column.recipe for column in self.columns if key in column.recipe]
+        differ = len({repr(recipe[key]) for recipe in having}) > 1
+        return len(having) == len(self.columns) or differ or any(_is_unusual(recipe, key) for recipe in having)
 
     def _block(self, names: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
         width = (WIDTH - LABELS) // max(len(columns), 2)
         yield from _row("", names, width)
+        if any(column.states for column in columns):
+            yield from _row("state", [_state(column.states) for column in columns], width)
         shown = [key for key in self.keys if self._tells(key)][:MOST_KEYS]
         for key in shown:
             yield from _row(key, [_value(column.recipe, key) for column in columns], width)
@@ -202,7 +209,23 @@ def _differing(runs: Sequence[RunFacts]) -> list[str]:
         and len({repr(run.recipe.get(key, _ABSENT)) for run in runs}) > 1
     ]
     section = {name: number for number, name in enumerate(SECTIONS)}
-    return sorted(found, key=lambda key: section.get(key.partition(".")[0], len(section)))
+    by_kind: dict[str, list[RunFacts]] = {}
+    for run in runs:
+        by_kind.setdefault(str(run.recipe.get("objective.kind")), []).append(run)
+
+    def place(key: str) -> tuple[int, bool]:
+        """By its section; of an objective, first what runs of one objective differ in."""
+        within = any(len({repr(run.recipe.get(key, _ABSENT)) for run in those}) > 1 for those in by_kind.values())
+        return section.get(key.partition(".")[0], len(section)), not (within or key == "objective.kind")
+
+    return sorted(found, key=place)
+
+
+def _is_unusual(recipe: Mapping[str, Any], key: str) -> bool:
+    """Whether a key of the objective has another value than it has by default."""
+    kind, (section, _, name) = recipe.get("objective.kind"), key.partition(".")
+    usual = objectives.defaults(kind) if section == "objective" and isinstance(kind, str) else {}
+    return name in usual and recipe[key] != usual[name]
 
 
 _ABSENT = "\0absent"
@@ -223,6 +246,7 @@ def _column(runs: Sequence[RunFacts], keys: Sequence[str]) -> Column:
         gains=_cells([run.evaluation.gains for run in runs]),
         test=runs[0].evaluation.test,
         test_images=runs[0].evaluation.test_images,
+        states=[{"state": run.state, "why": run.why} for run in runs],
     )
 
 
@@ -282,6 +306,18 @@ def _value(recipe: Mapping[str, Any], key: str) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_value({'': each}, '') for each in value)}]"
     return str(value)
+
+
+def _state(states: Sequence[Mapping[str, str | None]]) -> str:
+    """The words on the runs of a column, each with its first reason; of several runs with how many have it."""
+    words: dict[str, list[str | None]] = {}
+    for each in states:
+        words.setdefault(each["state"] or "–", []).append(each["why"])
+    said = []
+    for word, reasons in words.items():
+        count = f" ({len(reasons)} of {len(states)})" if len(words) > 1 else ""
+        said.append(f"{word}{count}" + (f": {reasons[0]}" if reasons[0] is not None else ""))
+    return "; ".join(said)
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from barlow import storage
+from barlow import step_log, storage
 from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
@@ -140,6 +140,7 @@ class MetricsLog:
         states = {name: embedding_statistics(z) for name, z in judged.items()}
         self.latest = {
             "step": moment.step,
+            "total": moment.total,
             "epoch": moment.batch.epoch,
             "loss": sum(terms.values()),
             "terms": terms,
@@ -160,6 +161,26 @@ class MetricsLog:
             self.say(f"step {moment.step}: {self.health}")
         self.latest |= {"state": self.health.word, "why": self.health.why}
         self.log.append(self.latest)
+
+    def take_up(self, since: int) -> None:
+        """Forgets the lines of steps that are about to be made again. By those before them the run is judged on, and
+        where they told of something wrong, that is said once more.
+
+        Args:
+            since: the step from which on the run is gone on with.
+        """
+        self.log.rewind()
+        health = Health(self.health.about)
+        try:
+            lines = [line for line in step_log.lines(self.log.path) if line["step"] <= since]
+            health.recall(lines)
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+            # A log that is not of this version's form is worth less than a step.
+            self.say(f"{self.log.path} cannot be read, so the run is judged by its lines from here on")
+            return
+        self.health = health
+        if self.health.why is not None:
+            self.say(f"step {lines[-1]['step']}: {self.health}")
 
     @contextlib.contextmanager
     def last_words(self, step: Callable[[], int], *, kept: bool) -> Iterator[None]:

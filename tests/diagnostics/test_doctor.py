@@ -9,10 +9,11 @@ import torch
 from programs import program
 from torch import Tensor, nn
 
-from barlow import checkpoints, exits
-from barlow.diagnostics.doctor import FRESH, SIGNS, About, Finding, beforehand, examine
+from barlow import checkpoints, exits, objectives
+from barlow.diagnostics.doctor import FRESH, SIGNS, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
-from barlow.diagnostics.health import COLLAPSED, WATCH
+from barlow.diagnostics.finding import DIRECTIONS, SPREAD, About, Finding
+from barlow.diagnostics.health import COLLAPSED, WATCH, word_of
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
@@ -150,6 +151,60 @@ def test_predictions_may_lie_close_together_for_eighty_steps_and_not_longer() ->
     assert names([line | {"step": line["step"] + 10} for line in near], total=100) == ["head-only collapse"]
     one = [line | {"embeddings": {"std": 0.06, "effective_rank": 20.0}} for line in near]
     assert names(one, total=100) == ["head-only collapse"], "nothing comes out of that"
+
+
+def near(spread: float, *, steps: tuple[int, ...] = (30, 40), least: float = 0.25) -> list[dict[str, Any]]:
+    ranges = {"healthy": {"embeddings": {"std": [least, 1.0], "effective_rank": [6.3, 63.0]}}}
+    lines = log(count=len(steps), embeddings__std=spread)
+    return [line | ranges | {"step": step} for line, step in zip(lines, steps, strict=True)]
+
+
+def test_a_spread_below_the_range_of_the_log_is_told_before_it_is_a_collapse() -> None:
+    kept: dict[str, Any] = {"total": 100, "spreads_by": "decorrelation"}
+    (finding,) = examine(near(0.13), About(**kept))
+    assert finding.name == "embeddings near each other"
+    assert finding.evidence == "embeddings spread by 0.13, and healthy is 0.25 or more"
+    assert word_of(finding) == WATCH
+    assert names(near(0.06), **kept) == ["head-only collapse"]
+    assert names(near(0.13, steps=(80, 90)), **kept) == ["head-only collapse"]
+    assert names(near(0.26), **kept) == []
+    assert names([*near(0.13, steps=(30,)), *near(0.9, steps=(40,))], **kept) == [], (
+        "one of them is the draw of a batch"
+    )
+    assert names(near(0.13), total=100) == [], "as BYOL's predictions, which come out of it"
+    assert names(near(0.13), **kept | {"total": 1000}) == [], "in the first tenth"
+    older = [{key: value for key, value in line.items() if key != "healthy"} for line in near(0.13)]
+    assert names(older, **kept) == ["embeddings near each other"]
+
+
+@pytest.mark.parametrize(
+    ("section", "ill", "setting"),
+    [
+        ({"kind": "vicreg", "variance": 0.0}, "head-only collapse", "--objective.variance is 0"),
+        ({"kind": "vicreg", "variance": 0.0}, "constant collapse", "--objective.variance is 0"),
+        ({"kind": "vicreg", "covariance": 0}, "dimensional collapse", "--objective.covariance is 0"),
+        ({"kind": "barlow_twins", "redundancy": 0.0}, "dimensional collapse", "--objective.redundancy is 0"),
+        ({"kind": "counting", "margin": 0.0}, "constant collapse", "--objective.margin is 0"),
+        ({"kind": "vicreg", "covariance": 0}, "head-only collapse", "lower --optim.lr_per_256"),
+        ({"kind": "vicreg", "variance": 25.0}, "head-only collapse", "lower --optim.lr_per_256"),
+        ({"kind": "custom:mine", "variance": 0.0}, "head-only collapse", "lower --optim.lr_per_256"),
+    ],
+)
+def test_a_setting_of_the_objective_that_alone_explains_a_collapse_is_named_first(
+    section: dict[str, Any], ill: str, setting: str
+) -> None:
+    (finding,) = examine(log(**ILL[ill]), About(total=250, unweighted=objectives.unweighted(section)))
+    assert finding.name == ill
+    assert finding.advice.startswith(setting)
+
+
+def test_what_holds_embeddings_up_is_a_setting_of_its_objective_that_is_not_zero_by_default() -> None:
+    named = {kind: getattr(objectives.load(kind), "keeps", {}) for kind in objectives.kinds()}
+    assert {kind for kind, keeps in named.items() if keeps} >= {"vicreg", "barlow_twins"}
+    for kind, keeps in named.items():
+        zero = {"kind": kind} | dict.fromkeys(keeps, 0.0)
+        assert [key for key, _, _ in objectives.unweighted(zero)] == [f"objective.{name}" for name in keeps]
+        assert set(keeps.values()) <= {SPREAD, DIRECTIONS}
 
 
 def of(possible: float, directions: float) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from barlow.exits import Diverged
 from barlow.pretraining import pretrain
 from barlow.record import Record
 from barlow.report import compared, summary, write_report
+from barlow.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,41 @@ def test_a_run_that_collapsed(photos: Path, tmp_path: Path) -> None:
     assert said(run)["state"].startswith("collapsed: head-only collapse: all images have nearly the same embedding")
     assert said(run)["advice"].startswith("lower --optim.lr_per_256")
     assert 'class="state collapsed"' in written(run)
+
+
+def test_a_collapsed_run_that_is_gone_on_with_stays_so_and_says_so_once(photos: Path, tmp_path: Path) -> None:
+    run = trained(photos, tmp_path / "run", objective=alike, overrides={"optim.lr_per_256": 0.5}, steps=40)
+    told: list[str] = []
+    pretrain(out=run, resume=True, objective=alike, steps=44, progress=False, tell=told.append)
+    log = Run(run).metrics()
+    assert {line["state"] for line in log if line["step"] > 30} == {"collapsed"}
+    assert [line["total"] for line in log[-4:]] == [40, 40, 44, 44]
+    (again,) = [line for line in told if "collapsed: " in line]
+    assert again.startswith("step 40: collapsed: head-only collapse: ")
+    page = str(summary.verdict(record.read(run)).body)
+    assert page.count("all images have nearly the same embedding") == 1
+    assert page.count("lower --optim.lr_per_256") == 1
+
+
+def test_the_state_and_what_was_reached_are_the_same_whatever_the_last_line_says(tmp_path: Path) -> None:
+    """Of a log whose last line says that all is well, as of a run that forgot what was before it was gone on with; and
+    of one whose words are worse than its numbers."""
+
+    def shown(state: str, why: str | None, spread: float) -> str:
+        lines = [{**LINE, "step": step, "embeddings": {"std": spread}} for step in range(10, 110, 10)]
+        lines[-1] |= {"state": state, "why": why}
+        recipe = tiny.recipe_of("small_barlow_twins", steps=100)
+        run = Record(tmp_path, recipe, data={"usable": 5_000, **tiny.SIZES}, log=lines)
+        assert ("collapse: " in dict(summary.lines_of(run))["reached"]) == (summary.state_of(run) or "")[0].startswith(
+            "collapsed"
+        )
+        return str(summary.verdict(run).body)
+
+    for page in (shown("healthy", None, 0.01), shown("collapsed", "head-only collapse: all are alike; do so", 0.9)):
+        assert 'class="state collapsed"' in page
+        assert 'class="state healthy"' not in page
+        assert page.count("alike") + page.count("all images have nearly the same embedding") == 1
+    assert 'class="state healthy"' in shown("healthy", None, 0.9)
 
 
 def test_a_run_whose_loss_is_no_number(photos: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ def add(verbs: Any) -> None:
         verbs,
         "compare",
         help="runs beside each other: recipes, scores, cost",
-        description="Sets runs beside each other: what differs in their recipes, the scores of their newest "
-        "evaluations with intervals, and what they cost. Runs that differ in their seed alone are one column.",
+        description="Sets runs beside each other: how they stand, what differs in their recipes, the scores of their "
+        "newest evaluations with intervals, and what they cost. Runs that differ in their seed alone are one column.",
     )
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     compare.add_argument("--json", action="store_true", help="everything, for programs")

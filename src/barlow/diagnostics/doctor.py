@@ -8,11 +8,10 @@ them are named rightly.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-Line = Mapping[str, Any]
+from barlow.diagnostics.finding import DIRECTIONS, SPREAD, About, Finding, Line
 
 START, START_STEPS = 0.1, 20
 """The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
@@ -86,41 +85,6 @@ FEW_EPOCHS, MANY_STEPS = 3, 4_800
 of fewer epochs was measured, and after 4,812 steps one had gained 35 points (measured.json)."""
 
 
-@dataclass(frozen=True)
-class About:
-    """What the doctor knows of a run beside its log."""
-
-    total: int
-    """Steps of the run."""
-    peak: float = 0.0
-    """The highest rate of its schedule."""
-    images: int | None = None
-    width: int | None = None
-    """Of the embeddings."""
-    epochs: float | None = None
-    copies: float | None = None
-    """Share of the images that are copies of others."""
-    spreads_by: str | None = None
-    """How its objective keeps embeddings in many directions (`barlow.objectives.spreads_by`); None: it need not."""
-    moving_target: bool = False
-    """Whether its loss may rise while the encoder gets better."""
-    from_weights: bool = False
-    """Whether the encoder was trained before."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong."""
-
-    name: str
-    evidence: str
-    advice: str
-    """The one setting to change."""
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.evidence}; {self.advice}"
-
-
 def examine(lines: Sequence[Line], about: About) -> list[Finding]:
     """What a log shows to be wrong, the cause before its consequences; empty where all is well, or nothing can be said
     yet.
@@ -135,8 +99,13 @@ def examine(lines: Sequence[Line], about: About) -> list[Finding]:
 
 
 def started(lines: Sequence[Line], about: About) -> bool:
-    """Whether a run is past its start, by the newest line of its log."""
-    return bool(lines) and lines[-1]["step"] >= max(START * about.total, START_STEPS)
+    """Whether a run is past its start. One that was past it, and is made longer then, does not begin again: each line
+    says of how many steps the run was at the time."""
+    return about.past_start or any(
+        line["step"] >= max(START * total, START_STEPS)
+        for line in lines
+        for total in [*_numbers([line], ("total",)), about.total][:1]
+    )
 
 
 def beforehand(about: About) -> list[Finding]:
@@ -205,15 +174,14 @@ def _collapse(lines: Sequence[Line], about: About) -> Finding | None:
         return Finding(
             "constant collapse",
             f"all images have nearly the same features (spread {max(of_features):.2g})",
-            "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
+            _advice(about, SPREAD, LET_VARY),
         )
-    limit = ONE_POINT if lines and lines[-1]["step"] >= LEARNS_BY else ONE_POINT_AT_FIRST
-    if len(spread) == FRESH and max(spread) < limit:
+    if len(spread) == FRESH and max(spread) < _one_point(lines):
         healthy = f", while features spread by {min(of_features):.2g}" if of_features else ""
         return Finding(
             "head-only collapse",
             f"all images have nearly the same embedding (spread {max(spread):.2g}){healthy}",
-            "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight",
+            _advice(about, SPREAD, LET_VARY),
         )
     directions, possible = _last(lines, "embeddings", "effective_rank"), _possible(lines)
     few = FEW_DIRECTIONS
@@ -224,15 +192,47 @@ def _collapse(lines: Sequence[Line], about: About) -> Finding | None:
         return Finding(
             "dimensional collapse",
             f"embeddings use {max(directions):.1f}{of} directions",
-            "give the term that decorrelates more weight, or lower --optim.lr_per_256",
+            _advice(about, DIRECTIONS, "give the term that decorrelates more weight, or lower --optim.lr_per_256"),
         )
     return None
 
 
+def _advice(about: About, keeps: str, otherwise: str) -> str:
+    """A setting of 0 in the objective that alone explains a collapse, if it has one; else what else may help."""
+    for setting, kept, usual in about.unweighted:
+        if kept == keeps:
+            what = "apart" if keeps == SPREAD else "in many directions"
+            return f"--{setting} is 0, and it is what keeps embeddings {what}: raise it (by default it is {usual:g})"
+    return otherwise
+
+
+def _one_point(lines: Sequence[Line]) -> float:
+    """The spread of embeddings below which all images are one."""
+    return ONE_POINT if lines and lines[-1]["step"] >= LEARNS_BY else ONE_POINT_AT_FIRST
+
+
+def _near_each_other(lines: Sequence[Line], about: About) -> Finding | None:
+    """A spread below the range that the log calls healthy, at steps at which it is no collapse yet.
+
+    Of objectives alone that keep embeddings apart from the first steps on: their healthy runs have 0.56 or more at any
+    time, and BYOL's predictions begin at 0.13 and come out of it.
+    """
+    spread, least = _last(lines, "embeddings", "std"), _range(lines, "std")[0] or ONE_POINT
+    if about.spreads_by is None or len(spread) < FRESH or not _one_point(lines) <= max(spread) < least:
+        return None
+    evidence = f"embeddings spread by {max(spread):.2g}, and healthy is {least:g} or more"
+    return Finding("embeddings near each other", evidence, _advice(about, SPREAD, LET_VARY))
+
+
 def _possible(lines: Sequence[Line]) -> float:
     """Directions that embeddings of so many rows and so many features can have at all."""
-    range_of = lines[-1].get("healthy", {}).get("embeddings", {}).get("effective_rank", (0.0, math.inf))
-    return float(range_of[1])
+    return _range(lines, "effective_rank")[1]
+
+
+def _range(lines: Sequence[Line], statistic: str) -> tuple[float, float]:
+    """What the newest line calls healthy for embeddings."""
+    low, high = lines[-1].get("healthy", {}).get("embeddings", {}).get(statistic, (0.0, math.inf))
+    return float(low), float(high)
 
 
 def _leaps(lines: Sequence[Line], about: About) -> Finding | None:
@@ -359,6 +359,8 @@ def _few_epochs(about: About) -> Finding | None:
 DECORRELATION, CONTRAST = "decorrelation", "contrast"
 """How an objective keeps embeddings in many directions, where it does (`About.spreads_by`)."""
 
+LET_VARY = "lower --optim.lr_per_256; if that does not help, give the term that keeps variance more weight"
+
 UNLIKE = "views too strong, or of different images"
 
 Sign = Callable[[Sequence[Line], About], Finding | None]
@@ -371,6 +373,7 @@ SIGNS: tuple[Sign, ...] = (
     _too_high,
     _unlike_features,
     _collapse,
+    _near_each_other,
     _unlike_embeddings,
     _weak_views,
     _loss_at_chance,

@@ -1,15 +1,18 @@
 """One word on how a run is doing, from what the doctor finds in its log, and when that word changes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from barlow.diagnostics.doctor import EARLY, POOLED, About, Finding, examine, started
+from barlow.diagnostics.doctor import EARLY, POOLED, examine, started
+from barlow.diagnostics.finding import About, Finding
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
 DIVERGED = "diverged"
 """The word in the last line of a run that ended because its numbers were none any more."""
+
+WORDS = (STARTING, HEALTHY, WATCH, COLLAPSED, DIVERGED)
 
 
 @dataclass
@@ -37,14 +40,28 @@ class Health:
         self._lines.append(line)
         if len(self._lines) > EARLY + POOLED + 1 and not self._lines[EARLY].get("without_gradient"):
             del self._lines[EARLY]
+        self.about = replace(self.about, past_start=started(self._lines, self.about))
         found, before = examine(self._lines, self.about), self.word
         if found:
-            self.word, self.why = _word(found[0]), str(found[0])
+            self.word, self.why = word_of(found[0]), str(found[0])
         else:
-            self.word, self.why = (HEALTHY if started(self._lines, self.about) else STARTING), None
+            self.word, self.why = (HEALTHY if self.about.past_start else STARTING), None
         self.lines = self.lines + 1 if self.word == before else 1
         return self.word != before
 
+    def recall(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the lines that a run had before it was gone on with, so that it is judged as if it had not stopped.
 
-def _word(finding: Finding) -> str:
+        Of a long log those are read by which anything is told: its first and its newest ones, and those that told of a
+        part without gradient.
+        """
+        self.about = replace(self.about, past_start=started(lines, self.about))
+        newest = max(len(lines) - 2 * POOLED, EARLY)
+        for number, line in enumerate(lines):
+            if number < EARLY or number >= newest or line.get("without_gradient"):
+                self.read(line)
+
+
+def word_of(finding: Finding) -> str:
+    """The word on a run that has this."""
     return COLLAPSED if finding.name.endswith("collapse") else WATCH

@@ -8,7 +8,7 @@ imports torch until an objective is asked for.
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from barlow import kinds as _kinds
@@ -132,6 +132,34 @@ def spreads_by(kind: str) -> str | None:
     objective says it in its class: ``spreads_by: ClassVar[str] = "contrast"``.
     """
     return getattr(load(kind), "spreads_by", None) if kind in kinds() else None
+
+
+def defaults(kind: str) -> dict[str, Any]:
+    """The settings of a kind that have a default, with that; none of what is no kind."""
+    if kind not in kinds():
+        return {}
+    found = {name: parameter.default for name, parameter in inspect.signature(load(kind)).parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+
+
+def unweighted(section: Mapping[str, Any]) -> tuple[tuple[str, str, float], ...]:
+    """The settings of an objective that are 0 and by default are not, of those that hold embeddings up: each by its key
+    in a recipe, with what it keeps, "spread" or "directions", and its default.
+
+    An objective names those of which 0 alone explains a collapse: ``keeps: ClassVar[Mapping[str, str]] = {"variance":
+    "spread"}``.
+
+    Args:
+        section: the objective's section of a recipe.
+    """
+    if (kind := section.get("kind")) not in kinds():
+        return ()
+    usual = defaults(kind)
+    return tuple(
+        (f"objective.{name}", kept, float(usual[name]))
+        for name, kept in getattr(load(kind), "keeps", {}).items()
+        if section.get(name) == 0 and usual[name] != 0
+    )
 
 
 _SIZES = {1: "one", 2: "pairs", 3: "triples"}

@@ -1,5 +1,6 @@
 """Barlow Twins: the cross-correlation of two views' features should be the identity."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -67,6 +68,7 @@ class BarlowTwins:
     """
 
     spreads_by: ClassVar[str] = "decorrelation"
+    keeps: ClassVar[Mapping[str, str]] = {"redundancy": "directions"}
 
     invariance: float = 1.0
     redundancy: float = 0.0051

@@ -1,8 +1,10 @@
 """Barlow Twins as a cross-entropy: soft maxima of the cross-correlation, with a temperature, instead of squares."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -51,6 +53,8 @@ class BarlowTwinsCrossEntropy:
         >>> {name: round(term.item(), 4) for name, term in BarlowTwinsCrossEntropy()(z, z).items()}
         {'invariance': 0.0001, 'redundancy': 0.0}
     """
+
+    keeps: ClassVar[Mapping[str, str]] = {"redundancy": "directions"}
 
     redundancy: float = 1.0
     temperature: float = 0.1

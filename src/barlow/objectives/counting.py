@@ -1,8 +1,10 @@
 """Counting: what an encoder counts in the quarters of an image should sum to what it counts in the whole."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -54,6 +56,8 @@ class Counting:
         >>> {name: round(term.item(), 4) for name, term in terms.items()}  # it counts right; the two images are alike
         {'distance': 0.0, 'contrast': 8.0}
     """
+
+    keeps: ClassVar[Mapping[str, str]] = {"margin": "spread"}
 
     margin: float = 10.0
 

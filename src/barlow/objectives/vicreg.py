@@ -1,5 +1,6 @@
 """VICReg: views agree, every feature keeps its variance, features do not covary."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar, Literal, get_args
@@ -60,6 +61,7 @@ class VICReg:
     """
 
     spreads_by: ClassVar[str] = "decorrelation"
+    keeps: ClassVar[Mapping[str, str]] = {"variance": "spread", "covariance": "directions"}
 
     invariance: float = 25.0
     variance: float = 25.0

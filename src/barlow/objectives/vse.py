@@ -1,9 +1,10 @@
 """VSE++: an image should be nearer to its caption than to any other, by a margin, and a caption to its image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,8 @@ class VSE:
         >>> round(VSE()(z, z)["hinge"].item(), 4)  # collapsed: the margin, 8 times in each direction
         3.2
     """
+
+    keeps: ClassVar[Mapping[str, str]] = {"margin": "spread"}
 
     margin: float = 0.2
     hinges: Hinges = "hardest"

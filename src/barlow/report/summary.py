@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from barlow.advice import after_evaluation_of, after_training, illness
-from barlow.diagnostics.health import COLLAPSED, DIVERGED, HEALTHY, STARTING, WATCH
+from barlow.advice import after_evaluation_of, after_training, illness, standing
+from barlow.diagnostics.finding import Finding
+from barlow.diagnostics.health import COLLAPSED, DIVERGED, WATCH, word_of
 from barlow.probes.report import rows_of
 from barlow.recipe.changes import flat
 from barlow.record import Record, table_of
@@ -13,15 +14,14 @@ from barlow.report.markup import Markup, el, join, note, pairs
 from barlow.report.part import Part
 from barlow.size import words
 
-STATES = (STARTING, HEALTHY, WATCH, COLLAPSED, DIVERGED)
-
 
 def state_of(record: Record) -> tuple[str, str] | None:
-    """The word on the run that the last line of its log has, and the word with its reason; None of older runs."""
-    if not record.log or (state := record.log[-1].get("state")) not in STATES:
+    """The word on the run at the end of its log, and the word with its reason; None of older runs."""
+    if (found := standing(record.ran, record.log)) is None:
         return None
-    why = record.log[-1].get("why")
-    return str(state), f"{state}: {why}" if isinstance(why, str) else str(state)
+    word, sick = found
+    why = record.log[-1].get("why") if sick is None else str(sick)
+    return word, f"{word}: {why}" if isinstance(why, str) else word
 
 
 def lines_of(record: Record) -> list[tuple[str, str]]:
@@ -63,9 +63,12 @@ def verdict(record: Record) -> Part:
                 ),
             )
         )
+    lines = lines_of(record)
     if (state := state_of(record)) is not None:
-        rows.append(("state", el("span", state[1], class_=f"state {state[0]}")))
-    rows += [(word, said(record, word, rest)) for word, rest in lines_of(record)]
+        # What is wrong is what was reached, and what to do about it the advice: neither is said twice.
+        told = state[0] in (WATCH, COLLAPSED) and any(word == "reached" for word, _ in lines)
+        rows.append(("state", el("span", state[0] if told else state[1], class_=f"state {state[0]}")))
+    rows += [(word, said(record, word, rest)) for word, rest in lines]
     if record.results is None:
         rows.append(("not yet", join(["how good the encoder is, nobody has measured: ", el("code", record.evaluate)])))
     rows += [("note", line) for line in record.notes]
@@ -74,12 +77,18 @@ def verdict(record: Record) -> Part:
 
 def said(record: Record, word: str, rest: str) -> object:
     """A line, in the colour of what it means where that is bad."""
-    return el("span", rest, class_="state collapsed") if word == "reached" and is_ill(record) else rest
+    sick = illness_of(record) if word == "reached" else None
+    return rest if sick is None else el("span", rest, class_=f"state {word_of(sick)}")
 
 
 def is_ill(record: Record) -> bool:
     """Whether the end of the log shows an illness, whatever its last word is."""
-    return record.ran is not None and illness(record.ran, record.log) is not None
+    return illness_of(record) is not None
+
+
+def illness_of(record: Record) -> Finding | None:
+    """What the end of the log shows to be wrong."""
+    return None if record.ran is None else illness(record.ran, record.log)
 
 
 def recipe(record: Record) -> Part:
