@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from barlow.data.thresholds import shares
+from barlow.data.thresholds import can_tell, shares
 from barlow.output_file import csv_line
 from barlow.printable import printable
 from barlow.wording import percent
@@ -50,6 +50,11 @@ class Comparison:
     measures: list[Measure]
     compared: int
     left: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether images in which no copies were found can be said to have none."""
+        return can_tell(each.found for each in self.measures)
 
 
 @dataclass(frozen=True)
@@ -150,12 +155,15 @@ class Duplicates:
         """For people, 80 columns wide."""
         return "\n".join(self._lines()) + "\n"
 
+    def _none(self) -> str:
+        return "no copies" if self.within.tells else "none that is sure"
+
     def _lines(self) -> Iterator[str]:
         unread = f" ({self.skipped:,} cannot be read)" if self.skipped else ""
         yield from _wrapped("images", f"{self.searched:,} of {printable(self.images)}{unread}")
         yield from _compared(self.within)
         several = sum(len(group.members) for group in self.groups)
-        words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else "no copies"
+        words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else self._none()
         yield from _wrapped("copies", words)
         mixed = [group for group in self.groups if group.classes is not None and len(group.classes) > 1]
         if mixed:
@@ -188,8 +196,9 @@ def _compared(by: Comparison) -> Iterator[str]:
     fewer = f" (the most alike of {by.compared + by.left:,})" if by.left else ""
     yield from _wrapped("by", f"{by.compared:,} pairs in detail{fewer}; copies are above {by.threshold:.3f}")
     for each in by.measures:
-        words = f"{each.name} above {each.above:.3f}; of copies made of these images it finds {shares(each.found)}"
-        yield from _wrapped("from", words)
+        yield from _wrapped("from", f"{each.name}; of copies made of these images it finds {shares(each.found)}")
+    if not by.tells:
+        yield from _wrapped("", "so copies cannot be told here, because images are too alike: there may be others")
 
 
 def _line(path: str, found: Member | Leak) -> str:
