@@ -312,8 +312,8 @@ class _Pretraining:
                 self.say(line)
             return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), changes)))
         if train.steps is not None:
-            return plan
-        if train.epochs is not None:
+            steps = train.steps
+        elif train.epochs is not None:
             steps = max(1, round(train.epochs * loader.steps_per_epoch))
             self.say(f"steps {steps}: {train.epochs:g} epochs of {loader.steps_per_epoch}")
         else:
@@ -324,7 +324,7 @@ class _Pretraining:
                 f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now; "
                 f"{steps / loader.steps_per_epoch:.3g} epochs"
             )
-        return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), {"train.steps": steps})))
+        return replace(plan, recipe=beginning.of_length(self.begun, plan.recipe, steps))
 
     def _seconds(self, plan: Plan, loader: Loader) -> float:
         """The time of a step, the same for all processes."""

@@ -11,6 +11,7 @@ from barlow import storage
 from barlow.data.counting import words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
+from barlow.diagnostics.doctor import OPENING
 from barlow.diagnostics.evidence import Movement, of_views
 from barlow.diagnostics.health import COLLAPSED, DIVERGED, Health
 from barlow.distributed import World
@@ -107,9 +108,9 @@ in common, and its floor. None where no formula is known."""
 
 @dataclass
 class MetricsLog:
-    """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
-    features and embeddings say about collapse (no extra forward pass). A step that finds parts without gradient has a
-    line at once."""
+    """A line of `metrics.jsonl` every `every` steps, after the first and after the last: terms, rate, speed, and what
+    the batch's own features and embeddings say about collapse (no extra forward pass). A step that finds parts without
+    gradient has a line at once. The first step's is for curves, and the doctor does not read it (`OPENING`)."""
 
     log: StepLog
     every: int
@@ -130,7 +131,9 @@ class MetricsLog:
             unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
             self.reference = {"unrelated": unrelated, "floor": floor}
         idle = list(moment.outcome.without_gradient)
-        if moment.step % self.every and moment.step != moment.total and not idle:
+        due = moment.step % self.every == 0 or moment.step == moment.total or bool(idle)
+        opening = moment.step == 1 and not due
+        if not due and not opening:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
@@ -152,7 +155,8 @@ class MetricsLog:
             "replaced": len(moment.batch.replaced),
             **states,
             "views": of_views(moment.batch.rows.views, outputs.groups[0], outputs.features),
-            "moved": None if self.movement is None else self.movement.read(),
+            "moved": None if self.movement is None or opening else self.movement.read(),
+            **({OPENING: True} if opening else {}),
             **({"without_gradient": idle} if idle else {}),
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from barlow import checkpoints, exits
 from barlow.diagnostics.doctor import FRESH, SIGNS, About, Finding, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
-from barlow.diagnostics.health import COLLAPSED, WATCH
+from barlow.diagnostics.health import COLLAPSED, STARTING, WATCH, Health
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
@@ -64,6 +64,18 @@ ILL: dict[str, dict[str, Any]] = {
 def test_a_run_that_is_fine_has_no_finding() -> None:
     assert names(log()) == []
     assert examine([], About(total=10)) == []
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_the_line_of_a_runs_first_step_is_for_curves_and_changes_no_verdict(name: str) -> None:
+    ill = log(**ILL[name])
+    opening = {**ill[0], "step": 1, "opening": True, "moved": 3.0, "views": {"difference": 0.0}}
+    assert examine([opening], About(total=250)) == []
+    assert examine([opening, *ill], About(total=250)) == examine(ill, About(total=250))
+    one, other = Health(About(total=250)), Health(About(total=250))
+    assert not one.read(opening)
+    assert [one.read(line) for line in ill] == [other.read(line) for line in ill]
+    assert (one.word, one.why, one.lines) == (other.word, other.why, other.lines)
 
 
 @pytest.mark.parametrize("name", ILL)
@@ -315,7 +327,7 @@ def test_a_run_whose_encoder_gets_no_gradient_is_told_so(photos: Path, tmp_path:
         tmp_path / "run", photos, encoder=Detached(), steps=6, tell=told.append, overrides={"train.log_steps": 50}
     )
     lines = Run(tmp_path / "run").metrics()
-    assert [(line["step"], line["state"]) for line in lines] == [(2, WATCH), (6, WATCH)]
+    assert [(line["step"], line["state"]) for line in lines] == [(1, STARTING), (2, WATCH), (6, WATCH)]
     assert [finding.evidence for finding in found] == ["encoder got no gradient at step 2"]
     assert [line for line in told if line.startswith("step 2: watch: no gradient: encoder")]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from barlow.diagnostics.doctor import EARLY, POOLED, About, Finding, examine, started
+from barlow.diagnostics.doctor import EARLY, OPENING, POOLED, About, Finding, examine, started
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
@@ -34,6 +34,8 @@ class Health:
 
     def read(self, line: Mapping[str, Any]) -> bool:
         """Takes a line of metrics.jsonl; returns whether the word has changed."""
+        if line.get(OPENING):
+            return False
         self._lines.append(line)
         if len(self._lines) > EARLY + POOLED + 1 and not self._lines[EARLY].get("without_gradient"):
             del self._lines[EARLY]
