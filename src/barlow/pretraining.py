@@ -45,7 +45,7 @@ from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained
 from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
 from barlow.watchdog import FIRST_STEP, Watch, watching
-from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher, screen
 from barlow.wording import in_arguments
 
 
@@ -388,9 +388,7 @@ class _Pretraining:
             watchers.append(Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say))
             watchers += [EventFile(log, self.run.path, start, self.say)] if train.tensorboard else []
         if progress:
-            from rich.console import Console
-
-            watchers.insert(2, LiveLine(Console(stderr=True), log))
+            watchers.insert(2, LiveLine(screen(), log, lambda: None if monitor is None else monitor.score))
         return watchers + ([EndIfCollapsed(log, self.world, save, self.run.path)] if train.stop_if_collapsed else [])
 
 

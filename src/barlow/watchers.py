@@ -1,6 +1,7 @@
 """What happens beside the loop: the log, the live line, checkpoints. Each watcher knows when it is due."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from barlow import storage
-from barlow.data.counting import words
+from barlow.data.counting import Counts, words
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
 from barlow.diagnostics.doctor import OPENING
@@ -257,6 +258,8 @@ class LiveLine:
     console: "Console"
     metrics: MetricsLog | None = None
     """Whose word on the run, and what is expected of its loss, is shown."""
+    score: Callable[[], str | None] = lambda: None
+    """The newest score of labelled images, if there are any."""
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     _shown_at: float = 0.0
@@ -282,6 +285,7 @@ class LiveLine:
             f"step {moment.step}/{moment.total}",
             f"eta {_clock(left)}",
             *([] if self.metrics is None else [self.metrics.health.word]),
+            *([] if (score := self.score()) is None else [score]),
             self._loss(moment.terms()),
             f"{images_per_second:.0f} img/s",
             *([f"wait {100 * wait:.0f}%"] if wait >= WORTH_SAYING else []),
@@ -307,25 +311,26 @@ def _short(value: float) -> str:
 class Counter:
     """Shows how far a long reading is: a line that is rewritten on a terminal, and printed now and then elsewhere.
 
-    Nothing is shown of what takes less than a pause. It is called for every image, so it looks at the clock and mostly
-    does no more.
+    Nothing is shown of a count that takes less than a pause. It is called for every image, so it looks at the clock and
+    mostly does no more.
     """
 
     console: "Console"
-    _shown_at: float = field(default_factory=lambda: time.monotonic())
+    _shown_at: float = 0.0
+    _counts: Counts = field(default_factory=Counts)
     _open: bool = False
 
     @classmethod
     def on_screen(cls) -> "Counter":
-        from rich.console import Console
-
-        return cls(Console(stderr=True))
+        return cls(screen())
 
     REFRESH_SECONDS = 0.5
     PLAIN_SECONDS = 10.0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
+        if self._counts.begins(what, done):
+            self._shown_at = now
         pause = self.REFRESH_SECONDS if self.console.is_terminal else self.PLAIN_SECONDS
         if now - self._shown_at < pause:
             if self._open and done == total:
@@ -342,6 +347,13 @@ class Counter:
         if self._open:
             _write(self.console, "\r\x1b[K")
             self._open = False
+
+
+def screen() -> "Console":
+    """Standard error. It is a terminal where messages take it for one, and not where only colours are asked for."""
+    from rich.console import Console
+
+    return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 def _show(console: "Console", line: str, *, ended: bool) -> None:
