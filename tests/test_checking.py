@@ -53,6 +53,16 @@ def test_a_healthy_set_is_described_and_nothing_is_wrong(tmp_path: Path) -> None
         assert lines_of(text, word) == [], word
 
 
+def test_counts_of_one_and_classes_of_nearly_one_size_are_told_as_a_person_would(tmp_path: Path) -> None:
+    home = photos(tmp_path / "photos", 23, classes=2)
+    clear = Image.open(home / "class1" / "001.png").convert("RGBA")
+    clear.putalpha(100)
+    clear.save(home / "class1" / "001.png")
+    text = barlow.check(home, fast=True).text()
+    assert lines_of(text, "classes") == ["classes  2: class0 12 to class1 11"]
+    assert lines_of(text, "alpha") == ["alpha    1 image has transparency: it is put on mid-grey"]
+
+
 def test_what_is_wrong_is_told_with_places(tmp_path: Path) -> None:
     home = photos(tmp_path / "photos", 30, classes=3)
     shutil.copy(home / "class0" / "000.png", home / "class1" / "copy.png")

@@ -241,7 +241,7 @@ def _pace(chosen: Recipe, name: str, world: World, counted: Counted) -> Pace:
         steps = max(1, int(60 * minutes / seconds))
         recipe = override(plan.recipe.as_dict(), {"train.steps": steps})
         ran = Ran.of(recipe, prepared.report)
-        budgets.append(Budget(minutes, steps, steps / loader.steps_per_epoch, before_training(ran)))
+        budgets.append(Budget(minutes, steps, ran.epochs, before_training(ran)))
     return Pace(
         recipe=name,
         views=words(plan.image_size),

@@ -8,7 +8,7 @@ from typing import Any
 from barlow.data.thresholds import can_tell, shares
 from barlow.output_file import csv_line
 from barlow.printable import printable
-from barlow.wording import percent
+from barlow.wording import many, percent
 
 WIDTH = 80
 SHOWN, OF_A_GROUP = 10, 5
@@ -163,11 +163,17 @@ class Duplicates:
         yield from _wrapped("images", f"{self.searched:,} of {printable(self.images)}{unread}")
         yield from _compared(self.within)
         several = sum(len(group.members) for group in self.groups)
-        words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else self._none()
+        words = (
+            f"{several:,} images in {many(len(self.groups), 'group', 'groups')} of copies"
+            if self.groups
+            else self._none()
+        )
         yield from _wrapped("copies", words)
         mixed = [group for group in self.groups if group.classes is not None and len(group.classes) > 1]
         if mixed:
-            yield from _wrapped("classes", f"{len(mixed):,} groups have images of different classes: look at labels")
+            yield from _wrapped(
+                "classes", f"{many(len(mixed), 'group has', 'groups have')} images of different classes: look at labels"
+            )
         for number, group in enumerate(self.groups[:SHOWN], 1):
             yield ""
             of = "" if group.classes is None else f", {printable(', '.join(group.classes))}"
@@ -177,13 +183,14 @@ class Duplicates:
             if len(group.members) > OF_A_GROUP:
                 yield f"  and {len(group.members) - OF_A_GROUP:,} more"
         if len(self.groups) > SHOWN:
-            yield f"\nand {len(self.groups) - SHOWN:,} more groups (--json and --csv have all)"
+            yield f"\nand {many(len(self.groups) - SHOWN, 'more group', 'more groups')} (--json and --csv have all)"
         if self.leaks is None or self.across is None:
             return
         yield ""
         share = percent(len(self.leaks) / max(self.compared, 1))
-        told = f"{len(self.leaks):,} of {self.compared:,} images of {printable(self.against or '')} ({share})"
-        yield from _wrapped("leaks", f"{told} are copies of images of {printable(self.images)}")
+        told = f"{len(self.leaks):,} of {many(self.compared, 'image', 'images')} of {printable(self.against or '')}"
+        are = "is a copy" if len(self.leaks) == 1 else "are copies"
+        yield from _wrapped("leaks", f"{told} ({share}) {are} of images of {printable(self.images)}")
         yield from _compared(self.across)
         for leak in self.leaks[:SHOWN]:
             yield _line(leak.test, leak)

@@ -18,6 +18,7 @@ from barlow.printable import one_line, printable
 from barlow.probes import leaks
 from barlow.probes.measuring import Images
 from barlow.run import load_recipe_text
+from barlow.wording import many
 
 NAMED = 3
 """So many test images that are in training are named."""
@@ -149,4 +150,5 @@ def oddities_of(images: Images, run: Path | None, sets: Sets | None) -> Iterator
     if missing := leaks.missing_classes(test.labels, train.classes):
         yield missing
     if unseen := leaks.unseen_classes(train.labels, test.labels):
-        yield f"{len(unseen)} classes of the test images have no training image; those count as errors"
+        classes = many(len(unseen), "class of the test images has", "classes of the test images have")
+        yield f"{classes} no training image; those count as errors"

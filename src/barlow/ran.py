@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import objectives
+from barlow.data.epochs import epochs_of
 from barlow.diagnostics.doctor import About
 from barlow.recipe.request import shipped_name
 from barlow.size import height_width
@@ -42,6 +43,9 @@ class Ran:
     """How many of the images are copies of others; None of runs from before that was counted."""
     captions: bool = False
     """Whether it is trained on images and captions."""
+    seen: float | None = None
+    """How often each image is seen in the mean, for the doctor: less than there are epochs (`epochs_of`), as an epoch
+    leaves out the images that do not fill a batch."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -57,7 +61,7 @@ class Ran:
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=steps * batch / images,
+            epochs=epochs_of(steps, images - int(report.get("held_out", 0)), batch),
             images=images,
             view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),
@@ -66,6 +70,7 @@ class Ran:
             width=_width(recipe["method"]),
             copies=None if report.get("copies") is None else int(report["copies"]),
             captions=recipe["method"]["kind"] == "image_text",
+            seen=steps * batch / images,
         )
 
     @property
@@ -76,7 +81,7 @@ class Ran:
             peak=self.peak,
             images=self.images,
             width=self.width,
-            epochs=self.epochs,
+            epochs=self.epochs if self.seen is None else self.seen,
             copies=None if self.copies is None else self.copies / self.images,
             spreads_by=objectives.spreads_by(self.objective),
             moving_target=objectives.has_moving_target(self.objective),

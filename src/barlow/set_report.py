@@ -14,6 +14,7 @@ from barlow.data.near_duplicates import SIDE
 from barlow.data.shift import ClassShift, Shift
 from barlow.data.thresholds import can_tell, shares
 from barlow.printable import printable
+from barlow.wording import many
 
 MOST_ARE = 0.25
 """Of a set's images: where so many have near-duplicates, it may be of one kind of thing in one pose, as scans are."""
@@ -26,6 +27,9 @@ SHOWN = 3
 
 OVERLAPS = 10
 """So many test images that are in training are shown: each is one to look at, or to leave out."""
+
+UNEVEN = 1.1
+"""The largest class is so many times the smallest where that is worth a word."""
 
 MOSTLY = 0.9
 """The share of altered copies of a kind from which on nothing is said of what is missed."""
@@ -158,11 +162,12 @@ class SetReport:
     def _oddities(self) -> Iterator[str]:
         if self.more_than_8_bits:
             ends = "" if self.value_range is None else "; {:g} is black and {:g} is white".format(*self.value_range)
-            yield f"depth    {self.more_than_8_bits:,} images have more than 8 bits{ends}"
+            yield f"depth    {many(self.more_than_8_bits, 'image has', 'images have')} more than 8 bits{ends}"
         if self.transparent:
-            yield f"alpha    {self.transparent:,} images have transparency: they are put on mid-grey"
+            words = many(self.transparent, "image has transparency: it is", "images have transparency: they are")
+            yield f"alpha    {words} put on mid-grey"
         if self.several_frames:
-            yield f"frames   {self.several_frames:,} files have several, and the first is read"
+            yield f"frames   {many(self.several_frames, 'file has', 'files have')} several, and the first is read"
         mistaken = self._mistaken()
         if mistaken:
             yield f"names    {mistaken}"
@@ -176,7 +181,7 @@ class SetReport:
         wrong = {ending: count for ending, count in self.extensions.items() if ending not in allowed}
         if not wrong:
             return None
-        files = f"{sum(wrong.values()):,} files end" if sum(wrong.values()) > 1 else "1 file ends"
+        files = many(sum(wrong.values()), "file ends", "files end")
         endings = ", ".join(f".{ending}" for ending in wrong)
         return f"{files} in {endings}, and all files are {' or '.join(self.formats)} inside"
 
@@ -189,7 +194,7 @@ class SetReport:
         if most == least:
             return f"{len(ordered)}, {most:,} images each{several}"
         return f"{len(ordered)}: {printable(largest)} {most:,} to {printable(smallest)} {least:,}{several}" + (
-            f"; the largest is {most / least:.1f} times the smallest" if least else ""
+            f"; the largest is {most / least:.1f} times the smallest" if least and most / least >= UNEVEN else ""
         )
 
     def _near(self) -> Iterator[str]:
@@ -210,7 +215,7 @@ class SetReport:
             of = f"{near.compared:,} images that were compared with all ({share})"
             yield f"alike    {near.images:,} of {of} have near-duplicates"
         else:
-            groups = "1 group" if near.clusters == 1 else f"{near.clusters:,} groups"
+            groups = many(near.clusters, "group", "groups")
             yield (
                 f"alike    {near.images:,} images ({share}) have near-duplicates: {groups}, the largest of "
                 f"{near.largest:,}" + (f"; {near.across_classes:,} of different classes" if near.across_classes else "")
@@ -218,7 +223,7 @@ class SetReport:
         for places in near.examples[:SHOWN]:
             yield f"         {', '.join(places[:SHOWN])}{', …' if len(places) > SHOWN else ''}"
         if near.clusters is not None and (left := near.clusters - len(near.examples[:SHOWN])) > 0:
-            yield f"         and {left:,} more {'group' if left == 1 else 'groups'} (barlow duplicates lists them)"
+            yield f"         and {many(left, 'more group', 'more groups')} (barlow duplicates lists them)"
         if not _told(near.found):
             yield "         there may be more, because images are too alike to tell"
         yield from _missed(near.found)
