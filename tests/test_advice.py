@@ -12,6 +12,7 @@ from torch.nn import functional
 from barlow import advice, evaluate
 from barlow.advice import Measured, Way, after_evaluation, after_training, before_training, effect, measured
 from barlow.cli import main
+from barlow.data.epochs import epochs_of
 from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
@@ -393,3 +394,12 @@ def test_a_run_is_known_as_its_recipe_unless_that_was_changed(data: Path, tmp_pa
     assert shipped_name(byol) == "small_byol"
     assert shipped_name(override(byol, {"method.predictor": None})) is None
     assert Ran.of(stored, read_json(run.run_folder / "data.json")).recipe == "small_w_mse"
+
+
+def test_epochs_are_counted_as_the_loader_and_a_comparison_count_them_and_images_as_they_are_seen() -> None:
+    recipe = tiny.recipe_of("small_barlow_twins", steps=60)
+    batch = int(recipe["train"]["batch_size"])
+    report = {"usable": 5 * batch + batch // 2 + 100, "held_out": 100, **tiny.SIZES}
+    of = Ran.of(recipe, report)
+    assert of.epochs == epochs_of(60, 5 * batch + batch // 2, batch) == 12
+    assert of.about.epochs == pytest.approx(60 * batch / report["usable"])

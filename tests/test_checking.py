@@ -15,8 +15,10 @@ from tiny import scenes
 import barlow
 from barlow import alike, checking, cli, exits
 from barlow.check_report import Budget, Pace
+from barlow.data import thresholds
 from barlow.data.counting import not_shown
 from barlow.data.sources import ArraySource
+from barlow.data.thresholds import Threshold
 
 
 def photos(folder: Path, count: int = 40, *, classes: int = 0, seed: int = 0, darker: int = 0) -> Path:
@@ -49,6 +51,16 @@ def test_a_healthy_set_is_described_and_nothing_is_wrong(tmp_path: Path) -> None
     assert lines_of(text, "alike") == ["alike    no near-duplicates"]
     for word in ("bad", "copies", "empty", "splits", "time", "depth", "alpha", "frames", "names"):
         assert lines_of(text, word) == [], word
+
+
+def test_counts_of_one_and_classes_of_nearly_one_size_are_told_as_a_person_would(tmp_path: Path) -> None:
+    home = photos(tmp_path / "photos", 23, classes=2)
+    clear = Image.open(home / "class1" / "001.png").convert("RGBA")
+    clear.putalpha(100)
+    clear.save(home / "class1" / "001.png")
+    text = barlow.check(home, fast=True).text()
+    assert lines_of(text, "classes") == ["classes  2: class0 12 to class1 11"]
+    assert lines_of(text, "alpha") == ["alpha    1 image has transparency: it is put on mid-grey"]
 
 
 def test_what_is_wrong_is_told_with_places(tmp_path: Path) -> None:
@@ -149,6 +161,49 @@ def test_of_a_set_too_large_for_all_pairs_some_images_are_compared(
         a.split(".")[0].removesuffix("-small") == b.split(".")[0].removesuffix("-small")
         for a, b in found.images.near.examples
     )
+
+
+@pytest.fixture
+def too_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets in which one class of regular stripes makes the threshold nearly 1: altered copies are below it."""
+    monkeypatch.setattr(thresholds, "calibrated", lambda *_: Threshold(1 - thresholds.CLOSEST, 1 - thresholds.CLOSEST))
+
+
+@pytest.mark.usefixtures("too_alike")
+def test_where_altered_copies_would_not_be_found_nobody_is_told_that_there_are_none(tmp_path: Path) -> None:
+    train, test = photos(tmp_path / "train", 25), photos(tmp_path / "test", 12, seed=1)
+    Image.open(train / "003.png").save(test / "again.jpg", quality=60)
+    found = barlow.check(train, test, fast=True)
+    assert found.between is not None
+    assert (found.between.copies, found.between.near) == (0, 0), "a copy is there and is not found"
+    text = " ".join(found.text().split())
+    assert text.count("alike cannot tell near-duplicates here, because images are too alike") == 2
+    assert "overlap cannot tell near-duplicates here, because images are too alike; no test image is a copy" in text
+    assert text.count("of copies made of these images it finds smaller 0 %, recompressed 0 %") == 3
+    assert "no near-duplicates" not in text
+    assert found.as_dict()["between"]["found"]["recompressed"] == 0
+    copies = barlow.duplicates(train, test).text()
+    assert "no copies" not in copies
+    assert copies.count("copies cannot be told here, because images are too alike") == 2
+
+
+@pytest.mark.usefixtures("too_alike")
+def test_of_copies_that_are_found_where_others_would_not_be_it_is_said_that_there_may_be_more(tmp_path: Path) -> None:
+    train, test = photos(tmp_path / "train", 25), photos(tmp_path / "test", 12, seed=1)
+    for home in (train, test):
+        shutil.copy(train / "003.png", home / "same.png")
+    text = " ".join(barlow.check(train, test, fast=True).text().split())
+    assert "overlap 1 of 13 test images" in text
+    assert text.count("there may be more, because images are too alike to tell") == 2
+
+
+def test_as_many_overlaps_as_are_left_out_are_counted(tmp_path: Path) -> None:
+    train, test = photos(tmp_path / "train", 14), photos(tmp_path / "test", 5, seed=1)
+    for i in range(13):
+        shutil.copy(train / f"{i:03}.png", test / f"copy{i:02}.png")
+    text = barlow.check(train, test, fast=True).text()
+    assert sum(" and " in line and "(1.000" in line for line in text.splitlines()) == 10
+    assert "and 3 more (barlow duplicates with --against lists pairs)" in " ".join(text.split())
 
 
 # --- Two sets ---------------------------------------------------------------------------------------------------------

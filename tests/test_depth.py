@@ -180,7 +180,7 @@ def test_a_range_that_is_given_holds_and_a_wrong_one_is_refused_in_a_line(tmp_pa
 def test_without_a_range_deep_images_are_told(tmp_path: Path) -> None:
     train = measurements.scenes(tmp_path / "train", 16, bands=1)
     told = run(train, tmp_path / "run", train__steps=2, data__value_range=None)
-    assert any("16 images have more than 8 bits and are read with 8" in line for line in told)
+    assert any("16 images have more than 8 bits, read with 8" in line for line in told)
 
 
 def test_transparent_images_and_files_of_8_bits_among_deep_ones_are_told(tmp_path: Path) -> None:

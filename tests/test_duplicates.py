@@ -127,7 +127,7 @@ def test_groups_of_images_of_different_classes_are_told(planted: Path, tmp_path:
     shutil.copy(planted / "a03.png", tmp_path / "dogs" / "again.png")
     found = duplicates(tmp_path)
     assert [group.classes for group in found.groups] == [["cats", "dogs"]]
-    assert "1 groups have images of different classes" in found.text()
+    assert "1 group has images of different classes" in found.text()
 
 
 def test_a_line_break_in_a_files_name_breaks_no_line(planted: Path, tmp_path: Path) -> None:

@@ -198,6 +198,23 @@ def test_training_images_among_the_test_images_are_said(run: Path, train: Path) 
     assert found.report["warnings"]
 
 
+def test_of_some_training_images_among_the_test_images_it_is_said_which_and_what_lists_them(
+    run: Path, train: Path, test: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(test, tmp_path / "test images")
+    some = sorted(train.glob("*/*.png"))[:5]
+    for number, path in enumerate(some):
+        shutil.copy(path, home / path.parent.name / f"0{number}-again.png")
+    warnings = evaluate(run, train, home, baselines=False, protocols=["knn"]).report["warnings"]
+    (line,) = (each for each in warnings if "pixel for pixel" in each)
+    assert line.startswith("5 of ")
+    assert "remove them from --train. Test and training image: " in line
+    name = some[0].relative_to(train).as_posix()
+    assert f"{some[0].parent.name}/00-again.png and {name}, " in line
+    assert ", and 2 more; `barlow duplicates" in line
+    assert line.endswith(f"`barlow duplicates {train} --against '{home}'` lists them")
+
+
 def test_probes_can_be_chosen(run: Path, train: Path, test: Path) -> None:
     found = evaluate(run, train, test, protocols=["knn"], baselines=False)
     assert set(found.report["sets"]) == {"encoder"}

@@ -27,6 +27,7 @@ from barlow.step_log import StepLog
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import LASTING
+from barlow.wording import percent
 
 KINDS = ("barlow_twins", "vicreg", "w_mse", "byol", "moco_v2", "swav", "rotation", "supervised", "counting")
 
@@ -98,8 +99,16 @@ def test_every_method_can_be_looked_at(kind: str, photos: Path, classes: Path, t
     assert last["diagnostics"]["features"]["std"]["value"] > 0
 
 
-def test_scores_come_from_labelled_images_that_were_named(photos: Path, classes: Path, tmp_path: Path) -> None:
-    lines = monitored(photos, tmp_path / "run", images=0, probe_with=classes).monitored()
+def test_scores_come_from_labelled_images_that_were_named_and_the_last_are_told(
+    photos: Path, classes: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    lines = monitored(photos, tmp_path / "run", images=0, probe_with=classes, tell=told.append).monitored()
+    first, last = (percent(each["scores"]["knn.top1"]["value"]) for each in (lines[0], lines[-1]))
+    said = [line for line in told if line.startswith("scores   knn.top1")]
+    assert len(said) == 1
+    assert said[0].startswith(f"scores   knn.top1 {last} at step 12 (")
+    assert said[0].endswith(f"; it was {first} at step 0")
     assert [line["step"] for line in lines][:: len(lines) - 1] == [0, 12]
     score = lines[-1]["scores"]["knn.top1"]
     assert score["n"] == 12

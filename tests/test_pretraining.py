@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 import barlow
-from barlow import checkpoints, facts, preparation, pretraining, storage
+from barlow import beginning, checkpoints, facts, preparation, pretraining, storage
 from barlow import learner as learners
 from barlow.diagnostics.health import DIVERGED
 from barlow.distributed import World
@@ -108,7 +108,7 @@ def test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged(data: P
 def test_the_log_has_terms_speed_and_the_state_of_features_and_embeddings(data: Path, tmp_path: Path) -> None:
     result = quick(data, tmp_path / "run", overrides={"train.steps": 5, "train.log_steps": 2})
     rows = Run(result.run_folder).metrics()
-    assert [row["step"] for row in rows] == [2, 4, 5], "every two steps, and the last"
+    assert [row["step"] for row in rows] == [1, 2, 4, 5], "the first, every two steps, and the last"
     assert result.metrics["step"] == 5
     for row in rows:
         assert row["loss"] == pytest.approx(sum(row["terms"].values()))
@@ -578,6 +578,18 @@ def test_the_automatic_choices_are_said_and_written_down(data: Path, tmp_path: P
         assert str(chosen) in text
     assert "auto" not in str(content)
     assert 2 <= content["train"]["batch_size"] <= 40
+
+
+def test_a_short_runs_log_is_spaced_by_its_length_where_nobody_asked_for_a_spacing(data: Path, tmp_path: Path) -> None:
+    small = {key: value for key, value in tiny.SMALL.items() if key != "train.log_steps"} | {"train.steps": 21}
+    run = pretrain(data, tmp_path / "run", recipe="small_barlow_twins", overrides=small, progress=False).run_folder
+    assert [row["step"] for row in Run(run).metrics()] == [1, 10, 20, 21]
+    kept = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    assert kept["train"]["log_steps"] == 10, "and so it is gone on with"
+    new, asked = Run(tmp_path / "new"), {"data.sources": [str(data)]}
+    assert beginning.of(new, None, asked, resume=False).spaced
+    assert not beginning.of(new, None, {**asked, "train.log_steps": 50}, resume=False).spaced
+    assert not beginning.of(new, str(run / "recipe.yaml"), asked, resume=False).spaced
 
 
 def test_two_runs_never_share_a_folder(data: Path, tmp_path: Path) -> None:

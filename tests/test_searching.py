@@ -61,7 +61,7 @@ def test_images_that_cannot_be_read_are_counted_and_a_query_that_cannot_is_told(
     found = search(Colours(), [few / "000.png", few / "aaa.png"], images=few, k=2, device="cpu", tell=lines.append)
     assert found.skipped == 1
     assert len(found.among) == 6
-    assert "1 images cannot be read" in found.text()
+    assert "1 image cannot be read and was left out" in found.text()
     assert any("1 of 2 queries cannot be read" in line and "aaa.png (" in line for line in lines)
     with pytest.raises(UnusableData, match=r"none of the 1 images of the queries can be read \(.*aaa\.png: .+\)"):
         search(Colours(), few / "aaa.png", images=few, device="cpu")

@@ -13,7 +13,7 @@ from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import Health
 from barlow.step_log import StepLog
 from barlow.types import Outputs
-from barlow.watchers import Checkpointer, LiveLine, MetricsLog
+from barlow.watchers import Checkpointer, LiveLine, MetricsLog, screen
 
 
 def moment(step: int, total: int, loss: float = 1013.4, wait: float = 0.0) -> Any:
@@ -57,6 +57,23 @@ def test_a_line_says_the_word_and_the_loss_beside_what_is_expected_from_the_firs
     assert first == "step 1/200000 eta ? starting loss 1013 (unrelated 1074, floor 35.6) 8 img/s"
     assert second.endswith("8 img/s")
     assert "wait" not in second
+
+
+def test_the_newest_score_of_labelled_images_stands_beside_the_word(metrics: MetricsLog) -> None:
+    out, scores = io.StringIO(), iter([None, "knn.top1 42 %"])
+    line = LiveLine(Console(file=out, force_terminal=True, width=80), metrics, lambda: next(scores))
+    line.REFRESH_SECONDS = 0.0
+    for step in (1, 2):
+        metrics(moment(step, 9))
+        line(moment(step, 9))
+    one, other = (part.strip() for part in out.getvalue().split("\r") if part.strip())
+    assert "knn" not in one
+    assert "starting knn.top1 42 % loss" in other
+
+
+def test_the_screen_is_no_terminal_where_only_colours_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not screen().is_terminal, "a line that is rewritten would run into what is printed after it"
 
 
 def test_waiting_is_told_where_there_is_much_of_it() -> None:

@@ -56,6 +56,11 @@ def _compared(seen: Survey) -> int:
     return min(len(seen), max(1, MOST_PAIRS // len(seen)))
 
 
+def finds(found: Found | None) -> dict[str, float] | None:
+    """The share of altered copies that is found by thumbnails, by kind; None where no image was compared."""
+    return None if found is None else found.measures[0].found
+
+
 def near(seen: Survey, alike: Alike) -> Near:
     """What is told of a set."""
     return _near_in_sample(seen, alike) if alike.firsts is None else _near_in_all(seen, alike, alike.firsts)
@@ -71,6 +76,7 @@ def _near_in_all(seen: Survey, alike: Alike, firsts: NDArray[np.int64]) -> Near:
         across = int((np.unique(pairs[:, 0], return_counts=True)[1] > 1).sum())
     return Near(
         alike=None if alike.found is None else alike.found.threshold.value,
+        found=finds(alike.found),
         images=int(members[members > 1].sum()),
         clusters=len(several),
         largest=int(members.max()),
@@ -97,6 +103,7 @@ def _near_in_sample(seen: Survey, alike: Alike) -> Near:
                 like.setdefault(row, twin)
     return Near(
         alike=None if found is None else found.threshold.value,
+        found=finds(found),
         images=len(like),
         clusters=None,
         largest=None,

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from barlow import checkpoints, exits, storage, tables
+from barlow import checkpoints, choices, exits, storage, tables
 from barlow.checkpoints import Checkpoint
 from barlow.data.folder import printable
 from barlow.distributed import World
 from barlow.identity import Identity, check_belongs, differences, identity_of
 from barlow.nets import stored_size
 from barlow.recipe import files, schema
+from barlow.recipe.changes import override
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.request import new_recipe, resumed_recipe
 from barlow.recipe.schema import Recipe
@@ -36,6 +37,8 @@ class Begun:
     resumed: bool
     budget: dict[str, Any] = field(default_factory=dict)
     """What was asked for that makes it longer; see `barlow.recipe.request.Resumed`."""
+    spaced: bool = False
+    """Whether its log is spaced by its length, as nobody has asked for a spacing: neither a flag nor a file."""
 
     def differences(self, environment: Mapping[str, Any]) -> list[str]:
         """A line for each thing about the machine that changed since the last start."""
@@ -69,7 +72,8 @@ def of(run: Run, name: str | None, changes: Mapping[str, Any], *, resume: bool) 
             raise (NoRun if resume else RecipeError)(
                 f"{why or 'no images are named'}; give a folder, or the name of a set (`barlow list datasets`)"
             )
-        return Begun(chosen, Identity.new(chosen), resumed=False)
+        spaced = "train.log_steps" not in changes and (name is None or name in files.names())
+        return Begun(chosen, Identity.new(chosen), resumed=False, spaced=spaced)
     run.check_lengths()
     identity = identity_of(run)
     asked = None if identity is None else identity.asked
@@ -186,6 +190,12 @@ def steps_of(begun: Begun, steps_per_epoch: int, seconds: Callable[[], float]) -
     first = begun.identity.asked["train"].get("minutes")
     begun_with = (begun.identity.extensions or [{"steps_before": begun.identity.recipe["train"]["steps"]}])[0]
     return round(begun_with["steps_before"] * minutes / first) if first else max(1, int(60 * minutes / seconds()))
+
+
+def of_length(begun: Begun, recipe: Recipe, steps: int) -> Recipe:
+    """The recipe of a new run of so many steps, whose log has a line as often as that length asks for."""
+    often = choices.log_steps(recipe.train.log_steps, steps) if begun.spaced else recipe.train.log_steps
+    return schema.check(override(recipe.as_dict(), {"train.steps": steps, "train.log_steps": often}))
 
 
 def extended(recipe: Recipe, steps: int | None, budget: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

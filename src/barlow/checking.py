@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from barlow import facts, fetching, preparation, storage
 from barlow.advice import LONG, SHORT, before_training
-from barlow.alike import EXAMPLES, Alike, Overlap, near
+from barlow.alike import EXAMPLES, Alike, Overlap, finds, near
 from barlow.assembly import Given, build_learner, seconds_per_step
 from barlow.check_report import Budget, Check, Pace
 from barlow.data import image_digests
@@ -211,6 +211,7 @@ def _between(train: Survey, test: Survey, overlap: Overlap) -> Between:
         near=overlap.near,
         compared=overlap.compared,
         alike=None if found is None else found.threshold.value,
+        found=finds(found),
         examples=examples,
         shifts=shifts(train, test),
         classes=None if several else class_shift(train.inventory.classes, test.inventory.classes),
@@ -240,7 +241,7 @@ def _pace(chosen: Recipe, name: str, world: World, counted: Counted) -> Pace:
         steps = max(1, int(60 * minutes / seconds))
         recipe = override(plan.recipe.as_dict(), {"train.steps": steps})
         ran = Ran.of(recipe, prepared.report)
-        budgets.append(Budget(minutes, steps, steps / loader.steps_per_epoch, before_training(ran)))
+        budgets.append(Budget(minutes, steps, ran.epochs, before_training(ran)))
     return Pace(
         recipe=name,
         views=words(plan.image_size),

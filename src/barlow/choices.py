@@ -55,6 +55,10 @@ WORKING_SCALE = 1.5
 SHARE_OF_MEMORY = 0.25
 """Sets that need less than this share of the free memory are held decoded."""
 
+READINGS, LEAST_SPACING = 15, 10
+"""So many lines a log has at least, where they are so many steps apart or more. The doctor's thresholds were chosen on
+lines that are ten steps apart (results/doctor.jsonl)."""
+
 USUAL_BATCH = 128
 """Better than 64 and 256 at equal time on two cores (docs/experiments.md)."""
 
@@ -222,6 +226,16 @@ def of_channels(views: Sequence[Sequence[Mapping[str, Any]]], channels: int) -> 
             if stands_in != op:
                 replaced[f"views.{v}.{o}"] = {"kind": kind_of(type(stands_in)), **asdict(stands_in), **of_tiles}
     return replaced
+
+
+def log_steps(usual: int, steps: int) -> int:
+    """After how many steps the log has a line: the usual number, and fewer in a short run, so that it has curves.
+
+    Example:
+        >>> [log_steps(50, steps) for steps in (58, 300, 1_000)]
+        [10, 20, 50]
+    """
+    return min(usual, max(LEAST_SPACING, steps // READINGS))
 
 
 def batch_size(given: int | Auto, usable: int, least: int = SMALLEST_BATCH) -> int:

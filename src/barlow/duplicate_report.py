@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from barlow.data.thresholds import shares
+from barlow.data.thresholds import can_tell, shares
 from barlow.output_file import csv_line
 from barlow.printable import printable
-from barlow.wording import percent
+from barlow.wording import many, percent
 
 WIDTH = 80
 SHOWN, OF_A_GROUP = 10, 5
@@ -50,6 +50,11 @@ class Comparison:
     measures: list[Measure]
     compared: int
     left: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether images in which no copies were found can be said to have none."""
+        return can_tell(each.found for each in self.measures)
 
 
 @dataclass(frozen=True)
@@ -150,16 +155,25 @@ class Duplicates:
         """For people, 80 columns wide."""
         return "\n".join(self._lines()) + "\n"
 
+    def _none(self) -> str:
+        return "no copies" if self.within.tells else "none that is sure"
+
     def _lines(self) -> Iterator[str]:
         unread = f" ({self.skipped:,} cannot be read)" if self.skipped else ""
         yield from _wrapped("images", f"{self.searched:,} of {printable(self.images)}{unread}")
         yield from _compared(self.within)
         several = sum(len(group.members) for group in self.groups)
-        words = f"{several:,} images in {len(self.groups):,} groups of copies" if self.groups else "no copies"
+        words = (
+            f"{several:,} images in {many(len(self.groups), 'group', 'groups')} of copies"
+            if self.groups
+            else self._none()
+        )
         yield from _wrapped("copies", words)
         mixed = [group for group in self.groups if group.classes is not None and len(group.classes) > 1]
         if mixed:
-            yield from _wrapped("classes", f"{len(mixed):,} groups have images of different classes: look at labels")
+            yield from _wrapped(
+                "classes", f"{many(len(mixed), 'group has', 'groups have')} images of different classes: look at labels"
+            )
         for number, group in enumerate(self.groups[:SHOWN], 1):
             yield ""
             of = "" if group.classes is None else f", {printable(', '.join(group.classes))}"
@@ -169,13 +183,14 @@ class Duplicates:
             if len(group.members) > OF_A_GROUP:
                 yield f"  and {len(group.members) - OF_A_GROUP:,} more"
         if len(self.groups) > SHOWN:
-            yield f"\nand {len(self.groups) - SHOWN:,} more groups (--json and --csv have all)"
+            yield f"\nand {many(len(self.groups) - SHOWN, 'more group', 'more groups')} (--json and --csv have all)"
         if self.leaks is None or self.across is None:
             return
         yield ""
         share = percent(len(self.leaks) / max(self.compared, 1))
-        told = f"{len(self.leaks):,} of {self.compared:,} images of {printable(self.against or '')} ({share})"
-        yield from _wrapped("leaks", f"{told} are copies of images of {printable(self.images)}")
+        told = f"{len(self.leaks):,} of {many(self.compared, 'image', 'images')} of {printable(self.against or '')}"
+        are = "is a copy" if len(self.leaks) == 1 else "are copies"
+        yield from _wrapped("leaks", f"{told} ({share}) {are} of images of {printable(self.images)}")
         yield from _compared(self.across)
         for leak in self.leaks[:SHOWN]:
             yield _line(leak.test, leak)
@@ -188,8 +203,9 @@ def _compared(by: Comparison) -> Iterator[str]:
     fewer = f" (the most alike of {by.compared + by.left:,})" if by.left else ""
     yield from _wrapped("by", f"{by.compared:,} pairs in detail{fewer}; copies are above {by.threshold:.3f}")
     for each in by.measures:
-        words = f"{each.name} above {each.above:.3f}; of copies made of these images it finds {shares(each.found)}"
-        yield from _wrapped("from", words)
+        yield from _wrapped("from", f"{each.name}; of copies made of these images it finds {shares(each.found)}")
+    if not by.tells:
+        yield from _wrapped("", "so copies cannot be told here, because images are too alike: there may be others")
 
 
 def _line(path: str, found: Member | Leak) -> str:

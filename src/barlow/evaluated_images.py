@@ -3,20 +3,25 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote as quoted
 
 from barlow import storage, tables
 from barlow.data import image_digests, oddities
 from barlow.data.counting import Counted
 from barlow.data.folder import EMPTY
 from barlow.data.inventory import TooManyUnreadable
-from barlow.data.labelled import read_labelled
+from barlow.data.labelled import LabelledSet, read_labelled
 from barlow.data.sources import FoldersOrName, ImageSource, missing_set, named_set
 from barlow.encoders import FoundEncoder
 from barlow.nets.preprocessing import Preprocessing
-from barlow.printable import one_line
+from barlow.printable import one_line, printable
 from barlow.probes import leaks
 from barlow.probes.measuring import Images
 from barlow.run import load_recipe_text
+from barlow.wording import many
+
+NAMED = 3
+"""So many test images that are in training are named."""
 
 Sets = tuple[FoldersOrName, FoldersOrName]
 """Training and test images, as a user names them."""
@@ -99,15 +104,42 @@ def _seen_in_pretraining(test: image_digests.Digests, run: Path) -> str | None:
     return leaks.seen_in_pretraining(test, digests)
 
 
-def oddities_of(images: Images, run: Path | None) -> Iterator[str]:
+def _in_both(images: Images, sets: Sets | None) -> str | None:
+    """A line if test images are training images too: how many, which, and what lists them all."""
+    train, test = images.train, images.test
+    found = leaks.overlap(train.hashes, test.hashes)
+    if found.warning is None or len(found.shared) == found.test:
+        return found.warning
+    pairs = [
+        f"{_place(test, one)} and {_place(train, other)}"
+        for one, other in zip(found.shared[:NAMED], found.twins[:NAMED], strict=True)
+    ]
+    more = f", and {len(found.shared) - NAMED:,} more" if len(found.shared) > NAMED else ""
+    line = f"{found.warning}. Test and training image: {', '.join(pairs)}{more}"
+    if sets is None:
+        return line
+    one, other = (" ".join(map(quoted, each)) for each in map(_words, sets))
+    return f"{line}; `barlow duplicates {one} --against {other}` lists them"
+
+
+def _place(images: LabelledSet, position: int) -> str:
+    return printable(images.source.locate(int(images.ids[position])))
+
+
+def _words(images: FoldersOrName) -> list[str]:
+    return [printable(os.fspath(each)) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
+
+
+def oddities_of(images: Images, run: Path | None, sets: Sets | None) -> Iterator[str]:
     """What makes the numbers say less than they seem to: a line for each thing that is odd about the images.
 
     Args:
         images: of the evaluation.
         run: the run folder of the encoder, if it is of a run.
+        sets: the images as the user named them, where `barlow duplicates` takes them.
     """
     train, test = images.train, images.test
-    for note in (train.skipped_note, test.skipped_note, leaks.overlap(train.hashes, test.hashes).warning):
+    for note in (train.skipped_note, test.skipped_note, _in_both(images, sets)):
         if note:
             yield note
     if run is not None and (seen := _seen_in_pretraining(test.digests, run)):
@@ -118,4 +150,5 @@ def oddities_of(images: Images, run: Path | None) -> Iterator[str]:
     if missing := leaks.missing_classes(test.labels, train.classes):
         yield missing
     if unseen := leaks.unseen_classes(train.labels, test.labels):
-        yield f"{len(unseen)} classes of the test images have no training image; those count as errors"
+        classes = many(len(unseen), "class of the test images has", "classes of the test images have")
+        yield f"{classes} no training image; those count as errors"

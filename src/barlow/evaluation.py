@@ -14,7 +14,7 @@ from barlow import storage
 from barlow.advice import after_evaluation
 from barlow.data.counting import NowAndThen
 from barlow.data.sources import FoldersOrName, places
-from barlow.detection.labels import as_labelled
+from barlow.detection.labels import as_labelled, is_annotated
 from barlow.distributed import choose_device
 from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.evaluated_images import Sets, oddities_of, own_sets, read_images
@@ -329,7 +329,8 @@ def _measured(
     encoder: FoundEncoder, images: Images, sets: Sets, measuring: Measuring, home: Path, warn: Say
 ) -> tuple[Evaluation, storage.StorageError | None]:
     """The numbers of one encoder on one pair of sets; and why they could not be kept, if it is so."""
-    warnings = list(oddities_of(images, encoder.run))
+    named = None if any(map(is_annotated, sets)) else sets
+    warnings = list(oddities_of(images, encoder.run, named))
     for line in warnings:
         warn(line)
     results = measuring.results(encoder.network, encoder.run, images)

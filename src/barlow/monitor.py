@@ -27,11 +27,13 @@ from barlow.linalg import standardize
 from barlow.plan import Plan
 from barlow.preparation import Prepared
 from barlow.probes.features import FeatureSet, embed
+from barlow.probes.intervals import Score
 from barlow.probes.splits import split, subset
 from barlow.protocols.knn import WeightedKNN
 from barlow.step_log import StepLog
-from barlow.telling import Say
+from barlow.telling import Say, silent
 from barlow.watchers import Moment
+from barlow.wording import percent
 
 SHARE, SHARE_OF_SCORES = 0.009, 0.02
 """Of a run's time that diagnostics, and scores, may take; the first and the last of a run come anyway. What is left of
@@ -118,8 +120,12 @@ class Monitor:
     """Whether the images of the views are such that no step sees."""
     diagnostics_budget: Budget = field(default_factory=lambda: Budget(SHARE))
     scores_budget: Budget = field(default_factory=lambda: Budget(SHARE_OF_SCORES))
+    say: Say = silent
+    """Told the scores that were measured first and last."""
     latest: Line = field(default_factory=dict)
     """The newest line."""
+    _scored: list[tuple[int, str, Score]] = field(default_factory=list, init=False)
+    """The first scores that were measured in this start and the newest ones: the step, and the first of the metrics."""
     _took: float = field(default=0.0, init=False)
 
     def __call__(self, moment: Moment) -> None:
@@ -129,6 +135,8 @@ class Monitor:
         if read or measure:
             moment.settle()
             self.look(moment.step, read=read, measure=measure)
+        if last:
+            self._tell_scores()
 
     def look(self, step: int, *, read: bool = True, measure: bool = True) -> None:
         """Writes a line of what the networks are after so many steps."""
@@ -142,6 +150,23 @@ class Monitor:
             now = time.monotonic() - self.diagnostics_budget.began
             self.latest = {"step": step, "seconds": round(now, 2), "took": round(self._took, 3), **line}
             self.log.append(self.latest)
+        if scores := line.get("scores"):
+            name, score = next(iter(scores.items()))
+            self._scored = [*self._scored[:1], (step, name, Score(**score))]
+
+    @property
+    def score(self) -> str | None:
+        """The newest score in few characters, for the live line."""
+        return f"{self._scored[-1][1]} {percent(self._scored[-1][2].value)}" if self._scored else None
+
+    def _tell_scores(self) -> None:
+        """Says what was measured last, and what it was in the beginning."""
+        if not self._scored:
+            return
+        (first, _, before), (step, name, now) = self._scored[0], self._scored[-1]
+        between = f"{percent(now.low)} to {percent(now.high)}"
+        since = f"; it was {percent(before.value)} at step {first:,}" if first < step else ""
+        self.say(f"scores   {name} {percent(now.value)} at step {step:,} ({between}){since}")
 
     def _timed(self, budget: Budget, function: Callable[[], Line]) -> Line:
         began = time.monotonic()
@@ -231,7 +256,7 @@ def monitor_of(
             f"monitor  {len(views):,} {'held-out' if apart else 'training'} images in {DRAWS} fixed views each, as "
             f"often as {SHARE:.0%} of the time allows (monitor.jsonl)"
         )
-    return Monitor(log, learner, views, len(prepared.pipeline.views), plan.batch_size, scores, held_out=apart)
+    return Monitor(log, learner, views, len(prepared.pipeline.views), plan.batch_size, scores, held_out=apart, say=say)
 
 
 def spectrum(x: Float[Tensor, "n d"]) -> list[float]:

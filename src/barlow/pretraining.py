@@ -45,7 +45,7 @@ from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained
 from barlow.telling import Say, once, silent, unfailing
 from barlow.train import Course, train
 from barlow.watchdog import FIRST_STEP, Watch, watching
-from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher
+from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher, screen
 from barlow.wording import in_arguments
 
 
@@ -311,8 +311,8 @@ class _Pretraining:
                 self.say(line)
             return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), changes)))
         if train.steps is not None:
-            return plan
-        if train.epochs is not None:
+            steps = train.steps
+        elif train.epochs is not None:
             steps = max(1, round(train.epochs * loader.steps_per_epoch))
             self.say(f"steps {steps}: {train.epochs:g} epochs of {loader.steps_per_epoch}")
         else:
@@ -323,7 +323,7 @@ class _Pretraining:
                 f"steps {steps}: {train.minutes:g} minutes at {seconds:.3f} s a step, measured just now; "
                 f"{steps / loader.steps_per_epoch:.3g} epochs"
             )
-        return replace(plan, recipe=schema.check(override(plan.recipe.as_dict(), {"train.steps": steps})))
+        return replace(plan, recipe=beginning.of_length(self.begun, plan.recipe, steps))
 
     def _seconds(self, plan: Plan, loader: Loader) -> float:
         """The time of a step, the same for all processes."""
@@ -387,9 +387,7 @@ class _Pretraining:
             watchers.append(Checkpointer(save, train.checkpoint_minutes, train.checkpoint_steps, self.say))
             watchers += [EventFile(log, self.run.path, start, self.say)] if train.tensorboard else []
         if progress:
-            from rich.console import Console
-
-            watchers.insert(2, LiveLine(Console(stderr=True), log))
+            watchers.insert(2, LiveLine(screen(), log, lambda: None if monitor is None else monitor.score))
         return watchers + ([EndIfCollapsed(log, self.world, save, self.run.path)] if train.stop_if_collapsed else [])
 
 

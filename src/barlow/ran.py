@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import objectives
+<<<<<<< HEAD
 from barlow.diagnostics.finding import About
+=======
+from barlow.data.epochs import epochs_of
+from barlow.diagnostics.doctor import About
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 from barlow.recipe.request import shipped_name
 from barlow.size import height_width
 
@@ -42,8 +47,14 @@ class Ran:
     """How many of the images are copies of others; None of runs from before that was counted."""
     captions: bool = False
     """Whether it is trained on images and captions."""
+<<<<<<< HEAD
     unweighted: tuple[tuple[str, str, float], ...] = ()
     """What its objective has at 0 that holds embeddings up (`barlow.objectives.unweighted`)."""
+=======
+    seen: float | None = None
+    """How often each image is seen in the mean, for the doctor: less than there are epochs (`epochs_of`), as an epoch
+    leaves out the images that do not fill a batch."""
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -59,7 +70,7 @@ class Ran:
             objective=str(recipe["objective"]["kind"]),
             from_weights=recipe["encoder"].get("init") is not None,
             steps=steps,
-            epochs=steps * batch / images,
+            epochs=epochs_of(steps, images - int(report.get("held_out", 0)), batch),
             images=images,
             view=height if height == width else None,
             short_side=min(report["median_height"], report["median_width"]),
@@ -68,7 +79,11 @@ class Ran:
             width=_width(recipe["method"]),
             copies=None if report.get("copies") is None else int(report["copies"]),
             captions=recipe["method"]["kind"] == "image_text",
+<<<<<<< HEAD
             unweighted=objectives.unweighted(recipe["objective"]),
+=======
+            seen=steps * batch / images,
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
         )
 
     @property
@@ -79,7 +94,7 @@ class Ran:
             peak=self.peak,
             images=self.images,
             width=self.width,
-            epochs=self.epochs,
+            epochs=self.epochs if self.seen is None else self.seen,
             copies=None if self.copies is None else self.copies / self.images,
             spreads_by=objectives.spreads_by(self.objective),
             unweighted=self.unweighted,

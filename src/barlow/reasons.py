@@ -14,7 +14,7 @@ from barlow.plan import Plan
 from barlow.recipe.schema import Recipe
 from barlow.size import Size, words
 from barlow.views.ops import OPS
-from barlow.wording import percent
+from barlow.wording import many, percent
 
 
 def of(
@@ -129,14 +129,15 @@ def of_values(plan: Plan, values: Values, inventory: Inventory) -> list[str]:
             why = " (of the weights that the run starts from)"
         lines.append(f"values   {low:g} is black and {high:g} is white, in 16 bits{why}")
         if narrow := len(inventory.ids) - inventory.deep:
-            lines.append(f"values   {narrow} images have 8 bits: of these 255 is white")
+            lines.append(f"values   {many(narrow, 'image has', 'images have')} 8 bits: of these 255 is white")
     elif inventory.deep:
         lines.append(
-            f"values   {inventory.deep} images have more than 8 bits and are read with 8, scaled by the bits of their "
-            "files; --data.value_range '[LOW, HIGH]' says what is black and white"
+            f"values   {many(inventory.deep, 'image has', 'images have')} more than 8 bits, read with 8 and scaled by "
+            "the bits of each file; --data.value_range '[LOW, HIGH]' says what is black and white"
         )
     if inventory.transparent:
-        lines.append(f"alpha    {inventory.transparent} images have transparency: they are put on mid-grey")
+        words = many(inventory.transparent, "image has transparency: it is", "images have transparency: they are")
+        lines.append(f"alpha    {words} put on mid-grey")
     if plan.channels not in (1, 3) and not all(
         OPS[op["kind"]].channelwise for view in plan.recipe.views for op in view
     ):

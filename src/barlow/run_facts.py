@@ -119,14 +119,21 @@ def facts_of(path: Path) -> RunFacts:
     images, steps = value_of(record.data, "usable"), value_of(recipe, "train.steps")
     batch = value_of(recipe, "train.batch_size")
     evaluations, notes = _evaluations(record)
+<<<<<<< HEAD
     state, why = _standing(record)
+=======
+    epochs = None
+    if steps is not None and batch is not None and images:
+        trained = int(images) - int(value_of(record.data, "held_out") or 0)
+        epochs = epochs_of(int(steps), trained, int(batch))
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
     return RunFacts(
         run=printable(path),
         recipe=recipe,
         auto=frozenset(key for key, value in asked.items() if value == "auto"),
         budget={key: (recipe if extended else asked).get(key) for key in LENGTH},
         steps=None if steps is None else int(steps),
-        epochs=None if steps is None or batch is None or not images else epochs_of(int(steps), int(images), int(batch)),
+        epochs=epochs,
         seconds=record.seconds,
         images_per_second=statistics.median(rates) if rates else None,
         parameters=_parameters(path),

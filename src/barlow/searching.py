@@ -27,7 +27,7 @@ from barlow.run import Run, load_recipe_text
 from barlow.size import words
 from barlow.telling import Say, unfailing
 from barlow.vectors import Vectors, vectors_of
-from barlow.wording import in_arguments
+from barlow.wording import in_arguments, many
 
 WIDTH = 80
 """Columns of the text."""
@@ -72,9 +72,11 @@ class Found:
 
     def text(self) -> str:
         """A table for each image that was asked for, 80 columns wide. `as_dict` has paths that are cut short here."""
-        lines = [_fitting(f"{len(self.among):,} images of {self.among.source.name}, by {self.encoder}", WIDTH)]
+        images = many(len(self.among), "image", "images")
+        lines = [_fitting(f"{images} of {self.among.source.name}, by {self.encoder}", WIDTH)]
         if self.skipped:
-            lines.append(f"{self.skipped:,} images cannot be read and were left out")
+            images = many(self.skipped, "image cannot be read and was", "images cannot be read and were")
+            lines.append(f"{images} left out")
         for query in range(len(self.asked)):
             lines += ["", _fitting(self.asked.place(query), WIDTH), "rank  similarity  path"]
             for rank, (value, place) in enumerate(self.hits(query), 1):

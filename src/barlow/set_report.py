@@ -12,7 +12,9 @@ from barlow.data.image_digests import words as agreeing
 from barlow.data.inventory import counts
 from barlow.data.near_duplicates import SIDE
 from barlow.data.shift import ClassShift, Shift
+from barlow.data.thresholds import can_tell, shares
 from barlow.printable import printable
+from barlow.wording import many
 
 MOST_ARE = 0.25
 """Of a set's images: where so many have near-duplicates, it may be of one kind of thing in one pose, as scans are."""
@@ -23,6 +25,15 @@ MANY = 0.01
 SHOWN = 3
 """So many examples are shown of each kind. The plain data has all."""
 
+OVERLAPS = 10
+"""So many test images that are in training are shown: each is one to look at, or to leave out."""
+
+UNEVEN = 1.1
+"""The largest class is so many times the smallest where that is worth a word."""
+
+MOSTLY = 0.9
+"""The share of altered copies of a kind from which on nothing is said of what is missed."""
+
 
 @dataclass(frozen=True)
 class Near:
@@ -31,6 +42,7 @@ class Near:
     Args:
         alike: similarity in detail from which on two images count as such (`barlow.data.copies`); None where none were
             compared.
+        found: of copies that were made of the set's own images, the share that is found, by kind; likewise.
         images: how many images have one.
         clusters: how many groups there are of images that chains of them connect; None where only some were compared.
         largest: how many images are in the largest group; likewise.
@@ -40,6 +52,7 @@ class Near:
     """
 
     alike: float | None
+    found: dict[str, float] | None
     images: int
     clusters: int | None
     largest: int | None
@@ -149,11 +162,12 @@ class SetReport:
     def _oddities(self) -> Iterator[str]:
         if self.more_than_8_bits:
             ends = "" if self.value_range is None else "; {:g} is black and {:g} is white".format(*self.value_range)
-            yield f"depth    {self.more_than_8_bits:,} images have more than 8 bits{ends}"
+            yield f"depth    {many(self.more_than_8_bits, 'image has', 'images have')} more than 8 bits{ends}"
         if self.transparent:
-            yield f"alpha    {self.transparent:,} images have transparency: they are put on mid-grey"
+            words = many(self.transparent, "image has transparency: it is", "images have transparency: they are")
+            yield f"alpha    {words} put on mid-grey"
         if self.several_frames:
-            yield f"frames   {self.several_frames:,} files have several, and the first is read"
+            yield f"frames   {many(self.several_frames, 'file has', 'files have')} several, and the first is read"
         mistaken = self._mistaken()
         if mistaken:
             yield f"names    {mistaken}"
@@ -167,7 +181,7 @@ class SetReport:
         wrong = {ending: count for ending, count in self.extensions.items() if ending not in allowed}
         if not wrong:
             return None
-        files = f"{sum(wrong.values()):,} files end" if sum(wrong.values()) > 1 else "1 file ends"
+        files = many(sum(wrong.values()), "file ends", "files end")
         endings = ", ".join(f".{ending}" for ending in wrong)
         return f"{files} in {endings}, and all files are {' or '.join(self.formats)} inside"
 
@@ -180,7 +194,7 @@ class SetReport:
         if most == least:
             return f"{len(ordered)}, {most:,} images each{several}"
         return f"{len(ordered)}: {printable(largest)} {most:,} to {printable(smallest)} {least:,}{several}" + (
-            f"; the largest is {most / least:.1f} times the smallest" if least else ""
+            f"; the largest is {most / least:.1f} times the smallest" if least and most / least >= UNEVEN else ""
         )
 
     def _near(self) -> Iterator[str]:
@@ -190,20 +204,29 @@ class SetReport:
             return
         if not near.images:
             of = "" if near.compared == self.usable else f" among {near.compared:,} that were compared with all"
-            yield f"alike    no near-duplicates{of}"
+            if not _told(near.found):
+                yield f"alike    cannot tell near-duplicates here{of}, because images are too alike"
+            else:
+                yield f"alike    no near-duplicates{of}"
+            yield from _missed(near.found)
             return
         share = f"{near.images / near.compared:.1%}"
         if near.clusters is None:
             of = f"{near.compared:,} images that were compared with all ({share})"
             yield f"alike    {near.images:,} of {of} have near-duplicates"
         else:
-            groups = "1 group" if near.clusters == 1 else f"{near.clusters:,} groups"
+            groups = many(near.clusters, "group", "groups")
             yield (
                 f"alike    {near.images:,} images ({share}) have near-duplicates: {groups}, the largest of "
                 f"{near.largest:,}" + (f"; {near.across_classes:,} of different classes" if near.across_classes else "")
             )
         for places in near.examples[:SHOWN]:
             yield f"         {', '.join(places[:SHOWN])}{', …' if len(places) > SHOWN else ''}"
+        if near.clusters is not None and (left := near.clusters - len(near.examples[:SHOWN])) > 0:
+            yield f"         and {many(left, 'more group', 'more groups')} (barlow duplicates lists them)"
+        if not _told(near.found):
+            yield "         there may be more, because images are too alike to tell"
+        yield from _missed(near.found)
         if near.images >= MOST_ARE * near.compared:
             yield "         so many may be alike by nature, and no copies: --sheet FILE.png shows the groups"
 
@@ -219,6 +242,7 @@ class Between:
         near: how many have a near-duplicate among the training images, copies included.
         compared: how many test images were compared; `near` is of these.
         alike: similarity in detail from which on two images count as near-duplicates; None where none were compared.
+        found: of copies that were made of training images, the share that would be found, by kind; likewise.
         examples: a test image, the training image that it is like, their similarity, and whether it is mirrored.
         shifts: of every quantity that was compared, beyond chance or not.
         classes: how class shares differ; None where one of the sets has no classes.
@@ -230,6 +254,7 @@ class Between:
     near: int
     compared: int
     alike: float | None
+    found: dict[str, float] | None
     examples: list[dict[str, Any]]
     shifts: list[Shift]
     classes: ClassShift | None
@@ -247,15 +272,24 @@ class Between:
                 "or near-duplicates of training images"
                 + (": what is measured on them may be memory" if self.near >= MANY * self.compared else "")
             )
-            for each in self.examples[:SHOWN]:
+            for each in self.examples[:OVERLAPS]:
                 yield (
                     f"         {each['test']} and {each['train']} ({each['similarity']:.3f}"
                     + (", mirrored)" if each["mirrored"] else ")")
                 )
+            if (left := self.near - len(self.examples[:OVERLAPS])) > 0:
+                yield f"         and {left:,} more (barlow duplicates with --against lists pairs)"
+            if not _told(self.found):
+                yield "         there may be more, because images are too alike to tell"
+            yield from _missed(self.found)
         if not self.compared:
             yield "overlap  near-duplicates were not looked for: most images are too small" + self._no_copies()
-        elif not self.copies and not self.near:
-            yield "overlap  none: no test image is a copy or a near-duplicate of a training image"
+        elif not self.near:
+            if not _told(self.found):
+                yield ("overlap  cannot tell near-duplicates here, because images are too alike" + self._no_copies())
+            elif not self.copies:
+                yield "overlap  none: no test image is a copy or a near-duplicate of a training image"
+            yield from _missed(self.found)
         told = [shift for shift in self.shifts if shift.told]
         for shift in told:
             yield f"shift    {shift.words}: beyond chance (KS {shift.distance:.2f}, p {_p(shift.p)})"
@@ -278,6 +312,17 @@ class Between:
         for which, other in ((found.missing, "no test image"), (found.foreign, "no training image")):
             if which:
                 yield f"classes  {other} is of {oddities.names(which)}"
+
+
+def _told(found: Mapping[str, float] | None) -> bool:
+    """Whether it can be said that there are no near-duplicates."""
+    return found is None or can_tell([found])
+
+
+def _missed(found: Mapping[str, float] | None) -> Iterator[str]:
+    """Which copies would be found, where some kind of them mostly would not."""
+    if found is not None and min(found.values()) < MOSTLY:
+        yield f"         of copies made of these images it finds {shares(found)}"
 
 
 def _note(name: str, value: Any) -> str:

@@ -1,16 +1,23 @@
 """What happens beside the loop: the log, the live line, checkpoints. Each watcher knows when it is due."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+<<<<<<< HEAD
 from barlow import step_log, storage
 from barlow.data.counting import words
+=======
+from barlow import storage
+from barlow.data.counting import Counts, words
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
+from barlow.diagnostics.doctor import OPENING
 from barlow.diagnostics.evidence import Movement, of_views
 from barlow.diagnostics.health import COLLAPSED, DIVERGED, Health
 from barlow.distributed import World
@@ -107,9 +114,9 @@ in common, and its floor. None where no formula is known."""
 
 @dataclass
 class MetricsLog:
-    """A line of `metrics.jsonl` every `every` steps and after the last: terms, rate, speed, and what the batch's own
-    features and embeddings say about collapse (no extra forward pass). A step that finds parts without gradient has a
-    line at once."""
+    """A line of `metrics.jsonl` every `every` steps, after the first and after the last: terms, rate, speed, and what
+    the batch's own features and embeddings say about collapse (no extra forward pass). A step that finds parts without
+    gradient has a line at once. The first step's is for curves, and the doctor does not read it (`OPENING`)."""
 
     log: StepLog
     every: int
@@ -130,7 +137,9 @@ class MetricsLog:
             unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
             self.reference = {"unrelated": unrelated, "floor": floor}
         idle = list(moment.outcome.without_gradient)
-        if moment.step % self.every and moment.step != moment.total and not idle:
+        due = moment.step % self.every == 0 or moment.step == moment.total or bool(idle)
+        opening = moment.step == 1 and not due
+        if not due and not opening:
             return
         moment.settle()
         images_per_second, wait = self._speed.read()
@@ -153,7 +162,8 @@ class MetricsLog:
             "replaced": len(moment.batch.replaced),
             **states,
             "views": of_views(moment.batch.rows.views, outputs.groups[0], outputs.features),
-            "moved": None if self.movement is None else self.movement.read(),
+            "moved": None if self.movement is None or opening else self.movement.read(),
+            **({OPENING: True} if opening else {}),
             **({"without_gradient": idle} if idle else {}),
             "healthy": {name: healthy_ranges(*z.shape) for name, z in judged.items()},
         }
@@ -274,6 +284,8 @@ class LiveLine:
     console: "Console"
     metrics: MetricsLog | None = None
     """Whose word on the run, and what is expected of its loss, is shown."""
+    score: Callable[[], str | None] = lambda: None
+    """The newest score of labelled images, if there are any."""
     started: float = field(default_factory=time.monotonic)
     first_step: int | None = None
     _shown_at: float = 0.0
@@ -299,6 +311,7 @@ class LiveLine:
             f"step {moment.step}/{moment.total}",
             f"eta {_clock(left)}",
             *([] if self.metrics is None else [self.metrics.health.word]),
+            *([] if (score := self.score()) is None else [score]),
             self._loss(moment.terms()),
             f"{images_per_second:.0f} img/s",
             *([f"wait {100 * wait:.0f}%"] if wait >= WORTH_SAYING else []),
@@ -324,25 +337,26 @@ def _short(value: float) -> str:
 class Counter:
     """Shows how far a long reading is: a line that is rewritten on a terminal, and printed now and then elsewhere.
 
-    Nothing is shown of what takes less than a pause. It is called for every image, so it looks at the clock and mostly
-    does no more.
+    Nothing is shown of a count that takes less than a pause. It is called for every image, so it looks at the clock and
+    mostly does no more.
     """
 
     console: "Console"
-    _shown_at: float = field(default_factory=lambda: time.monotonic())
+    _shown_at: float = 0.0
+    _counts: Counts = field(default_factory=Counts)
     _open: bool = False
 
     @classmethod
     def on_screen(cls) -> "Counter":
-        from rich.console import Console
-
-        return cls(Console(stderr=True))
+        return cls(screen())
 
     REFRESH_SECONDS = 0.5
     PLAIN_SECONDS = 10.0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
+        if self._counts.begins(what, done):
+            self._shown_at = now
         pause = self.REFRESH_SECONDS if self.console.is_terminal else self.PLAIN_SECONDS
         if now - self._shown_at < pause:
             if self._open and done == total:
@@ -359,6 +373,13 @@ class Counter:
         if self._open:
             _write(self.console, "\r\x1b[K")
             self._open = False
+
+
+def screen() -> "Console":
+    """Standard error. It is a terminal where messages take it for one, and not where only colours are asked for."""
+    from rich.console import Console
+
+    return Console(stderr=True, force_terminal=sys.stderr.isatty())
 
 
 def _show(console: "Console", line: str, *, ended: bool) -> None:

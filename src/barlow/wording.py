@@ -49,6 +49,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.2g} %"
 
 
+def many(count: int, one: str, several: str) -> str:
+    """A count with what is counted, and whatever follows from how many it is.
+
+    Example:
+        >>> many(1, "image has", "images have"), many(2_000, "image has", "images have")
+        ('1 image has', '2,000 images have')
+    """
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def as_arguments(message: str) -> str:
     """A message with arguments in place of flags.
 

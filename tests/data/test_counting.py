@@ -151,7 +151,7 @@ def test_elsewhere_a_line_is_printed_now_and_then(clock: Clock) -> None:
     counter = Counter(Console(file=out, force_terminal=False))
     for _ in over(range(35), "images read", 35, counter):
         pass
-    assert out.getvalue().splitlines() == ["images read: 10 of 35", "images read: 20 of 35", "images read: 30 of 35"]
+    assert out.getvalue().splitlines() == ["images read: 11 of 35", "images read: 21 of 35", "images read: 31 of 35"]
 
 
 def test_what_is_over_at_once_is_not_shown() -> None:
@@ -169,6 +169,20 @@ def test_lines_are_said_every_so_many_seconds(clock: Clock) -> None:
     now_and_then = NowAndThen(said.append)
     for done in range(1, 1_026):
         now_and_then("files listed", done, None)
-    assert said[0] == "files listed: 10"
-    assert said[-1] == "files listed: 1,020"
+    assert said[0] == "files listed: 11"
+    assert said[-1] == "files listed: 1,021"
     assert len(said) == 102
+
+
+@pytest.mark.parametrize("how", ["on the screen", "said"])
+def test_nothing_is_shown_of_a_count_that_has_only_begun(how: str, clock: Clock) -> None:
+    out, said = io.StringIO(), []
+    count = NowAndThen(said.append) if how == "said" else Counter(Console(file=out, force_terminal=False, width=60))
+    for what in ("files listed", "images embedded", "images embedded"):
+        clock.now += 100  # what came before took long
+        count(what, 0, None)
+        count(what, 1, 2_000)
+    assert (out.getvalue(), said) == ("", [])
+    clock.now += 100
+    count("images embedded", 2, 2_000)
+    assert "images embedded: 2 of 2,000" in out.getvalue() + "".join(said)

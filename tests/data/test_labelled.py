@@ -78,7 +78,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_its_label(folder: Path) -
     assert rest.hashes == whole.hashes[:20] + whole.hashes[21:]
     assert rest.fingerprint != whole.fingerprint
     assert whole.skipped_note is None
-    assert str(rest.skipped_note).startswith(f"1 images of {folder} cannot be read and are left out (class1/")
+    assert str(rest.skipped_note).startswith(f"1 image of {folder} cannot be read and is left out (class1/")
 
 
 def test_class_numbers_follow_the_training_set(folder: Path, tmp_path: Path) -> None:

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from barlow import checkpoints, exits, objectives
 from barlow.diagnostics.doctor import FRESH, SIGNS, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
+<<<<<<< HEAD
 from barlow.diagnostics.finding import DIRECTIONS, SPREAD, About, Finding
 from barlow.diagnostics.health import COLLAPSED, WATCH, word_of
+=======
+from barlow.diagnostics.health import COLLAPSED, STARTING, WATCH, Health
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
@@ -65,6 +69,18 @@ ILL: dict[str, dict[str, Any]] = {
 def test_a_run_that_is_fine_has_no_finding() -> None:
     assert names(log()) == []
     assert examine([], About(total=10)) == []
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_the_line_of_a_runs_first_step_is_for_curves_and_changes_no_verdict(name: str) -> None:
+    ill = log(**ILL[name])
+    opening = {**ill[0], "step": 1, "opening": True, "moved": 3.0, "views": {"difference": 0.0}}
+    assert examine([opening], About(total=250)) == []
+    assert examine([opening, *ill], About(total=250)) == examine(ill, About(total=250))
+    one, other = Health(About(total=250)), Health(About(total=250))
+    assert not one.read(opening)
+    assert [one.read(line) for line in ill] == [other.read(line) for line in ill]
+    assert (one.word, one.why, one.lines) == (other.word, other.why, other.lines)
 
 
 @pytest.mark.parametrize("name", ILL)
@@ -370,7 +386,7 @@ def test_a_run_whose_encoder_gets_no_gradient_is_told_so(photos: Path, tmp_path:
         tmp_path / "run", photos, encoder=Detached(), steps=6, tell=told.append, overrides={"train.log_steps": 50}
     )
     lines = Run(tmp_path / "run").metrics()
-    assert [(line["step"], line["state"]) for line in lines] == [(2, WATCH), (6, WATCH)]
+    assert [(line["step"], line["state"]) for line in lines] == [(1, STARTING), (2, WATCH), (6, WATCH)]
     assert [finding.evidence for finding in found] == ["encoder got no gradient at step 2"]
     assert [line for line in told if line.startswith("step 2: watch: no gradient: encoder")]
 

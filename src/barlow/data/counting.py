@@ -24,16 +24,33 @@ def words(what: str, done: int, total: int | None) -> str:
 
 
 @dataclass
+class Counts:
+    """Tells counts that follow each other apart, so that nothing is shown of one that has only begun."""
+
+    _what: str | None = None
+    _done: int = 0
+
+    def begins(self, what: str, done: int) -> bool:
+        """Whether this is the first that is heard of a count: another one, or the same from its beginning."""
+        new = what != self._what or done < self._done
+        self._what, self._done = what, done
+        return new
+
+
+@dataclass
 class NowAndThen:
-    """Says a line every so many seconds, and nothing of what takes less."""
+    """Says a line of a count every so many seconds, and nothing of one that takes less."""
 
     say: Callable[[str], None]
     seconds: float = 10.0
-    _said_at: float = field(default_factory=lambda: time.monotonic())
+    _said_at: float = 0.0
+    _counts: Counts = field(default_factory=Counts)
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - self._said_at >= self.seconds:
+        if self._counts.begins(what, done):
+            self._said_at = now
+        elif now - self._said_at >= self.seconds:
             self._said_at = now
             self.say(words(what, done, total))
 

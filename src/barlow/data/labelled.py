@@ -28,6 +28,7 @@ from barlow.size import Size, height_width
 from barlow.types import Images
 from barlow.views.keys import Keys
 from barlow.views.ops import HorizontalFlip, Normalize, RandomResizedCrop, as_images
+from barlow.wording import many
 
 SHARE_OF_MEMORY = 0.25
 """Centre views are kept in memory if they need less than this share of what is free. Otherwise the images are decoded
@@ -85,7 +86,8 @@ class LabelledSet:
         if not self.skipped:
             return None
         where, reason = self.skipped[0]
-        return f"{len(self.skipped)} images of {self.source.name} cannot be read and are left out ({where}: {reason})"
+        images, are = many(len(self.skipped), "image", "images"), "is" if len(self.skipped) == 1 else "are"
+        return f"{images} of {self.source.name} cannot be read and {are} left out ({where}: {reason})"
 
     def numbered_like(self, train: "LabelledSet") -> "LabelledSet":
         """The same images with the class numbers of the training set.

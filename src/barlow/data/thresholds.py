@@ -20,7 +20,7 @@ is left out. Where there is no valley, nobody can say which pairs are copies, an
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,10 @@ HARDEST = 0.05
 VALLEY, FEW = 0.2, 2
 """So many pairs may lie in the valley between look-alikes and copies: a share of those beyond it, and a few. Where
 look-alikes go on, there are many times as many in the valley as beyond it."""
+
+TELLS = 0.5
+"""The share of altered copies, of all kinds together, that has to be found so that images without copies can be told
+from images that are too alike."""
 
 CLOSEST = 1e-5
 """1 − s below which similarities are rounding."""
@@ -103,6 +107,19 @@ def _tail(pairs: Similarities, share: float) -> float | None:
     begins = float(rising[-count - 1])
     exponent = 1 / max(float((rising[-count:] - begins).mean()), 1e-9)
     return 1 - math.exp(-(begins + math.log(count / len(rising) / share) / exponent))
+
+
+def can_tell(found: Iterable[Mapping[str, float]]) -> bool:
+    """Whether images in which no copies were found can be said to have none.
+
+    Args:
+        found: by each measure, the share of altered copies that it finds, by kind.
+
+    Example:
+        >>> can_tell([{"smaller": 1.0, "cropped": 0.1}]), can_tell([{"smaller": 0.0, "cropped": 0.02}])
+        (True, False)
+    """
+    return any(sum(each.values()) >= TELLS * len(each) for each in found)
 
 
 def shares(found: Mapping[str, float]) -> str:

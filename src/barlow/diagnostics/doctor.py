@@ -13,6 +13,10 @@ from typing import Any
 
 from barlow.diagnostics.finding import DIRECTIONS, SPREAD, About, Finding, Line
 
+OPENING = "opening"
+"""Key of a line that a run begins its log with, beside those at even distances. It is for curves, and not read here: a
+network at its first step is as it was drawn, and the thresholds were chosen without such lines."""
+
 START, START_STEPS = 0.1, 20
 """The share of a run that is its start, and so many steps at the least: networks come out of a random state there, and
 look ill on the way. Only what explains itself (`CAUSES`) is told so early, whoever asks: the run, or its report."""
@@ -93,6 +97,7 @@ def examine(lines: Sequence[Line], about: About) -> list[Finding]:
         lines: of metrics.jsonl, oldest first.
         about: the run.
     """
+    lines = [line for line in lines if not line.get(OPENING)]
     found = [finding for sign in SIGNS if lines and (finding := sign(lines, about)) is not None]
     causes = [each for each in found if each.name in CAUSES]
     return causes or (found if started(lines, about) else [])

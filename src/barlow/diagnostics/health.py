@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+<<<<<<< HEAD
 from barlow.diagnostics.doctor import EARLY, POOLED, examine, started
 from barlow.diagnostics.finding import About, Finding
+=======
+from barlow.diagnostics.doctor import EARLY, OPENING, POOLED, About, Finding, examine, started
+>>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
@@ -37,6 +41,8 @@ class Health:
 
     def read(self, line: Mapping[str, Any]) -> bool:
         """Takes a line of metrics.jsonl; returns whether the word has changed."""
+        if line.get(OPENING):
+            return False
         self._lines.append(line)
         if len(self._lines) > EARLY + POOLED + 1 and not self._lines[EARLY].get("without_gradient"):
             del self._lines[EARLY]

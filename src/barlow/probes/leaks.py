@@ -15,12 +15,14 @@ class Overlap:
 
     Args:
         shared: the positions of those test images that the training set has too.
+        twins: of each of these, the position of the first training image that it is.
         test: number of test images.
         repeated_train: number of training images that are copies of earlier ones.
         repeated_test: number of test images that are copies of earlier ones.
     """
 
     shared: list[int]
+    twins: list[int]
     test: int
     repeated_train: int
     repeated_test: int
@@ -44,9 +46,11 @@ class Overlap:
 def overlap(train_hashes: Iterable[str], test_hashes: Iterable[str]) -> Overlap:
     """Finds images that are the same pixel for pixel, from the hash of each (`barlow.data.labelled.pixel_hash`)."""
     train, test = list(train_hashes), list(test_hashes)
-    known = set(train)
+    known = {h: position for position, h in reversed([*enumerate(train)])}
+    shared = [position for position, h in enumerate(test) if h in known]
     return Overlap(
-        shared=[position for position, h in enumerate(test) if h in known],
+        shared=shared,
+        twins=[known[test[position]] for position in shared],
         test=len(test),
         repeated_train=len(train) - len(known),
         repeated_test=len(test) - len(set(test)),
