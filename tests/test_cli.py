@@ -1,5 +1,6 @@
 """The command line answers at once, parses keys as YAML, and says one line when something is wrong."""
 
+import pkgutil
 import subprocess
 import sys
 import time
@@ -53,6 +54,14 @@ def test_the_public_names_are_there_and_no_others(capsys: pytest.CaptureFixture[
         assert getattr(barlow, name)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = barlow.nonsense
+
+
+def test_no_public_name_is_that_of_a_module() -> None:
+    """Importing `barlow.x` anywhere puts the module in the place of a function `x`, which then cannot be called."""
+    import barlow
+
+    modules = {found.name for found in pkgutil.iter_modules(barlow.__path__)}
+    assert modules & set(barlow.__all__) == set()
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

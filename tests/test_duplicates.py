@@ -16,8 +16,8 @@ from simple_encoder import Colours
 from torch import nn
 
 from barlow import cli
+from barlow.copy_finding import duplicates
 from barlow.data.altered import COPIES
-from barlow.duplicates import duplicates
 from barlow.exits import NoInput
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.intervals import wilson

@@ -46,7 +46,7 @@ ENDINGS = {
 @pytest.fixture
 def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
-        *(("preparation", "opened"), ("duplicates", "open_source"), ("searching", "find_encoder")),
+        *(("preparation", "opened"), ("copy_finding", "open_source"), ("searching", "find_encoder")),
         *(("embedding", "find_encoder"), ("evaluation", "evaluate_several")),
     ):
         monkeypatch.setattr(import_module(f"barlow.{module}"), name, refuse_work)

@@ -11,8 +11,8 @@ from barlow import torchvision_guard
 if TYPE_CHECKING:
     from barlow.caption_retrieval import retrieve as retrieve
     from barlow.checking import check as check
+    from barlow.copy_finding import duplicates as duplicates
     from barlow.detection.evaluating import detect as detect
-    from barlow.duplicates import duplicates as duplicates
     from barlow.embedder import Embedder as Embedder
     from barlow.embedding import embed as embed
     from barlow.encoders import find_encoder as find_encoder
@@ -94,7 +94,7 @@ _HOME = {
     "check": "barlow.checking",
     "compare": "barlow.study",
     "detect": "barlow.detection.evaluating",
-    "duplicates": "barlow.duplicates",
+    "duplicates": "barlow.copy_finding",
     "Embedder": "barlow.embedder",
     "embed": "barlow.embedding",
     "evaluate": "barlow.evaluation",

@@ -62,7 +62,7 @@ def test_the_classifier_of_the_package_is_right_with_its_own_padding_and_preproc
 
     def top1(network: str, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
         model = timm.create_model(network).eval()
-        model.load_state_dict(origin_of(NAME).read(model))
+        model.load_state_dict(origin_of(NAME).read(model).tensors)
         preprocess = Preprocessing(224, 0.875, "bicubic", mean, std, 3)
         with torch.no_grad():
             guesses = torch.cat([model(preprocess(paths[i : i + 25])).argmax(1) for i in range(0, len(paths), 25)])
