@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from barlow import objectives
-<<<<<<< HEAD
-from barlow.diagnostics.finding import About
-=======
 from barlow.data.epochs import epochs_of
-from barlow.diagnostics.doctor import About
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
+from barlow.diagnostics.finding import About
 from barlow.recipe.request import shipped_name
 from barlow.size import height_width
 
@@ -47,14 +43,11 @@ class Ran:
     """How many of the images are copies of others; None of runs from before that was counted."""
     captions: bool = False
     """Whether it is trained on images and captions."""
-<<<<<<< HEAD
     unweighted: tuple[tuple[str, str, float], ...] = ()
     """What its objective has at 0 that holds embeddings up (`barlow.objectives.unweighted`)."""
-=======
     seen: float | None = None
     """How often each image is seen in the mean, for the doctor: less than there are epochs (`epochs_of`), as an epoch
     leaves out the images that do not fill a batch."""
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any], report: Mapping[str, Any]) -> "Ran":
@@ -79,11 +72,8 @@ class Ran:
             width=_width(recipe["method"]),
             copies=None if report.get("copies") is None else int(report["copies"]),
             captions=recipe["method"]["kind"] == "image_text",
-<<<<<<< HEAD
             unweighted=objectives.unweighted(recipe["objective"]),
-=======
             seen=steps * batch / images,
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
         )
 
     @property

@@ -119,14 +119,11 @@ def facts_of(path: Path) -> RunFacts:
     images, steps = value_of(record.data, "usable"), value_of(recipe, "train.steps")
     batch = value_of(recipe, "train.batch_size")
     evaluations, notes = _evaluations(record)
-<<<<<<< HEAD
     state, why = _standing(record)
-=======
     epochs = None
     if steps is not None and batch is not None and images:
         trained = int(images) - int(value_of(record.data, "held_out") or 0)
         epochs = epochs_of(int(steps), trained, int(batch))
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
     return RunFacts(
         run=printable(path),
         recipe=recipe,

@@ -8,13 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-<<<<<<< HEAD
 from barlow import step_log, storage
-from barlow.data.counting import words
-=======
-from barlow import storage
 from barlow.data.counting import Counts, words
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 from barlow.data.folder import printable
 from barlow.diagnostics import embedding_statistics, healthy_ranges
 from barlow.diagnostics.doctor import OPENING

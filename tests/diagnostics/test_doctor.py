@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from barlow import checkpoints, exits, objectives
 from barlow.diagnostics.doctor import FRESH, SIGNS, beforehand, examine
 from barlow.diagnostics.evidence import Movement, of_views, parts_without_gradient
-<<<<<<< HEAD
 from barlow.diagnostics.finding import DIRECTIONS, SPREAD, About, Finding
-from barlow.diagnostics.health import COLLAPSED, WATCH, word_of
-=======
-from barlow.diagnostics.health import COLLAPSED, STARTING, WATCH, Health
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
+from barlow.diagnostics.health import COLLAPSED, STARTING, WATCH, Health, word_of
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain

@@ -4,12 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-<<<<<<< HEAD
-from barlow.diagnostics.doctor import EARLY, POOLED, examine, started
+from barlow.diagnostics.doctor import EARLY, OPENING, POOLED, examine, started
 from barlow.diagnostics.finding import About, Finding
-=======
-from barlow.diagnostics.doctor import EARLY, OPENING, POOLED, About, Finding, examine, started
->>>>>>> 37b9aa36691e814f005f69fd0d52ea8eb3bd9749
 
 STARTING, HEALTHY, WATCH, COLLAPSED = "starting", "healthy", "watch", "collapsed"
 
