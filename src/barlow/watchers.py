@@ -17,7 +17,6 @@ from barlow.diagnostics.evidence import Movement, of_views
 from barlow.diagnostics.health import COLLAPSED, DIVERGED, Health
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
-from barlow.step_log import StepLog
 from barlow.telling import unfailing
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class MetricsLog:
     the batch's own features and embeddings say about collapse (no extra forward pass). A step that finds parts without
     gradient has a line at once. The first step's is for curves, and the doctor does not read it (`OPENING`)."""
 
-    log: StepLog
+    log: step_log.StepLog
     every: int
     say: Callable[[str], None]
     health: Health
@@ -129,19 +128,18 @@ class MetricsLog:
         self._speed.add(moment)
         if not self.reference:
             groups = moment.outcome.outputs.groups
-            unrelated, floor = self.expected(moment.images, groups[0][0].shape[1], len(groups))
-            self.reference = {"unrelated": unrelated, "floor": floor}
+            expected = self.expected(moment.images, groups[0][0].shape[1], len(groups))
+            self.reference = dict(zip(("unrelated", "floor"), expected, strict=True))
         idle = list(moment.outcome.without_gradient)
         due = moment.step % self.every == 0 or moment.step == moment.total or bool(idle)
-        opening = moment.step == 1 and not due
-        if not due and not opening:
+        if not due and moment.step > 1:
             return
+        opening = not due
         moment.settle()
         images_per_second, wait = self._speed.read()
         terms = moment.terms()
         outputs = moment.outcome.outputs
         judged = outputs.compared()
-        states = {name: embedding_statistics(z) for name, z in judged.items()}
         self.latest = {
             "step": moment.step,
             "total": moment.total,
@@ -155,7 +153,7 @@ class MetricsLog:
             "data_wait": round(wait, 4),
             "seconds": round(time.monotonic() - self.started, 2),
             "replaced": len(moment.batch.replaced),
-            **states,
+            **{name: embedding_statistics(z) for name, z in judged.items()},
             "views": of_views(moment.batch.rows.views, outputs.groups[0], outputs.features),
             "moved": None if self.movement is None or opening else self.movement.read(),
             **({OPENING: True} if opening else {}),
@@ -177,10 +175,8 @@ class MetricsLog:
         self.log.rewind()
         health = Health(self.health.about)
         try:
-            lines = [line for line in step_log.lines(self.log.path) if line["step"] <= since]
-            health.recall(lines)
-        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
-            # A log that is not of this version's form is worth less than a step.
+            health.recall(lines := [line for line in step_log.lines(self.log.path) if line["step"] <= since])
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):  # a log of another form
             self.say(f"{self.log.path} cannot be read, so the run is judged by its lines from here on")
             return
         self.health = health

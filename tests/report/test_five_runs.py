@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,7 +193,7 @@ def test_beside_other_runs_one_that_is_ill_says_so_first(tmp_path: Path, monkeyp
     assert shown(ill, "reached", "advice") == why, "once"
     well = '<span class="state healthy">healthy</span>'
     assert shown(fine, "reached", "verdict") == f"{well}; worth having in part"
-    monkeypatch.setattr(summary, "is_ill", lambda record: True)
+    monkeypatch.setattr(summary, "illness_of", lambda record: SimpleNamespace(name="head-only collapse"))
     reached = f'<span class="state collapsed">{words["reached"]}</span>'
     assert shown(fine, "reached", "verdict") == f"{well}; {reached}; worth having in part", "the log's word came late"
     assert shown(Record(tmp_path, {})) == "–"

@@ -390,7 +390,8 @@ def test_state_and_levels_of_the_loss_are_shown(run: Path) -> None:
         sealed(row | more | {"step": 13, "state": "watch", "why": "few directions in use"}),
     )
     read = Read(page_of(run))
-    assert "watch: few directions in use" in read.words
+    assert "few directions in use" in read.words
+    assert '<span class="state watch">watch' in page_of(run)
     assert {"unrelated views", "the least it can be"} <= set(read.texts["text"])
 
 

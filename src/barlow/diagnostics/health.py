@@ -57,6 +57,7 @@ class Health:
         Of a long log those are read by which anything is told: its first and its newest ones, and those that told of a
         part without gradient.
         """
+        lines = [line for line in lines if not line.get(OPENING)]
         self.about = replace(self.about, past_start=started(lines, self.about))
         newest = max(len(lines) - 2 * POOLED, EARLY)
         for number, line in enumerate(lines):
