@@ -54,7 +54,7 @@ def card(
             *_front(uses, license),
             f"# {plain(name)}",
             "",
-            *_what(material, facts),
+            *_what(material, uses, facts),
             "",
             "## Loading it",
             "",
@@ -113,11 +113,13 @@ def _front(uses: Sequence[Use], license: str | None) -> list[str]:
     return ["---", yaml.safe_dump(content, sort_keys=False).strip(), "---"]
 
 
-def _what(material: Material, facts: RunFacts | None) -> list[str]:
+def _what(material: Material, uses: Sequence[Use], facts: RunFacts | None) -> list[str]:
     encoder, config = material.encoder, material.config
-    width = config["num_features"]
-    lines = [f"Images to {width} features: {material.name}, {_options(material)}."]
-    if material.hands_out_more:
+    whole = all(use.whole for use in uses)
+    width = config["num_features"] if whole else material.network.num_features
+    of_plain = "" if whole else " (the plain network's, see Limits)"
+    lines = [f"Images to {width} features{of_plain}: {material.name}, {_options(material)}."]
+    if whole and material.hands_out_more:
         widths = " + ".join(str(part) for part in encoder.widths)  # type: ignore[union-attr]
         white = config.get("whiten") is not None
         lines.append(
@@ -128,7 +130,13 @@ def _what(material: Material, facts: RunFacts | None) -> list[str]:
         lines.append(f"It is the {plain(branch[:LONGEST_NOTE])}.")
     if facts is not None:
         kind = facts.recipe.get("objective.kind")
-        lines.append(f"Trained without labels (objective `{kind}`) by barlow.")
+        how = "with the labels of its images" if kind == "supervised" else "without labels"
+        lines.append(f"Trained {how} (objective `{kind}`) by barlow.")
+        if (start := facts.recipe.get("encoder.init")) is not None:
+            lines.append(
+                f"It began at weights of others, `{plain(last_part(start))}`: what those were trained on, with which "
+                "labels and under which licence, holds for this encoder too."
+            )
     return [" ".join(lines)]
 
 
@@ -217,7 +225,9 @@ def _limits(
             f"{material.config['num_features']} that the run hands out and that its scores are about."
         )
     lines += notes
-    lines.append("It was trained on the images above and nothing else. On others, measure it before you rely on it.")
+    from_others = facts is not None and facts.recipe.get("encoder.init") is not None
+    more = ", from weights that had seen others." if from_others else " and nothing else."
+    lines.append(f"It was trained on the images above{more} On others, measure it before you rely on it.")
     if facts is not None and not facts.evaluation.scores:
         lines.append("Nobody has measured it on labelled images.")
     if license is None:

@@ -1,6 +1,7 @@
 """An export is proved by the library that it is for, says what differs, and appears whole or not at all."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import pickle
@@ -390,20 +391,24 @@ def test_the_card_of_a_run_has_its_scores_and_shows_no_markup_of_a_stranger() ->
         evaluations=[evaluation],
         notes=[],
     )
-    text = card(
-        Material(module, config),
-        name="run <i>x</i>",
-        license="mit",
-        uses=[Use("timm", "import timm\n", True, "timm")],
-        proofs=[Proof("timm", "1.0", True, 8, 0.0, 0.0)],
-        notes=[],
-        facts=facts,
-        recipe={
-            "data": {"sources": ["/home/somebody/cats"]},
-            "encoder": {"name": "resnet18", "init": "/home/somebody/w.safetensors"},
-        },
-        images="8 images",
-    )
+
+    def made(facts: RunFacts) -> str:
+        return card(
+            Material(module, config),
+            name="run <i>x</i>",
+            license="mit",
+            uses=[Use("timm", "import timm\n", True, "timm")],
+            proofs=[Proof("timm", "1.0", True, 8, 0.0, 0.0)],
+            notes=[],
+            facts=facts,
+            recipe={
+                "data": {"sources": ["/home/somebody/cats"]},
+                "encoder": {"name": "resnet18", "init": "/home/somebody/w.safetensors"},
+            },
+            images="8 images",
+        )
+
+    text = made(facts)
     assert text.startswith("---\nlicense: mit\nlibrary_name: timm\n")
     assert yaml.safe_load(text.split("---")[1])["tags"]
     assert "| knn.top1 | 0.500 | 0.400 to 0.600 | +0.100 (+0.000 to +0.200) |" in text
@@ -412,6 +417,14 @@ def test_the_card_of_a_run_has_its_scores_and_shows_no_markup_of_a_stranger() ->
     assert "On 100 of \\<script\\>alert(1)\\<script\\>x, test; intervals" in text
     assert "init: w.safetensors" in text
     assert "/home/somebody" not in text
+    assert "Trained without labels (objective `vicreg`)" in text
+    assert "on the images above and nothing else" in text
+    begun = made(dataclasses.replace(facts, recipe=facts.recipe | {"encoder.init": "packaged:efficientnet_lite0"}))
+    assert "It began at weights of others, `packaged:efficientnet\\_lite0`" in begun
+    assert "from weights that had seen others" in begun
+    assert "nothing else" not in begun
+    labelled = made(dataclasses.replace(facts, recipe=facts.recipe | {"objective.kind": "supervised"}))
+    assert "Trained with the labels of its images" in labelled
     for stranger in ("<script>", "<b>", "<i>", "\x1b"):
         assert stranger not in text
     assert all(line == printable(line) for line in text.splitlines())
