@@ -101,10 +101,15 @@ class Parts:
             storage.write_sealed(path, self.about)
         before = storage.read_sealed(path)
         if differing := [key for key, value in self.about.items() if before.get(key) != value]:
+            which = differing[0].replace("_", " ")
+            shown = f"({printable(str(before.get(differing[0])))[:60]}): give that again"
+            if which == "encoder":  # what tells encoders apart is no name that could be given
+                shown = (
+                    "(one that a file builds needs the same weights each time: seed it or load them): give that again"
+                )
             raise exits.UnusableData(
-                f"{self.folder} has features from before of another {differing[0].replace('_', ' ')} "
-                f"({printable(str(before.get(differing[0])))[:60]}): give that again to go on, or remove the folder, "
-                "or use another --out"
+                f"{self.folder} has features from before of another {which} {shown} to go on, or remove the folder, or "
+                "use another --out"
             )
         for entry in self.folder.iterdir():
             if ownership.is_unfinished(entry.name) and _is_ours(entry.name):

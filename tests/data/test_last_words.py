@@ -56,8 +56,8 @@ def test_a_process_that_dies_leaves_the_last_remarks_and_the_images(end: str, tm
     )
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if "Fatal Python error" not in line]
-    assert lines[0] == "barlow: the process died while it decoded images"
-    assert lines[1] == f"at one of these: {tmp_path}/guilty\\n.png"
+    assert lines[0] == "barlow: the process was killed, or died, while it read images"
+    assert lines[1] == f"it was at these: {tmp_path}/guilty\\n.png"
     assert lines[-1] == "last words of the decoders: remark 9998\\x1b[2J"
     assert len(lines) <= 5
 

@@ -28,12 +28,12 @@ tail = b""
 while chunk := sys.stdin.buffer.read1(65536):
     tail = (tail + chunk)[-2000:]
 if greeted and not tail.endswith({_FAREWELL!r}):
-    lines = ["barlow: the process died while it decoded images"]
+    lines = ["barlow: the process was killed, or died, while it read images"]
     if len(sys.argv) > 1:
         with open(int(sys.argv[1]), "rb") as file:
             slots = file.read()
         paths = [slots[k : k + {_SLOT}].rstrip(b"\\0") for k in range(0, len(slots), {_SLOT})]
-        lines += ["at one of these: " + ", ".join(ascii(path)[2:-1] for path in paths if path)] * any(paths)
+        lines += ["it was at these: " + ", ".join(ascii(path)[2:-1] for path in paths if path)] * any(paths)
     lines += ["last words of the decoders: " + ascii(line)[2:-1] for line in tail.splitlines()[-3:] if line.strip()]
     sys.stderr.write("\\n".join(lines) + "\\n")
 """
