@@ -103,7 +103,7 @@ class Parts:
         if differing := [key for key, value in self.about.items() if before.get(key) != value]:
             which = differing[0].replace("_", " ")
             shown = f"({printable(str(before.get(differing[0])))[:60]}): give that again"
-            if which == "encoder":  # what tells encoders apart is no name that could be given
+            if which.startswith("encoder"):  # what tells encoders apart is no name that could be given
                 shown = (
                     "(one that a file builds needs the same weights each time: seed it or load them): give that again"
                 )

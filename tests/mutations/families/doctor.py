@@ -135,7 +135,7 @@ FAULTS = [
     Fault(
         "doctor: nobody tells it how long the run is in epochs",
         "ran.py",
-        "            epochs=self.epochs,\n            copies",
+        "            epochs=self.epochs if self.seen is None else self.seen,\n            copies",
         "            copies",
         (f"{ADVICE}few_epochs_copies_and_few_images_are_said_before_and_after",),
     ),
