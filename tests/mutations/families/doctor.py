@@ -156,8 +156,8 @@ FAULTS = [
     Fault(
         "doctor: a part without gradient waits for the next line of the log",
         "watchers.py",
-        "moment.step != moment.total and not idle:",
-        "moment.step != moment.total:",
+        " or moment.step == moment.total or bool(idle)",
+        " or moment.step == moment.total",
         (NO_GRADIENT,),
     ),
     Fault(
@@ -177,8 +177,8 @@ FAULTS = [
     Fault(
         "doctor: beside other runs, the score hides that one has collapsed",
         "report/compared.py",
-        '    return "; ".join(said) or "–"',
-        '    return said[-1] if said else "–"',
+        "    if state is not None:\n        yield",
+        '    if state is not None and "verdict" not in lines:\n        yield',
         ("report/test_five_runs.py::test_beside_other_runs_one_that_is_ill_says_so_first",),
     ),
 ]
