@@ -52,6 +52,14 @@ def test_what_is_no_run_has_no_budget_and_a_reference_needs_labels(
 ) -> None:
     assert cli.main(["evaluate", str(run), "--supervised", str(tmp_path / "s")]) == exits.USAGE
     assert "--supervised learns from the labels of --train" in capsys.readouterr().err
+    for more, told in (
+        (["--protocol", "knnn"], "knnn"),
+        (["--table", "t.txt"], "t.txt"),
+        (["--protocol", "detect"], "boxes"),
+    ):
+        assert evaluated(run, labelled, tmp_path / "s", *more) == exits.USAGE
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "s").exists(), "what is wrong is told before the training"
     assert evaluated(run / "encoder", labelled, tmp_path / "s", "--out", str(tmp_path / "o")) == exits.NO_INPUT
     assert "is no run, so it has no network and no number of steps" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

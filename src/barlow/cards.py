@@ -124,7 +124,7 @@ def _what(material: Material, uses: Sequence[Use], facts: RunFacts | None) -> li
         white = config.get("whiten") is not None
         lines.append(
             f"Its features are the spatial means of its stages, side by side ({widths})"
-            + (f", whitened (shrinkage {config['whiten']:g})." if white else ".")
+            + (f", whitened (shrinkage {config['whiten']:g} or more)." if white else ".")
         )
     if isinstance(branch := config.get("branch"), str):
         lines.append(f"It is the {plain(branch[:LONGEST_NOTE])}.")

@@ -10,7 +10,8 @@ EPILOG = """\
 ENCODER is a run folder, RUN@STEP for one of its checkpoints, a folder with config.json
 and model.safetensors, a file of weights of any project in docs/weights.md, timm:NAME
 (pretrained weights, downloaded where they are not here), packaged:NAME (weights in a
-Python package) or random:NAME (untrained; random:NAME@SEED).
+Python package), random:NAME (untrained; random:NAME@SEED) or FILE.py:NAME (a module in a
+Python file, which is run, or what a function of that name returns).
 
 Several encoders are set beside each other, with their differences to the first. Runs
 that differ in their seed alone are one column. Several pairs of sets are one table:
@@ -97,13 +98,13 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
     from barlow.report.score_files import check_table_path, write_table
     from barlow.wording import in_flags
 
-    if arguments.supervised is not None:
-        arguments.encoders.append(_supervised(arguments))
     if _alone_asked(arguments.protocols, "detect", "boxes"):
         return _detect(arguments, changes)
     if _alone_asked(arguments.protocols, "captions", "captions"):
         return _retrieve(arguments, changes)
     table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
+    if arguments.supervised is not None:
+        arguments.encoders.append(_supervised(arguments))
     try:
         found = in_flags(evaluate_several)(
             arguments.encoders,
@@ -138,8 +139,11 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
 
 def _supervised(arguments: argparse.Namespace) -> str:
     """The run of supervised training that is asked for beside the others, made if it is not there."""
+    from barlow import protocols
+    from barlow.distributed import choose_device
     from barlow.supervised_reference import train_supervised
 
+    protocols.build(arguments.protocols, choose_device(arguments.device))  # an unknown one is told before the training
     if arguments.train is None or len(arguments.train) != 1:
         raise ValueError("--supervised learns from the labels of --train: give one --train and one --test")
     return str(
@@ -167,7 +171,7 @@ def _retrieve(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError(f"--protocol {arguments.protocols}: captions takes no number; leave out what is after it")
     if arguments.train is not None:
         raise ValueError("--train: a run has learned from its own captions, so captions take --test alone")
-    if changes or arguments.augment or arguments.table or arguments.encoder or arguments.image_size:
+    if changes or any(vars(arguments)[name] for name in ("augment", "table", "encoder", "image_size", "supervised")):
         raise ValueError("captions take --test, --out, --batch-size, --device and --max-bad, and no other options")
     if arguments.test is not None and (len(arguments.test) != 1 or len(arguments.test[0]) != 1):
         raise ValueError("captions take one --test: a CSV file whose first line is image,caption, or a named set")
@@ -198,6 +202,8 @@ def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
             "detection takes one --train and one --test, with boxes: FOLDER:SPLIT of VOC's form, or COCO's; several "
             "that are one set follow one flag (--train VOC2007:trainval VOC2012:trainval)"
         )
+    if arguments.supervised is not None:
+        raise ValueError("--supervised learns from labels, and detect takes boxes: leave it out")
     if arguments.augment:
         raise ValueError(
             "--augment is for linear_sgd, and not for detect, which flips and resizes as its schedule says"

@@ -141,7 +141,7 @@ def _network(encoder: Mapping[str, Any]) -> str:
     said += [f"{key} {value}" for key, value in table_of(encoder, "options").items()]
     said += [f"from {encoder['init']}"] if encoder.get("init") else ["from scratch"]
     said += ["all stages side by side"] if encoder.get("stages") == "all" else []
-    said += [f"whitened (shrinkage {encoder['whiten']})"] if encoder.get("whiten") is not None else []
+    said += [f"whitened (shrinkage {encoder['whiten']} or more)"] if encoder.get("whiten") is not None else []
     return ", ".join(said)
 
 

@@ -164,7 +164,7 @@ FAULTS = [
         "doctor: an image and its caption are two views of it",
         "diagnostics/evidence.py",
         "    if len(views) < 2:\n        return {}\n",
-        "",
+        "    if len(views) < 2:\n        views = [views[0], views[0]]\n",
         (f"{DOCTOR}parts_of_one_view_are_no_two_views",),
     ),
     Fault(
