@@ -210,9 +210,7 @@ def _told(log: Sequence[Mapping[str, Any]]) -> Finding | None:
     last = log[-1] if log else {}
     if last.get("state") not in (WATCH, COLLAPSED) or not isinstance(why := last.get("why"), str):
         return None
-    name, _, rest = why.partition(": ")
-    evidence, _, remedy = rest.partition("; ")
-    return Finding(name, evidence, remedy)
+    return Finding.of(why)
 
 
 def standing(ran: Ran | None, log: Sequence[Mapping[str, Any]]) -> tuple[str, Finding | None] | None:

@@ -62,6 +62,12 @@ ILL: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("advice", ["a lower rate; if that does not help, a larger batch", ""])
+def test_a_finding_is_read_back_from_the_words_that_a_log_has(advice: str) -> None:
+    found = Finding("head-only collapse", "all alike (spread 0.1)", advice)
+    assert Finding.of(str(found)) == found
+
+
 def test_a_run_that_is_fine_has_no_finding() -> None:
     assert names(log()) == []
     assert examine([], About(total=10)) == []

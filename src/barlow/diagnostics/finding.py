@@ -49,3 +49,15 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.evidence}" + (f"; {self.advice}" if self.advice else "")
+
+    @classmethod
+    def of(cls, text: str) -> "Finding":
+        """What a log has in words: the reverse of `str`.
+
+        Example:
+            >>> Finding.of("head-only collapse: all alike; a lower rate")
+            Finding(name='head-only collapse', evidence='all alike', advice='a lower rate')
+        """
+        name, _, rest = text.partition(": ")
+        evidence, _, advice = rest.partition("; ")
+        return cls(name, evidence, advice)
