@@ -132,9 +132,9 @@ def test_the_weights_of_the_other_branch_differ_from_the_first_of_the_same_archi
 def test_the_kept_branch_is_named_in_the_card_as_text_and_where_there_is_one_encoder_nothing_is() -> None:
     one = weights.with_description(*plain_network())
     assert "branch" not in weights.description_of(one)
-    assert "branch" not in _what(Material(one, weights.description_of(one)), None)[0]
+    assert "branch" not in _what(Material(one, weights.description_of(one)), [], None)[0]
     described = weights.description_of(one) | {"branch": "first of two <b>" + "x" * 500}
-    (told,) = _what(Material(one, described), None)
+    (told,) = _what(Material(one, described), [], None)
     assert r"It is the first of two \<b\>xxx" in told
     assert len(told) < 400
 
