@@ -23,8 +23,10 @@ class Cost:
     """None where the work is not a processor's: on a GPU."""
 
     def __add__(self, other: "Cost") -> "Cost":
-        known = self.processor is not None and other.processor is not None
-        return Cost(self.wall + other.wall, self.processor + other.processor if known else None)
+        wall = self.wall + other.wall
+        if self.processor is None or other.processor is None:
+            return Cost(wall, None)
+        return Cost(wall, self.processor + other.processor)
 
     def __truediv__(self, pieces: float) -> "Cost":
         return Cost(self.wall / pieces, None if self.processor is None else self.processor / pieces)

@@ -26,7 +26,7 @@ import measure
 import torch
 from clock import Cost
 from objectives import plain_barlow_twins, plain_vicreg
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from barlow import facts
@@ -42,7 +42,7 @@ from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
 from barlow.train import Course, train
-from barlow.types import Rows
+from barlow.types import Outputs, Rows
 from barlow.views.pipeline import ViewPipeline
 from barlow.watchers import Moment
 
@@ -73,6 +73,10 @@ CASES = (
 SMOKE_CASES = (Case("resnet18_32px", "ResNet-18, 32 px, batch 8", "cifar10/barlow_twins", 8, 32, 32, None),)
 
 
+MEAN, STD = [0.5] * 3, [0.25] * 3
+"""Of the made-up images' channels."""
+
+
 def resolved(name: str, size: int, **changes: Any) -> Recipe:
     """A shipped recipe with every view at one size."""
     content = files.read(name)
@@ -81,12 +85,12 @@ def resolved(name: str, size: int, **changes: Any) -> Recipe:
             if op["kind"] == "random_resized_crop":
                 op["size"] = size
     fixed = {"data.sources": ["held"], "data.image_size": size, "data.channels": 3}
-    fixed |= {"data.mean": [0.5] * 3, "data.std": [0.25] * 3}
+    fixed |= {"data.mean": MEAN, "data.std": STD}
     return schema.check(override(content, fixed | changes))
 
 
 def pipeline_of(chosen: Recipe) -> ViewPipeline:
-    return ViewPipeline(chosen.build_views(), list(chosen.data.mean), list(chosen.data.std))
+    return ViewPipeline(chosen.build_views(), MEAN, STD)
 
 
 @dataclass
@@ -125,7 +129,7 @@ def planned(case: Case, device: torch.device, images: int) -> Plan:
         working_size=case.held,
         executor="in_memory",
         workers=1,
-        mean_and_std=(list(chosen.data.mean), list(chosen.data.std)),
+        mean_and_std=(MEAN, STD),
     )
 
 
@@ -143,7 +147,7 @@ def ours(parts: Built, device: torch.device, warm: int, steps: int) -> float:
     return (ends[1] - ends[0]) / steps
 
 
-def bare(parts: Built, network: nn.Module, device: torch.device, warm: int, steps: int) -> float:
+def bare(parts: Built, network: Callable[[Rows], Outputs], device: torch.device, warm: int, steps: int) -> float:
     """Seconds a step of a plain loop over one batch of views that is there already."""
     learner = parts.learner
     learner.method.train()
@@ -154,7 +158,7 @@ def bare(parts: Built, network: nn.Module, device: torch.device, warm: int, step
                 before = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16):
                 (embeddings,) = network(parts.rows).groups
-            sum(learner.objective(*[z.float() for z in embeddings]).values()).backward()
+            functools.reduce(torch.add, learner.objective(*[z.float() for z in embeddings]).values()).backward()
             learner.optimizer.step()
             learner.optimizer.zero_grad(set_to_none=True)
         synchronize(device)
@@ -263,11 +267,12 @@ def loss_rows(device: torch.device, smoke: bool) -> list[measure.Row]:
             z = [torch.randn(n, d, device=device, generator=generator, requires_grad=True) for _ in range(2)]
 
             def loss(z: list[Tensor] = z, mine: Any = mine) -> None:
-                sum(mine(*z).values()).backward()
+                functools.reduce(torch.add, mine(*z).values()).backward()
 
             def reference(z: list[Tensor] = z, plain: Any = plain) -> None:
                 total = plain(*z)
-                (sum(total.values()) if isinstance(total, dict) else total).backward()
+                terms = total.values() if isinstance(total, dict) else [total]
+                functools.reduce(torch.add, terms).backward()
 
             rows.append(
                 measure.Row(

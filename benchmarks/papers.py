@@ -50,6 +50,6 @@ def views(
             transforms.ToTensor(),
             *([transforms.Normalize(*normalize)] if normalize else []),
         ]
-        return transforms.Compose(ops)  # type: ignore[no-any-return]
+        return transforms.Compose(ops)
 
     return [view(1.0, 0.0), view(0.1, 0.2)]

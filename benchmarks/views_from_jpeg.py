@@ -36,8 +36,18 @@ GPU_CORES, GPU_IMAGES_PER_SECOND = 16, 1_700
 class Held:
     """Images as the bytes of their files, in memory: what is measured begins there."""
 
+    name = "held"
+    classes: list[str] | None = None
+    labels = None
+
     def __init__(self, files: list[bytes]) -> None:
         self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def locate(self, index: int) -> str:
+        return f"held[{index}]"
 
     def read(self, index: int, min_side: int = 0) -> Array:
         return decode(self.files[index], min_side=min_side)

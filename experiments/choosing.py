@@ -4,7 +4,7 @@ python experiments/choosing.py
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from textwrap import fill
 from typing import Any
@@ -21,7 +21,7 @@ WEIGHTS_BEGIN, WEIGHTS_END = "<!-- weights: written by experiments/choosing.py -
 ON, MINUTES = "aerial", 15
 """The set and the length of the runs by which weights are compared with a start from scratch."""
 PROBES = {"knn.top1": "kNN", "logistic.top1": "logistic regression"}
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def page_with(text: str, lines: Sequence[Line]) -> str:

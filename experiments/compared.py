@@ -5,7 +5,7 @@ python experiments/compared.py
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -19,7 +19,7 @@ PROBES = ("knn.top1", "logistic.top1")
 FEWEST = 5
 """Methods from which on a rank correlation is printed."""
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def content(lines: Sequence[Line]) -> str:

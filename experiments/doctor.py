@@ -196,7 +196,7 @@ def mismatched() -> Any:
         first, *others = made(self, *arguments)
         return [first, *(view.roll(1, 0) for view in others)]
 
-    ViewPipeline.from_memory = wrong  # type: ignore[method-assign]
+    ViewPipeline.from_memory = wrong  # type: ignore[method-assign, assignment]
     return made
 
 

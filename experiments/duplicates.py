@@ -93,8 +93,8 @@ def planted(data: Path, folder: Path, seed: int, images_of: str = "imagenette") 
         for row in np.sort(rng.permutation(len(members))[:ORIGINALS]):
             file = archive.extractfile(members[row])
             assert file is not None
-            with Image.open(file) as image:
-                images.append(image.convert("RGB"))
+            with Image.open(file) as opened:
+                images.append(opened.convert("RGB"))
     for number, image in enumerate(images):
         image.save(folder / f"a{number:03}.png")
     chosen = rng.permutation(ORIGINALS)[: EACH * len(CHANGES)].reshape(len(CHANGES), EACH)

@@ -3,16 +3,15 @@
 python experiments/exactness.py
 """
 
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from generated import ROOT, markdown, write_or_check
+from generated import ROOT, markdown, put_between, write_or_check
 
 LOG, PAGE = ROOT / "results" / "nightly.jsonl", ROOT / "docs" / "exactness.md"
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def of(lines: Sequence[Line], kind: str) -> list[Line]:
@@ -147,9 +146,7 @@ SECTIONS: dict[str, Callable[[Sequence[Line]], str]] = {
 
 def page_with(text: str, lines: Sequence[Line]) -> str:
     for name, table in SECTIONS.items():
-        generated = f"<!-- {name} -->\n{table(lines)}\n<!-- end -->"
-        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", lambda _, g=generated: g, text, flags=re.DOTALL)
-        assert count == 1, name
+        text = put_between(text, f"<!-- {name} -->", "<!-- end -->", table(lines))
     return text
 
 

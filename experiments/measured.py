@@ -10,7 +10,7 @@ weights on it are left out.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -22,7 +22,7 @@ PAGE = ROOT / "src" / "barlow" / "measured.json"
 SEEN = "imagenette"
 SIZE = "data.image_size"
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def content(lines: Sequence[Line]) -> str:

@@ -112,7 +112,8 @@ def read(data: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, dic
         members = sorted((m for m in archive if m.isfile() and m.name.startswith(f"{folder}/")), key=lambda m: m.name)
         rows = np.sort(np.random.default_rng(0).permutation(len(members))[:CHANGED])
         chosen = set(rows.tolist())
-        thumbnails, changed = [], {change: [] for change in CHANGES}
+        thumbnails: list[np.ndarray] = []
+        changed: dict[str, list[np.ndarray]] = {change: [] for change in CHANGES}
         for row, member in enumerate(members):
             file = archive.extractfile(member)
             assert file is not None

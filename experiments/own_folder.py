@@ -280,7 +280,8 @@ def learned(run: Path, images: Path) -> dict[str, Any]:
     before, after = ({n: w.detach() for n, w in network.named_parameters()} for network in (start, encoder))
     change = sum(float((after[name] - before[name]).square().sum()) for name in after)
     whole = sum(float(weight.square().sum()) for weight in before.values())
-    labelled = read_labelled(str(images), "test", barlow.load_encoder(run).preprocessing, 0.0)
+    seen: Any = barlow.load_encoder(run).preprocessing
+    labelled = read_labelled(str(images), "test", seen, 0.0)
     views = [list(labelled.augmented_views(256, 0, epoch, torch.device("cpu"))) for epoch in (0, 1)]
 
     @torch.no_grad()

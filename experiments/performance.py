@@ -3,12 +3,11 @@
 python experiments/performance.py
 """
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from generated import ROOT, markdown, write_or_check
+from generated import ROOT, markdown, put_between, write_or_check
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -17,7 +16,7 @@ import measure
 
 LOG, PAGE = ROOT / "benchmarks" / "results.jsonl", ROOT / "docs" / "performance.md"
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 HEADER = ("row", "what", "ours", "reference", "ratio", "by processor seconds", "promised", "verdict", "rounds")
 
@@ -112,10 +111,8 @@ def where(lines: Sequence[Line]) -> str:
 def page_with(text: str, lines: Sequence[Line]) -> str:
     for name, gpu in (("cpu", False), ("gpu", True)):
         chosen = newest(lines, gpu=gpu)
-        made = f"<!-- {name} -->\n{where(chosen)}\n\n{table(chosen)}\n<!-- end -->" if chosen else ""
-        made = made or f"<!-- {name} -->\n*not measured*\n<!-- end -->"
-        text, count = re.subn(rf"<!-- {name} -->.*?<!-- end -->", lambda _, g=made: g, text, flags=re.DOTALL)
-        assert count == 1, name
+        made = f"{where(chosen)}\n\n{table(chosen)}" if chosen else "*not measured*"
+        text = put_between(text, f"<!-- {name} -->", "<!-- end -->", made)
     return text
 
 

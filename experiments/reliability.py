@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ TESTS = (
 """Nightly ones among them are run, too, but for `repeat`."""
 REPEATED = "rounds of all the tests that every change must pass (a fault: one that fails)"
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def run(log: Path, tests: Sequence[str] = TESTS) -> int:
@@ -66,7 +66,7 @@ def repeat(log: Path, times: int) -> int:
 def newest(lines: Sequence[Line]) -> list[Line]:
     """One line for each kind of fault: the sums over the commit at which it was injected last."""
     last = {line["what"]: line for line in lines}
-    sums = []
+    sums: list[Line] = []
     for what, line in last.items():
         same = [one for one in lines if (one["what"], one["commit"]) == (what, line["commit"])]
         sums.append({**line, **{name: sum(one[name] for one in same) for name in ("injections", "failures")}})

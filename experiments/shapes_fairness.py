@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,9 @@ def visibility(source: ShapesSource, smallest: float, draws: int = 5) -> float:
     return float(np.mean(inside))
 
 
-def top1(
-    train: torch.Tensor, test: torch.Tensor, labels: tuple[np.ndarray, np.ndarray], probe: Callable[..., Any]
-) -> float:
-    sets = (FeatureSet(f, y, np.arange(len(y))) for f, y in zip((train, test), labels, strict=True))
+def top1(features: Sequence[torch.Tensor], labels: tuple[np.ndarray, np.ndarray], probe: Callable[..., Any]) -> float:
+    """Of a probe, from the features of train and test images."""
+    sets = (FeatureSet(f, y, np.arange(len(y))) for f, y in zip(features, labels, strict=True))
     return float(probe(*sets)["top1"].value)
 
 
@@ -81,32 +80,32 @@ def measure(steps: int, seed: int = 0, recipe: str = "small_barlow_twins") -> di
 
     chosen = chosen_recipe("shapes", recipe=recipe, steps=steps, seed=seed, device="cpu")
     prepared = prepare(chosen, World(torch.device("cpu")))
-    resolved = prepared.recipe
-    mean, std = float(np.mean(resolved.data.mean)), float(np.mean(resolved.data.std))
+    plan = prepared.plan
+    mean, std = float(np.mean(plan.mean)), float(np.mean(plan.std))
     normalised = [(x - mean) / std for x in pixels]
     flat = [[x.flatten(1) for x in both] for both in (pixels, normalised)]
-    numbers["pixels_knn"] = top1(*flat[0], labels, WeightedKNN())
-    numbers["pixels_normalised_knn"] = top1(*flat[1], labels, WeightedKNN())
-    numbers["pixels_logistic"] = top1(*flat[1], labels, Logistic())
+    numbers["pixels_knn"] = top1(flat[0], labels, WeightedKNN())
+    numbers["pixels_normalised_knn"] = top1(flat[1], labels, WeightedKNN())
+    numbers["pixels_logistic"] = top1(flat[1], labels, Logistic())
     greys = [torch.cat([x.mean(1, keepdim=True), x.std(1, keepdim=True)], dim=1) for x in flat[1]]
-    numbers["mean_and_contrast_logistic"] = top1(*greys, labels, Logistic())
+    numbers["mean_and_contrast_logistic"] = top1(greys, labels, Logistic())
 
-    channels = int(resolved.data.channels)
-    images = [x.expand(-1, channels, -1, -1) for x in normalised]
+    images = [x.expand(-1, plan.channels, -1, -1) for x in normalised]
     encoder = build_encoder(
-        resolved.encoder.name,
-        in_channels=channels,
+        plan.recipe.encoder.name,
+        in_channels=plan.channels,
         image_size=train.size,
-        stem=resolved.encoder.stem,
-        zero_init_last=resolved.encoder.zero_init_last,
+        stem=plan.stem,
+        zero_init_last=plan.recipe.encoder.zero_init_last,
         seed=seed,
-        options=resolved.encoder.options,
-    ).to(memory_format=torch.channels_last)
+        options=plan.recipe.encoder.options,
+    )
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub wants a device
     networks = {"untrained": encoder, "untrained_recalibrated": recalibrated(encoder, images[0][:4096].split(256))}
     for name, network in networks.items():
         features = [embed(network, x.split(500)) for x in images]
-        numbers[f"{name}_knn"] = top1(*features, labels, WeightedKNN())
-        numbers[f"{name}_logistic"] = top1(*features, labels, Logistic())
+        numbers[f"{name}_knn"] = top1(features, labels, WeightedKNN())
+        numbers[f"{name}_logistic"] = top1(features, labels, Logistic())
 
     started = time.process_time()
     classifier = supervised(encoder, prepared.loader, labels[0], steps, seed)
@@ -116,7 +115,7 @@ def measure(steps: int, seed: int = 0, recipe: str = "small_barlow_twins") -> di
     return numbers
 
 
-def supervised(encoder: nn.Module, loader: Any, labels: np.ndarray, steps: int, seed: int) -> nn.Linear:
+def supervised(encoder: Any, loader: Any, labels: np.ndarray, steps: int, seed: int) -> nn.Linear:
     """Trains the recipe's encoder on labels and the recipe's own views; returns the classifier on its features."""
     classifier = nn.Linear(int(encoder.num_features), len(np.unique(labels)))
     nn.init.zeros_(classifier.weight)

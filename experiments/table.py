@@ -4,7 +4,7 @@ python experiments/table.py
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -64,7 +64,7 @@ run in bfloat16 on one GPU by `{GPU_PROGRAM}`. Linear (SGD) is the released prot
 features embedded once, its last epoch; the other columns are as above. Here too **CIFAR-10 is JPEG-compressed (quality
 75, 4:2:0)**, for training and for testing, so do not set these numbers beside published ones."""
 
-Line = dict[str, Any]
+Line = Mapping[str, Any]
 
 
 def content(lines: Sequence[Line]) -> str:

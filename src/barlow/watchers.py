@@ -62,7 +62,7 @@ class Moment:
 class Watcher(Protocol):
     """Called after every update."""
 
-    def __call__(self, moment: Moment) -> None: ...
+    def __call__(self, moment: Moment, /) -> None: ...
 
 
 @dataclass

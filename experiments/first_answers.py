@@ -1,6 +1,6 @@
 """Measures how long `import barlow` and the commands' first answers take, and appends the medians to results.
 
-    python experiments/startup.py
+    python experiments/first_answers.py
 
 Wanted: `import barlow` within 0.1 s beyond Python's own start, `barlow --help` and `barlow list` within 0.3 s, the
 `--help` of any verb within 3 s.
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{value:6.3f} s  {name}")
     if not arguments.no_record:
         measured = {"seconds": medians, "repeats": arguments.repeats}
-        results_line.append(results_line.assembled("startup", "experiments/startup.py", measured))
+        results_line.append(results_line.assembled("startup", "experiments/first_answers.py", measured))
 
 
 if __name__ == "__main__":
