@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import World, has_native_bf16
 from barlow.nets.building import build_encoder
@@ -115,7 +116,9 @@ def measure(steps: int, seed: int = 0, recipe: str = "small_barlow_twins") -> di
     return numbers
 
 
-def supervised(encoder: Any, loader: Any, labels: np.ndarray, steps: int, seed: int) -> nn.Linear:
+def supervised(
+    encoder: Any, loader: MemoryLoader | StreamingLoader, labels: np.ndarray, steps: int, seed: int
+) -> nn.Linear:
     """Trains the recipe's encoder on labels and the recipe's own views; returns the classifier on its features."""
     classifier = nn.Linear(int(encoder.num_features), len(np.unique(labels)))
     nn.init.zeros_(classifier.weight)
@@ -127,10 +130,10 @@ def supervised(encoder: Any, loader: Any, labels: np.ndarray, steps: int, seed: 
     encoder.train()
     for batch in loader.stream(0, steps):
         loss = torch.zeros(())
-        for view in batch.views:
+        for view in batch.rows.views:
             with torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16(torch.device("cpu"))):
                 features = encoder(view.to(memory_format=torch.channels_last))
-            loss = loss + F.cross_entropy(classifier(features.float()), truth[batch.ids])
+            loss = loss + F.cross_entropy(classifier(features.float()), truth[batch.rows.known["ids"]])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
