@@ -17,7 +17,9 @@ def add(verbs: Any) -> None:
         description="Embeds every image once and writes id, path, label and vector. A command that was stopped or "
         "killed goes on where it was when it is given again.",
     )
-    embed.add_argument("encoder", metavar="ENCODER", help="run folder, RUN@STEP, encoder folder, timm:NAME, …")
+    embed.add_argument(
+        "encoder", metavar="ENCODER", help="run folder, RUN@STEP, encoder folder, timm:NAME, FILE.py:NAME, …"
+    )
     embed.add_argument("data", nargs="+", metavar="DATA", help="folders of images, or the name of a set")
     embed.add_argument("-o", "--out", required=True, metavar="FILE", help=".parquet, or .npy with an index beside it")
     embed.add_argument("--dtype", default="float32", metavar="float16|float32", help="default: %(default)s")

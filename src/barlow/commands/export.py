@@ -17,7 +17,9 @@ def add(verbs: Any) -> None:
         "model card. That library reads it in a fresh process first, and must make the same features; else nothing is "
         "written.",
     )
-    export.add_argument("encoder", metavar="ENCODER", help="run folder, RUN@STEP, encoder folder, timm:NAME, …")
+    export.add_argument(
+        "encoder", metavar="ENCODER", help="run folder, RUN@STEP, encoder folder, timm:NAME, FILE.py:NAME, …"
+    )
     export.add_argument("--to", required=True, metavar="FORM", help=", ".join(exports.names()))
     export.add_argument("-o", "--out", required=True, metavar="DIR", help="a folder that does not exist yet")
     export.add_argument("--license", metavar="NAME", help="for the card, as apache-2.0; default: it says none is known")

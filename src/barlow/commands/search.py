@@ -9,9 +9,10 @@ from barlow.commands.terminal import add_debug, put, tell, until_read, verb_pars
 
 EPILOG = """\
 ENCODER is a run folder, RUN@STEP, a folder with config.json and model.safetensors, a
-file of weights (with --encoder NAME), timm:NAME, packaged:NAME or random:NAME. It may
-also be a file that barlow embed has written: then --encoder is the encoder that made it
-(not needed for queries that are paths in the file), and --in is where its images are.
+file of weights (with --encoder NAME), timm:NAME, packaged:NAME, random:NAME or your own
+FILE.py:NAME. It may also be a file that barlow embed has written: then --encoder is the
+encoder that made it (not needed for queries that are paths in the file), and --in is
+where its images are.
 
   barlow search runs/photos holiday.jpg --in photos/ --sheet found.html
 """

@@ -347,7 +347,7 @@ def _few_images(about: About) -> Finding | None:
     return Finding(
         "too few images for the width",
         f"{about.images:,} images, and embeddings of {about.width:,} features",
-        "a narrower projector: --method.projector.widths",
+        f"a narrower projector: --method.projector.widths that end in {1 << about.images.bit_length() - 1} or less",
     )
 
 
