@@ -73,9 +73,9 @@ class MismatchedPairs:
         return barlow.BarlowTwins()(*(view.roll(k, dims=0) for k, view in enumerate(z)))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _all_cores():
-    """These runs come one at a time, so each may use the machine."""
+    """These runs come one at a time, so each may use the machine. The baselines, which a fixture trains, may too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
