@@ -34,6 +34,7 @@ PROTOCOLS = "knn,knn5_euclidean,logistic,linear_sgd,linear,svm,fewshot:1,5,10,re
 EACH_CLASS = 1_000
 SEED = 0
 UNTRAINED = "untrained"
+ENCODERS = (*methods.METHODS, UNTRAINED)
 
 
 def some_of_each_class(train: Path, work: Path) -> Path:
@@ -105,10 +106,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the tars")
     parser.add_argument("--work", type=Path, default=methods.ROOT / "runs" / "methods", help="where methods.py works")
     parser.add_argument("--factor", type=float, help="of the recipes' rates, in place of the one that was chosen")
+    parser.add_argument(
+        "--encoders", nargs="+", choices=ENCODERS, default=ENCODERS, help="some of them, for example beside others"
+    )
     arguments = parser.parse_args()
     folders = unpacked(methods.IMAGES, arguments.data, arguments.work)
     sets = some_of_each_class(folders["train"], arguments.work), folders["test"]
-    for name in (*methods.METHODS, UNTRAINED):
+    for name in arguments.encoders:
         factor = chosen_factor(name, arguments.factor, lines_of(methods.RESULTS))
         if factor is None:
             print(f"{name}: no run of it came to an end, see {methods.RESULTS.name}", flush=True)
