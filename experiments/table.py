@@ -1,4 +1,5 @@
-"""Writes README's tables from results.jsonl, methods.jsonl and protocols.jsonl of results/ (`--check` only compares).
+"""Writes README's tables, and that of docs/experiments.md, from results.jsonl, methods.jsonl and protocols.jsonl of
+results/ (`--check` only compares). Of what nobody has measured yet a line says so; there is no table of dashes.
 
 python experiments/table.py
 """
@@ -36,6 +37,10 @@ METHODS_BEGIN, METHODS_END = "<!-- methods: written by experiments/table.py -->"
 METHODS_NAMES = {recipe: compared.name for recipe, compared in FIRST.items()}
 FEATURES_BEGIN, FEATURES_END = "<!-- features: written by experiments/table.py -->", "<!-- end of features -->"
 PROTOCOLS_BEGIN, PROTOCOLS_END = "<!-- protocols: written by experiments/table.py -->", "<!-- end of protocols -->"
+EARLIER_BEGIN, EARLIER_END = (
+    "<!-- earlier recipes: written by experiments/table.py -->",
+    "<!-- end of earlier recipes -->",
+)
 LEFT_OUT = (BEST_EPOCH, BALANCED, "top5", "map_11_point", "recall_at_5", "recall_at_10")
 """Metrics that stand in results/protocols.jsonl and not in README."""
 OWN_PROGRAM = "experiments/own_folder.py"
@@ -58,6 +63,22 @@ GPU_COLUMNS = {
     "knn.top1": "kNN",
     "knn5_euclidean.top1": "5-NN",
 }
+METHODS_CAPTION = """\
+**Methods beside each other.** CIFAR-10, two CPU cores, the same small network and the same images seen: 2,500 steps of
+128 images. The rate of each method is the best of three, its recipe's, a third of it and three times it, by images held
+out from training. The features are those of the last stage, not whitened, so that the table shows what the objective
+has taught the network. Mean ± standard deviation over seeds, per cent of the test images. The time of a step is the
+median of short runs of all methods in turn. So short a training says which method is quick here, and not which is best
+in the end. This copy of CIFAR-10 is JPEG-compressed, so do not set these numbers beside published ones.
+`experiments/methods.py` writes the lines, [results/methods.jsonl](results/methods.jsonl)."""
+PROTOCOLS_CAPTION = f"""\
+**Every protocol, on the same encoders.** Each method has trained the same small network on CIFAR-10 once, for 2,500
+steps of 128 images. Each protocol then learns from 1,000 labelled images of each class and is measured on the test
+images; *1-shot* is one labelled image of each class, *1 % labels* fine-tunes the whole network on a hundred
+([docs/protocols.md](docs/protocols.md)). Per cent, ± half of the 95 % interval over test images or draws. So short a
+training says which method is quick here, and not which is best in the end. This copy of CIFAR-10 is JPEG-compressed, so
+do not set these numbers beside published ones. `{PROTOCOLS_PROGRAM}` writes the lines,
+[results/protocols.jsonl](results/protocols.jsonl)."""
 GPU_CAPTION = f"""\
 **ResNet-18, GPU, 100 epochs.** The shipped CIFAR-10 recipes, written for 1000 epochs, cut to the budget of the row and
 run in bfloat16 on one GPU by `{GPU_PROGRAM}`. Linear (SGD) is the released protocol of Barlow Twins and VICReg on
@@ -68,8 +89,10 @@ Line = Mapping[str, Any]
 
 
 def content(lines: Sequence[Line]) -> str:
-    """All that stands between README's markers."""
-    return f"{table(lines)}\n\n{GPU_CAPTION}\n\n{gpu_table(lines)}"
+    """The runs of the recipes as they are now, on a CPU and on a GPU."""
+    if any(is_gpu_result(line) for line in lines):
+        return f"{table(lines)}\n\n{GPU_CAPTION}\n\n{gpu_table(lines)}"
+    return f"{table(lines)}\n\n*On a GPU nothing was measured yet. `{GPU_PROGRAM}` does it.*"
 
 
 def own_table(lines: Sequence[Line]) -> str:
@@ -128,13 +151,24 @@ def _family(lines: Sequence[Line], family: str) -> str:
     return " / ".join(map(_percent, best))
 
 
+def methods_part(lines: Sequence[Line]) -> str:
+    """Methods beside each other, once one of them was measured."""
+    if any(_is_of_methods_test(line) for line in lines):
+        return f"{METHODS_CAPTION}\n\n{methods_table(lines)}"
+    return (
+        f"*Methods beside each other, at the best of three rates, were not measured yet. `{METHODS_PROGRAM}` does it.*"
+    )
+
+
+def _is_of_methods_test(line: Line) -> bool:
+    of_methods = line["program"] == METHODS_PROGRAM and line.get("part") == "test"
+    return of_methods and "scores" in line and line["images"] == SMALL
+
+
 def methods_table(lines: Sequence[Line]) -> str:
     """Methods beside each other: scores on the test images, seconds a step beside the fastest, and the rate chosen."""
     of_methods = [line for line in lines if line["program"] == METHODS_PROGRAM]
-    tested = (
-        line for line in of_methods if line.get("part") == "test" and "scores" in line and line["images"] == SMALL
-    )
-    finals = [line for line in tested if is_as_shipped(line)]
+    finals = [line for line in lines if _is_of_methods_test(line) and is_as_shipped(line)]
     timed: dict[str, list[float]] = {}
     for line in of_methods:
         if "timed" in line:
@@ -176,6 +210,13 @@ def _of_one_version(small: str, published: str) -> bool:
     """Whether a published recipe is of the version that a small one is of: MoCo v1 and v2 are one objective."""
     version = [name for name in ("moco_v1", "moco_v2", "pcl_v1") if name in published]
     return not version or version[0] in small or (version[0] == "pcl_v1" and small == "small_pcl")
+
+
+def protocols_part(lines: Sequence[Line]) -> str:
+    """Every protocol on every encoder, once one of them was measured."""
+    if any(line["program"] == PROTOCOLS_PROGRAM for line in lines):
+        return f"{PROTOCOLS_CAPTION}\n\n{protocols_table(lines)}"
+    return f"*Every protocol on the same encoders was not measured yet. `{PROTOCOLS_PROGRAM}` does it.*"
 
 
 def protocols_table(lines: Sequence[Line]) -> str:
@@ -222,18 +263,24 @@ def _best_of(line: Line, family: str) -> dict[str, float]:
     return {probe: max(scores[probe] for scores in of_family) for probe in PROBES}
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The runs on a CPU as Markdown: means over the seeds, beside the best baseline."""
+def table(lines: Sequence[Line], *, current: bool = True) -> str:
+    """The runs on a CPU as Markdown: means over the seeds, beside the best baseline.
+
+    Args:
+        lines: of results.jsonl.
+        current: those of recipes as they are now; else those of recipes that have changed since.
+    """
     rows = [
         "| images | recipe | budget | "
         + " | ".join(COLUMNS.values())
         + " | raw pixels (kNN, linear) | untrained (kNN, linear) |",
         "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
-    measured = [line for line in lines if "scores" in line and line["program"] not in OTHER_TABLES]
+    on_cpu = [line for line in lines if "scores" in line and line["program"] not in OTHER_TABLES]
+    measured = [line for line in on_cpu if is_as_shipped(line) == current]
     order = [_what(line) for line in measured]
     measured.sort(key=lambda line: order.index(_what(line)))  # the runs of one recipe below each other
-    return "\n".join([*rows, *(_row(line, is_as_shipped(line)) for line in measured)])
+    return "\n".join([*rows, *(_row(line, current) for line in measured)])
 
 
 def _what(line: Line) -> tuple[str, str]:
@@ -312,14 +359,20 @@ def readme_with(text: str, lines: Sequence[Line]) -> str:
     """README's text with the tables put between the markers."""
     text = put_between(text, OWN_BEGIN, OWN_END, own_table(lines))
     text = put_between(text, FEATURES_BEGIN, FEATURES_END, features_table())
-    text = put_between(text, METHODS_BEGIN, METHODS_END, methods_table(lines))
-    text = put_between(text, PROTOCOLS_BEGIN, PROTOCOLS_END, protocols_table(lines))
+    text = put_between(text, METHODS_BEGIN, METHODS_END, methods_part(lines))
+    text = put_between(text, PROTOCOLS_BEGIN, PROTOCOLS_END, protocols_part(lines))
     return put_between(text, BEGIN, END, content(lines))
 
 
+def experiments_with(text: str, lines: Sequence[Line]) -> str:
+    """The text of docs/experiments.md with the runs of earlier recipes put between the markers."""
+    return put_between(text, EARLIER_BEGIN, EARLIER_END, table(lines, current=False))
+
+
 def main() -> int:
-    page = ROOT / "README.md"
-    return write_or_check(__doc__, page, [RESULTS, METHODS_RESULTS, PROTOCOLS_RESULTS], readme_with)
+    about, logs = __doc__ or "", [RESULTS, METHODS_RESULTS, PROTOCOLS_RESULTS]
+    readme = write_or_check(about, ROOT / "README.md", logs, readme_with)
+    return max(readme, write_or_check(about, ROOT / "docs" / "experiments.md", logs, experiments_with))
 
 
 if __name__ == "__main__":

@@ -102,19 +102,42 @@ def test_readme_has_the_tables_of_the_results_and_says_that_the_images_are_compr
     monkeypatch.setattr(sys, "argv", ["table.py", "--check"])
     assert table.main() == 0, "run `python experiments/table.py`"
     results = (ROOT / "results" / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    content = table.content([json.loads(text) for text in results if text])
-    assert "ResNet-18, GPU, 100 epochs" in content
-    assert "JPEG-compressed" in content
+    lines = [json.loads(text) for text in results if text]
+    assert "ResNet-18, GPU, 100 epochs" in table.content([*lines, line()])
+    assert "JPEG-compressed" in table.content([*lines, line()])
     parts = [
         (table.OWN_BEGIN, table.own_table([]), table.OWN_END),
         (table.FEATURES_BEGIN, table.features_table(), table.FEATURES_END),
-        (table.METHODS_BEGIN, table.methods_table([]), table.METHODS_END),
-        (table.PROTOCOLS_BEGIN, table.protocols_table([]), table.PROTOCOLS_END),
+        (table.METHODS_BEGIN, table.methods_part([]), table.METHODS_END),
+        (table.PROTOCOLS_BEGIN, table.protocols_part([]), table.PROTOCOLS_END),
         (table.BEGIN, table.content([]), table.END),
     ]
     written = table.readme_with(" b ".join(f"{begin}\nold\n{end}" for begin, _, end in parts), [])
     assert written == " b ".join(f"{begin}\n{made}\n{end}" for begin, made, end in parts)
     assert table.readme_with(written, []) == written
+
+
+def test_what_nobody_has_measured_has_a_sentence_and_no_table_of_dashes(table: ModuleType) -> None:
+    hash_of = program("experiments/results_line.py").recipe_hash
+    score = {"value": 0.5, "low": 0.4, "high": 0.6}
+    protocol = {"program": "experiments/protocols.py", "encoder": "small_byol", "scores": {"knn.top1": score}}
+    for part, measured in (
+        (table.content, line()),
+        (table.methods_part, method("small_byol", 0, hash_of=hash_of)),
+        (table.protocols_part, protocol),
+    ):
+        assert "measured yet" in part([])
+        assert "–" not in part([])
+        assert "JPEG-compressed" in part([measured])
+        assert "measured yet" not in part([measured])
+
+
+def test_runs_of_recipes_that_have_changed_since_stand_on_the_page_of_experiments(table: ModuleType) -> None:
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/experiments.md", "README.md"))
+    assert "as it was at d005f11" in page
+    assert "as it was at" not in readme
+    written = table.experiments_with(f"a {table.EARLIER_BEGIN}\nold\n{table.EARLIER_END} b", [])
+    assert "old" not in written
 
 
 def own(images: str, recipe: str, seed: int, *, hash_of: Any, **more: Any) -> dict[str, Any]:
