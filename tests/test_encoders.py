@@ -227,6 +227,15 @@ def test_a_module_that_was_loaded_is_taken_as_it_is(run: Path) -> None:
     assert find_encoder(module).network is module
 
 
+def test_a_network_of_a_file_that_says_nothing_of_its_images_is_told_what_it_gets(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import timm\n\ndef backbone():\n    return timm.create_model('test_resnet', num_classes=0)\n")
+    said: list[str] = []
+    size = find_encoder(f"{file}:backbone", say=said.append).preprocessing.size
+    assert len(said) == 1
+    assert f"gets images of {size} pixels, with the mean and deviation that timm has for it" in said[0]
+
+
 def test_a_module_that_gives_maps_or_says_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a Flat does not say what it expects of an image"):
         find_encoder(Flat())

@@ -158,7 +158,13 @@ def find_encoder(
         return _foreign(text, asked)
     if python_file.is_named(text):
         own = python_file.module_in(text)
-        return replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
+        found = replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
+        if not isinstance(getattr(own.module, "preprocessing", None), Preprocessing):
+            say(
+                f"{found.name} gets images of {words(found.preprocessing.size)} pixels, with the mean and deviation "
+                "that timm has for it; a .preprocessing of its own gives others"
+            )
+        return found
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
