@@ -73,11 +73,11 @@ in the end. This copy of CIFAR-10 is JPEG-compressed, so do not set these number
 `experiments/methods.py` writes the lines, [results/methods.jsonl](results/methods.jsonl)."""
 PROTOCOLS_CAPTION = f"""\
 **Every protocol, on the same encoders.** Each method has trained the same small network on CIFAR-10 once, for 2,500
-steps of 128 images. Each protocol then learns from 1,000 labelled images of each class and is measured on the test
-images; *1-shot* is one labelled image of each class, *1 % labels* fine-tunes the whole network on a hundred
-([docs/protocols.md](docs/protocols.md)). Per cent, ± half of the 95 % interval over test images or draws. So short a
-training says which method is quick here, and not which is best in the end. This copy of CIFAR-10 is JPEG-compressed, so
-do not set these numbers beside published ones. `{PROTOCOLS_PROGRAM}` writes the lines,
+steps of 128 images. Each protocol then learns from 1,000 labelled images of each class (the SVM from 200) and is
+measured on the test images; *1-shot* is one labelled image of each class, *1 % labels* fine-tunes the whole network on
+a hundred ([docs/protocols.md](docs/protocols.md)). Per cent, ± half of the 95 % interval over test images or draws. So
+short a training says which method is quick here, and not which is best in the end. This copy of CIFAR-10 is
+JPEG-compressed, so do not set these numbers beside published ones. `{PROTOCOLS_PROGRAM}` writes the lines,
 [results/protocols.jsonl](results/protocols.jsonl)."""
 GPU_CAPTION = f"""\
 **ResNet-18, GPU, 100 epochs.** The shipped CIFAR-10 recipes, written for 1000 epochs, cut to the budget of the row and
