@@ -27,8 +27,9 @@ from own_folder import Case, lines_of, unpacked
 
 import barlow
 from barlow.exits import Diverged
-from barlow.recipe import files
-from barlow.recipe.request import DEFAULT
+from barlow.nets.given import Network
+from barlow.nets.weights import description_of, with_description
+from barlow.probes.baselines import as_built
 
 PROGRAM, RESULTS = results_line.PROTOCOLS_PROGRAM, results_line.PROTOCOLS_RESULTS
 PROTOCOLS = {
@@ -60,12 +61,11 @@ def trained(case: Case, train: Path, work: Path) -> Path:
 
 
 def untrained_like(run: Path) -> Any:
-    """The network of a run as it is built, for the same views of the same images."""
-    shared = files.read(DEFAULT)["encoder"]
-    size = barlow.load_encoder(run).preprocessing.size
-    return barlow.find_encoder(
-        f"random:{shared['name']}@{SEED}", options=shared["options"], stem=shared["stem"], image_size=size
-    ).network
+    """The network of a run as it was built, which takes the same images as the trained one."""
+    trained: Any = barlow.load_encoder(run)
+    config = description_of(trained)
+    network = Network(config["name"], config["options"], config["stem"], config["zero_init_last"])
+    return with_description(as_built(config), network, trained.preprocessing, config["seed"])
 
 
 def chosen_factor(name: str, given: float | None, lines: list[dict[str, Any]]) -> float | None:

@@ -243,8 +243,11 @@ def _of_given_rates(lines: Sequence[Line], names: dict[str, str]) -> str:
     lines = [line for line in lines if line["program"] == PROTOCOLS_PROGRAM and line["encoder"] != "untrained"]
     latest = {line["encoder"]: line for line in lines}
     given = {name: line["factor"] for name, line in latest.items() if line.get("factor_from") == "the command line"}
-    said = ", ".join(f"{names[name]} ({factor:.3g} times)" for name, factor in given.items())
-    return f"\n\n*At a multiple of the recipe's rate that was given, not chosen: {said}.*" if said else ""
+    own = ", ".join(names[name] for name, factor in given.items() if factor == 1)
+    others = ", ".join(f"{names[name]} ({factor:.3g} times)" for name, factor in given.items() if factor != 1)
+    said = [f"At the recipe's own rate, without a choice by held-out images: {own}."] if own else []
+    said += [f"At a multiple of the recipe's rate that was given, not chosen: {others}."] if others else []
+    return f"\n\n*{' '.join(said)}*" if said else ""
 
 
 def _half(score: dict[str, float] | None) -> str:

@@ -157,14 +157,7 @@ def find_encoder(
     if text.startswith(PREFIXES):
         return _foreign(text, asked)
     if python_file.is_named(text):
-        own = python_file.module_in(text)
-        found = replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
-        if not isinstance(getattr(own.module, "preprocessing", None), Preprocessing):
-            say(
-                f"{found.name} gets images of {words(found.preprocessing.size)} pixels, with the mean and deviation "
-                "that timm has for it; a .preprocessing of its own gives others"
-            )
-        return found
+        return _of_python_file(text, say)
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
@@ -361,6 +354,18 @@ def _of_module(module: nn.Module, options: Mapping[str, Any] = MappingProxyType(
         return FoundEncoder(name, "module", module)
     network = Network(f"custom:{name}", dict(options), "as_is", True)
     return FoundEncoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
+
+
+def _of_python_file(text: str, say: Say) -> FoundEncoder:
+    """The network that `FILE.py:NAME` stands for. What is assumed of its images is told."""
+    own = python_file.module_in(text)
+    found = replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
+    if not isinstance(getattr(own.module, "preprocessing", None), Preprocessing):
+        say(
+            f"{found.name} gets images of {words(found.preprocessing.size)} pixels, with the mean and deviation that "
+            "timm has for it; a .preprocessing of its own gives others"
+        )
+    return found
 
 
 def _as_timm_says(module: nn.Module) -> Preprocessing:

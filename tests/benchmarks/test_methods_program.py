@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from programs import program
 
+import barlow
 from barlow.exits import Diverged, UnusableData
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import _BatchNorm
@@ -227,6 +229,18 @@ def test_the_table_of_protocols_names_the_encoders_whose_rate_nobody_chose() -> 
     score = {"knn.top1": {"value": 0.5, "low": 0.4, "high": 0.6}}
     line = {"program": protocols.PROGRAM, "encoder": "small_byol", "scores": score, "factor": 1.0}
     given = line | {"factor_from": "the command line"}
-    assert "that was given, not chosen: BYOL (1 times).*" in table.protocols_table([given])
+    assert "At the recipe's own rate, without a choice by held-out images: BYOL.*" in table.protocols_table([given])
+    tripled = table.protocols_table([given | {"factor": 3.0}])
+    assert "that was given, not chosen: BYOL (3 times).*" in tripled
     for lines in ([line | {"factor_from": "held-out images"}], [given, line | {"factor_from": "held-out images"}]):
         assert "rate" not in table.protocols_table(lines)
+
+
+def test_the_untrained_network_is_that_of_the_run_before_its_first_step(tmp_path: Path) -> None:
+    data = tiny.images(tmp_path / "data", 24)
+    changes = tiny.SMALL | {"encoder.stages": "last", "encoder.whiten": None}
+    barlow.pretrain(data, tmp_path / "run", recipe="small_w_mse", overrides=changes, steps=2, progress=False)
+    fresh, trained = protocols.untrained_like(tmp_path / "run"), barlow.load_encoder(tmp_path / "run")
+    assert fresh.preprocessing == trained.preprocessing
+    assert fresh.state_dict().keys() == trained.state_dict().keys()
+    assert not all(fresh.state_dict()[name].equal(value) for name, value in trained.state_dict().items())
