@@ -78,7 +78,7 @@ measured on the test images; *1-shot* is one labelled image of each class, *1 % 
 a hundred ([docs/protocols.md](docs/protocols.md)). Per cent, ± half of the 95 % interval over test images or draws. So
 short a training says which method is quick here, and not which is best in the end. This copy of CIFAR-10 is
 JPEG-compressed, so do not set these numbers beside published ones. `{PROTOCOLS_PROGRAM}` writes the lines,
-[results/protocols.jsonl](results/protocols.jsonl). A dash: not measured yet."""
+[results/protocols.jsonl](results/protocols.jsonl). A dash: no number yet."""
 GPU_CAPTION = f"""\
 **ResNet-18, GPU, 100 epochs.** The shipped CIFAR-10 recipes, written for 1000 epochs, cut to the budget of the row and
 run in bfloat16 on one GPU by `{GPU_PROGRAM}`. Linear (SGD) is the released protocol of Barlow Twins and VICReg on
