@@ -22,8 +22,8 @@ WHOLE = tests/objectives tests/optim tests/equivalence tests/contracts/test_meth
 
 nightly: .venv/ready
 	rm -f results/nightly.partial
-	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "not learning" $(WHOLE)
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "nightly and not learning" $(WHOLE:%=--ignore=%) --ignore=tests/mutations tests
+	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial $(BIN)/python -m pytest -m "not learning" $(WHOLE)
+	$(BIN)/python -m pytest -m "nightly and not learning" $(WHOLE:%=--ignore=%) --ignore=tests/mutations tests
 	BARLOW_NIGHTLY_LOG=$(CURDIR)/results/nightly.partial $(BIN)/python -m pytest -n 2 -m "not learning" tests/mutations
 	$(BIN)/python -m pytest -m learning
 	mv results/nightly.partial results/nightly.jsonl

@@ -7,10 +7,12 @@ The encoders are those of `experiments/methods.py` with seed 0: Barlow Twins, VI
 training, each with the same small network, at the rate that was chosen for it, after 2,500 steps of 128 images of
 CIFAR-10; and that network as it is built. A run that is not in the folder is made. With `--factor` all have that
 multiple of their recipe's rate, and the tries of `methods.py` are not waited for. A line says its factor, and whether
-held-out images decided for it. The protocols learn from the first
-1,000 labelled training images of each class, and are measured on all test images: the linear protocols would take hours
-on all 50,000, and semi-supervised learning is about few labels anyway. The SVM learns from the first 200 of each class:
-it fits each of ten classes at eleven costs in three folds, and high costs need thousands of passes.
+held-out images decided for it.
+
+The protocols learn from the first 1,000 labelled training images of each class, and are measured on all test images:
+the linear protocols would take hours on all 50,000, and semi-supervised learning is about few labels anyway. The SVM
+learns from the first 200 of each class: it fits each of ten classes at eleven costs in three folds, and high costs need
+thousands of passes.
 
 An evaluation that was stopped goes on where it was, and a line that is there is not made again. Lines go to
 results/protocols.jsonl, and experiments/table.py makes README's table of them.
@@ -62,10 +64,10 @@ def trained(case: Case, train: Path, work: Path) -> Path:
 
 def untrained_like(run: Path) -> Any:
     """The network of a run as it was built, which takes the same images as the trained one."""
-    trained: Any = barlow.load_encoder(run)
-    config = description_of(trained)
+    own: Any = barlow.load_encoder(run)
+    config = description_of(own)
     network = Network(config["name"], config["options"], config["stem"], config["zero_init_last"])
-    return with_description(as_built(config), network, trained.preprocessing, config["seed"])
+    return with_description(as_built(config), network, own.preprocessing, config["seed"])
 
 
 def chosen_factor(name: str, given: float | None, lines: list[dict[str, Any]]) -> float | None:

@@ -78,12 +78,13 @@ measured on the test images; *1-shot* is one labelled image of each class, *1 % 
 a hundred ([docs/protocols.md](docs/protocols.md)). Per cent, ± half of the 95 % interval over test images or draws. So
 short a training says which method is quick here, and not which is best in the end. This copy of CIFAR-10 is
 JPEG-compressed, so do not set these numbers beside published ones. `{PROTOCOLS_PROGRAM}` writes the lines,
-[results/protocols.jsonl](results/protocols.jsonl). A dash: no number yet."""
+[results/protocols.jsonl](results/protocols.jsonl). A dash: not measured yet."""
 GPU_CAPTION = f"""\
 **ResNet-18, GPU, 100 epochs.** The shipped CIFAR-10 recipes, written for 1000 epochs, cut to the budget of the row and
 run in bfloat16 on one GPU by `{GPU_PROGRAM}`. Linear (SGD) is the released protocol of Barlow Twins and VICReg on
-features embedded once, its last epoch; the other columns are as above. Here too **CIFAR-10 is JPEG-compressed (quality
-75, 4:2:0)**, for training and for testing, so do not set these numbers beside published ones."""
+features embedded once, its last epoch; the other columns are explained below. **This copy of CIFAR-10 is
+JPEG-compressed (quality 75, 4:2:0)**, for training and for testing, so do not set these numbers beside published
+ones."""
 
 Line = Mapping[str, Any]
 
@@ -92,7 +93,7 @@ def content(lines: Sequence[Line]) -> str:
     """The runs of the recipes as they are now, on a CPU and on a GPU."""
     if any(is_gpu_result(line) for line in lines):
         return f"{table(lines)}\n\n{GPU_CAPTION}\n\n{gpu_table(lines)}"
-    return f"{table(lines)}\n\n*On a GPU nothing was measured yet. `{GPU_PROGRAM}` does it.*"
+    return f"{table(lines)}\n\n*Not measured yet: the shipped CIFAR-10 recipes on a GPU (`{GPU_PROGRAM}`).*"
 
 
 def own_table(lines: Sequence[Line]) -> str:
@@ -155,9 +156,7 @@ def methods_part(lines: Sequence[Line]) -> str:
     """Methods beside each other, once one of them was measured."""
     if any(_is_of_methods_test(line) for line in lines):
         return f"{METHODS_CAPTION}\n\n{methods_table(lines)}"
-    return (
-        f"*Methods beside each other, at the best of three rates, were not measured yet. `{METHODS_PROGRAM}` does it.*"
-    )
+    return f"*Not measured yet: methods beside each other, each at the best of three rates (`{METHODS_PROGRAM}`).*"
 
 
 def _is_of_methods_test(line: Line) -> bool:
@@ -216,7 +215,7 @@ def protocols_part(lines: Sequence[Line]) -> str:
     """Every protocol on every encoder, once one of them was measured."""
     if any(line["program"] == PROTOCOLS_PROGRAM for line in lines):
         return f"{PROTOCOLS_CAPTION}\n\n{protocols_table(lines)}"
-    return f"*Every protocol on the same encoders was not measured yet. `{PROTOCOLS_PROGRAM}` does it.*"
+    return f"*Not measured yet: every protocol on the same encoders (`{PROTOCOLS_PROGRAM}`).*"
 
 
 def protocols_table(lines: Sequence[Line]) -> str:

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-"""The processes that tests start have it too: a run in one may be compared with a run here, to the last digit."""
+os.environ["OMP_NUM_THREADS"] = "1"
+"""The processes that tests start have one, too: a run in one may be compared with a run here, to the last digit."""
 
 SHARED_DATA = Path(os.environ.get("BARLOW_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

@@ -225,6 +225,11 @@ def test_of_few_images_w_mse_takes_a_batch_that_it_can_use_or_one_that_a_message
         else:
             assert "--batch-size" not in said, "no batch would do, so none is named"
             assert f"{count} usable images are too few for w_mse with embeddings of width 32: give 64 or more" in said
+            named = re.search(r"a projector that ends in (\d+) \(--method.projector.widths\)", said)
+            assert (named is None) == (count < 4)
+            if named:
+                narrower = wide | {"method__projector__widths": [64, int(named[1])]}
+                assert prepared(data, train__batch_size="auto", **narrower).plan.batch_size <= count
 
 
 def test_images_that_would_not_fit_are_refused_where_the_recipe_wants_them_in_memory(

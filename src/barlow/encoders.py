@@ -141,7 +141,7 @@ def find_encoder(
             was given, what is allowed and what to do. `NoInput` where nothing of that name exists.
     """
     if isinstance(given, nn.Module):
-        return _of_module(given)
+        return _of_module(given, say)
     text = os.fspath(given)
     asked = _Asked(
         None if encoder == "auto" else encoder,
@@ -157,7 +157,8 @@ def find_encoder(
     if text.startswith(PREFIXES):
         return _foreign(text, asked)
     if python_file.is_named(text):
-        return _of_python_file(text, say)
+        own = python_file.module_in(text)
+        return _of_module(own.module, say, printable(text), {"file_sha256": own.sha256})
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
@@ -263,7 +264,7 @@ def _foreign(text: str, asked: _Asked) -> FoundEncoder:
     """Weights of others: timm's, a package's, those of a file."""
     name, origin = printable(text), origin_of(text)
     if (module := asked.module) is not None and (origin.network is None or origin.recognised):
-        filled, notes = _of_module(module).network, list[str]()
+        filled, notes = _of_module(module, silent).network, list[str]()
     else:
         network = _network_of(name, origin, asked)
         normalization, lines = _normalization_of(name, origin, network, asked)
@@ -340,32 +341,28 @@ def _built(network: Network, preprocessing: Preprocessing, seed: int, most: tupl
 # --- Modules ----------------------------------------------------------------------------------------------------------
 
 
-def _of_module(module: nn.Module, options: Mapping[str, Any] = MappingProxyType({})) -> FoundEncoder:
+def _of_module(
+    module: nn.Module, say: Say, name: str = "", options: Mapping[str, Any] = MappingProxyType({})
+) -> FoundEncoder:
     """A module that was given. One that lacks what an encoder has is copied, and the copy gets it.
 
     Args:
+        say: told what is assumed of its images, where it says nothing of them itself.
+        name: what it was called; by default its class.
         options: what else tells it from others of its class.
     """
-    name = type(module).__name__
+    kind = type(module).__name__
     preprocessing = getattr(module, "preprocessing", None)
     if not isinstance(preprocessing, Preprocessing):
         preprocessing = _as_timm_says(module)
-    elif hasattr(module, "description"):  # it was loaded by barlow
-        return FoundEncoder(name, "module", module)
-    network = Network(f"custom:{name}", dict(options), "as_is", True)
-    return FoundEncoder(name, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
-
-
-def _of_python_file(text: str, say: Say) -> FoundEncoder:
-    """The network that `FILE.py:NAME` stands for. What is assumed of its images is told."""
-    own = python_file.module_in(text)
-    found = replace(_of_module(own.module, {"file_sha256": own.sha256}), name=printable(text))
-    if not isinstance(getattr(own.module, "preprocessing", None), Preprocessing):
         say(
-            f"{found.name} gets images of {words(found.preprocessing.size)} pixels, with the mean and deviation that "
-            "timm has for it; a .preprocessing of its own gives others"
+            f"{name or kind} gets images of {words(preprocessing.size)} pixels, with the mean and deviation that timm "
+            "has for it; a .preprocessing of its own gives others"
         )
-    return found
+    elif hasattr(module, "description"):  # it was loaded by barlow
+        return FoundEncoder(name or kind, "module", module)
+    network = Network(f"custom:{kind}", dict(options), "as_is", True)
+    return FoundEncoder(name or kind, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))
 
 
 def _as_timm_says(module: nn.Module) -> Preprocessing:

@@ -145,8 +145,10 @@ def try_objective(
     width, least = widths[0][0], getattr(objective, "least_rows", None)
     fitting = next((rows for rows in _other_batches(batch, usable) if refused(rows) is None), None)
     if fitting is None and least is not None and least(width) > usable:
-        narrow = next((w for w in (1 << i for i in range(width.bit_length(), -1, -1)) if least(w) <= usable), None)
-        projector = f"a projector that ends in {narrow} (--method.projector.widths), " if narrow else ""
+        narrow = width
+        while narrow > 1 and least(narrow) > usable:
+            narrow //= 2
+        projector = f"a projector that ends in {narrow} (--method.projector.widths), " if narrow > 1 else ""
         raise ValueError(
             f"{usable} usable images are too few for {kind} with embeddings of width {width}: give {least(width)} or "
             f"more, {projector}or another objective (--objective vicreg)"

@@ -126,10 +126,10 @@ def test_what_nobody_has_measured_has_a_sentence_and_no_table_of_dashes(table: M
         (table.methods_part, method("small_byol", 0, hash_of=hash_of)),
         (table.protocols_part, protocol),
     ):
-        assert "measured yet" in part([])
+        assert "Not measured yet" in part([])
         assert "–" not in part([])
         assert "JPEG-compressed" in part([measured])
-        assert "measured yet" not in part([measured])
+        assert "Not measured yet" not in part([measured])
 
 
 def test_runs_of_recipes_that_have_changed_since_stand_on_the_page_of_experiments(table: ModuleType) -> None:

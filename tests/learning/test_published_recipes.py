@@ -1,8 +1,8 @@
 """The published CIFAR-10 recipes on real images: two hundred steps without failure, and the loss falls."""
 
-import os
 import statistics
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,20 @@ def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "cifar10" / "train"
 
 
+@pytest.fixture
+def _all_cores() -> Iterator[None]:
+    """These runs come one at a time, so each may use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.nightly
+@pytest.mark.usefixtures("_all_cores")
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("name", [name for name in names() if name.startswith("cifar10/")])
 def test_a_published_recipe_runs_on_real_images_and_its_loss_falls(name: str, photos: Path, tmp_path: Path) -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     changes = {"train.steps": STEPS, "train.log_steps": 1, "train.precision": "auto"}
     changes |= {} if torch.cuda.is_available() else ON_CPU
     result = pretrain(photos, tmp_path / "run", recipe=name, overrides=changes, progress=False)
