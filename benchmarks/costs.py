@@ -37,23 +37,23 @@ COSTS = [
     Watched(
         "guard",
         "refusing a loss or a gradient that is not finite: the gradient's norm, and reading it",
-        ("torch.nn.utils:get_total_norm", "barlow.learner:guard"),
+        ("torch.nn.utils:get_total_norm", "barlow.training.learner:guard"),
         0.03,
     ),
-    Watched("live_line", "the live line, on a terminal", ("barlow.watchers:LiveLine.__call__",), 0.01),
+    Watched("live_line", "the live line, on a terminal", ("barlow.training.live:LiveLine.__call__",), 0.01),
     Watched(
         "log",
         "metrics.jsonl, with the statistics of features and embeddings, every 50 steps",
-        ("barlow.watchers:MetricsLog.__call__",),
+        ("barlow.training.watchers:MetricsLog.__call__",),
         0.02,
         50,
     ),
 ]
 PER_STEP = (
     "torch.nn.utils:get_total_norm",
-    "barlow.learner:guard",
+    "barlow.training.learner:guard",
     "barlow.stopping:StopIfAsked.__call__",
-    "barlow.step_log:sealed",
+    "barlow.training.step_log:sealed",
     "barlow.watchdog:Doing",
     "barlow.watchdog:Watch.verdict",
 )
@@ -107,12 +107,12 @@ def monitored() -> measure.Part:
     allows. So a look is measured by itself, in a process that does nothing else, and as many of them as the steps of a
     piece allow are added to them.
     """
-    budget, log = "barlow.monitor:Budget.allows", "barlow.watchers:MetricsLog.__call__"
+    budget, log = "barlow.training.monitor:Budget.allows", "barlow.training.watchers:MetricsLog.__call__"
     sides = step.Sides(replace(step.SMALL, steps=LOG_STEPS), parts=[budget, log])
     atexit.register(sides.close)
 
     def piece() -> tuple[Cost, Cost]:
-        from barlow.monitor import SHARE
+        from barlow.training.monitor import SHARE
 
         told = sides.child("--command").ask(steps=LOG_STEPS)
         look = sides.child("--look").cost(steps=1)

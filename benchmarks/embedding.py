@@ -76,8 +76,8 @@ class Command:
     def __init__(self, folder: Path, size: int) -> None:
         from barlow.data.centre import centre_views
         from barlow.data.sources import open_source
-        from barlow.embedding import embed as to_file
         from barlow.encoders import find_encoder
+        from barlow.features.embedding import embed as to_file
 
         found, source = find_encoder("random:resnet18", image_size=size), open_source(str(folder))
         ids = np.arange(len(source))
@@ -125,7 +125,7 @@ def rows(smoke: bool) -> Sequence[measure.Row]:
         )
         for name, what, ours in listed
     ]
-    if importlib.util.find_spec("barlow.embedding") is None:  # an older tree
+    if importlib.util.find_spec("barlow.features.embedding") is None:  # an older tree
         return parts
     command = Command(source, 96)
     whole = measure.Row(

@@ -29,22 +29,22 @@ from objectives import plain_barlow_twins, plain_vicreg
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from barlow import facts
-from barlow.assembly import build_learner
 from barlow.data.loader import MemoryLoader
 from barlow.distributed import World, fixed_shapes, synchronize
-from barlow.learner import Learner
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
-from barlow.plan import Plan
-from barlow.plan import resolved as plan_of
+from barlow.planning import facts
+from barlow.planning.plan import Plan
+from barlow.planning.plan import resolved as plan_of
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
-from barlow.train import Course, train
+from barlow.training.assembly import build_learner
+from barlow.training.learner import Learner
+from barlow.training.train import Course, train
+from barlow.training.watchers import Moment
 from barlow.types import Outputs, Rows
 from barlow.views.pipeline import ViewPipeline
-from barlow.watchers import Moment
 
 WARM, STEPS = 3, 10
 """Of a piece: steps left out, and counted. (The first pair of a row is left out as a whole.)"""

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import results_line
 
 from barlow.machine import source_commit
-from barlow.run import Run, load_recipe_text
+from barlow.runs.run import Run, load_recipe_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

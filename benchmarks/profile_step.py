@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from barlow import storage
 from barlow.distributed import World, choose_device
 from barlow.machine import environment
-from barlow.train import Course, train
-from barlow.watchers import Moment
+from barlow.training.train import Course, train
+from barlow.training.watchers import Moment
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 OPERATORS = 25

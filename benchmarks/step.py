@@ -285,12 +285,12 @@ def bare(case: Case, folder: Path) -> None:
 def look(case: Case, folder: Path) -> None:
     """The child of the monitor's side: a look at the networks of a case, again and again, with no step between two."""
     turns = Turns(Questions())
-    from barlow.assembly import build_learner
     from barlow.data.counting import not_shown
     from barlow.distributed import World, choose_device
-    from barlow.monitor import monitor_of
-    from barlow.preparation import prepare
-    from barlow.step_log import StepLog
+    from barlow.planning.preparation import prepare
+    from barlow.training.assembly import build_learner
+    from barlow.training.monitor import monitor_of
+    from barlow.training.step_log import StepLog
 
     world = World(choose_device("auto"))
     found = prepare(chosen(case, folder), world)
@@ -313,8 +313,8 @@ def chosen(case: Case, folder: Path) -> Any:
 
 def prepared(case: Case, folder: Path, world: Any) -> tuple[Any, Any]:
     """The learner of a case, as `barlow pretrain` builds it, and the loader of its images."""
-    from barlow.assembly import build_learner
-    from barlow.preparation import prepare
+    from barlow.planning.preparation import prepare
+    from barlow.training.assembly import build_learner
 
     found = prepare(chosen(case, folder), world)
     return build_learner(found.plan, world, found.loader), found.loader

@@ -184,8 +184,8 @@ def clocked(place: str, seconds: dict[str, float]) -> None:
     What other threads do meanwhile is counted as well, so the sum may only be too large.
 
     Args:
-        place: "module:name", where the caller looks the function up. Example: `barlow.watchers:LiveLine.__call__`, or
-            for a function that `learner.py` has of its own, `barlow.learner:guard`.
+        place: "module:name", where the caller looks the function up. Example: `barlow.training.live:LiveLine.__call__`,
+            or for a function that `training/learner.py` has of its own, `barlow.training.learner:guard`.
         seconds: where the sum is kept.
     """
     module, _, path = place.partition(":")

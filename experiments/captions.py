@@ -25,7 +25,7 @@ from generated import ROOT, markdown
 
 import barlow
 from barlow.caption_retrieval import Row, retrieve
-from barlow.run import Run, load_recipe_text
+from barlow.runs.run import Run, load_recipe_text
 
 PROGRAM = "experiments/captions.py"
 RESULTS = ROOT / "results" / "captions.jsonl"

@@ -28,9 +28,9 @@ from generated import ROOT, markdown
 from own_folder import lines_of, unpacked
 
 import barlow
-from barlow import monitor
 from barlow.exits import Diverged
-from barlow.run import Run
+from barlow.runs.run import Run
+from barlow.training import monitor
 
 PROGRAM, RESULTS = "experiments/checkpoints.py", ROOT / "results" / "checkpoints.jsonl"
 STEPS, LOOKS = 600, 12

@@ -31,7 +31,7 @@ from barlow.diagnostics.finding import About
 from barlow.diagnostics.health import Health
 from barlow.exits import Diverged
 from barlow.nets.building import build_encoder
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.views.pipeline import ViewPipeline
 
 PROGRAM, RESULTS = "experiments/doctor.py", ROOT / "results" / "doctor.jsonl"

@@ -31,7 +31,7 @@ from generated import ROOT, markdown, put_between
 from PIL import Image, ImageEnhance
 
 from barlow import storage
-from barlow.copy_finding import duplicates
+from barlow.features.copy_finding import duplicates
 from barlow.probes.intervals import wilson
 
 PROGRAM = "experiments/duplicates.py"

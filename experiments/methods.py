@@ -36,7 +36,7 @@ from barlow.nets.stems import LAB
 from barlow.printable import one_line
 from barlow.recipe import files
 from barlow.recipe.request import DEFAULT
-from barlow.run import Run
+from barlow.runs.run import Run
 
 PROGRAM, RESULTS = results_line.METHODS_PROGRAM, results_line.METHODS_RESULTS
 ROOT = RESULTS.parents[1]

@@ -56,7 +56,7 @@ from barlow.probes import FeatureSet
 from barlow.probes.features import embed
 from barlow.probes.report import as_json, evaluate_features
 from barlow.recipe.request import DEFAULT, chosen_recipe
-from barlow.run import Run
+from barlow.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENED = ROOT / "results" / "own_folder.jsonl"

@@ -25,11 +25,11 @@ from generated import ROOT, markdown, put_between, write_or_check
 from own_folder import lines_of
 
 import barlow
-from barlow import monitor
 from barlow.recipe.request import chosen_recipe
 from barlow.record import value_of
 from barlow.report.charts import number
-from barlow.run import Run
+from barlow.runs.run import Run
+from barlow.training import monitor
 
 PROGRAM, RESULTS = "experiments/reading.py", ROOT / "results" / "reading.jsonl"
 PAGE = ROOT / "docs" / "reading-a-run.md"

@@ -17,7 +17,7 @@ import yaml
 from barlow import storage
 from barlow.machine import environment
 from barlow.recipe.request import chosen_recipe
-from barlow.run import Run
+from barlow.runs.run import Run
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "results.jsonl"
 

@@ -27,7 +27,7 @@ from barlow.data.shapes import SINGLE, ShapesSource
 from barlow.distributed import World, has_native_bf16
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import recalibrated
-from barlow.preparation import prepare
+from barlow.planning.preparation import prepare
 from barlow.probes.features import FeatureSet, embed
 from barlow.protocols.knn import WeightedKNN
 from barlow.protocols.logistic import Logistic

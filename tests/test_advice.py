@@ -17,11 +17,11 @@ from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
 from barlow.probes.report import Results, outcome_of
-from barlow.ran import Ran
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.request import shipped_name
-from barlow.run import load_recipe_text
+from barlow.runs.ran import Ran
+from barlow.runs.run import load_recipe_text
 from barlow.storage import read_json
 
 

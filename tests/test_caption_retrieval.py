@@ -10,12 +10,12 @@ import torch
 
 import barlow
 from barlow import cli, storage
-from barlow.beginning import ChangedImages
 from barlow.caption_retrieval import SameImages, retrieve
 from barlow.exits import NoInput, UnusableData
 from barlow.pretraining import pretrain
 from barlow.probes.recalls import KS
 from barlow.recipe.messages import RecipeError
+from barlow.runs.beginning import ChangedImages
 
 RECIPE = "small_vse"
 SMALL = tiny.of_recipe(RECIPE) | {"method.hidden": 8, "method.embedding": 8, "train.steps": 6, "method.min_count": 1}

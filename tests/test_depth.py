@@ -20,12 +20,12 @@ from timm.models import adapt_input_conv
 from barlow.data.decoding import stored_values
 from barlow.data.labelled import read_labelled
 from barlow.evaluation import evaluate
-from barlow.finishing import load_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.fitting import adapted
 from barlow.nets.weights import initialise
 from barlow.pretraining import pretrain
 from barlow.recipe.messages import RecipeError
+from barlow.runs.finishing import load_encoder
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 import measurements

@@ -10,7 +10,7 @@ from PIL import Image
 
 from barlow import pretraining
 from barlow.cli import main
-from barlow.run import Run
+from barlow.runs.run import Run
 
 SIDE = 24
 

@@ -24,7 +24,7 @@ from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
 from barlow.probes.report import Outcome
 from barlow.report.score_files import FORMS, write_table
-from barlow.same_recipe import kin
+from barlow.runs.same_recipe import kin
 from barlow.scores.score_table import Measured, Part, score_table
 
 OPTIONS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}

@@ -8,8 +8,8 @@ import tiny
 import torch
 
 from barlow.distributed import World
-from barlow.learner import _draws
 from barlow.pretraining import pretrain
+from barlow.training.learner import _draws
 
 
 @pytest.mark.parametrize("rows_in_memory", [None, 8])

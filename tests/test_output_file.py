@@ -46,8 +46,12 @@ ENDINGS = {
 @pytest.fixture
 def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in (
-        *(("preparation", "opened"), ("copy_finding", "open_source"), ("searching", "find_encoder")),
-        *(("embedding", "find_encoder"), ("evaluation", "evaluate_several")),
+        *(
+            ("planning.preparation", "opened"),
+            ("features.copy_finding", "open_source"),
+            ("features.searching", "find_encoder"),
+        ),
+        *(("features.embedding", "find_encoder"), ("evaluation", "evaluate_several")),
     ):
         monkeypatch.setattr(import_module(f"barlow.{module}"), name, refuse_work)
 

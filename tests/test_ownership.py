@@ -10,7 +10,7 @@ from test_run import a_run, tensors, there
 
 from barlow import checkpoints, exits, ownership, storage
 from barlow.results import LEFT_OVER_SECONDS, prepare_home
-from barlow.run import Run, RunFolderError
+from barlow.runs.run import Run, RunFolderError
 
 NAMES = (
     ".lock", "recipe.yaml", "metrics.jsonl", "start", "encoder", "encoder/model.safetensors", "checkpoints",

@@ -16,19 +16,21 @@ import yaml
 from torch import Tensor, nn
 
 import barlow
-from barlow import beginning, checkpoints, facts, preparation, pretraining, storage
-from barlow import learner as learners
+from barlow import checkpoints, pretraining, storage
 from barlow.diagnostics.health import DIVERGED
 from barlow.distributed import World
-from barlow.learner import Learner, NonFinite, guard
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.objectives.vicreg import VICReg
 from barlow.objectives.w_mse import WMSE
+from barlow.planning import facts, preparation
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files
 from barlow.recipe.request import chosen_recipe
-from barlow.run import Run, RunFolderError
+from barlow.runs import beginning
+from barlow.runs.run import Run, RunFolderError
 from barlow.stopping import OutOfMemory
+from barlow.training import learner as learners
+from barlow.training.learner import Learner, NonFinite, guard
 from barlow.types import Embedding, Terms
 
 

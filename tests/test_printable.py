@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from barlow import cli
 from barlow.commands import terminal
-from barlow.finishing import load_encoder
 from barlow.printable import printable, printable_lines
+from barlow.runs.finishing import load_encoder
 from barlow.wording import in_arguments
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202egnp.\r\x9b31m"

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 import barlow
-from barlow import checkpoints, preparation, storage
+from barlow import checkpoints, storage
 from barlow.distributed import World
+from barlow.planning import preparation
 from barlow.pretraining import Result, pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.messages import RecipeError

@@ -17,8 +17,8 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import packed
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.messages import RecipeError
-from barlow.run import load_recipe_text
-from barlow.watchers import Checkpointer, Moment
+from barlow.runs.run import load_recipe_text
+from barlow.training.watchers import Checkpointer, Moment
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 

@@ -18,7 +18,7 @@ import yaml
 
 import barlow
 from barlow import cli, exits, storage, study
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.seals import sealed
 from barlow.study import Cell, Column, RunsTable
 

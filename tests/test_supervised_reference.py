@@ -7,7 +7,7 @@ import tiny
 
 import barlow
 from barlow import cli, exits
-from barlow.run import Run, load_recipe_text
+from barlow.runs.run import Run, load_recipe_text
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,18 @@ from barlow import torchvision_guard
 
 if TYPE_CHECKING:
     from barlow.caption_retrieval import retrieve as retrieve
-    from barlow.checking import check as check
-    from barlow.copy_finding import duplicates as duplicates
+    from barlow.checks.checking import check as check
     from barlow.detection.evaluating import detect as detect
-    from barlow.embedder import Embedder as Embedder
-    from barlow.embedding import embed as embed
     from barlow.encoders import find_encoder as find_encoder
     from barlow.estimators import Encoder as Encoder
     from barlow.estimators import LinearProbe as LinearProbe
     from barlow.evaluation import evaluate as evaluate
     from barlow.evaluation import evaluate_several as evaluate_several
     from barlow.exporting import export as export
-    from barlow.finishing import load_encoder as load_encoder
+    from barlow.features.copy_finding import duplicates as duplicates
+    from barlow.features.embedder import Embedder as Embedder
+    from barlow.features.embedding import embed as embed
+    from barlow.features.searching import search as search
     from barlow.importing import import_weights as import_weights
     from barlow.objectives.barlow_twins import BarlowTwins as BarlowTwins
     from barlow.objectives.byol import BYOL as BYOL
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from barlow.objectives.vse import VSE as VSE
     from barlow.objectives.w_mse import WMSE as WMSE
     from barlow.pretraining import pretrain as pretrain
-    from barlow.searching import search as search
+    from barlow.runs.finishing import load_encoder as load_encoder
     from barlow.study import compare as compare
     from barlow.text_branch import load_text_encoder as load_text_encoder
 
@@ -91,22 +91,22 @@ _HOME = {
     "VICReg": "barlow.objectives.vicreg",
     "VSE": "barlow.objectives.vse",
     "WMSE": "barlow.objectives.w_mse",
-    "check": "barlow.checking",
+    "check": "barlow.checks.checking",
     "compare": "barlow.study",
     "detect": "barlow.detection.evaluating",
-    "duplicates": "barlow.copy_finding",
-    "Embedder": "barlow.embedder",
-    "embed": "barlow.embedding",
+    "duplicates": "barlow.features.copy_finding",
+    "Embedder": "barlow.features.embedder",
+    "embed": "barlow.features.embedding",
     "evaluate": "barlow.evaluation",
     "evaluate_several": "barlow.evaluation",
     "find_encoder": "barlow.encoders",
     "export": "barlow.exporting",
     "import_weights": "barlow.importing",
-    "load_encoder": "barlow.finishing",
+    "load_encoder": "barlow.runs.finishing",
     "load_text_encoder": "barlow.text_branch",
     "pretrain": "barlow.pretraining",
     "retrieve": "barlow.caption_retrieval",
-    "search": "barlow.searching",
+    "search": "barlow.features.searching",
 }
 __all__ = [
     "BYOL",

@@ -21,9 +21,9 @@ from barlow.diagnostics.doctor import beforehand, examine
 from barlow.diagnostics.finding import Finding
 from barlow.diagnostics.health import COLLAPSED, DIVERGED, WATCH, WORDS, word_of
 from barlow.probes.report import Results, Row, results_table
-from barlow.ran import FEW_STEPS, Ran
 from barlow.recipe.request import CONTINUED, DEFAULT
 from barlow.recipe.schema import CUSTOM
+from barlow.runs.ran import FEW_STEPS, Ran
 
 MOST_LINES = 3
 """A verdict, and two things to do about it."""

@@ -1,8 +1,8 @@
 """Anything that is an encoder, by its name: a run, a checkpoint, a folder, a file of weights, a network that is known.
 
 Whatever takes an encoder by name (to evaluate it, to embed images, to hand it on) calls `find_encoder`, so that a name
-means the same everywhere. Reading is left to those who know each form: `finishing.py` and `nets/weights.py` for what
-barlow has written, `nets/origin.py` for what others have.
+means the same everywhere. Reading is left to those who know each form: `runs/finishing.py` and `nets/weights.py` for
+what barlow has written, `nets/origin.py` for what others have.
 """
 
 import copy
@@ -19,7 +19,6 @@ from torch import nn
 
 from barlow import checkpoints, exits
 from barlow.checkpoints import split_step
-from barlow.finishing import encoder_at
 from barlow.limits import SIDE
 from barlow.nets import hub_folder, python_file, stored_size
 from barlow.nets.building import build_encoder
@@ -32,7 +31,8 @@ from barlow.nets.weights import InitialisationReport, encoder_folder, initialise
 from barlow.printable import printable
 from barlow.probes.features import network_identity, weights_hash
 from barlow.recipe.schema import CUSTOM
-from barlow.run import Run, load_recipe_text
+from barlow.runs.finishing import encoder_at
+from barlow.runs.run import Run, load_recipe_text
 from barlow.size import Size, size_of, words
 from barlow.telling import Say, silent
 

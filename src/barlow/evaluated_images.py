@@ -17,7 +17,7 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import one_line, printable
 from barlow.probes import leaks
 from barlow.probes.measuring import Images
-from barlow.run import load_recipe_text
+from barlow.runs.run import load_recipe_text
 from barlow.wording import many
 
 NAMED = 3

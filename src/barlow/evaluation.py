@@ -18,17 +18,17 @@ from barlow.detection.labels import as_labelled, is_annotated
 from barlow.distributed import choose_device
 from barlow.encoders import FoundEncoder, Named, find_encoder
 from barlow.evaluated_images import Sets, oddities_of, own_sets, read_images
-from barlow.identity import identity_of
 from barlow.probes import Score
 from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
 from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rates
-from barlow.ran import Ran
 from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
-from barlow.run import Run, load_recipe_text
-from barlow.same_recipe import kin
+from barlow.runs.identity import identity_of
+from barlow.runs.ran import Ran
+from barlow.runs.run import Run, load_recipe_text
+from barlow.runs.same_recipe import kin
 from barlow.scores.score_table import Measured, Part, ScoreTable, score_table
 from barlow.stopping import Asked, Interrupted, listening
 from barlow.telling import Say, once, unfailing

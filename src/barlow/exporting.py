@@ -17,14 +17,14 @@ from barlow.data.sources import FoldersOrName, open_source
 from barlow.encoders import FoundEncoder, find_encoder
 from barlow.exports._proof import Proof, missing_library, prove
 from barlow.exports._protocol import Material, Target, Use
-from barlow.finishing import of_recipe
-from barlow.identity import identity_of
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import description_of
 from barlow.printable import one_line, printable
 from barlow.recipe import schema
-from barlow.run import Run, load_recipe_text
 from barlow.run_facts import RunFacts, facts_of
+from barlow.runs.finishing import of_recipe
+from barlow.runs.identity import identity_of
+from barlow.runs.run import Run, load_recipe_text
 from barlow.size import height_width
 from barlow.telling import Say, unfailing
 from barlow.types import Images

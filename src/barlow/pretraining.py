@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from barlow import beginning, checkpoints, exits, fetching, preparation, storage, text_branch
+from barlow import checkpoints, exits, storage, text_branch
 from barlow.advice import after_training, before_training
-from barlow.assembly import Given, Loader, build_learner, seconds_per_step
-from barlow.beginning import Begun
 from barlow.data.counting import not_shown
 from barlow.data.inventory import TooManyUnreadable
 from barlow.data.loader import Batch
@@ -25,27 +23,32 @@ from barlow.data.workers import WorkersLost
 from barlow.diagnostics.evidence import Movement
 from barlow.diagnostics.health import Health
 from barlow.distributed import Deserted, World, first_process, joined
-from barlow.event_file import EventFile, check_installed
-from barlow.finishing import Finishing
-from barlow.learner import Learner, NonFinite
 from barlow.linalg import not_finite
 from barlow.machine import environment, hang_seconds
 from barlow.main_guard import check_main_guard, stop_if_imported_again
-from barlow.monitor import Monitor, monitor_of
 from barlow.nets import weights
-from barlow.plan import Plan
-from barlow.ran import Ran
+from barlow.planning import fetching, preparation
+from barlow.planning.plan import Plan
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.request import requested
 from barlow.recipe.schema import CUSTOM, Recipe
-from barlow.run import Run
-from barlow.step_log import StepLog
+from barlow.runs import beginning
+from barlow.runs.beginning import Begun
+from barlow.runs.finishing import Finishing
+from barlow.runs.ran import Ran
+from barlow.runs.run import Run
 from barlow.stopping import Asked, Interrupted, Requests, StopIfAsked, explained, listening, memory_explained
 from barlow.telling import Say, once, silent, unfailing
-from barlow.train import Course, train
+from barlow.training.assembly import Given, Loader, build_learner, seconds_per_step
+from barlow.training.event_file import EventFile, check_installed
+from barlow.training.learner import Learner, NonFinite
+from barlow.training.live import Counter, LiveLine, screen
+from barlow.training.monitor import Monitor, monitor_of
+from barlow.training.step_log import StepLog
+from barlow.training.train import Course, train
+from barlow.training.watchers import Checkpointer, EndIfCollapsed, MetricsLog, ReplacedImages, Watcher
 from barlow.watchdog import FIRST_STEP, Watch, watching
-from barlow.watchers import Checkpointer, Counter, EndIfCollapsed, LiveLine, MetricsLog, ReplacedImages, Watcher, screen
 from barlow.wording import in_arguments
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from barlow import storage
 from barlow.data.sources import named_set
-from barlow.identity import identity_of
 from barlow.printable import one_line, printable
-from barlow.ran import Ran
 from barlow.results import HISTORY, HOME, NEWEST
-from barlow.run import Run, load_recipe_text
+from barlow.runs.identity import identity_of
+from barlow.runs.ran import Ran
+from barlow.runs.run import Run, load_recipe_text
 from barlow.scores.labels import DETECT
 
 Point = tuple[float, float]

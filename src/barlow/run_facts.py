@@ -12,13 +12,13 @@ from typing import Any
 from barlow import limits
 from barlow.advice import standing
 from barlow.data.epochs import epochs_of
-from barlow.identity import identity_of
 from barlow.printable import one_line, printable
 from barlow.probes.report import ENCODER
 from barlow.recipe.request import LENGTH
 from barlow.record import Record, read, value_of
-from barlow.run import Run
-from barlow.same_recipe import flat, follows, same_but_for_seed
+from barlow.runs.identity import identity_of
+from barlow.runs.run import Run
+from barlow.runs.same_recipe import flat, follows, same_but_for_seed
 from barlow.seals import digest_of
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

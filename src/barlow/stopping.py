@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 from barlow import checkpoints, ending, exits
 from barlow.distributed import World
 from barlow.exits import ASKS, Diverged
-from barlow.learner import NonFinite
-from barlow.plan import Plan
+from barlow.planning.plan import Plan
 from barlow.printable import printable
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.size import Size, words
 from barlow.telling import Say, silent
+from barlow.training.learner import NonFinite
+from barlow.training.watchers import Moment
 from barlow.watchdog import Watch
-from barlow.watchers import Moment
 
 ONE_REQUEST_SECONDS = 0.5
 """Signals that come within this time of the first are the same request. Terminals, launchers and schedulers repeat it:

@@ -16,7 +16,7 @@ from barlow import objectives
 from barlow.printable import printable
 from barlow.probes.report import row_label
 from barlow.run_facts import RunFacts, facts_of
-from barlow.same_recipe import NO_DIFFERENCE
+from barlow.runs.same_recipe import NO_DIFFERENCE
 from barlow.scores.columns import WIDTH, Cell, cell, legend, letter
 from barlow.wording import in_arguments
 

@@ -10,7 +10,7 @@ from barlow.data.sources import FoldersOrName
 from barlow.pretraining import pretrain
 from barlow.printable import printable
 from barlow.recipe.schema import CUSTOM
-from barlow.run import Run, load_recipe_text
+from barlow.runs.run import Run, load_recipe_text
 from barlow.telling import unfailing
 
 RECIPE, METHOD = "small_supervised", "classifier"

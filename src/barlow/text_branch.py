@@ -8,7 +8,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
-from barlow import __version__, captioning, checkpoints, limits, storage
+from barlow import __version__, checkpoints, limits, storage
 from barlow.checkpoints import split_step
 from barlow.data.captions import tokens_of
 from barlow.data.vocabulary import Vocabulary, vocabulary_from
@@ -18,10 +18,11 @@ from barlow.methods.image_text import ImageText
 from barlow.nets import stored_size, weights
 from barlow.nets.weight_file import tensors_with_digest
 from barlow.objectives._directions import directions
+from barlow.planning import captioning
 from barlow.printable import one_line, printable
 from barlow.recipe import schema
 from barlow.recipe.schema import Recipe
-from barlow.run import load_recipe_text
+from barlow.runs.run import load_recipe_text
 from barlow.types import Embedding, Features
 from barlow.wording import in_arguments
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from programs import program
 
-from barlow import monitor
+from barlow.training import monitor
 
 
 @pytest.fixture

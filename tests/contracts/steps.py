@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from barlow import methods, objectives
 from barlow.data.loader import Batch
 from barlow.distributed import World, joined
-from barlow.learner import Learner, named_parameters
 from barlow.nets.heads import Head
 from barlow.optim.optimizers import build_optimizer
 from barlow.orders import chosen_orders, ranks_of
+from barlow.training.learner import Learner, named_parameters
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))

@@ -17,7 +17,7 @@ from nightly_log import record
 from torch import Tensor, nn
 
 from barlow import methods, objectives
-from barlow.global_gradient import chunks
+from barlow.training.global_gradient import chunks
 from barlow.types import Outputs
 
 CASES = steps.cases()

@@ -8,11 +8,11 @@ import tiny
 import torch
 from PIL import Image
 
-from barlow import preparation
 from barlow.data.folder import FolderSource
 from barlow.data.loader import MemoryLoader, StreamingLoader
 from barlow.data.memory import hold
 from barlow.distributed import World
+from barlow.planning import preparation
 from barlow.recipe.request import chosen_recipe
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop
 from barlow.views.pipeline import ViewPipeline

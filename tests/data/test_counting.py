@@ -17,7 +17,7 @@ from barlow.data.labelled import read_labelled
 from barlow.data.memory import hold
 from barlow.data.sources import open_source
 from barlow.nets.preprocessing import Preprocessing
-from barlow.watchers import Counter
+from barlow.training.live import Counter
 
 
 class Clock:
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("barlow.watchers.time.monotonic", clock.monotonic)
+    monkeypatch.setattr("barlow.training.watchers.time.monotonic", clock.monotonic)
     return clock
 
 

@@ -169,7 +169,7 @@ def test_numbers_are_scaled_by_rows_as_the_whole_is(
 INVENTORY = textwrap.dedent("""
     import resource, sys
     from damaged import encode, photograph
-    from barlow import facts
+    from barlow.planning import facts
     from barlow.data import memory, statistics
     from barlow.data.decoding import decode
     from barlow.data.folder import FolderSource

@@ -22,7 +22,7 @@ from barlow.data import workers
 from barlow.data.folder import FolderSource
 from barlow.data.loader import StreamingLoader
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.stopping import Interrupted
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends processes by signals that Windows has not")
@@ -247,7 +247,7 @@ def test_a_run_whose_processes_die_for_good_is_saved(
 HANGING = """
 import multiprocessing, os, signal, sys
 from barlow import cli
-from barlow.watchers import ReplacedImages
+from barlow.training.watchers import ReplacedImages
 told = ReplacedImages.__call__
 def stopping(self, moment):
     told(self, moment)

@@ -11,10 +11,11 @@ import pytest
 import tiny
 import torch
 
-from barlow import choices, exits, facts
-from barlow.facts import Machine
+from barlow import exits
+from barlow.planning import choices, facts
+from barlow.planning.facts import Machine
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.run import Run
 
 BATCH = 16 * 3 * 16 * 16 * 2
 """Bytes of a batch of the smallest runs: rows, channels, height, width, views."""
@@ -82,7 +83,8 @@ def test_a_run_in_a_really_small_shared_memory(looked: bool, photos: Path, tmp_p
     blind = "" if looked else "facts.free_shared_memory = lambda: None"
     program = textwrap.dedent(f"""
         import sys
-        from barlow import cli, facts
+        from barlow import cli
+        from barlow.planning import facts
         {blind}
         sys.exit(cli.main(sys.argv[1:]))
     """)

@@ -12,7 +12,7 @@ from barlow.data.inventory import scan
 from barlow.data.memory import hold
 from barlow.data.sources import open_source
 from barlow.data.value_range import find_range, range_of
-from barlow.facts import images as look
+from barlow.planning.facts import images as look
 
 
 def write(folder: Path, arrays: list[np.ndarray], **options: object) -> Path:

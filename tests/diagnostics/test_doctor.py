@@ -17,9 +17,9 @@ from barlow.diagnostics.health import COLLAPSED, STARTING, WATCH, Health, word_o
 from barlow.distributed import World
 from barlow.exits import Collapsed, Diverged
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.run import Run
+from barlow.training.watchers import LASTING
 from barlow.views.pipeline import ViewPipeline
-from barlow.watchers import LASTING
 
 FINE: dict[str, Any] = {
     "loss": 400.0,

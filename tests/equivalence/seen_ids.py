@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from barlow.distributed import World, joined
-from barlow.learner import Learner
 from barlow.pretraining import pretrain
+from barlow.training.learner import Learner
 
 STEPS = 8
 

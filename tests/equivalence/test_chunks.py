@@ -10,12 +10,12 @@ from nightly_log import record
 from torch import Tensor, nn
 
 from barlow.distributed import World
-from barlow.global_gradient import backward, chunks
 from barlow.methods._networks import Method
 from barlow.nets.building import build_encoder
 from barlow.nets.norms import statistics_kept
 from barlow.nets.recompute import recomputed
 from barlow.nets.seeding import seeded
+from barlow.training.global_gradient import backward, chunks
 from barlow.types import Outputs, Rows
 
 SINGLE = World(torch.device("cpu"))

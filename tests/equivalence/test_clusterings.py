@@ -11,9 +11,9 @@ import tiny
 import torch
 
 from barlow import checkpoints, storage
-from barlow import learner as learners
 from barlow.pretraining import pretrain
 from barlow.stopping import Interrupted
+from barlow.training import learner as learners
 
 KEPT = {
     "deepcluster_v2": "labels",

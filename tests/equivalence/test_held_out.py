@@ -15,10 +15,10 @@ from barlow.data.loader import Batch
 from barlow.data.memory import hold
 from barlow.data.sources import open_source
 from barlow.distributed import World
-from barlow.monitor import Monitor
-from barlow.preparation import prepare
+from barlow.planning.preparation import prepare
 from barlow.recipe.request import chosen_recipe
-from barlow.run import Run
+from barlow.runs.run import Run
+from barlow.training.monitor import Monitor
 
 IMAGES = 1_600
 """The fewest of which some are held out."""

@@ -15,13 +15,13 @@ import worlds
 from nightly_log import record
 
 from barlow.distributed import World
-from barlow.global_gradient import backward
 from barlow.methods.siamese import Siamese
 from barlow.nets.building import build_encoder
 from barlow.nets.heads import Head
 from barlow.nets.recompute import recomputed
 from barlow.objectives.barlow_twins import BarlowTwins
 from barlow.optim.optimizers import build_optimizer
+from barlow.training.global_gradient import backward
 from barlow.types import Rows
 
 SINGLE = World(torch.device("cpu"))

@@ -13,9 +13,9 @@ import worlds
 from torch import Tensor, nn
 
 from barlow.distributed import World, joined
-from barlow.global_gradient import backward
 from barlow.methods._networks import Method
 from barlow.nets.norms import synchronized
+from barlow.training.global_gradient import backward
 from barlow.types import Outputs, Rows
 
 OBJECTIVES = ("barlow_twins", "vicreg", "w_mse")

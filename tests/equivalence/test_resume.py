@@ -20,13 +20,13 @@ from nightly_cases import nightly_but
 from PIL import Image
 
 from barlow import checkpoints, cli, stopping, storage
-from barlow import learner as learners
 from barlow.pretraining import pretrain
 from barlow.recipe import request
 from barlow.recipe.changes import flat
 from barlow.recipe.messages import RecipeError
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.stopping import Interrupted
+from barlow.training import learner as learners
 
 STEPS = tiny.SMALL["train.steps"]
 EVERY = 4
@@ -46,7 +46,8 @@ KILLER = """
 import json, os, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
-from barlow import learner, pretraining
+from barlow import pretraining
+from barlow.training import learner
 import timm
 
 os.fsync = lambda handle: None

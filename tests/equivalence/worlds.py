@@ -19,14 +19,14 @@ import barlow
 from barlow import objectives
 from barlow.data.loader import Batch
 from barlow.distributed import World, joined
-from barlow.global_gradient import backward
-from barlow.learner import Learner
 from barlow.methods._networks import Method
 from barlow.methods.siamese import Siamese
 from barlow.nets.heads import Head
 from barlow.nets.norms import synchronized
 from barlow.optim.optimizers import build_optimizer
-from barlow.train import Course, train
+from barlow.training.global_gradient import backward
+from barlow.training.learner import Learner
+from barlow.training.train import Course, train
 from barlow.types import Rows
 
 TESTS = os.pathsep.join(map(str, (*Path(__file__).parents[:2][::-1], Path(barlow.__file__).parents[1])))

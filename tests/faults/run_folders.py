@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from barlow import checkpoints, ownership, results, storage
-from barlow.run import Run
+from barlow.runs.run import Run
 
 OF_ONE_START = ("run", "starts", "date", "command", "times_measured")
 """Keys of what differs between two runs that are otherwise the same."""

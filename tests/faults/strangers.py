@@ -21,7 +21,7 @@ import yaml
 import barlow
 from barlow.nets.weights import initialise
 from barlow.recipe.changes import override
-from barlow.run import load_recipe_text
+from barlow.runs.run import load_recipe_text
 from barlow.storage import write_sealed
 
 GIGABYTES = 3 * 2**30

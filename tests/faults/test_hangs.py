@@ -14,8 +14,8 @@ from commands import Command, children
 
 from barlow import checkpoints, exits, ownership
 from barlow.data.loader import MemoryLoader
-from barlow.learner import Learner
-from barlow.run import Run
+from barlow.runs.run import Run
+from barlow.training.learner import Learner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="starts forks, and reads /proc")
 

@@ -11,7 +11,8 @@ import pytest
 import tiny
 from warm import Warm
 
-from barlow import exits, feature_files, stored_features
+from barlow import exits
+from barlow.features import feature_files, stored_features
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import tiny
 import torch
 
 from barlow import checkpoints, cli, exits
-from barlow.finishing import Finishing
-from barlow.learner import Learner, NonFinite
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.finishing import Finishing
+from barlow.runs.run import Run
+from barlow.training.learner import Learner, NonFinite
 
 STEPS = 4
 

@@ -24,7 +24,7 @@ from warm import Ended, Warm
 
 from barlow import checkpoints, exits, ownership, storage
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.run import Run
 
 FIRST, LONGEST = 2, 6
 """Steps of the run when it begins, and after all extensions."""

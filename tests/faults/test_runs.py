@@ -26,7 +26,6 @@ from barlow import (
     cli,
     evaluate,
     exits,
-    identity,
     load_encoder,
     ownership,
     pretraining,
@@ -36,16 +35,17 @@ from barlow import (
     storage,
     wording,
 )
-from barlow.beginning import ChangedImages
-from barlow.learner import NonFinite
 from barlow.nets.handed_out import HandedOut
 from barlow.pretraining import Result, pretrain
 from barlow.recipe.changes import flat
 from barlow.recipe.messages import RecipeError
 from barlow.recipe.schema import check
-from barlow.run import BrokenRun, Run, RunFolderError, load_recipe_text
+from barlow.runs import identity
+from barlow.runs.beginning import ChangedImages
+from barlow.runs.run import BrokenRun, Run, RunFolderError, load_recipe_text
 from barlow.seals import Damaged
-from barlow.watchers import Checkpointer
+from barlow.training.learner import NonFinite
+from barlow.training.watchers import Checkpointer
 
 
 @pytest.fixture(scope="module")
@@ -872,7 +872,7 @@ def test_a_strangers_stopped_run_fetches_nothing(
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(run / "encoder")
-    monkeypatch.setattr("barlow.finishing.missing_set", lambda source: "cifar10")
+    monkeypatch.setattr("barlow.runs.finishing.missing_set", lambda source: "cifar10")
     with pytest.raises(exits.NoInput, match="cifar10, which is not here and would be downloaded"):
         load_encoder(run)
 

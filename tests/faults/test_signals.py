@@ -16,9 +16,9 @@ import tiny
 from commands import Command, children
 
 from barlow import exits, stopping
-from barlow.learner import Learner
-from barlow.run import Run
+from barlow.runs.run import Run
 from barlow.stopping import Asked, listening
+from barlow.training.learner import Learner
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sends signals to forks, and reads /proc")
 

@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 from barlow import checkpoints
-from barlow.beginning import ChangedImages
 from barlow.evaluation import evaluate
-from barlow.finishing import load_encoder
 from barlow.pretraining import pretrain
+from barlow.runs.beginning import ChangedImages
+from barlow.runs.finishing import load_encoder
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def _imported(path: Path) -> Iterator[tuple[int, str]]:
             base = ".".join(here[: len(here) - node.level + 1]) if node.level else ""
             whole = ".".join(part for part in (base, node.module or "") if part)
             for alias in node.names:
-                # `from barlow import storage` imports a module, `from barlow.run import Run` does not.
+                # `from barlow import storage` imports a module, `from barlow.runs.run import Run` does not.
                 inner = f"{whole}.{alias.name}"
                 yield node.lineno, inner if is_module(inner) else whole
 

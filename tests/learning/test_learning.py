@@ -15,7 +15,7 @@ import torch
 import barlow
 from barlow.diagnostics.health import HEALTHY, STARTING
 from barlow.objectives import Objective
-from barlow.run import Run
+from barlow.runs.run import Run
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(900)]
 

@@ -11,7 +11,7 @@ from nightly_log import record
 
 from barlow.pretraining import pretrain
 from barlow.recipe.files import names
-from barlow.run import Run
+from barlow.runs.run import Run
 
 STEPS = 200
 ON_CPU = {"encoder.options": {"channels": [8, 16, 32, 64]}}

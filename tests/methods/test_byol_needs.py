@@ -14,7 +14,7 @@ from torch import Tensor
 
 from barlow.methods import distillation
 from barlow.pretraining import pretrain
-from barlow.run import Run
+from barlow.runs.run import Run
 
 WITHOUT = "without: leave the key as it is"
 TRAINED: dict[str, Any] = tiny.SMALL | {

@@ -37,11 +37,11 @@ LINALG = "test_linalg.py::test_"
 LARS = "optim/test_lars.py::test_"
 SCHEDULES = "optim/test_schedules.py::test_"
 DISTILLATION = "methods/test_distillation.py::test_"
-LEARNER = "test_learner.py::test_"
+LEARNER = "training/test_learner.py::test_"
 BLOCKS = "data/test_blocks.py::test_"
 NEAR = "data/test_near_duplicates.py::test_"
 CHUNKS = "equivalence/test_chunks.py::test_"
-BACKWARD = "test_global_gradient.py::test_"
+BACKWARD = "training/test_global_gradient.py::test_"
 ONE_STEP = "equivalence/test_one_step.py::test_two_processes_with_different_rows_take_the_step_of_one"
 RUN_OF_ONE = "equivalence/test_processes.py::test_a_run_in_two_processes_is_the_run_of_one"
 LOOPS = "value_and_gradient_equal_the_loops_in_both_precisions"
@@ -226,7 +226,7 @@ FAULTS = [
     ),
     Fault(
         "a run does not tell its loader which rows are its own",
-        "preparation.py",
+        "planning/preparation.py",
         "**options, block=own, known=Known(labels, spoken.tokens))",
         "**options, known=Known(labels, spoken.tokens))",
         (
@@ -374,7 +374,7 @@ FAULTS = [
     ),
     Fault(
         "long images are held at the shape of the views, from which crops are enlarged",
-        "choices.py",
+        "planning/choices.py",
         "times = images.aspect / aspect(view)",
         "times = 1.0",
         ("test_size.py::test_long_images_are_held_with_the_pixels_that_their_views_need",),
@@ -859,7 +859,7 @@ FAULTS = [
     ),
     Fault(
         "two branches: the other starts as a copy of the first",
-        "assembly.py",
+        "training/assembly.py",
         'if part == "encoder" else derived(plan.recipe.seed, part)',
         "if part else derived(plan.recipe.seed, part)",
         (f"{TWO_BRANCHES}the_weights_of_the_other_branch_differ_from_the_first_of_the_same_architecture",),
@@ -1135,7 +1135,7 @@ FAULTS = [
     ),
     Fault(
         "the loop takes the rate of the next step",
-        "train.py",
+        "training/train.py",
         "course.rate(batch.step)",
         "course.rate(batch.step + 1)",
         ("test_pretraining.py::test_the_rate_follows_the_schedule_scaled_by_the_batch_and_is_logged",),
@@ -1157,28 +1157,28 @@ FAULTS = [
     # --- Chunks, and activations made again -------------------------------------------------------------------------
     Fault(
         "chunks: dropout has other masks when a chunk is run again",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "        with draws(number), world.autocast(precision):\n",
         "        with world.autocast(precision):\n",
         (f"{CHUNKS}the_second_pass_of_a_chunk_draws_what_the_first_one_drew",),
     ),
     Fault(
         "chunks: all of them have the same dropout masks",
-        "learner.py",
+        "training/learner.py",
         'names = (("step", step), ("process", world.rank), ("chunk", chunk))',
         'names = (("step", step), ("process", world.rank))',
         ("test_loss_and_draws.py::test_every_step_process_and_chunk_draws_its_own_numbers_and_the_same_again",),
     ),
     Fault(
         "all processes have the same dropout masks",
-        "learner.py",
+        "training/learner.py",
         'names = (("step", step), ("process", world.rank), ("chunk", chunk))',
         'names = (("step", step), ("chunk", chunk))',
         ("test_loss_and_draws.py::test_every_step_process_and_chunk_draws_its_own_numbers_and_the_same_again",),
     ),
     Fault(
         "chunks: buffers count every row twice",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "            buffer.copy_(value)\n",
         "            pass\n",
         (
@@ -1188,14 +1188,14 @@ FAULTS = [
     ),
     Fault(
         "chunks: the gradient is that of the last chunk",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "            _carry(distinct(embedded(number, rows[part]).groups)[0], held, part)\n",
         "            if last:\n                _carry(distinct(embedded(number, rows[part]).groups)[0], held, part)\n",
         (f"{CHUNKS}chunks_have_the_gradient_of_the_whole_batch[5-vicreg]",),
     ),
     Fault(
         "chunks: each has an objective of its own, without the rows of the others",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "    terms = terms_of(held, places)\n",
         "    made = [terms_of([z[part] for z in held], places) for part in parts]\n"
         "    terms = {name: sum(terms[name] for terms in made) / len(made) for name in made[0]}\n",
@@ -1206,7 +1206,7 @@ FAULTS = [
     ),
     Fault(
         "chunks: no process hears of the gradients of the others",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "if last else world.apart(network)",
         "if False else world.apart(network)",
         (
@@ -1216,7 +1216,7 @@ FAULTS = [
     ),
     Fault(
         "chunks: gradients are exchanged and averaged after every one",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "if last else world.apart(network)",
         "if True else world.apart(network)",
         (f"{BACKWARD}gradients_are_exchanged_once_a_step_however_many_chunks_there_are[4]",),
@@ -1231,7 +1231,7 @@ FAULTS = [
     # --- The weight of the loss -------------------------------------------------------------------------------------
     Fault(
         "the weight of the loss is ignored",
-        "global_gradient.py",
+        "training/global_gradient.py",
         "(loss_weight * torch.stack(list(terms.values())).sum()).backward()",
         "torch.stack(list(terms.values())).sum().backward()",
         (
@@ -1241,7 +1241,7 @@ FAULTS = [
     ),
     Fault(
         "a run does not hand the recipe's weight of the loss on",
-        "assembly.py",
+        "training/assembly.py",
         "        loss_weight=optim.loss_weight,\n",
         "        loss_weight=1.0,\n",
         ("test_loss_and_draws.py::test_a_run_weighs_its_gradient_as_the_recipe_says_and_logs_the_loss_as_it_is",),
@@ -1277,7 +1277,7 @@ FAULTS = [
     ),
     Fault(
         "online network and target have the same groups of batch norm",
-        "learner.py",
+        "training/learner.py",
         "Grouping(rows=rows, seed=self.seed, network=name)",
         'Grouping(rows=rows, seed=self.seed, network="one")',
         (f"{LEARNER}the_two_networks_of_a_method_have_groups_of_their_own",),
@@ -1285,21 +1285,21 @@ FAULTS = [
     # --- The learner ------------------------------------------------------------------------------------------------
     Fault(
         "the objective's own parameters are not trained",
-        "learner.py",
+        "training/learner.py",
         '        *((f"objective.{name}", p) for name, p in _parameters(objective) if p.requires_grad),\n',
         "",
         (f"{LEARNER}an_objective_with_parameters_is_trained_saved_and_loaded",),
     ),
     Fault(
         "the objective's own state is not saved",
-        "learner.py",
+        "training/learner.py",
         "return objective.state_dict() if isinstance(objective, nn.Module) else {}",
         "return {}",
         (f"{LEARNER}an_objective_with_parameters_is_trained_saved_and_loaded",),
     ),
     Fault(
         "an objective with state is called once for each group",
-        "comparison.py",
+        "training/comparison.py",
         "            return _checked(self.objective(groups, **asked))\n",
         "            found = [_checked(self.objective([group], **asked)) for group in groups]\n"
         "            return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}\n",
@@ -1307,14 +1307,14 @@ FAULTS = [
     ),
     Fault(
         "what is known of the rows is that of this process's own",
-        "learner.py",
+        "training/learner.py",
         "self.world.collect(known[name].to(device)).flatten(0, 1)",
         "known[name].to(device).repeat(self.world.size)",
         ("contracts/test_methods.py::test_several_processes_with_different_rows_make_the_run_of_one[2]",),
     ),
     Fault(
         "the target is not moved after a step",
-        "learner.py",
+        "training/learner.py",
         "        self.method.after_step(progress)\n",
         "",
         (f"{LEARNER}after_an_update_the_method_is_told_how_far_the_run_was",),

@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from barlow import cli
 from barlow.encoders import find_encoder
 from barlow.exits import UnusableData
-from barlow.finishing import load_encoder
 from barlow.importing import Imported, import_weights
 from barlow.limits import Entry, items_allowed
 from barlow.nets.architectures import shown_by
 from barlow.nets.layouts import LAYOUTS, NAMINGS, PLAIN
+from barlow.runs.finishing import load_encoder
 
 BATCH = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(2))
 

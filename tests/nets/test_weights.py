@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from small_encoders import SMALL, disturb, same, small_encoder
 from torch import Tensor, nn
 
-from barlow.finishing import load_encoder
 from barlow.nets.building import build_encoder
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import initialise, packed, with_preprocessing
+from barlow.runs.finishing import load_encoder
 
 PREPROCESSING = Preprocessing(32, 1.0, "bicubic", (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 3)
 

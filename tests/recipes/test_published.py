@@ -13,15 +13,15 @@ import torch
 import yaml
 
 import barlow
-from barlow import facts
-from barlow import plan as plans
-from barlow.assembly import build_learner
 from barlow.distributed import World
 from barlow.nets.building import build_encoder
+from barlow.planning import facts
+from barlow.planning import plan as plans
 from barlow.pretraining import pretrain
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
+from barlow.training.assembly import build_learner
 
 FAMILIES = [
     importlib.import_module(f"recipes.families.{path.stem}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from barlow import finishing, record
+from barlow import record
 from barlow.evaluation import evaluate
 from barlow.pretraining import pretrain
 from barlow.protocols.knn import WeightedKNN
@@ -14,6 +14,7 @@ from barlow.report import write_report
 from barlow.report.before import before_training
 from barlow.report.kept import _features
 from barlow.report.shown import shown
+from barlow.runs import finishing
 from barlow.telling import silent
 
 

@@ -17,7 +17,7 @@ from barlow.exits import Diverged
 from barlow.pretraining import pretrain
 from barlow.record import Record
 from barlow.report import compared, summary, write_report
-from barlow.run import Run
+from barlow.runs.run import Run
 
 
 @pytest.fixture(scope="module")

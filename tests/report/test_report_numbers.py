@@ -20,7 +20,6 @@ from barlow import record, storage
 from barlow.data.decoding import UnreadableImage
 from barlow.diagnostics import told_of
 from barlow.diagnostics.catalogue import Shape, fitting
-from barlow.monitor import cross_correlation
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.features import FeatureSet
 from barlow.report import charts, compared, curves, loss, markup, mistakes, write_report, writing
@@ -33,6 +32,7 @@ from barlow.report.neighbours import agreement
 from barlow.report.pictures import GROUND, Pictures, atlas
 from barlow.report.shown import nearest_of, pca
 from barlow.seals import sealed
+from barlow.training.monitor import cross_correlation
 
 
 def random(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -166,8 +166,8 @@ def test_start_middle_and_end_are_chosen() -> None:
 
 
 def test_mistakes_are_those_of_the_evaluation(home: Path) -> None:
-    from barlow.finishing import load_encoder
     from barlow.protocols.knn import WeightedKNN
+    from barlow.runs.finishing import load_encoder
 
     run = record.read(home / "run")
     found = kept(run, load_encoder(home / "run"), None)
@@ -181,7 +181,7 @@ def test_mistakes_are_those_of_the_evaluation(home: Path) -> None:
 
 
 def test_features_whose_labels_are_not_those_of_the_evaluation_are_left_out(run: Path) -> None:
-    from barlow.finishing import load_encoder
+    from barlow.runs.finishing import load_encoder
 
     encoder = load_encoder(run)
     path = run / "evaluation" / "results.json"

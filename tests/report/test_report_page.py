@@ -22,7 +22,7 @@ from barlow.pretraining import pretrain
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.report import write_report
-from barlow.run import Run, load_recipe_text
+from barlow.runs.run import Run, load_recipe_text
 from barlow.seals import sealed
 
 SHORT = {"map": "pca"}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from barlow import preparation
 from barlow.data.preview import DRAWS
 from barlow.distributed import World
+from barlow.planning import preparation
 from barlow.recipe import files, schema
 from barlow.recipe.changes import override
 from barlow.views.ops import RandomResizedCrop, RandomRotate90

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from barlow.checking import check
+    from barlow.checks.checking import check
     from barlow.seals import finite
     from barlow.wording import in_flags
 

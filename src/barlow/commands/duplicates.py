@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _duplicates(arguments: argparse.Namespace) -> int:
     from barlow import storage
-    from barlow.copy_finding import duplicates
+    from barlow.features.copy_finding import duplicates
     from barlow.output_file import checked_output
     from barlow.seals import finite
     from barlow.wording import in_flags

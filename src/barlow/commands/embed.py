@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     if arguments.devices is not None:
         return _launch(arguments)
-    from barlow.embedding import embed
+    from barlow.features.embedding import embed
     from barlow.wording import in_flags
 
     done = in_flags(embed)(
@@ -59,7 +59,7 @@ def _launch(arguments: argparse.Namespace) -> int:
     if "WORLD_SIZE" in os.environ:
         raise ValueError("--devices is for starting processes, and torchrun has started these already: leave it out")
     from barlow.distributed import check_processes
-    from barlow.embedding import GO_ON
+    from barlow.features.embedding import GO_ON
     from barlow.launching import launch
     from barlow.machine import available_cores
 

@@ -52,9 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
+    from barlow.features.searching import own_images, search
     from barlow.report.contact_sheet import check_sheet, missing_pictures, write_sheet
     from barlow.seals import finite
-    from barlow.searching import own_images, search
     from barlow.wording import in_flags
 
     sheet = None

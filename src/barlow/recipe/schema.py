@@ -1,8 +1,8 @@
 """What a recipe may say, and the check of all of it before anything starts.
 
 Values that depend on the user's images or machine may say `auto`, and a learning rate may be a table by batch size;
-`barlow.plan` replaces each by a value and a reason. Objectives, methods, view ops and groups of parameters are the
-plain dataclasses that implement them, chosen by `kind`; they do not know pydantic.
+`barlow.planning.plan` replaces each by a value and a reason. Objectives, methods, view ops and groups of parameters are
+the plain dataclasses that implement them, chosen by `kind`; they do not know pydantic.
 """
 
 import dataclasses

@@ -11,13 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from barlow.data.centre import centre_views
 from barlow.distributed import World
-from barlow.finishing import Finishing
 from barlow.machine import available_cores
 from barlow.nets.norms import recalibrated
 from barlow.nets.weights import description_of, read_encoder
 from barlow.probes.baselines import as_built, untrained_identity
 from barlow.probes.features import network_identity
 from barlow.record import Record
+from barlow.runs.finishing import Finishing
 from barlow.types import Images
 from barlow.views.keys import permutation
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from barlow import storage
 from barlow.data.files import FilesSource
+from barlow.features.searching import Found
+from barlow.features.vectors import Vectors
 from barlow.nets.preprocessing import Preprocessing
 from barlow.output_file import checked_output
 from barlow.printable import printable
@@ -13,8 +15,6 @@ from barlow.report.markup import Markup, el, join, note
 from barlow.report.page import page
 from barlow.report.part import Part
 from barlow.report.pictures import Atlas, Pictures, atlas
-from barlow.searching import Found
-from barlow.vectors import Vectors
 
 HOW = (
     "Each row begins with an image that others were looked for. After it come the images that the encoder sees most "
@@ -47,7 +47,7 @@ def write_sheet(found: Found, out: str | os.PathLike[str], *, overwrite: bool = 
     """Writes the file. It needs no network and no other file, and everything in it that was a name is escaped.
 
     Args:
-        found: by `barlow.searching.search`.
+        found: by `barlow.features.searching.search`.
         out: where to.
         overwrite: whether a file that is there is replaced.
 

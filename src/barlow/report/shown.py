@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Int64
 from torch import nn
 
-from barlow import finishing
 from barlow.data.centre import centre_views
 from barlow.data.folder import FolderSource
 from barlow.data.held_out import divided
 from barlow.data.sources import ImageSource, missing_set, named_set, open_source
 from barlow.distributed import choose_device
 from barlow.exits import NoInput
-from barlow.identity import identity_of
 from barlow.machine import available_cores
 from barlow.nets.preprocessing import Preprocessing
 from barlow.printable import one_line
@@ -27,7 +25,9 @@ from barlow.record import Record, table_of, value_of
 from barlow.report.before import Before, before_training
 from barlow.report.kept import Kept, kept
 from barlow.report.pictures import Pictures
-from barlow.run import Run
+from barlow.runs import finishing
+from barlow.runs.identity import identity_of
+from barlow.runs.run import Run
 from barlow.telling import Say
 from barlow.types import Features
 from barlow.views.keys import permutation

@@ -5,26 +5,27 @@ from typing import Any
 
 import torch
 
-from barlow import checkpoints, finishing
-from barlow.assembly import Given, build_learner
+from barlow import checkpoints
 from barlow.checkpoints import Checkpoint
 from barlow.data.fixed_views import FixedViews
 from barlow.data.held_out import divided
 from barlow.distributed import World
 from barlow.exits import NoInput, UnusableData
-from barlow.identity import identity_of
 from barlow.machine import available_cores
-from barlow.monitor import DRAWS, Monitor
 from barlow.nets import stored_size
 from barlow.objectives.barlow_twins import BarlowTwins
-from barlow.plan import Plan
+from barlow.planning.plan import Plan
 from barlow.recipe import schema
 from barlow.recipe.changes import override
 from barlow.recipe.schema import Recipe
 from barlow.record import Record
-from barlow.run import Run
-from barlow.step_log import StepLog
+from barlow.runs import finishing
+from barlow.runs.identity import identity_of
+from barlow.runs.run import Run
 from barlow.telling import Say
+from barlow.training.assembly import Given, build_learner
+from barlow.training.monitor import DRAWS, Monitor
+from barlow.training.step_log import StepLog
 from barlow.views.pipeline import ViewPipeline
 
 IMAGES = 500

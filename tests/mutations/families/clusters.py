@@ -6,7 +6,7 @@ V1 = "objectives/test_deepcluster_v1.py::test_"
 V2 = "objectives/test_deepcluster_v2.py::test_"
 SELA = "objectives/test_sela.py::test_"
 KMEANS = "test_kmeans.py::test_"
-LEARNER = "test_learner.py::test_"
+LEARNER = "training/test_learner.py::test_"
 LOOPS = "value_and_gradients_equal_the_loops"
 
 FAULTS = [
@@ -182,14 +182,14 @@ FAULTS = [
     # --- Looks at all images ------------------------------------------------------------------------------------------
     Fault(
         "looks: a look in training moves the running statistics",
-        "looks.py",
+        "training/looks.py",
         "            buffer.copy_(kept[name])\n",
         "            assert name in kept\n",
         (f"{LEARNER}networks_that_embed_all_images_as_in_training_use_the_statistics_of_batches_and_keep_theirs",),
     ),
     Fault(
         "looks: what a look renews goes on with the momentum of before",
-        "learner.py",
+        "training/learner.py",
         "            self.optimizer.state.pop(parameter, None)\n",
         "            assert parameter is not None\n",
         (f"{LEARNER}what_the_optimizer_remembers_of_parameters_that_a_look_renews_is_forgotten",),
@@ -199,6 +199,6 @@ FAULTS = [
         "data/order.py",
         "return int(hashed((ALL_IMAGES,), np.array([seed]))[0])",
         "return seed",
-        ("test_plan.py::test_all_images_come_as_views_that_no_step_has_in_a_random_order[in_memory]",),
+        ("planning/test_plan.py::test_all_images_come_as_views_that_no_step_has_in_a_random_order[in_memory]",),
     ),
 ]

@@ -8,7 +8,7 @@ NO_COLOUR = "methods/test_colorization_needs.py::test_"
 STEMS = "nets/test_lightness_stems.py::test_"
 CPC = "objectives/test_cpc.py::test_"
 PATCHES = "methods/test_cpc_needs.py::test_"
-LEARNER = "test_learner.py::test_"
+LEARNER = "training/test_learner.py::test_"
 LOOPS = "value_and_gradient_equal_the_loops_in_both_precisions"
 
 FAULTS = [
@@ -126,14 +126,14 @@ FAULTS = [
     ),
     Fault(
         "what comes before a run comes before every epoch",
-        "looks.py",
+        "training/looks.py",
         '    if step == 0 and hasattr(objective, "before_run"):',
         '    if hasattr(objective, "before_run"):',
         (f"{LEARNER}the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed",),
     ),
     Fault(
         "an image that fills up the last batch is counted twice",
-        "looks.py",
+        "training/looks.py",
         "        if each not in seen:\n",
         "        if True:\n",
         (f"{LEARNER}the_hook_before_a_run_gets_the_groups_of_each_image_once_and_not_where_a_run_is_resumed",),

@@ -29,7 +29,7 @@ FAULTS = [
     ),
     Fault(
         "two branches: an encoder's description does not say which one it is of",
-        "finishing.py",
+        "runs/finishing.py",
         'config if kept is None else config | {"branch": kept}',
         "config",
         (f"{BRANCHES}a_run_with_a_vision_transformer_beside_a_resnet_keeps_the_resnet[vicreg]",),

@@ -22,7 +22,7 @@ FAULTS = [
         FILE,
         "return causes or (found if started(lines, about) else [])",
         "return (causes or found) if started(lines, about) else []",
-        ("test_monitor.py::test_what_no_network_comes_out_of_is_told_at_once",),
+        ("training/test_monitor.py::test_what_no_network_comes_out_of_is_told_at_once",),
     ),
     Fault(
         "doctor: weights leap by the length of a move, however many steps it took",
@@ -71,11 +71,13 @@ FAULTS = [
         FILE,
         'for total in [*_numbers([line], ("total",)), about.total][:1]',
         "for total in [about.total]",
-        ("test_monitor.py::test_a_run_that_is_past_its_first_tenth_does_not_start_again_when_it_is_made_longer",),
+        (
+            "training/test_monitor.py::test_a_run_that_is_past_its_first_tenth_does_not_start_again_when_it_is_made_longer",
+        ),
     ),
     Fault(
         "doctor: a run that is gone on with forgets what its log has",
-        "watchers.py",
+        "training/watchers.py",
         "        self.health = health\n",
         "",
         ("report/test_five_runs.py::test_a_collapsed_run_that_is_gone_on_with_stays_so_and_says_so_once",),
@@ -127,21 +129,21 @@ FAULTS = [
     ),
     Fault(
         "doctor: advice does not know the peak of the schedule",
-        "ran.py",
+        "runs/ran.py",
         "            peak=self.peak,\n",
         "",
         (f"{ADVICE}a_rate_that_ends_at_zero_is_no_rate_that_is_too_low",),
     ),
     Fault(
         "doctor: nobody tells it how long the run is in epochs",
-        "ran.py",
+        "runs/ran.py",
         "            epochs=self.epochs if self.seen is None else self.seen,\n            copies",
         "            copies",
         (f"{ADVICE}few_epochs_copies_and_few_images_are_said_before_and_after",),
     ),
     Fault(
         "doctor: copies are counted, and their number taken for a share",
-        "ran.py",
+        "runs/ran.py",
         "self.copies / self.images",
         "self.copies",
         (f"{ADVICE}few_epochs_copies_and_few_images_are_said_before_and_after",),
@@ -155,7 +157,7 @@ FAULTS = [
     ),
     Fault(
         "doctor: a part without gradient waits for the next line of the log",
-        "watchers.py",
+        "training/watchers.py",
         " or moment.step == moment.total or bool(idle)",
         " or moment.step == moment.total",
         (NO_GRADIENT,),
@@ -169,7 +171,7 @@ FAULTS = [
     ),
     Fault(
         "doctor: of the layers whose gradients are none, the farthest from the loss is named",
-        "learner.py",
+        "training/learner.py",
         "broken[-1]",
         "broken[0]",
         (f"{DOCTOR}the_layer_is_named_where_gradients_began_to_be_none",),
