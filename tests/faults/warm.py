@@ -164,14 +164,11 @@ def _keep_what_commands_ask_for_again() -> None:
 
     Nor are disks waited for: no power cut is modelled, and the system keeps what a dead process has written.
     """
-    import pydantic
-
     from barlow import machine
     from barlow.recipe import files
 
     shipped = functools.cache(files.read)
     files.read = lambda name: copy.deepcopy(shipped(name) if name in files.names() else shipped.__wrapped__(name))
-    pydantic.TypeAdapter = functools.cache(pydantic.TypeAdapter)  # type: ignore[misc, assignment]
     machine.source_commit = functools.cache(machine.source_commit)
     os.fsync = lambda handle: None
 

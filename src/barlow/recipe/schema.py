@@ -6,6 +6,7 @@ the plain dataclasses that implement them, chosen by `kind`; they do not know py
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -133,9 +134,16 @@ def _instance(content: Mapping[str, Any], table: _Table, place: str) -> Any:
 
     check_keys(cls, parameters, place, kind, owners)
     try:
-        return pydantic.TypeAdapter(cls).validate_python(parameters)
+        return _checker(cls).validate_python(parameters)
     except pydantic.ValidationError as error:
         raise ValueError(first_problem(error, within=place)) from error
+
+
+@functools.cache
+def _checker(cls: type) -> "pydantic.TypeAdapter[Any]":
+    """What checks a dataclass's fields. To build one takes far longer than to check with it, and a command checks a
+    recipe several times."""
+    return pydantic.TypeAdapter(cls)
 
 
 def _view(view: list[dict[str, Any]], place: str) -> list[tuple[dict[str, Any], ops.Op]]:
