@@ -137,8 +137,9 @@ def pngs(name: str, folder: Path) -> Path:
     return tiny.images(folder, 40, classes=4 if files.read(name)["objective"]["kind"] == "supervised" else 0)
 
 
-TRAINED = [pytest.param(name, marks=pytest.mark.nightly if name.startswith("imagenet") else ()) for name in NAMES]
-"""Those for ImageNet have large networks. Their numbers are read in every run of the tests, and they train at night."""
+TRAINED = [pytest.param(name, marks=() if name in SMALL else pytest.mark.nightly) for name in NAMES]
+"""Among the small ones are all methods and objectives, which a test holds. The numbers of the published ones are read
+in every run of the tests, and they train at night."""
 
 REPEATED = (
     "small_w_mse",
@@ -150,6 +151,11 @@ REPEATED = (
     "small_npid",
 )
 """Some of every kind: a run repeats itself by what all recipes have in common. The others repeat theirs at night."""
+
+
+def test_the_small_ones_have_every_method_and_objective_of_the_others() -> None:
+    kinds = {name: tuple(files.read(name)[part]["kind"] for part in ("method", "objective")) for name in NAMES}
+    assert set(kinds.values()) == {kinds[name] for name in SMALL}
 
 
 @pytest.mark.parametrize("name", TRAINED, indirect=True)

@@ -113,7 +113,7 @@ COURSES = {
 ORDINARY = ("begin, save, rotate and write the encoder", "go on from the checkpoint before a damaged one", "evaluate")
 """Courses of the ordinary test command. They pass the same places of the program as the others do."""
 
-SHARE = 4
+SHARE = 5
 """The ordinary test command kills at one in so many points, and `make nightly` at each of them, in all courses."""
 
 

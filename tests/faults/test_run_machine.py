@@ -313,7 +313,7 @@ def test_nothing_that_happens_to_a_run_folder_loses_anything(
     undisturbed: Undisturbed, warm: Warm, tmp_path: Path
 ) -> None:
     made = machine(undisturbed, warm, tmp_path)
-    run_state_machine_as_test(made, settings=settings(max_examples=8, derandomize=True, **PLAIN))
+    run_state_machine_as_test(made, settings=settings(max_examples=6, derandomize=True, **PLAIN))
 
 
 @pytest.mark.nightly
