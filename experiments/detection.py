@@ -3,7 +3,7 @@
     python experiments/detection.py scratch --data ../shared/data   # one detector from scratch: 200 processor seconds
     python experiments/detection.py gain --data ../shared/data      # an encoder against untrained weights, three seeds
     python experiments/detection.py gain --encoder runs/photos …    # the same of another encoder
-    python experiments/detection.py masks                           # masks of generated objects: two minutes
+    python experiments/detection.py masks                           # masks of generated objects: six minutes
 
 The set is bccd-voc: trainval is learned, test is looked at once. Every line has both conventions of average precision,
 named. What was measured before is found again, so that a stopped call goes on (`--out`).
