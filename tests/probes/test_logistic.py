@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 
 from barlow.probes import FeatureSet
 from barlow.probes.splits import split, subset
+from barlow.protocols import logistic
 from barlow.protocols.logistic import Logistic
 
 
@@ -92,6 +93,27 @@ def test_the_chosen_strength_is_the_best_on_the_held_out_part():
 
     scores = {c: held_out(c) for c in probe.strengths}
     assert scores[probe.predict(train, train.features[:1]).notes["C"]] >= max(scores.values()) - 0.03
+
+
+def test_penalties_under_which_all_images_get_one_class_do_not_end_the_search(monkeypatch):
+    """So strong a penalty leaves the bias alone, and the class with the most images is the answer to everything."""
+    classes = np.repeat(np.arange(5), [60, 45, 45, 45, 45])
+    rng = np.random.default_rng(0)
+    features = torch.tensor(rng.normal(size=(5, 30))[classes] * 0.5 + rng.normal(size=(240, 30)), dtype=torch.float32)
+    train = FeatureSet(features, classes, np.arange(240))
+    notes = Logistic().predict(train, features).notes
+    monkeypatch.setattr(logistic, "PATIENCE", 99)
+    assert notes == Logistic().predict(train, features).notes, "the whole grid chooses the same"
+    assert 1e-4 < notes["C"] < 100
+    assert not notes["at_edge"]
+
+
+def test_the_search_ends_where_weaker_penalties_are_surely_worse(monkeypatch):
+    tried = []
+    fit = logistic._Classifiers.fit
+    monkeypatch.setattr(logistic._Classifiers, "fit", lambda self, x, y, c: (tried.append(c), fit(self, x, y, c))[1])
+    Logistic().predict(clouds(4000, 0, width=400, apart=0.1), torch.zeros(1, 400))
+    assert max(tried[:-1]) < logistic.STRENGTHS[-1]
 
 
 def test_the_last_fit_uses_all_training_images():

@@ -1,6 +1,7 @@
 """Logistic regression: a linear classifier without a learning rate to choose."""
 
 import contextlib
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,7 +37,13 @@ where another process has the second core.
 """
 
 PATIENCE = 2
-"""After this many decades without a better held-out score, weaker penalties are not tried. They are the slow ones."""
+"""After so many decades with a worse held-out score than the best, weaker penalties are not tried. They are the slow
+ones."""
+
+FEW_HELD_OUT = 500
+"""Of fewer held-out images one more or less decides nothing. A score is then worse only if it is lower by more than its
+standard error. For example, with 60 images and ten classes in which features hardly show, the strongest three penalties
+all gave .20, and the best one .37."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,9 @@ class Logistic:
     It minimises C · (sum of the cross-entropy) + ‖W‖² / 2; the bias has no penalty. C is chosen by the score on
     held-out images (top-1, or mean average precision where an image may have several labels). The split is stratified,
     and of at most `selection_rows` training images. The penalties are tried from strong to weak, and each fit starts
-    from the last; of equal scores the strongest penalty wins. Then all training images are fitted with that C. The test
-    set takes no part.
+    from the last; of equal scores the strongest penalty wins. Once the score has risen and then was worse for two
+    decades of C, weaker penalties are not tried. Then all training images are fitted with that C. The test set takes no
+    part.
 
     Features are standardised with the training set's mean and standard deviation. So one grid of C serves features of
     any scale and offset (encoders, pixels), and the fit is well conditioned. Rows scaled to unit length would instead
@@ -130,12 +138,18 @@ class Logistic:
             score = _held_out_score(model.scores(x_held), y, y_held)
             if score > best:
                 chosen, best, since, weights = c, score, 0, model.weights()
-            else:
+            elif chosen > self.strengths[0] and _is_worse(score, best, len(x_held)):
                 since += 1
             if since == PATIENCE:
                 break
         model.start_from(weights)
         return chosen, model, best
+
+
+def _is_worse(score: float, best: float, images: int) -> bool:
+    """Whether a held-out score says that a penalty is too weak. One that equals the best says nothing."""
+    doubt = math.sqrt(best * (1 - best) / images) if images < FEW_HELD_OUT else 0.0
+    return score < best - doubt
 
 
 def _held_out_score(scores: np.ndarray, y: np.ndarray, y_held: np.ndarray) -> float:
