@@ -142,3 +142,27 @@ def test_classes_that_are_shared_between_processes_get_the_same_numbers(monkeypa
     shared = SVM(costs=(0.1, 1.0)).predict(train, test.features)
     np.testing.assert_array_equal(shared.scores, alone.scores)
     assert shared.notes == alone.notes
+
+
+@pytest.mark.parametrize("unjudged", [0.0, 0.1])
+def test_more_features_than_images_take_other_axes_and_give_the_same(
+    unjudged: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test = tagged(60, 0, unjudged=unjudged), tagged(40, 1)
+    wider = torch.randn(16, 300, generator=torch.Generator().manual_seed(0))
+    train, test = (replace(each, features=(each.features @ wider).relu()) for each in (train, test))
+    widths = []
+    fitted = SVM._fitted
+
+    def noted(self: SVM, x: np.ndarray, *rest: object) -> object:
+        widths.append(x.shape[1])
+        return fitted(self, x, *rest)
+
+    monkeypatch.setattr(SVM, "_fitted", noted)
+    few = SVM(costs=(0.1, 1.0)).predict(train, test.features)
+    assert set(widths) == {60}
+    monkeypatch.setattr(svm, "_in_fewer_columns", lambda x, z: (x, z))
+    whole = SVM(costs=(0.1, 1.0)).predict(train, test.features)
+    assert max(widths) == 300
+    assert few.notes["costs"] == whole.notes["costs"]
+    np.testing.assert_allclose(few.scores, whole.scores, atol=1e-9)

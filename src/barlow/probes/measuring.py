@@ -21,6 +21,7 @@ from barlow.probes.drawn import Drawn
 from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
 from barlow.probes.outcomes import Outcomes, outcome_key
+from barlow.probes.progress import told_meanwhile
 from barlow.probes.report import AUGMENTED, ENCODER, Outcome, Results, check_labelled_alike, outcome_of
 from barlow.probes.tuning import Unlabelled
 from barlow.protocols import FineTuning, Probe, reading_features, training_encoders
@@ -164,7 +165,9 @@ class Measuring:
     def _of_features(self, name: str, kind: str, probe: Probe, sources: Mapping[str, str]) -> Question:
         def answer(features: Callable[[], Pair]) -> Outcome:
             train, test = features()
-            return outcome_of(probe.predict(train, test.features), test.labels)
+            what = f"{kind} on {name}, {len(train.features):,} images of {train.features.shape[1]:,} features"
+            with told_meanwhile(self.features.say, what):
+                return outcome_of(probe.predict(train, test.features), test.labels)
 
         return Question(name, kind, outcome_key(kind, probe, sources), answer)
 

@@ -1,5 +1,7 @@
 """How far a long piece of an evaluation is: a line now and then, for logs and for people who wait."""
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,6 +10,8 @@ from datetime import timedelta
 from barlow.types import Images
 
 SECONDS_BETWEEN_LINES = 30.0
+SECONDS_MEANWHILE = 30.0
+"""Between lines on work that counts nothing."""
 
 
 @dataclass
@@ -57,3 +61,28 @@ class Progress:
         left = timedelta(seconds=round((self.total - self.done) / rate))
         shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
         self.say(f"{self.what}{where}: {self.done} of {self.total} {self.unit}, {shown} {self.unit}/s, eta {left}")
+
+
+@contextlib.contextmanager
+def told_meanwhile(say: Callable[[str], None], what: str) -> Iterator[None]:
+    """Says every half minute that a piece of work goes on which cannot count what it does, such as a solver's.
+
+    Nothing is said of work that takes less.
+
+    Args:
+        say: receives a line, from a thread beside the work.
+        what: is done, which the line begins with.
+    """
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(SECONDS_MEANWHILE):
+            say(f"{what}: {timedelta(seconds=round(time.monotonic() - began))} so far")
+
+    thread = threading.Thread(target=tell, name="barlow told meanwhile", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1.0)  # no longer: where it is said may hang

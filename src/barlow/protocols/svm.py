@@ -75,7 +75,7 @@ class SVM:
 
     def predict(self, train: FeatureSet, test: Features) -> Predicted | Drawn:
         check(train, test)
-        x, z = _directions(train.features), _directions(test)
+        x, z = _in_fewer_columns(_directions(train.features), _directions(test))
         classes = None if train.several_labels else np.unique(train.labels).astype(np.int64)
         given = train.labels if classes is None else (train.labels[:, None] == classes).astype(np.int8)
         if not self.positives:
@@ -175,6 +175,19 @@ class _OfClass:
 def _directions(features: Features) -> np.ndarray:
     x = features.detach().cpu().double().numpy()
     return np.ascontiguousarray(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-5))
+
+
+def _in_fewer_columns(x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features of train and test by as many coordinates as there are training images, if they have more.
+
+    The solution is a sum of training images, so of a feature only its part in the space that these span counts. That
+    part is turned onto the axes, which changes no product of two images and so no step of the solver. 300 images of
+    27,648 pixels take a hundredth of the time.
+    """
+    if x.shape[1] <= len(x):
+        return x, z
+    axes, turned = np.linalg.qr(x.T)
+    return np.ascontiguousarray(turned.T), np.ascontiguousarray(z @ axes)
 
 
 def _shares(decisions: np.ndarray) -> np.ndarray:
