@@ -236,6 +236,16 @@ def test_a_network_of_a_file_that_says_nothing_of_its_images_is_told_what_it_get
     assert f"gets images of {size} pixels, with the mean and deviation that timm has for it" in said[0]
 
 
+def test_a_module_that_says_it_in_another_form_is_told_the_form() -> None:
+    module: Any = Flat()
+    module.preprocessing = {"size": 16, "mean": 0.5}
+    with pytest.raises(
+        ValueError,
+        match=r"a Flat says what it expects of an image in a dict: set its \.preprocessing to a barlow\.nets",
+    ):
+        find_encoder(module)
+
+
 def test_a_module_that_gives_maps_or_says_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a Flat does not say what it expects of an image"):
         find_encoder(Flat())

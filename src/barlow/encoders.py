@@ -369,8 +369,12 @@ def _as_timm_says(module: nn.Module) -> Preprocessing:
     """What a module that timm has made expects of an image."""
     cfg = getattr(module, "pretrained_cfg", None)
     if not isinstance(cfg, Mapping) or not cfg.get("architecture"):
+        given = getattr(module, "preprocessing", None)
+        says = "does not say what it expects of an image"
+        if given is not None:
+            says = f"says what it expects of an image in a {type(given).__name__}"
         raise ValueError(
-            f"a {type(module).__name__} does not say what it expects of an image: set its .preprocessing to a "
+            f"a {type(module).__name__} {says}: set its .preprocessing to a "
             "barlow.nets.preprocessing.Preprocessing(size, crop_ratio, interpolation, mean, std, channels)"
         )
     name = ".".join(filter(None, (cfg["architecture"], cfg.get("tag"))))

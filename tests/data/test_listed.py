@@ -64,6 +64,13 @@ def test_what_is_wrong_with_a_list_is_said(photos: Path, text: str, said: str) -
         open_source(listing(photos, text.format(*paths(photos))))
 
 
+def test_a_list_of_other_letters_is_told_what_to_be_saved_as(photos: Path) -> None:
+    file = listing(photos, "")
+    file.write_bytes("path,label\nphotos/häuser.png,a\n".encode("latin-1"))
+    with pytest.raises(UnusableData, match=r"list.csv is not UTF-8 \(byte 19 .*\); save it as UTF-8"):
+        open_source(file)
+
+
 def test_images_that_are_not_there_are_counted(photos: Path) -> None:
     with pytest.raises(NoInput, match=r"2 of 3 images that .*list.csv lists are not there, such as no/1.jpg"):
         open_source(listing(photos, f"path,label\n{paths(photos)[0]},a\nno/1.jpg,a\nno/2.jpg,b\n"))

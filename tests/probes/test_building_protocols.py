@@ -29,7 +29,9 @@ def test_a_number_after_the_colon_sets_what_the_class_says() -> None:
     [
         ("knn,svn", r"no protocol 'svn'.* There are .*knn"),
         ("knn:many", r"protocol 'knn:many': knn takes a whole number after the colon \(k\), as in knn:5"),
-        ("knn:0", "k of at least 1"),
+        ("knn:0", "--protocol knn:0: .*k of at least 1"),
+        ("svm:-1", "--protocol svm:-1: -1 positive images .* or no number for all images"),
+        ("fewshot:1_0", r"protocol 'fewshot:1_0': fewshot takes a whole number"),
         ("logistic:3", r"protocol 'logistic:3': logistic takes no number"),
         ("knn,,logistic", "with commas between them"),
         ("", "with commas between them"),

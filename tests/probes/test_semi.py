@@ -120,6 +120,21 @@ def test_a_file_may_list_the_images(tmp_path: Path) -> None:
         protocols.build("semi:nothing.txt")
 
 
+def test_a_list_without_images_of_some_classes_is_told_what_it_cannot_answer() -> None:
+    """The classes of `coloured` are four, by the remainder of an image's number."""
+    train, test, said = coloured(40, 0), coloured(8, 1), list[str]()
+    classes = {int(label) for label in train.labels}
+    kept = [train.source.locate(int(i)) for i, label in zip(train.ids, train.labels, strict=True) if label in (0, 1)]
+    quick: dict[str, Any] = {"draws": 1, "fewest_updates": 1, "epochs": 1, "rates": RATES[:1]}
+    about = Unlabelled(8, test.views), lambda draw, work: work(), said.append
+    SemiSupervised(listed=tuple(kept), **quick).predict(Small(), train, *about)
+    assert said[0] == f"the images have 2 of {len(classes)} classes, and none of the others can be answered"
+    assert len(classes) > 2
+    said.clear()
+    SemiSupervised(50, **quick).predict(Small(), train, *about)
+    assert not any("classes, and none" in line for line in said)
+
+
 def test_names_and_wrong_settings() -> None:
     assert list(protocols.build("semi")) == ["semi:1", "semi:10"]
     assert list(protocols.build("semi:0.5,20")) == ["semi:0.5", "semi:20"]

@@ -110,7 +110,11 @@ def read_rows(file: Path, form: str) -> list[list[str]]:
     try:
         with open(file, encoding="utf-8-sig", newline="") as opened:
             return [row for row in csv.reader(opened, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UnusableData(
+            f"{shown} is not UTF-8 (byte {error.start:,} is no part of a letter); save it as UTF-8"
+        ) from error
+    except (OSError, csv.Error) as error:
         raise UnusableData(f"{shown} cannot be read as a CSV file ({one_line(error)}); {form}") from error
 
 

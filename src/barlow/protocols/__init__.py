@@ -190,7 +190,11 @@ def _made(name: str, found: type[Any], value: str | float | None) -> tuple[str, 
     """The name under which results are kept, and the protocol: with the number after the colon, or with a file."""
     if isinstance(value, str) and hasattr(found, "from_text") and not _is_number(value):
         return name, found.from_text(value)
-    probe = found() if value is None else found(**{_field_of(name, found).name: _number(name, found, value)})
+    given = {} if value is None else {_field_of(name, found).name: _number(name, found, value)}
+    try:
+        probe = found(**given)
+    except ValueError as error:
+        raise ValueError(f"--protocol {name}: {error}") from error
     return _name_of(name.partition(":")[0], probe), probe
 
 
@@ -200,7 +204,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # which Python allows in a number
 
 
 def _field_of(name: str, found: type[Any]) -> "dataclasses.Field[Any]":
@@ -213,6 +217,8 @@ def _number(name: str, found: type[Any], text: str | float) -> Any:
     """What is after the colon, as the field's type."""
     kind, asked = name.partition(":")[0], _field_of(name, found)
     try:
+        if isinstance(text, str) and not _is_number(text):
+            raise ValueError
         return asked.type(text)  # type: ignore[operator]
     except ValueError:
         what = "a whole number" if asked.type is int else "a number"

@@ -71,7 +71,8 @@ class Linear:
             scores = self._scores(_part(train, fit), _part(train, held))
         possible = {rate: score for rate, score in scores.items() if score is not None}
         if scores and not possible:
-            raise Diverged(f"training diverges at every rate of {', '.join(f'{rate:g}' for rate in self.rates)}")
+            rates = ", ".join(f"{rate:g}" for rate in self.rates)
+            raise Diverged(f"training diverges at every rate of {rates}; knn, logistic and svm depend on no rate")
         # Without images to choose by it is the middle one: a rate that suits nothing in particular.
         best = max(possible, key=possible.__getitem__) if possible else self.rates[len(self.rates) // 2]
         found = self._at(best).predict(train, test)

@@ -129,6 +129,9 @@ class SemiSupervised:
         say: Say,
     ) -> Drawn:
         chosen = [self.rows(train, draw) for draw in range(self.draws)]
+        classes, listed = (len(np.unique(labels)) for labels in (train.labels, train.labels[chosen[0]]))
+        if listed < classes:
+            say(f"the images have {listed} of {classes} classes, and none of the others can be answered")
         each = []
         for draw, rows in enumerate(chosen):
 

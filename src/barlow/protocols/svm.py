@@ -69,7 +69,10 @@ class SVM:
 
     def __post_init__(self) -> None:
         if self.positives < 0 or self.draws < 1:
-            raise ValueError(f"{self.positives} positive images and {self.draws} draws; use 1 or more of each")
+            raise ValueError(
+                f"{self.positives} positive images of each class, and {self.draws} draws; use 1 or more of each, or no "
+                "number for all images"
+            )
         if not self.costs or list(self.costs) != sorted(self.costs) or self.costs[0] <= 0:
             raise ValueError(f"costs are {self.costs}; use one or more positive values, ascending")
 
