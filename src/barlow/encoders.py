@@ -158,7 +158,7 @@ def find_encoder(
         return _foreign(text, asked)
     if python_file.is_named(text):
         own = python_file.module_in(text)
-        return _of_module(own.module, say, printable(text), {"file_sha256": own.sha256})
+        return _of_module(own.module, say, printable(text), {"file_sha256": own.sha256, "name": own.name})
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
