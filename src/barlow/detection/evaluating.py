@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from barlow import storage
-from barlow.detection.annotations import AnnotatedSet
+from barlow.detection.annotations import AnnotatedSet, in_both
 from barlow.detection.average_precision import check_installed
 from barlow.detection.backbones import BatchNorm
 from barlow.detection.compared import UNTRAINED, Row, detection_table, report_of
@@ -160,9 +160,8 @@ def _sets(train: Places, test: Places, say: Say) -> tuple[AnnotatedSet, Annotate
     learn = read_annotated(train, "train")
     tested = read_annotated(test, "test").numbered_like(learn)
     notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
-    learned = set(learn.origins)
-    shared = sum(origin in learned for origin in tested.origins)
-    if shared == len(tested) or learn.fingerprint == tested.fingerprint:
+    shared = len(in_both(learn, tested))
+    if shared == len(tested):
         notes.append("all images of --test are in --train, too: the numbers say nothing")
     elif shared:
         notes.append(f"{shared:,} of {len(tested):,} images of --test are in --train, too: the numbers say less")
