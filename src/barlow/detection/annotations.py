@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -17,6 +17,8 @@ from barlow.detection import masks
 from barlow.exits import UnusableData
 from barlow.printable import printable
 from barlow.size import HeightWidth
+
+T = TypeVar("T", bound=Hashable)
 
 SHOWN = 3
 """Faults that a message names, of all that there are."""
@@ -155,6 +157,16 @@ def in_both(train: AnnotatedSet, test: AnnotatedSet) -> list[int]:
     known = {_content(p) for p, length in zip(train.pictures, lengths[0], strict=True) if length in both}
     places = zip(test.pictures, lengths[1], strict=True)
     return [at for at, (picture, length) in enumerate(places) if length in both and _content(picture) in known]
+
+
+def first_repeated(things: Sequence[T]) -> T | None:
+    """The first that is there a second time; None if each is there once."""
+    seen: set[T] = set()
+    for each in things:
+        if each in seen:
+            return each
+        seen.add(each)
+    return None
 
 
 def _length(picture: Path | np.ndarray) -> tuple[int, ...]:
