@@ -52,6 +52,22 @@ def test_a_question_is_answered_once_and_checkpoints_are_gone_then(tiny: None, t
     assert len(list((home / "detection").iterdir())) == 3, "another seed, and other images, are other questions"
 
 
+@pytest.mark.parametrize("package", ["barlow", "torchvision", "pycocotools"])
+def test_another_version_of_what_measures_is_another_question(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, known = question().causes, measuring.version
+    assert question().causes == before
+    if package == "barlow":
+        monkeypatch.setattr(measuring, "__version__", "99.0")
+    else:
+        monkeypatch.setattr(measuring, "version", lambda name: "99.0" if name == package else known(name))
+    assert question().causes["versions"] == before["versions"] | {package: "99.0"}
+
+
+def test_a_build_for_another_machine_is_the_same_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "version", lambda name: "1.2+cu126")
+    assert question().causes["versions"]["torchvision"] == "1.2"
+
+
 def test_an_answer_that_was_changed_is_found_again(tiny: None, tmp_path: Path) -> None:
     first, lines = ask(tmp_path, question()), list[str]()
     (file,) = tmp_path.glob("detection/*/result.json")
