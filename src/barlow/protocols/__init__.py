@@ -230,4 +230,9 @@ def _name_of(kind: str, probe: Any) -> str:
         return kind
     value = getattr(probe, probe.parameter)
     default = next(field.default for field in dataclasses.fields(probe) if field.name == probe.parameter)
-    return kind if value == default and not probe.usual else f"{kind}:{value:g}"
+    return kind if value == default and not probe.usual else f"{kind}:{_shortest(value)}"
+
+
+def _shortest(value: float) -> str:
+    """A number in six digits, as in 0.3 or 1e+06, where these say it; otherwise in as many as tell it from others."""
+    return short if float(short := f"{value:g}") == value else repr(value)
