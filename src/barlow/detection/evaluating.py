@@ -144,7 +144,7 @@ def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, 
     if batch_norm not in ("trained", "frozen"):
         raise ValueError(f"--detection.batch_norm {batch_norm}: trained or frozen")
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
-        raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}")
+        raise ValueError(f"--detection.seeds {seeds}: it is how many seeds, from 1 to {MOST_SEEDS}")
     if not named:
         raise ValueError("no encoder is named")
 
@@ -224,5 +224,7 @@ def options_of(name: str) -> dict[str, Any]:
         )
     asked: dict[str, Any] = {"design": parts[0]} if parts else {}
     if len(parts) == 2:
-        asked |= {"steps": int(parts[1])} if parts[1].isdigit() and len(parts[1]) < 9 else {"schedule": parts[1]}
+        digits = parts[1].removeprefix("-")
+        number = digits.isascii() and digits.isdigit() and len(digits) < 9
+        asked |= {"steps": int(parts[1])} if number else {"schedule": parts[1]}
     return asked
