@@ -328,6 +328,18 @@ def test_networks_of_one_python_file_are_told_apart_by_what_they_do(
     assert len(list((tmp_path / "out").glob("results-*.json"))) == 2
 
 
+def test_a_network_that_was_changed_after_it_was_loaded_is_another_one() -> None:
+    loaded: Any = find_encoder("random:resnet18", options=OPTIONS, image_size=16).network
+    assert find_encoder(loaded.train()).network is loaded
+    before = find_encoder(loaded).identity
+    loaded.eval().act1 = nn.Tanh()
+    changed = find_encoder(loaded)
+    assert changed.identity != before
+    assert changed.network.description["kind"] == "custom", "it cannot be built again, so nothing untrained is like it"
+    loaded.act1 = nn.ReLU(inplace=True)
+    assert find_encoder(loaded).identity == before
+
+
 def test_a_module_is_evaluated_as_it_is(train: Path, test: Path, tmp_path: Path) -> None:
     module = build_encoder("resnet18", image_size=16, options=OPTIONS)
     with pytest.raises(ValueError, match="ResNet is no run"):

@@ -30,6 +30,7 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import InitialisationReport, encoder_folder, initialise, with_description
 from barlow.printable import printable
 from barlow.probes.features import network_identity, weights_hash
+from barlow.probes.given_networks import is_as_described
 from barlow.recipe.schema import CUSTOM
 from barlow.runs.finishing import encoder_at
 from barlow.runs.run import Run, load_recipe_text
@@ -359,7 +360,7 @@ def _of_module(
             f"{name or kind} gets images of {words(preprocessing.size)} pixels, with the mean and deviation that timm "
             "has for it; a .preprocessing of its own gives others"
         )
-    elif hasattr(module, "description"):  # it was loaded by barlow
+    elif hasattr(module, "description") and is_as_described(module):
         return FoundEncoder(name or kind, "module", module)
     network = Network(f"custom:{kind}", dict(options), "as_is", True)
     return FoundEncoder(name or kind, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))

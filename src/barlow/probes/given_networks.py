@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from barlow.nets.modes import in_eval_mode
 from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.seeding import seeded
+from barlow.nets.weights import as_described, description_of
 from barlow.seals import digest_of, sha256
 from barlow.size import height_width
 
@@ -68,6 +69,16 @@ def what_it_does(network: nn.Module) -> str:
     of_blocks, after = _answer(network, 1), _attributes(network)
     settings = {place: value for place, value in after.items() if before.get(place) == value}
     return digest_of([_shown(network), settings, of_noise, of_blocks])
+
+
+def is_as_described(network: nn.Module) -> bool:
+    """Whether a network that barlow loaded still is what its description says, but for its tensors. If somebody has
+    changed a part of it, it is one given in Python."""
+    config = description_of(network)
+    if config["kind"] == "custom":
+        return True  # which says nothing of it anyway
+    built = as_described(config)
+    return [_shown(network), _attributes(network)] == [_shown(built), _attributes(built)]
 
 
 def _shown(network: nn.Module) -> str:
