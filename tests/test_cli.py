@@ -91,7 +91,12 @@ def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("recipes", files.names()), ("objectives", objectives.kinds()), ("encoders", TESTED), ("datasets", NAMED)],
+    [
+        ("recipes", files.names()),
+        ("objectives", objectives.kinds()),
+        ("encoders", TESTED),
+        ("datasets", [*NAMED, "shapes_boxes"]),
+    ],
 )
 def test_a_list_has_every_name_with_what_it_is(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", what]) == 0

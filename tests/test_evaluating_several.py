@@ -292,6 +292,54 @@ def test_networks_of_equal_tensors_are_told_apart_by_what_they_do(
     assert len(list((tmp_path / "out").glob("results-*.json"))) == 2
 
 
+POOLS = """
+import torch
+from torch import nn
+from barlow.nets.preprocessing import Preprocessing
+
+def made(*rest):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), *rest, nn.Flatten())
+    network.preprocessing = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, 3)
+    return network
+
+def mean():
+    return made(nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+def maximum():
+    return made(nn.Tanh(), nn.AdaptiveMaxPool2d(1))
+"""
+
+
+def test_networks_of_one_python_file_are_told_apart_by_what_they_do(
+    train: Path, test: Path, tmp_path: Path, embedded: list[str]
+) -> None:
+    (tmp_path / "nets.py").write_text(POOLS)
+    asked: dict[str, Any] = {"protocols": "knn", "baselines": False, "out": tmp_path / "out"}
+    names = [f"{tmp_path}/nets.py:{name}" for name in ("mean", "maximum")]
+    found = evaluate_several(names, [(train, test)], **asked)
+    one, other = (each.report for each in found.by_sets[0])
+    assert one["encoder_sha256"] == other["encoder_sha256"]
+    assert one["encoder_identity"] != other["encoder_identity"]
+    assert len(embedded) == 4, "neither is answered by the other's features"
+    again = [evaluate(each, train, test, **asked) for each in names]
+    assert [each.report["encoder_identity"] for each in again] == [one["encoder_identity"], other["encoder_identity"]]
+    assert len(embedded) == 4, "and each finds its own again"
+    assert len(list((tmp_path / "out").glob("results-*.json"))) == 2
+
+
+def test_a_network_that_was_changed_after_it_was_loaded_is_another_one() -> None:
+    loaded: Any = find_encoder("random:resnet18", options=OPTIONS, image_size=16).network
+    assert find_encoder(loaded.train()).network is loaded
+    before = find_encoder(loaded).identity
+    loaded.eval().act1 = nn.Tanh()
+    changed = find_encoder(loaded)
+    assert changed.identity != before
+    assert changed.network.description["kind"] == "custom", "it cannot be built again, so nothing untrained is like it"
+    loaded.act1 = nn.ReLU(inplace=True)
+    assert find_encoder(loaded).identity == before
+
+
 def test_a_module_is_evaluated_as_it_is(train: Path, test: Path, tmp_path: Path) -> None:
     module = build_encoder("resnet18", image_size=16, options=OPTIONS)
     with pytest.raises(ValueError, match="ResNet is no run"):

@@ -467,6 +467,47 @@ def test_images_of_several_labels_are_measured_from_lists_in_different_orders(ru
 # --------------------------------------------------------------------------------------- protocols that train encoders
 
 
+def test_a_list_of_other_images_is_another_question(
+    run: Path, train: Path, test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are renamed in their order, so that pixels, labels and order stay; and then the list has other lines."""
+
+    @dataclass(frozen=True)
+    class Quick(SemiSupervised):
+        draws: int = 1
+        fewest_updates: int = 2
+        choice_updates: int = 1
+
+        def _tuned(self, encoder: nn.Module, images: Any, *rest: Any) -> Any:
+            worked.append(images.ids.tolist())
+            return SemiSupervised._tuned(self, encoder, images, *rest)
+
+    real, worked = protocols.load, list[list[int]]()
+    monkeypatch.setattr(protocols, "load", lambda kind: Quick if kind == "semi" else real(kind))
+    images = Path(shutil.copytree(train, tmp_path / "train"))
+    listed, home = tmp_path / "list.txt", tmp_path / "out"
+    files = [path for name in CLASSES for path in sorted((images / name).iterdir())[:4]]
+
+    def measured(*named: Path) -> dict[str, Any]:
+        listed.write_text("".join(f"{path.relative_to(images)}\n" for path in named))
+        asked: dict[str, Any] = {"protocols": f"semi:{listed}", "baselines": False, "out": home}
+        return evaluate(run, images, test, **asked).report
+
+    first = [path for path in files if path == sorted(path.parent.iterdir())[0]]
+    assert measured(*first)["times_measured"] == 1
+    assert measured(*first)["times_measured"] == 2
+    assert len(worked) == 1
+    for name in CLASSES:  # the second file gets the first one's name
+        one, two, *_ = sorted((images / name).iterdir())
+        one.rename(one.with_name(f"!{one.name}"))
+        two.rename(one)
+    assert measured(*first)["times_measured"] == 1
+    measured(*files[2::4])
+    assert len(worked) == 3
+    assert worked[0] != worked[1]
+    assert len(list(home.glob("results-*.json"))) == 3
+
+
 def test_fine_tuning_is_measured_beside_an_untrained_network_and_goes_on_after_a_draw_that_is_done(
     run: Path, train: Path, test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from barlow.nets.preprocessing import Preprocessing
 from barlow.nets.weights import InitialisationReport, encoder_folder, initialise, with_description
 from barlow.printable import printable
 from barlow.probes.features import network_identity, weights_hash
+from barlow.probes.given_networks import is_as_described
 from barlow.recipe.schema import CUSTOM
 from barlow.runs.finishing import encoder_at
 from barlow.runs.run import Run, load_recipe_text
@@ -158,7 +159,7 @@ def find_encoder(
         return _foreign(text, asked)
     if python_file.is_named(text):
         own = python_file.module_in(text)
-        return _of_module(own.module, say, printable(text), {"file_sha256": own.sha256})
+        return _of_module(own.module, say, printable(text), {"file_sha256": own.sha256, "name": own.name})
     path, step = split_step(text)
     if not text:
         raise exits.NoInput(_unknown(text))
@@ -359,7 +360,7 @@ def _of_module(
             f"{name or kind} gets images of {words(preprocessing.size)} pixels, with the mean and deviation that timm "
             "has for it; a .preprocessing of its own gives others"
         )
-    elif hasattr(module, "description"):  # it was loaded by barlow
+    elif hasattr(module, "description") and is_as_described(module):
         return FoundEncoder(name or kind, "module", module)
     network = Network(f"custom:{kind}", dict(options), "as_is", True)
     return FoundEncoder(name or kind, "module", with_description(copy.deepcopy(module), network, preprocessing, 0))

@@ -341,12 +341,7 @@ def _measured(
     report = _report(encoder, results, images, sets, warnings)
     advice = after_evaluation(None if encoder.run is None else _what_ran(encoder.run), results)
     evaluation = Evaluation(results, report, home / NEWEST, advice)
-    asked = {
-        "step": encoder.step,
-        "probes": list(measuring.protocols),
-        "augment": measuring.augment,
-        "baselines": measuring.baselines,
-    }
+    asked = {"step": encoder.step, **measuring.asked(images)}
     try:
         return replace(evaluation, report=keep(home, report, asked, measuring.features.say)), None
     except storage.StorageError as error:

@@ -63,7 +63,11 @@ def _encoder_entries() -> dict[str, str]:
 def _dataset_entries() -> dict[str, str]:
     from barlow.data.names import NAMED
 
-    return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED}
+    return {"FOLDER": "a folder of images, nested or flat; several may be given", **NAMED, "shapes_boxes": SHAPES_BOXES}
+
+
+SHAPES_BOXES = "generated scenes of one to four objects, with boxes and masks, for `--protocol detect`; needs no file"
+"""Not among the named sets of images: `barlow.detection.generated` makes it, and nothing but detection takes it."""
 
 
 DETECT = "Detection and masks: Faster or Mask R-CNN trained on boxes, with the encoder as backbone; goes by itself"

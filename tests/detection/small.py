@@ -1,5 +1,6 @@
 """The smallest detector that goes through everything: a network of a few thousand weights, four images of shapes."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,14 +54,16 @@ def shapes(count: int = 4, split: str = "train") -> AnnotatedSet:
 
 
 def voc(home: Path, splits: Mapping[str, Sequence[Sequence[str]]], grey: int = 90) -> Path:
-    """A folder of VOC's form: for each split its images, and for each image the classes of its objects."""
+    """A folder of VOC's form: for each split its images, and for each image the classes of its objects. No two images
+    have the same grey."""
+    greys = itertools.count(grey)
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (home / folder).mkdir(parents=True, exist_ok=True)
     for split, images in splits.items():
         stems = [f"{split}{number}" for number in range(len(images))]
         (home / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems))
-        for number, (stem, classes) in enumerate(zip(stems, images, strict=True)):
-            Image.fromarray(np.full((48, 64, 3), grey + number, np.uint8)).save(home / "JPEGImages" / f"{stem}.png")
+        for stem, classes in zip(stems, images, strict=True):
+            Image.fromarray(np.full((48, 64, 3), next(greys), np.uint8)).save(home / "JPEGImages" / f"{stem}.png")
             boxes = [(4 + 8 * k, 6, 30 + 8 * k, 40) for k in range(len(classes))]
             objects = "".join(map(_voc_object, classes, boxes))
             text = f"<annotation><filename>{stem}.png</filename>{objects}</annotation>"

@@ -52,6 +52,22 @@ def test_a_question_is_answered_once_and_checkpoints_are_gone_then(tiny: None, t
     assert len(list((home / "detection").iterdir())) == 3, "another seed, and other images, are other questions"
 
 
+@pytest.mark.parametrize("package", ["barlow", "torchvision", "pycocotools"])
+def test_another_version_of_what_measures_is_another_question(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, known = question().causes, measuring.version
+    assert question().causes == before
+    if package == "barlow":
+        monkeypatch.setattr(measuring, "__version__", "99.0")
+    else:
+        monkeypatch.setattr(measuring, "version", lambda name: "99.0" if name == package else known(name))
+    assert question().causes["versions"] == before["versions"] | {package: "99.0"}
+
+
+def test_a_build_for_another_machine_is_the_same_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "version", lambda name: "1.2+cu126")
+    assert question().causes["versions"]["torchvision"] == "1.2"
+
+
 def test_an_answer_that_was_changed_is_found_again(tiny: None, tmp_path: Path) -> None:
     first, lines = ask(tmp_path, question()), list[str]()
     (file,) = tmp_path.glob("detection/*/result.json")
@@ -119,7 +135,16 @@ COMMANDS: list[tuple[list[str], str, int]] = [
     (["--protocol", "detect:c4:long"], "no schedule 'long'; there are short", exits.USAGE),
     (["--protocol", "detect", "--augment"], "--augment is for linear_sgd, and not for detect", exits.USAGE),
     (["--protocol", "detect", "--table", "t.doc"], "--table t.doc: give a file that ends in .html", exits.USAGE),
-    (["--protocol", "detect", "--detection.seeds", "0"], "--detection.seeds 0: from 1 to 100", exits.USAGE),
+    (["--protocol", "detect", "--detection.seeds", "0"], "0: it is how many seeds, from 1 to 100", exits.USAGE),
+    (
+        ["--protocol", "detect", "--batch-size", "2"],
+        "--batch-size: detect trains and tests in the batches",
+        exits.USAGE,
+    ),
+    (["--protocol", "detect", "--max-bad", "0.5"], "--max-bad: detect refuses every image that cannot", exits.USAGE),
+    (["--protocol", "detect:small_fpn:²"], "no schedule '²'; there are short", exits.USAGE),
+    (["--protocol", "detect:small_fpn:-1"], "-1 steps: a number of steps is at least 1", exits.USAGE),
+    (["--protocol", "detect:small_fpn:0"], "0 steps: a number of steps is at least 1", exits.USAGE),
     (["--protocol", "detect", "--detection.batch_norm", "on_off"], "batch_norm on_off: trained or frozen", exits.USAGE),
     (["--protocol", "detect", "--data.split", "x"], "--data.split is no key of detection", exits.USAGE),
     (["--protocol", "detect", "--train", "gone"], "there is no folder or file gone; detection takes", exits.NO_INPUT),

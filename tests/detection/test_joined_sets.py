@@ -101,6 +101,18 @@ def test_test_images_that_are_learned_are_told(two: tuple[str, str]) -> None:
     ]
 
 
+def test_copies_of_training_images_are_told_wherever_they_are(tmp_path: Path) -> None:
+    learned = small.voc(tmp_path / "a", {"trainval": [["cat"], ["dog"], ["cat"]]})
+    small.voc(tmp_path / "b", {"test": [["cat"], ["dog"], ["cat"], ["dog"]]}, grey=150)
+    for number, name in ((0, "trainval2"), (3, "trainval0")):
+        copied = (learned / "JPEGImages" / f"{name}.png").read_bytes()
+        (tmp_path / "b" / "JPEGImages" / f"test{number}.png").write_bytes(copied)
+    said: list[str] = []
+    evaluating._sets(f"{learned}:trainval", f"{tmp_path}/b:test", said.append)
+    evaluating._sets("shapes_boxes:train", "shapes_boxes:test", said.append)
+    assert said == ["2 of 4 images of --test are in --train, too: the numbers say less"]
+
+
 def test_the_command_takes_several_after_one_flag(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

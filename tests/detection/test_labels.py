@@ -10,6 +10,7 @@ from PIL import Image
 
 from barlow.detection import labels
 from barlow.detection.labels import as_labelled, is_annotated
+from barlow.exits import UnusableData
 from barlow.nets.preprocessing import Preprocessing
 from barlow.probes.average_precision import UNJUDGED
 
@@ -49,6 +50,12 @@ def test_a_class_of_which_all_objects_are_difficult_is_not_judged(voc: Path, exp
     assert [source.locate(i) for i in range(3)] == ["a.jpg", "b.jpg", "c.jpg"]
     assert source.read(0).shape == (20, 30, 3)
     np.testing.assert_array_equal(as_labelled([f"{voc}:test"], "test", expected).labels, [[1]])  # type: ignore[union-attr]
+
+
+def test_an_image_that_is_listed_twice_is_refused_for_labels_as_for_boxes(voc: Path, expected: Preprocessing) -> None:
+    (voc / "ImageSets/Main/train.txt").write_text("a\nb\na\n")
+    with pytest.raises(UnusableData, match=r"train.txt lists a twice: list every image once$"):
+        as_labelled(f"{voc}:train", "train", expected)
 
 
 def test_cocos_crowds_are_there(tmp_path: Path, expected: Preprocessing) -> None:

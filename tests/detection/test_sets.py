@@ -130,6 +130,19 @@ def test_a_split_that_leads_elsewhere_is_refused(voc: Path) -> None:
         read_annotated(f"{voc}:train", "train")
 
 
+def test_an_image_that_a_split_lists_twice_is_refused(voc: Path) -> None:
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\nb\na 1\n")
+    with pytest.raises(UnusableData, match=r"train.txt lists a twice: list every image once$"):
+        read_annotated(f"{voc}:train", "train")
+
+
+def test_two_files_of_annotations_that_are_of_one_image_are_refused(voc: Path) -> None:
+    write(voc, "c", xml(OBJECT.format("dog", 0, bndbox(1, 2, 3, 4)), name="a.png"))
+    (voc / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\n")
+    with pytest.raises(UnusableData, match=r"a.xml and c.xml are of one image, a.png: list every image once$"):
+        read_annotated(f"{voc}:train", "train")
+
+
 def test_an_image_that_was_resized_since_is_refused_when_it_is_read(voc: Path) -> None:
     read = read_annotated(f"{voc}:train", "train")
     Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(voc / "JPEGImages" / "a.png")
@@ -212,6 +225,18 @@ CHANGES: list[tuple[str, int, dict[str, Any], str]] = [
     ("annotations", 0, {"segmentation": {"size": [9999999, 9999999], "counts": []}}, "are of an image of"),
     ("annotations", 0, {"segmentation": 3}, "segmentation is neither polygons nor run lengths"),
 ]
+
+
+@pytest.mark.parametrize("again", ["", "./"])
+def test_a_coco_file_that_lists_an_image_twice_is_one_line(again: str, coco: Path) -> None:
+    told = content()
+    first = told["images"][0]
+    told["images"].append({**first, "id": 1234, "file_name": f"{again}{first['file_name']}"})
+    coco.write_text(json.dumps(told))
+    row = len(told["images"]) - 1
+    with pytest.raises(UnusableData, match=rf"images\[{row}\] lists .* twice: list every image once$") as caught:
+        read_annotated(coco, "train")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("table", "row", "change", "said"), CHANGES)

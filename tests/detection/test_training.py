@@ -56,7 +56,7 @@ def test_every_schedule_is_checked_and_says_where_it_comes_from() -> None:
         ("long", None, "c4", "no schedule 'long'; there are short, moco_voc"),
         ("vicreg_coco", None, "c4", "the schedule vicreg_coco is for fpn, and not for c4"),
         ("moco_voc", 10, "c4", "has 24000 steps, as published: other steps are for short"),
-        ("short", 0, "fpn", "0 steps: at least 1"),
+        ("short", 0, "fpn", "0 steps: a number of steps is at least 1"),
     ],
 )
 def test_a_schedule_that_cannot_be_had_is_one_line(name: str, steps: int | None, design: str, said: str) -> None:

@@ -24,6 +24,22 @@ def test_a_number_after_the_colon_sets_what_the_class_says() -> None:
     assert list(protocols.build("knn:5,20,200")) == ["knn:5", "knn", "knn:200"], "20 is what the name alone means"
 
 
+def test_two_numbers_have_two_names_and_ordinary_ones_keep_theirs() -> None:
+    far = protocols.build("knn:1234567,1234568,1000000")
+    assert {name: each.k for name, each in far.items()} == {  # type: ignore[union-attr]
+        "knn:1234567": 1234567,
+        "knn:1234568": 1234568,
+        "knn:1e+06": 1000000,
+    }
+    assert list(protocols.build("linear_sgd:0.30000001,0.02,1e-5")) == [
+        "linear_sgd:0.30000001",
+        "linear_sgd:0.02",
+        "linear_sgd:1e-05",
+    ]
+    assert list(protocols.build("linear_sgd:0.3")) == ["linear_sgd"]
+    assert list(protocols.build("semi:1.0,12.5")) == ["semi:1", "semi:12.5"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

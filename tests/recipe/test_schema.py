@@ -150,6 +150,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(key: str, value: Any, messa
     ("key", "message"),
     [
         ("views.9.0.p", "a number from 0 to 1 in place of '9'"),
+        ("views.².0.p", "a number from 0 to 1 in place of '²'"),
         ("views.first.0.p", "a number from 0 to 1 in place of 'first'"),
         ("views.0.9.p", "a number from 0 to 3 in place of '9'"),
         ("data.sources.0", "the list is empty"),

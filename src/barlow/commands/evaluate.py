@@ -6,6 +6,9 @@ from typing import Any
 from barlow import exits
 from barlow.commands.terminal import add_debug, show, show_advice, tell, verb_parser
 
+BATCH_SIZE, MAX_BAD = 256, 0.01
+"""Where a user does not say, and the protocol asks for them."""
+
 EPILOG = """\
 ENCODER is a run folder, RUN@STEP for one of its checkpoints, a folder with config.json
 and model.safetensors, a file of weights of any project in docs/weights.md, timm:NAME
@@ -86,9 +89,9 @@ def add(verbs: Any) -> None:
     )
     evaluate.add_argument("--encoder", metavar="NAME", help="the network of a file of weights, or auto")
     evaluate.add_argument("--image-size", metavar="PX|HxW", help="of foreign weights, in place of their own")
-    evaluate.add_argument("-b", "--batch-size", type=int, default=256, metavar="N")
+    evaluate.add_argument("-b", "--batch-size", type=int, metavar="N", help=f"default: {BATCH_SIZE}")
     evaluate.add_argument("--device", default="auto", metavar="cpu|cuda|mps")
-    evaluate.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help="default: %(default)s")
+    evaluate.add_argument("--max-bad", type=float, metavar="SHARE", help=f"default: {MAX_BAD}")
     add_debug(evaluate)
 
 
@@ -100,6 +103,8 @@ def run(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
 
     if _alone_asked(arguments.protocols, "detect", "boxes"):
         return _detect(arguments, changes)
+    arguments.batch_size = BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
+    arguments.max_bad = MAX_BAD if arguments.max_bad is None else arguments.max_bad
     if _alone_asked(arguments.protocols, "captions", "captions"):
         return _retrieve(arguments, changes)
     table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
@@ -208,6 +213,10 @@ def _detect(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
         raise ValueError(
             "--augment is for linear_sgd, and not for detect, which flips and resizes as its schedule says"
         )
+    if arguments.batch_size is not None:
+        raise ValueError("--batch-size: detect trains and tests in the batches of its schedule; leave it out")
+    if arguments.max_bad is not None:
+        raise ValueError("--max-bad: detect refuses every image that cannot be read; leave it out")
     table = None if arguments.table is None else check_table_path(arguments.table, overwrite=arguments.overwrite)
     found = in_flags(detect)(
         arguments.encoders,

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -17,6 +17,8 @@ from barlow.detection import masks
 from barlow.exits import UnusableData
 from barlow.printable import printable
 from barlow.size import HeightWidth
+
+T = TypeVar("T", bound=Hashable)
 
 SHOWN = 3
 """Faults that a message names, of all that there are."""
@@ -129,7 +131,7 @@ class AnnotatedSet:
 
     @property
     def origins(self) -> list[str]:
-        """Which picture each image is: the same texts in two sets are the same pictures."""
+        """Where each picture is: the same texts in two sets are the same pictures. `in_both` finds copies, too."""
         return [
             os.path.realpath(picture) if isinstance(picture, Path) else hashlib.sha256(picture.tobytes()).hexdigest()
             for picture in self.pictures
@@ -145,6 +147,39 @@ class AnnotatedSet:
                 digest.update(array.tobytes())
             digest.update(storage.read_bytes(picture) if isinstance(picture, Path) else picture.tobytes())
         return digest.hexdigest()[:32]
+
+
+def in_both(train: AnnotatedSet, test: AnnotatedSet) -> list[int]:
+    """The positions of those test images that the training set has too, wherever its files are: copies byte for byte,
+    or of images without files pixel for pixel. Only files that are as long as one of the other set are read."""
+    lengths = [[_length(picture) for picture in each.pictures] for each in (train, test)]
+    both = set(lengths[0]) & set(lengths[1])
+    known = {_content(p) for p, length in zip(train.pictures, lengths[0], strict=True) if length in both}
+    places = zip(test.pictures, lengths[1], strict=True)
+    return [at for at, (picture, length) in enumerate(places) if length in both and _content(picture) in known]
+
+
+def first_repeated(things: Sequence[T]) -> T | None:
+    """The first that is there a second time; None if each is there once."""
+    seen: set[T] = set()
+    for each in things:
+        if each in seen:
+            return each
+        seen.add(each)
+    return None
+
+
+def _length(picture: Path | np.ndarray) -> tuple[int, ...]:
+    if not isinstance(picture, Path):
+        return picture.shape
+    try:
+        return (picture.stat().st_size,)
+    except OSError:  # whoever reads it says so
+        return (-1,)
+
+
+def _content(picture: Path | np.ndarray) -> str:
+    return hashlib.sha256(storage.read_bytes(picture) if isinstance(picture, Path) else picture.tobytes()).hexdigest()
 
 
 @dataclass

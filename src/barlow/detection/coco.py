@@ -8,6 +8,7 @@ from barlow import storage
 from barlow.detection import masks
 from barlow.detection.annotations import AnnotatedSet, Objects, dropped_note, finite_numbers, refuse
 from barlow.exits import NoInput, UnusableData
+from barlow.printable import printable
 
 MOST_PIXELS = 2**31
 """Of an image, as its file says; the decoder's own limit is far below."""
@@ -75,6 +76,7 @@ def _categories(table: Any, faults: list[str]) -> dict[int, str]:
 
 def _images(table: Any, faults: list[str]) -> dict[int, Objects]:
     found: dict[int, Objects] = {}
+    named: set[Path] = set()
     for row, each in enumerate(table):
         if not isinstance(each, dict) or type(each.get("id")) is not int or not isinstance(each.get("file_name"), str):
             faults.append(f"images[{row}] needs an integer id and a file_name")
@@ -86,7 +88,10 @@ def _images(table: Any, faults: list[str]) -> dict[int, Objects]:
             faults.append(f"images[{row}] has the id of another ({each['id']})")
         elif (path := Path(each["file_name"])).is_absolute() or ".." in path.parts or not path.parts:
             faults.append(f"images[{row}] has a file_name that leads elsewhere ({each['file_name']!r})")
+        elif path in named:
+            faults.append(f"images[{row}] lists {printable(each['file_name'])} twice: list every image once")
         else:
+            named.add(path)
             found[each["id"]] = Objects(each["file_name"], (sides[0], sides[1]))
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from barlow import storage
-from barlow.detection.annotations import AnnotatedSet
+from barlow.detection.annotations import AnnotatedSet, in_both
 from barlow.detection.average_precision import check_installed
 from barlow.detection.backbones import BatchNorm
 from barlow.detection.compared import UNTRAINED, Row, detection_table, report_of
@@ -144,7 +144,7 @@ def _check(named: Sequence[Named], design: str, batch_norm: str, seeds: object, 
     if batch_norm not in ("trained", "frozen"):
         raise ValueError(f"--detection.batch_norm {batch_norm}: trained or frozen")
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
-        raise ValueError(f"--detection.seeds {seeds}: from 1 to {MOST_SEEDS}")
+        raise ValueError(f"--detection.seeds {seeds}: it is how many seeds, from 1 to {MOST_SEEDS}")
     if not named:
         raise ValueError("no encoder is named")
 
@@ -160,9 +160,8 @@ def _sets(train: Places, test: Places, say: Say) -> tuple[AnnotatedSet, Annotate
     learn = read_annotated(train, "train")
     tested = read_annotated(test, "test").numbered_like(learn)
     notes = [f"{each.name}: {note}" for each in (learn, tested) for note in each.notes]
-    learned = set(learn.origins)
-    shared = sum(origin in learned for origin in tested.origins)
-    if shared == len(tested) or learn.fingerprint == tested.fingerprint:
+    shared = len(in_both(learn, tested))
+    if shared == len(tested):
         notes.append("all images of --test are in --train, too: the numbers say nothing")
     elif shared:
         notes.append(f"{shared:,} of {len(tested):,} images of --test are in --train, too: the numbers say less")
@@ -225,5 +224,7 @@ def options_of(name: str) -> dict[str, Any]:
         )
     asked: dict[str, Any] = {"design": parts[0]} if parts else {}
     if len(parts) == 2:
-        asked |= {"steps": int(parts[1])} if parts[1].isdigit() and len(parts[1]) < 9 else {"schedule": parts[1]}
+        digits = parts[1].removeprefix("-")
+        number = digits.isascii() and digits.isdigit() and len(digits) < 9
+        asked |= {"steps": int(parts[1])} if number else {"schedule": parts[1]}
     return asked

@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from barlow import ownership, storage
+from barlow import __version__, ownership, storage
 from barlow.checkpoints import HOME as CHECKPOINTS
 from barlow.detection.annotations import AnnotatedSet
 from barlow.detection.average_precision import Found, coco_precision, voc_precision
@@ -28,6 +29,9 @@ from barlow.telling import Say
 
 FOLDER, RESULT = "detection", "result.json"
 """In the folder of an evaluation: a folder for each question, named by its digest, and the file with the answer."""
+
+MEASURED_WITH = ("torchvision", "pycocotools")
+"""Packages that detectors and average precision are of: another release may find other numbers."""
 
 SAY_SECONDS = 20.0
 """Between two lines on how far the training is."""
@@ -72,7 +76,16 @@ class Question:
             "schedule": asdict(self.schedule),
             "batch_norm": self.batch_norm,
             "masks": self.masks,
+            "versions": {"barlow": __version__, **{name: _version_of(name) for name in MEASURED_WITH}},
         }
+
+
+def _version_of(package: str) -> str:
+    """The release of a package, whatever it was built for; "" where it does not say one."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return ""
 
 
 def built(network: nn.Module, name: str, question: Question, seed: int) -> Detector:
@@ -155,6 +168,7 @@ def measured(
         "design": question.design,
         "schedule": causes["schedule"],
         "batch_norm": question.batch_norm,
+        "versions": causes["versions"],
         "precision": precisions(question.test, found),
         "last_loss": clock.terms,
         "processor_seconds": round(time.process_time() - clock.before, 1),

@@ -145,7 +145,7 @@ def chosen_schedule(name: str, steps: int | None, design: str) -> Schedule:
         ValueError: there is none of this name; it is not for this detector; or a paper's is asked for with other steps.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"no schedule {name!r}; there are {', '.join(SCHEDULES)}")
+        raise ValueError(f"no schedule {name!r}; there are {', '.join(SCHEDULES)}, or a number of steps")
     schedule = SCHEDULES[name]
     if design not in schedule.designs:
         raise ValueError(f"the schedule {name} is for {' and '.join(schedule.designs)}, and not for {design}")
@@ -154,5 +154,5 @@ def chosen_schedule(name: str, steps: int | None, design: str) -> Schedule:
     if name != "short":
         raise ValueError(f"the schedule {name} has {schedule.steps} steps, as published: other steps are for short")
     if steps < 1:
-        raise ValueError(f"{steps} steps: at least 1")
+        raise ValueError(f"{steps} steps: a number of steps is at least 1")
     return replace(schedule, steps=steps, warmup_steps=min(schedule.warmup_steps, steps // 10))

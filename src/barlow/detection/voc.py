@@ -5,9 +5,16 @@ from xml.etree import ElementTree
 
 from barlow import limits
 from barlow.data.decoding import UnreadableImage, read_header
-from barlow.detection.annotations import AnnotatedSet, Objects, dropped_note, finite_numbers, refuse
+from barlow.detection.annotations import (
+    AnnotatedSet,
+    Objects,
+    dropped_note,
+    finite_numbers,
+    first_repeated,
+    refuse,
+)
 from barlow.exits import NoInput, UnusableData
-from barlow.printable import one_line
+from barlow.printable import one_line, printable
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -50,12 +57,15 @@ def read_voc(folder: Path, split: str | None, name: str) -> AnnotatedSet:
         except (ValueError, OSError, ElementTree.ParseError) as error:
             faults.append(f"{file.name}: {one_line(error)}")
     refuse(name, faults)
+    paths = [path for path, _, _ in found]
+    if (twice := first_repeated(paths)) is not None:
+        both = [file.name for file, path in zip(files, paths, strict=True) if path == twice][:2]
+        refuse(name, [f"{' and '.join(both)} are of one image, {twice.name}: list every image once"])
     classes = sorted({label for _, _, labels in found for label in labels})
     objects = []
     for _, each, labels in found:
         each.rows = [(row[0], classes.index(labels[row[1]]), *row[2:]) for row in each.rows]
         objects.append(each)
-    paths = [path for path, _, _ in found]
     images = [each.annotated(with_masks=False) for each in objects]
     return AnnotatedSet(name, "voc", classes, images, paths, dropped_note(objects))
 
@@ -71,6 +81,8 @@ def _stems(folder: Path, split: str | None, name: str) -> list[str]:
         stems = [line.split()[0] for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
         if odd := next((stem for stem in stems if "/" in stem or "\\" in stem or stem.startswith(".")), None):
             raise UnusableData(f"{listing} lists {odd!r}, which is no name of an image")
+        if (twice := first_repeated(stems)) is not None:
+            raise UnusableData(f"{listing} lists {printable(twice)} twice: list every image once")
     if not stems:
         raise NoInput(f"there are no annotations in {name}")
     return stems

@@ -24,10 +24,12 @@ class GivenModule:
     Args:
         module: the network.
         sha256: of the file. Two files may build networks with the same tensors that do different things with them.
+        name: in the file.
     """
 
     module: nn.Module
     sha256: str
+    name: str
 
 
 def is_named(text: str) -> bool:
@@ -80,7 +82,7 @@ def module_in(text: str) -> GivenModule:
             f"{printable(text)} is a {type(made).__name__}; it has to be a torch module, or a function that returns "
             "one and needs no arguments"
         )
-    return GivenModule(made, digest)
+    return GivenModule(made, digest, name)
 
 
 def _networks_of(own: object) -> str:

@@ -291,6 +291,11 @@ def unpacked(
     return _filled(encoder, tensors, config, where)
 
 
+def as_described(config: Mapping[str, Any]) -> nn.Module:
+    """The network that barlow builds from an encoder's description, with other weights."""
+    return _built(config, str(config["name"]), None)
+
+
 def _built(
     config: Mapping[str, Any], where: str, module: nn.Module | None, most: tuple[int, str] | None = None
 ) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from barlow import exits, limits, storage
 from barlow.nets.modes import in_eval_mode
 from barlow.probes.average_precision import UNJUDGED
+from barlow.probes.given_networks import what_it_does
 from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
@@ -132,13 +133,22 @@ def network_identity(network: nn.Module) -> str:
     """What the features of a network follow from, beside the images: its class, its tensors, and what they do not show.
 
     Two networks may have the same tensors and be different functions: timm's `efficientnet_lite0` and
-    `tf_efficientnet_lite0` pad in different ways.
+    `tf_efficientnet_lite0` pad in different ways. A description tells those apart that barlow builds from it. Of a
+    network that was given in Python it is looked what it does (`given_networks.py`).
     """
     described: Any = getattr(network, "description", None) or vars(network).get("built_as")
     if described is not None and not isinstance(described, Mapping):
         described = asdict(described)
     told = {key: described[key] for key in _TOLD if key in described} if described else {}
-    return f"{type(network).__name__} {json.dumps(told, sort_keys=True)} {weights_hash(network)}"
+    identity = f"{type(network).__name__} {json.dumps(told, sort_keys=True)} {weights_hash(network)}"
+    return identity if _built_here(network, described) else f"{identity} {what_it_does(network)}"
+
+
+def _built_here(network: nn.Module, described: Mapping[str, Any] | None) -> bool:
+    """Whether a network's description says all that its tensors do not. Networks of barlow's own classes need none."""
+    if described is None:
+        return type(network).__module__.partition(".")[0] == "barlow"
+    return described.get("kind") != "custom"
 
 
 _TOLD = ("name", "stem", "options", "stages")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -88,6 +89,13 @@ class Measuring:
     features: CachedFeatures
     outcomes: Outcomes
     known: dict[str, Outcome] = field(default_factory=dict)
+
+    def asked(self, images: Images) -> dict[str, Any]:
+        """What a file of results says of the question. A list of images is known by the images that it names, as it may
+        have other lines today than it had, under the same name."""
+        lists = {name: _named(each, images.train) for name, each in training_encoders(self.protocols).items()}
+        known = {"probes": list(self.protocols), "augment": self.augment, "baselines": self.baselines}
+        return known | ({"lists": named} if (named := {k: v for k, v in lists.items() if v}) else {})
 
     def results(self, network: nn.Module, run: Path | None, images: Images) -> Results:
         """What every protocol finds, by the set of features and the protocol.
@@ -176,7 +184,7 @@ class Measuring:
     ) -> Question:
         """What a network says that was trained on some of the labels. Every draw is kept by itself."""
         train, test = each.views_of(images.train), each.views_of(images.test)
-        drawn_by = {**sources, **_order_of(train)}
+        drawn_by = {**sources, **_order_of(train), **_named(tuning, train)}
 
         def say(line: str) -> None:
             self.features.say(f"{kind} on {each.name}, {line}")
@@ -214,6 +222,12 @@ class Measuring:
 def _order_of(images: LabelledSet) -> dict[str, str]:
     """What the augmented views of images follow from, beside their pixels."""
     return {"ids": sha256(images.ids.tobytes()), "sizes": sha256(images.sizes.tobytes())}
+
+
+def _named(tuning: FineTuning, train: LabelledSet) -> dict[str, str]:
+    """Which images a protocol is told by their names: files that were renamed since are other images."""
+    named = tuning.named(train)
+    return {} if named is None else {"named": digest_of(named)}
 
 
 def _whitened(make: Callable[[], Pair], shrinkage: float) -> Pair:

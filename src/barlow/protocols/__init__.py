@@ -66,7 +66,8 @@ class FineTuning(Protocol):
     Contract (tests/contracts/test_fine_tuning.py): the encoder is not changed. The test images come without labels
     (`barlow.probes.tuning.Unlabelled`), and whatever is chosen is chosen on a part of `train`. It works in draws, and
     hands the work of each to `kept`, which returns what was kept of it, or does it: so one that was stopped goes on
-    with the next draw. Equal inputs give equal answers.
+    with the next draw. Equal inputs give equal answers. What names of files decide is in `named`: an answer is kept
+    under the settings, pixels, labels and order of the images, and names are no part of these.
     """
 
     label: ClassVar[str]
@@ -74,6 +75,9 @@ class FineTuning(Protocol):
     usual: ClassVar[tuple[float, ...]]
     several_labels: ClassVar[bool]
     trains_encoder: ClassVar[bool]
+
+    def named(self, train: "LabelledSet") -> "list[int] | None":
+        """The positions of the training images that are named, for example in a list; None if none are."""
 
     def predict(
         self,
@@ -232,4 +236,9 @@ def _name_of(kind: str, probe: Any) -> str:
         return kind
     value = getattr(probe, probe.parameter)
     default = next(field.default for field in dataclasses.fields(probe) if field.name == probe.parameter)
-    return kind if value == default and not probe.usual else f"{kind}:{value:g}"
+    return kind if value == default and not probe.usual else f"{kind}:{_shortest(value)}"
+
+
+def _shortest(value: float) -> str:
+    """A number in six digits, as in 0.3 or 1e+06, where these say it; otherwise in as many as tell it from others."""
+    return short if float(short := f"{value:g}") == value else repr(value)

@@ -146,6 +146,10 @@ class SemiSupervised:
             notes["held_out_score"] = float(np.mean(scores))
         return Drawn(answers, None, each[0].classes, notes)
 
+    def named(self, train: LabelledSet) -> list[int] | None:
+        """The positions of the listed images, ascending; None where a part is drawn."""
+        return _listed(self.listed, train).tolist() if self.listed else None
+
     def rows(self, train: LabelledSet, draw: int) -> np.ndarray:
         """The positions of the images of a draw, ascending.
 

@@ -37,7 +37,7 @@ def override(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
             _drop_parameters(place, parts[0], value)
         if value is not None:
             _drop_other_units(place, last, parts[0])
-        place[int(last) if last.isdigit() else last] = value  # a batch size, in a table of rates
+        place[int(last) if last.isdecimal() else last] = value  # a batch size, in a table of rates
     return result
 
 
@@ -77,7 +77,7 @@ def _copied(content: Any) -> Any:
 def _index(place: Sequence[Any], part: str, dotted: str) -> int:
     if not place:
         raise RecipeError(f"unknown key {dotted}: the list is empty; give it whole")
-    if not part.isdigit() or int(part) >= len(place):
+    if not part.isdecimal() or int(part) >= len(place):
         raise RecipeError(f"unknown key {dotted}: expected a number from 0 to {len(place) - 1} in place of {part!r}")
     return int(part)
 
