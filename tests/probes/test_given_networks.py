@@ -79,7 +79,7 @@ def hooked(scale: float) -> nn.Module:
     return made
 
 
-def without_gradient(scale: float) -> Callable[[Tensor], Tensor]:
+def scaled(scale: float) -> Callable[[Tensor], Tensor]:
     return lambda x: x * scale
 
 
@@ -96,14 +96,14 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
     "a function of torch": (Own, lambda: Own(torch.tanh)),
     "a number": (Own, lambda: Own(scale=1 + 1e-6)),
     "a buffer that is not saved": (Own, lambda: Own(kernel=1 + 1e-6)),
-    "code": (lambda: Own(lambda x: x + 1e-7), lambda: Own(lambda x: x - 1e-7)),
-    "what code has of its surroundings": (lambda: Own(without_gradient(2)), lambda: Own(without_gradient(2 + 1e-6))),
+    "code": (lambda: Own(lambda x: x + 0.01), lambda: Own(lambda x: x - 0.01)),
+    "what code has of its surroundings": (lambda: Own(scaled(2)), lambda: Own(scaled(2.02))),
     "an argument that was given before": (
         lambda: Own(functools.partial(F.leaky_relu, negative_slope=0.1)),
         lambda: Own(functools.partial(F.leaky_relu, negative_slope=0.1 + 1e-7)),
     ),
-    "another forward": (lambda: overridden(1.0), lambda: overridden(1 + 1e-6)),
-    "a hook": (lambda: hooked(1.0), lambda: hooked(1 + 1e-6)),
+    "another forward": (lambda: overridden(1.0), lambda: overridden(1.01)),
+    "a hook": (lambda: hooked(1.0), lambda: hooked(1.01)),
     "a class": (Own, Doubled),
 }
 
@@ -119,7 +119,7 @@ def test_networks_of_equal_tensors_that_do_different_things_are_two(what: str) -
 def test_a_number_that_code_takes_from_its_file_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Own(lambda x: x * SCALE)
     before = what_it_does(network)
-    monkeypatch.setitem(globals(), "SCALE", 1 + 1e-6)
+    monkeypatch.setitem(globals(), "SCALE", 1.01)
     assert what_it_does(network) != before
 
 
@@ -147,7 +147,7 @@ def test_a_last_bit_of_an_answer_changes_nothing() -> None:
     answer = torch.randn(512, generator=torch.Generator().manual_seed(0)).double().numpy()
     told = given_networks._coarse(answer)
     assert told == given_networks._coarse(answer * (1 + 1e-7))
-    assert told != given_networks._coarse(answer[::-1])
+    assert told != given_networks._coarse(answer[::-1].copy())
 
 
 def test_the_network_and_the_generator_are_as_they_were() -> None:
