@@ -64,10 +64,11 @@ numbers the papers print) and `map_11_point` (VOC 2007's own). For the ranking 1
 and 76.9. Never set one beside another. Below the table is what a random order would have.
 
 **Intervals** are of 95 %. They are over the test images (Wilson's for shares, a bootstrap for average precisions),
-and for protocols that draw training images (`fewshot`, `semi`, `svm:8`) over the draws. Gains are paired: image by
-image, or draw by draw. Where the classes of the test images are uneven (the largest has over one and a half times
-the images of the smallest), `by class` is beside top-1: the mean over the classes of the share of each that is
-right.
+and for protocols that draw training images (`fewshot`, `semi`, `svm:8`) over the draws. Where all draws have one
+value, as when a class has no more images than are drawn, those are over the test images too: draws that are alike
+say nothing of how far a number can be trusted. Gains are paired: image by image, or draw by draw. Where the classes
+of the test images are uneven (the largest has over one and a half times the images of the smallest), `by class` is
+beside top-1: the mean over the classes of the share of each that is right.
 """,
 }
 

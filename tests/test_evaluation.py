@@ -19,7 +19,7 @@ from barlow.evaluation import Evaluation, evaluate
 from barlow.pretraining import pretrain
 from barlow.probes import baselines, embedding
 from barlow.probes import progress as progress_of_probes
-from barlow.probes.report import AUGMENTED
+from barlow.probes.remarks import AUGMENTED
 from barlow.protocols.linear_sgd import LinearSGD
 from barlow.protocols.semi import SemiSupervised
 from barlow.views.ops import HorizontalFlip, RandomResizedCrop

@@ -9,15 +9,9 @@ from barlow import protocols
 from barlow.probes import FeatureSet, Score
 from barlow.probes.intervals import paired
 from barlow.probes.metrics import Predicted
-from barlow.probes.report import (
-    AUGMENTED,
-    Outcome,
-    as_json,
-    evaluate_features,
-    outcome_of,
-    render,
-    results_table,
-)
+from barlow.probes.remarks import AUGMENTED
+from barlow.probes.report import as_json, evaluate_features, outcome_of, render, results_table
+from barlow.probes.results import Outcome
 from barlow.protocols.linear_sgd import LinearSGD
 
 KINDS = ("knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam")

@@ -21,7 +21,9 @@ from barlow.probes.drawn import Drawn
 from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
 from barlow.probes.outcomes import Outcomes, outcome_key
-from barlow.probes.report import AUGMENTED, ENCODER, Outcome, Results, check_labelled_alike, outcome_of
+from barlow.probes.remarks import AUGMENTED
+from barlow.probes.report import ENCODER, check_labelled_alike, outcome_of
+from barlow.probes.results import Outcome, Results
 from barlow.probes.tuning import Unlabelled
 from barlow.protocols import FineTuning, Probe, reading_features, training_encoders
 from barlow.protocols.linear_sgd import LinearSGD

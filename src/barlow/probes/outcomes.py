@@ -16,7 +16,8 @@ from barlow.probes.drawn import Drawn
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, Prediction
 from barlow.probes.ranked import Ranked
-from barlow.probes.report import Outcome, chance_of
+from barlow.probes.report import chance_of
+from barlow.probes.results import Outcome
 from barlow.seals import Damaged, digest_of, finite, sealed_tensors
 from barlow.telling import Say
 
