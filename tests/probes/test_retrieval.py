@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from barlow.probes import FeatureSet, measure
+from barlow.probes.average_precision import by_chance
 from barlow.probes.metrics import compare
 from barlow.probes.report import outcome_of
 from barlow.protocols import retrieval
@@ -74,8 +75,22 @@ def test_chance_is_what_features_that_mean_nothing_find(several: bool) -> None:
     sets = [FeatureSet(torch.tensor(draws.normal(size=(n, 16))), labels(n), np.arange(n)) for n in (3000, 500)]
     train, test = sets
     outcome = outcome_of(Retrieval().predict(train, test.features), test.labels)
-    assert outcome.chance == pytest.approx(0.852 if several else 0.665, abs=0.03)
-    assert outcome.metrics["map"].value == pytest.approx(outcome.chance, abs=0.01)
+    assert outcome.chance["map"] == pytest.approx(0.852 if several else 0.665, abs=0.03)
+    assert outcome.metrics["map"].value == pytest.approx(outcome.chance["map"], abs=0.01)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_chance_among_few_images_is_above_the_share_of_a_class(several: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    given = np.eye(10, dtype=np.int8)[labels] if several else labels
+    found = []
+    for _ in range(30):
+        sets = [FeatureSet(torch.tensor(rng.normal(size=(40, 8))), given, np.arange(40)) for _ in range(2)]
+        outcome = outcome_of(Retrieval().predict(sets[0], sets[1].features), given)
+        found.append(outcome.metrics["map"].value)
+    assert outcome.chance["map"] == pytest.approx(by_chance(4, 40)) == pytest.approx(np.mean(found), abs=0.01)
+    assert outcome.chance["map"] > 0.16, "and not the share, 0.1"
 
 
 def test_features_that_point_nearly_the_same_way_are_told_apart() -> None:

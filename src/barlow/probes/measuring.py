@@ -20,7 +20,7 @@ from barlow.probes.baselines import Compared, compared
 from barlow.probes.drawn import Drawn
 from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
-from barlow.probes.outcomes import Outcomes, outcome_key
+from barlow.probes.outcomes import FORMAT_OF_DRAWS, Outcomes, outcome_key
 from barlow.probes.remarks import AUGMENTED
 from barlow.probes.report import ENCODER, check_labelled_alike, outcome_of
 from barlow.probes.results import Outcome, Results
@@ -181,7 +181,7 @@ class Measuring:
             self.features.say(f"{kind} on {each.name}, {line}")
 
         def kept(draw: int, work: Callable[[], Drawn]) -> Drawn:
-            key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by)
+            key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by, FORMAT_OF_DRAWS)
             if (before := self.outcomes.found(key, test.labels)) is not None and before.answers is not None:
                 assert isinstance(before.answers[0], Drawn)
                 return before.answers[0]

@@ -18,7 +18,7 @@ _METRICS = {
     BALANCED: "by class",
     BEST_EPOCH: "best epoch",
     "map": "mAP",
-    "map_envelope": "mAP",
+    "map_envelope": "env mAP",
     "map_11_point": "11-pt mAP",
     "recall_at_1": "R@1",
     "recall_at_5": "R@5",
@@ -38,6 +38,11 @@ _HELD_OUT_WORDS = (
     "Held out: the score by which a protocol chose, on a part of the training images; far above the test's, the test "
     "images are of another kind."
 )
+_MAP_WORDS = {
+    "map": "mAP: without interpolation, as scikit-learn's",
+    "map_envelope": "env mAP: the area under the envelope of precision, as VOC's from 2010 on and VISSL's",
+    "map_11_point": "11-pt mAP: at eleven recalls, as VOC 2007's",
+}
 _AUGMENTED_WORDS = "SGD augm.: the encoder on augmented views, its baselines on centre views."
 
 
@@ -75,6 +80,7 @@ def remarks(results: Results) -> list[str]:
         (_BALANCED_WORDS, BALANCED in metrics),
         (_HELD_OUT_WORDS, any(isinstance(outcome.notes.get(HELD_OUT), float) for _, outcome in outcomes)),
         *_words_on_draws(results),
+        _words_on_conventions(metrics),
         *_words_on_chance(results),
     )
     return [words for words, needed in known if needed]
@@ -91,16 +97,21 @@ def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
     yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
 
 
+def _words_on_conventions(metrics: set[str]) -> tuple[str, bool]:
+    """What each mean average precision is, where there are others than the usual one."""
+    there = [words for name, words in _MAP_WORDS.items() if name in metrics]
+    return "; ".join(there) + ". Never set one beside another.", bool(metrics & {"map_envelope", "map_11_point"})
+
+
 def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
-    """What a random order would have, for mean average precisions."""
-    of_labels, of_searches = set[float](), set[float]()
+    """What a random order would have, for mean average precisions, each with its name."""
+    of_labels, of_searches = set[tuple[str, float]](), set[tuple[str, float]]()
     for outcome in (outcome for outcomes in results.values() for outcome in outcomes.values()):
-        if outcome.chance is not None:
-            (of_searches if "recall_at_1" in outcome.metrics else of_labels).add(outcome.chance)
-    for chance in sorted(of_labels):
-        yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
-    for chance in sorted(of_searches):
-        yield f"mAP of a search in random order: {_percent(chance)}.", True
+        (of_searches if "recall_at_1" in outcome.metrics else of_labels).update(outcome.chance.items())
+    for name, chance in sorted(of_labels):
+        yield f"{_METRICS[name]} of a random order: {_percent(chance)}.", True
+    for name, chance in sorted(of_searches):
+        yield f"{_METRICS[name]} of a search in random order: {_percent(chance)}.", True
 
 
 def _percent(value: float) -> str:

@@ -1,13 +1,13 @@
 """Runs the probes, and sets the encoder's numbers beside those of its baselines: as JSON, and as a table to read."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from barlow.probes.average_precision import prevalence
+from barlow.probes.average_precision import CONVENTIONS, chance
 from barlow.probes.features import FeatureSet
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
@@ -93,16 +93,17 @@ def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    chance = chance_of(predicted, labels)
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance, (predicted, labels))
+    found = measure(predicted, labels)
+    return Outcome(found, dict(predicted.notes), chosen, chance_of(predicted, labels, found), (predicted, labels))
 
 
-def chance_of(predicted: Prediction | None, labels: np.ndarray) -> float | None:
-    """What a random order would have as mean average precision: of the test images, for the scores of a label; of the
-    images that are searched, for a search. None where nothing is ordered, so that no metric is one."""
+def chance_of(predicted: Prediction | None, labels: np.ndarray, metrics: Iterable[str]) -> dict[str, float]:
+    """What a random order would have, of those metrics that are mean average precisions: of the test images, for the
+    scores of a label; of the images that are searched, for a search."""
     if isinstance(predicted, Ranked):
-        return predicted.chance(labels)
-    return prevalence(labels) if labels.ndim == 2 else None
+        of_search = predicted.chance(labels)
+        return {} if of_search is None else {"map": of_search}
+    return {name: chance(labels, name) for name in metrics if name in CONVENTIONS} if labels.ndim == 2 else {}
 
 
 def results_table(results: Results) -> list[Row]:
@@ -163,7 +164,7 @@ def as_json(results: Results) -> dict[str, Any]:
                     "metrics": {metric: asdict(score) for metric, score in outcome.metrics.items()},
                     "notes": dict(outcome.notes),
                     **({"chosen_on_test": dict(outcome.chosen_on_test)} if outcome.chosen_on_test else {}),
-                    **({} if outcome.chance is None else {"chance": outcome.chance}),
+                    **({"chance": dict(outcome.chance)} if outcome.chance else {}),
                 }
                 for kind, outcome in outcomes.items()
             }
@@ -185,11 +186,21 @@ def results_of(report: Mapping[str, Any]) -> Results:
     """
     return {
         name: {
-            kind: Outcome({metric: Score(**score) for metric, score in outcome["metrics"].items()}, outcome["notes"])
+            kind: Outcome(
+                {metric: Score(**score) for metric, score in outcome["metrics"].items()},
+                outcome["notes"],
+                chance=_chance_in(outcome),
+            )
             for kind, outcome in outcomes.items()
         }
         for name, outcomes in report["sets"].items()
     }
+
+
+def _chance_in(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """What a random order has; nothing from files of earlier versions, which have one number, the share of images."""
+    there = outcome.get("chance")
+    return dict(there) if isinstance(there, Mapping) else {}
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:

@@ -19,8 +19,8 @@ class Outcome:
     chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
     belongs."""
-    chance: float | None = None
-    """The mean average precision of a random order, where there is such a metric (`chance_of`)."""
+    chance: Mapping[str, float] = field(default_factory=dict)
+    """What a random order has, of each metric that is a mean average precision (`chance_of`)."""
     answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
     """What was predicted, and the labels of the test images: for paired intervals."""
 

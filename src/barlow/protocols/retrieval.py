@@ -57,17 +57,17 @@ class Retrieval:
                 _fill_labels(order, train.labels, precision[rows], first[rows])
             else:
                 _fill_classes(order, np.searchsorted(classes, train.labels), precision[rows], first[rows])
-        return Ranked(precision, first, classes, {"searched": len(train)}, _shares(train.labels, classes))
+        return Ranked(precision, first, classes, {"searched": len(train)}, *_counts(train.labels, classes))
 
     def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]:
         return measure(self.predict(train, test.features), test.labels)
 
 
-def _shares(labels: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """The share of the images that have each class; of a label, among those whose label is judged."""
+def _counts(labels: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """How many images have each class, and among how many; of a label, among those whose label is judged."""
     if classes is not None:
-        return np.asarray((labels[:, None] == classes).mean(axis=0))
-    return np.asarray((labels == 1).sum(axis=0) / np.maximum((labels != UNJUDGED).sum(axis=0), 1))
+        return (labels[:, None] == classes).sum(axis=0), np.full(len(classes), len(labels))
+    return (labels == 1).sum(axis=0), (labels != UNJUDGED).sum(axis=0)
 
 
 def orders(train: Features, test: Features) -> Iterator[tuple[slice, np.ndarray]]:
