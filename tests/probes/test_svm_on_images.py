@@ -12,10 +12,10 @@ from barlow.nets.origin import installed
 
 pytestmark = pytest.mark.nightly
 
-ABOVE = {"shapes": 0.0035, "cells": 0.038}
+ABOVE = {"shapes": 0.0035, "cells": 0.018}
 """How much above a random order the mean average precision must be: half of what it was. An untrained network had 30.5
-(11 points: 31.6) on generated scenes, and a random order of so few images 29.6 (30.9); ImageNet's weights had 89.1 on cells (either way), and a
-random order 81.5."""
+(11 points: 31.6) on generated scenes, and a random order of so few images 29.6 (30.9); ImageNet's weights had 89.1 on
+cells (either way), and a random order 85.0 (85.4)."""
 
 
 def measured(encoder: str, train: Any, test: Any, out: Path, **more: Any) -> tuple[dict[str, float], dict[str, float]]:
