@@ -23,7 +23,7 @@ from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
-from barlow.probes.report import as_json, render, unsuited_rates
+from barlow.probes.report import as_json, render, unsuited_features
 from barlow.probes.results import Outcome, Results
 from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
 from barlow.runs.identity import identity_of
@@ -335,7 +335,7 @@ def _measured(
         warn(line)
     results = measuring.results(encoder.network, encoder.run, images)
     encoder.network.cpu()  # the next one needs the room
-    for line in unsuited_rates(results):
+    for line in unsuited_features(results):
         warnings.append(line)
         warn(line)
     report = _report(encoder, results, images, sets, warnings)

@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from barlow.probes import FeatureSet, measure
 from barlow.probes.average_precision import by_chance
 from barlow.probes.metrics import compare
-from barlow.probes.report import outcome_of
+from barlow.probes.report import evaluate_features, outcome_of, render, unsuited_features
 from barlow.protocols import retrieval
 from barlow.protocols.retrieval import Retrieval
 
@@ -112,3 +112,36 @@ def test_gains_are_paired_image_by_image() -> None:
         assert gain.low <= gain.value <= gain.high
     spans = [score.high - score.low for score in (a["map"], b["map"])]
     assert gains["map"].high - gains["map"].low < sum(spans)
+
+
+def test_features_that_do_not_vary_find_what_chance_finds_whatever_the_order_of_the_images() -> None:
+    labels = np.repeat(np.arange(10), 20)  # class by class, as in folders
+    train, test = (FeatureSet(torch.full((200, 7), 0.3), labels, np.arange(200)) for _ in range(2))
+    outcome = outcome_of(Retrieval().predict(train, test.features), labels)
+    assert outcome.metrics["map"].value == pytest.approx(outcome.chance["map"], abs=0.01)
+    assert outcome.metrics["recall_at_10"].value == pytest.approx(1 - (180 / 200) ** 10, abs=0.12)
+    assert Retrieval()(train, test) == Retrieval()(train, test)
+    several = [FeatureSet(s.features, np.eye(10, dtype=np.int8)[labels], s.ids) for s in (train, test)]
+    assert Retrieval()(*several)["map"].value == pytest.approx(outcome.metrics["map"].value)
+
+
+def test_only_images_that_are_equally_similar_are_put_in_a_random_order() -> None:
+    train, test = rows(90, np.arange(90) % 5, 1), rows(40, np.arange(40) % 5, 2)
+    cosines = cosine_similarity(test.features.numpy(), train.features.numpy())
+    ((_, order),) = retrieval.orders(train.features, test.features)
+    np.testing.assert_array_equal(order, np.argsort(-cosines, axis=1))
+
+
+def test_a_table_says_where_the_features_of_all_images_are_the_same() -> None:
+    labels = np.arange(40) % 4
+    same = FeatureSet(torch.full((40, 3), 2.5), labels, np.arange(40))
+    features = same.features.clone()
+    features[0] += 1
+    nearly = FeatureSet(features, labels, np.arange(40))
+    results = evaluate_features({"encoder": (same, same), "untrained": (nearly, same)}, ["knn", "retrieval"])
+    words = " ".join(render(results).split())
+    assert "encoder: the features of all images are the same" in words
+    assert "untrained: the features of 98.8 % of the images are the same" in words
+    assert len(list(unsuited_features(results))) == 2, "one line for each set"
+    varied = {"encoder": (rows(40, labels, 1), rows(40, labels, 2))}
+    assert not list(unsuited_features(evaluate_features(varied, ["knn"])))

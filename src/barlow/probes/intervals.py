@@ -150,7 +150,8 @@ def bootstrap_on_logits(
     ==================  ===========  ===========  ===========
 
     Likewise with n = 100 and 1.5 or 2.5 deviations: basic 76 and 69 %, bias-corrected 91 and 90 %, BCa 92 and 91 %, and
-    copies counted without their gain in rank 88 and 89 %. With n = 1,000 and 1.5 or 3, percentile and this one have 92 and 95 %.
+    copies counted without their gain in rank 88 and 89 %. With n = 1,000 and 1.5 or 3 deviations,
+    percentile and this one have 92 and 95 %.
     Nothing here takes off that average precision is itself too high in the mean where positives are few: .46 in place
     of .40 with 7 of 100. With many such labels the interval of their mean is too far up for that (85 % with five).
     Of differences the percentile bootstrap has 92 % where all others have 86 to 93 %, so that they keep it.

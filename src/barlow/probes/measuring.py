@@ -22,7 +22,7 @@ from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
 from barlow.probes.outcomes import FORMAT_OF_DRAWS, Outcomes, outcome_key
 from barlow.probes.remarks import AUGMENTED
-from barlow.probes.report import ENCODER, check_labelled_alike, outcome_of
+from barlow.probes.report import ENCODER, check_labelled_alike, found_by, outcome_of
 from barlow.probes.results import Outcome, Results
 from barlow.probes.tuning import Unlabelled
 from barlow.protocols import FineTuning, Probe, reading_features, training_encoders
@@ -165,8 +165,7 @@ class Measuring:
 
     def _of_features(self, name: str, kind: str, probe: Probe, sources: Mapping[str, str]) -> Question:
         def answer(features: Callable[[], Pair]) -> Outcome:
-            train, test = features()
-            return outcome_of(probe.predict(train, test.features), test.labels)
+            return found_by(probe, *features())
 
         return Question(name, kind, outcome_key(kind, probe, sources), answer)
 

@@ -12,6 +12,9 @@ AUGMENTED = "linear_sgd_augmented"
 HELD_OUT = "held_out_score"
 """What the notes of a protocol call the score by which it chose, on a part of the training images."""
 
+ALIKE, NEARLY_ALL = "share_of_images_alike", 0.95
+"""What the notes of a protocol call the share of the images whose features are the same; it is there from this on."""
+
 _METRICS = {
     "top1": "top-1",
     "top5": "top-5",
@@ -81,9 +84,19 @@ def remarks(results: Results) -> list[str]:
         (_HELD_OUT_WORDS, any(isinstance(outcome.notes.get(HELD_OUT), float) for _, outcome in outcomes)),
         *_words_on_draws(results),
         _words_on_conventions(metrics),
+        *((line, True) for line in alike_features(results)),
         *_words_on_chance(results),
     )
     return [words for words, needed in known if needed]
+
+
+def alike_features(results: Results) -> Iterator[str]:
+    """A line for each set of features that is the same for all images, or nearly all."""
+    for name, outcomes in results.items():
+        share = max((each.notes.get(ALIKE, 0.0) for each in outcomes.values()), default=0.0)
+        if share:
+            which = "all images" if share == 1 else f"{_percent(share)} % of the images"
+            yield f"{name}: the features of {which} are the same: it tells none of them apart, and has what chance has."
 
 
 def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:

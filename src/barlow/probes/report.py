@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from barlow.probes.average_precision import CONVENTIONS, chance
-from barlow.probes.features import FeatureSet
+from barlow.probes.features import FeatureSet, share_alike
 from barlow.probes.intervals import Difference, Score
 from barlow.probes.metrics import BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
 from barlow.probes.ranked import Ranked
-from barlow.probes.remarks import AUGMENTED, HELD_OUT, over_what, remarks, row_label
+from barlow.probes.remarks import ALIKE, AUGMENTED, HELD_OUT, NEARLY_ALL, alike_features, over_what, remarks, row_label
 from barlow.probes.results import Outcome, Results
 from barlow.protocols import Probe, build, reading_features
 
@@ -75,9 +75,7 @@ def evaluate_features(
         if not np.array_equal(test.labels, first):
             raise ValueError(f"{name}: its test labels are not those of the first set; give all sets the same images")
         check_labelled_alike(name, train, test)
-        results[name] = {
-            kind: outcome_of(probe.predict(train, test.features), test.labels) for kind, probe in probes.items()
-        }
+        results[name] = {kind: found_by(probe, train, test) for kind, probe in probes.items()}
     return results
 
 
@@ -87,6 +85,13 @@ def check_labelled_alike(name: str, train: FeatureSet, test: FeatureSet) -> None
         raise ValueError(
             f"{name}: one of train and test has several labels an image, the other has one; label both the same way"
         )
+
+
+def found_by(probe: Probe, train: FeatureSet, test: FeatureSet) -> Outcome:
+    """What a probe finds on a pair of sets. Its notes say if nearly all images have the same features."""
+    outcome = outcome_of(probe.predict(train, test.features), test.labels)
+    share = share_alike(train.features, test.features)
+    return outcome if share < NEARLY_ALL else replace(outcome, notes={**outcome.notes, ALIKE: share})
 
 
 def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
@@ -139,9 +144,10 @@ def _gain(ours: Outcome, theirs: Outcome, metric: str) -> Difference | None:
     return compare(predicted, other, labels)[metric]
 
 
-def unsuited_rates(results: Results) -> Iterator[str]:
-    """A line for each probe whose learning rate does not suit the scale of its features, so that its number says
-    little."""
+def unsuited_features(results: Results) -> Iterator[str]:
+    """A line for each set of features that is the same for all images, and for each probe whose learning rate does not
+    suit the scale of its features: their numbers say little."""
+    yield from alike_features(results)
     for name, outcomes in results.items():
         for kind, outcome in outcomes.items():
             if outcome.notes.get("worse_than_class_frequencies"):
