@@ -123,6 +123,28 @@ def test_of_several_labels_draws_that_are_alike_have_the_interval_of_one() -> No
     assert measure(one, labels)["map"].low < measure(one, labels)["map"].high
 
 
+def test_the_interval_of_a_gain_is_students_of_the_differences_draw_by_draw() -> None:
+    """Draws that are hard for both: the gain hardly varies, if each draw is compared with itself."""
+    rng = np.random.default_rng(0)
+    hard = np.linspace(0.2, 0.8, 12)[:, None]
+    labels = np.zeros(200, np.int64)
+    mine, theirs = ((rng.random((12, 200)) > hard + worse).astype(np.int64) for worse in (0.0, 0.05))
+    both = [Drawn(1 - right[:, :, None], None, 2) for right in (mine, theirs)]
+    gains = mine.mean(axis=1) - theirs.mean(axis=1)
+    low, high = stats.t.interval(0.95, 11, gains.mean(), stats.sem(gains))
+    gain = compare(both[0], both[1], labels)["top1"]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((gains.mean(), low, high), abs=1e-4)
+    assert gain.high - gain.low < 0.1
+
+
+def test_the_share_by_class_of_draws_is_the_mean_of_that_of_each_draw() -> None:
+    labels = np.repeat([0, 1, 2], [6, 3, 1])
+    answers = np.stack([labels, labels])
+    answers[0, :3], answers[1, 6:8] = 1, 2  # half of the first class, and two of the three of the second
+    score = measure(Drawn(answers[:, :, None], None, 3), labels)["balanced_top1"]
+    assert score.value == pytest.approx(np.mean([(1 / 2 + 1 + 1) / 3, (1 + 1 / 3 + 1) / 3]))
+
+
 def test_the_words_of_a_table_say_what_its_intervals_are_over() -> None:
     sets = {"encoder": (clouds(3, 60, 1, 0), clouds(3, 30, 1, 1))}
 
