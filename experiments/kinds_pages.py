@@ -61,13 +61,17 @@ images are of another kind.
 image may have several labels the metric is a mean average precision, of which there are three conventions with
 three names: `map` (scikit-learn's: no interpolation), `map_envelope` (VOC from 2010 on, and VISSL, whose VOC07
 numbers the papers print) and `map_11_point` (VOC 2007's own). For the ranking 1 0 1 1 0 0 1 0 they are 74.7, 76.8
-and 76.9. Never set one beside another. Below the table is what a random order would have.
+and 76.9. Never set one beside another: tables call them mAP, env mAP and 11-pt mAP. Below the table is what a random
+order would have by each: of the first exactly, (R − 1) / (n − 1) · (1 − H / n) + H / n for R right images of n, with
+H = 1 + 1/2 + … + 1/n; of the others the mean of a few hundred random orders. Where images are few it is above the
+share that has the label.
 
 **Intervals** are of 95 %. They are over the test images (Wilson's for shares, a bootstrap for average precisions),
-and for protocols that draw training images (`fewshot`, `semi`, `svm:8`) over the draws. Gains are paired: image by
-image, or draw by draw. Where the classes of the test images are uneven (the largest has over one and a half times
-the images of the smallest), `by class` is beside top-1: the mean over the classes of the share of each that is
-right.
+and for protocols that draw training images (`fewshot`, `semi`, `svm:8`) over the draws. Where all draws have one
+value, as when a class has no more images than are drawn, those are over the test images too: draws that are alike
+say nothing of how far a number can be trusted. Gains are paired: image by image, or draw by draw. Where the classes
+of the test images are uneven (the largest has over one and a half times the images of the smallest), `by class` is
+beside top-1: the mean over the classes of the share of each that is right.
 """,
 }
 

@@ -27,7 +27,7 @@ from results_line import (
 )
 
 from barlow.probes.metrics import BALANCED, BEST_EPOCH
-from barlow.probes.report import row_label
+from barlow.probes.remarks import row_label
 from barlow.recipe import files
 from barlow.recipe.request import CONTINUED, DEFAULT
 

@@ -16,7 +16,8 @@ from barlow.data.epochs import epochs_of
 from barlow.diagnostics.health import HEALTHY, Health
 from barlow.pretraining import pretrain
 from barlow.probes.metrics import Predicted
-from barlow.probes.report import Results, outcome_of
+from barlow.probes.report import outcome_of
+from barlow.probes.results import Results
 from barlow.recipe import files
 from barlow.recipe.changes import override
 from barlow.recipe.request import shipped_name

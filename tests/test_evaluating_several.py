@@ -22,7 +22,7 @@ from barlow.nets.origin import installed
 from barlow.pretraining import pretrain
 from barlow.probes import Score, embedding
 from barlow.probes.metrics import compare
-from barlow.probes.report import Outcome
+from barlow.probes.results import Outcome
 from barlow.report.score_files import FORMS, write_table
 from barlow.runs.same_recipe import kin
 from barlow.scores.score_table import Measured, Part, score_table

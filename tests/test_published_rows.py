@@ -9,7 +9,7 @@ import pytest
 
 from barlow import protocols
 from barlow.detection.schedules import SCHEDULES
-from barlow.probes.report import AUGMENTED
+from barlow.probes.remarks import AUGMENTED
 from barlow.scores.labels import DETECT
 from barlow.scores.published import _COCO, _VOC, Published, all_published, published_for, set_of
 

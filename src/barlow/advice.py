@@ -20,7 +20,8 @@ from barlow import objectives
 from barlow.diagnostics.doctor import beforehand, examine
 from barlow.diagnostics.finding import Finding
 from barlow.diagnostics.health import COLLAPSED, DIVERGED, WATCH, WORDS, word_of
-from barlow.probes.report import Results, Row, results_table
+from barlow.probes.report import Row, results_table
+from barlow.probes.results import Results
 from barlow.recipe.request import CONTINUED, DEFAULT
 from barlow.recipe.schema import CUSTOM
 from barlow.runs.ran import FEW_STEPS, Ran

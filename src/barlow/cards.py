@@ -176,6 +176,11 @@ def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
+def _draws(score: str) -> bool:
+    """Whether a score is of a protocol that draws training images, as `fewshot:5.top1` is."""
+    return score.startswith(("fewshot", "semi", "svm:"))
+
+
 def _scores(facts: RunFacts | None) -> list[str]:
     if facts is None:
         return ["Not known: it does not come from a run of barlow's."]
@@ -183,7 +188,8 @@ def _scores(facts: RunFacts | None) -> list[str]:
     if not found.scores:
         return ["It was not evaluated."]
     lines = [
-        f"On {plain(_tested(found.test_images or ''))}; intervals are of 95 %, over test images.",
+        f"On {plain(_tested(found.test_images or ''))}; intervals are of 95 %, over test images."
+        + " Those of protocols that draw training images are over the draws." * any(map(_draws, found.scores)),
         "",
         "| score | value | interval | over the best baseline |",
         "|---|---|---|---|",

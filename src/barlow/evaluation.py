@@ -23,7 +23,8 @@ from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import network_identity
 from barlow.probes.measuring import Images, Measuring
 from barlow.probes.outcomes import Outcomes
-from barlow.probes.report import Outcome, Results, as_json, render, unsuited_rates
+from barlow.probes.report import as_json, render, unsuited_features
+from barlow.probes.results import Outcome, Results
 from barlow.results import FEATURES, NEWEST, OUTCOMES, keep, prepare_homes
 from barlow.runs.identity import identity_of
 from barlow.runs.ran import Ran
@@ -330,12 +331,11 @@ def _measured(
 ) -> tuple[Evaluation, storage.StorageError | None]:
     """The numbers of one encoder on one pair of sets; and why they could not be kept, if it is so."""
     named = None if any(map(is_annotated, sets)) else sets
-    warnings = list(oddities_of(images, encoder.run, named))
-    for line in warnings:
+    for line in (warnings := list(oddities_of(images, encoder.run, named))):
         warn(line)
     results = measuring.results(encoder.network, encoder.run, images)
     encoder.network.cpu()  # the next one needs the room
-    for line in unsuited_rates(results):
+    for line in unsuited_features(results):
         warnings.append(line)
         warn(line)
     report = _report(encoder, results, images, sets, warnings)

@@ -14,7 +14,7 @@ from typing import Any
 
 from barlow import objectives
 from barlow.printable import printable
-from barlow.probes.report import row_label
+from barlow.probes.remarks import row_label
 from barlow.run_facts import RunFacts, facts_of
 from barlow.runs.same_recipe import NO_DIFFERENCE
 from barlow.scores.columns import WIDTH, Cell, cell, legend, letter

@@ -1,9 +1,11 @@
 """Protocols are found by name, with the settings of their papers; a number after a colon sets one of them."""
 
+import numpy as np
 import pytest
 import torch
 
 from barlow import protocols
+from barlow.probes import FeatureSet
 from barlow.protocols.knn import WeightedKNN
 from barlow.protocols.linear_adam import LinearAdam
 from barlow.protocols.linear_sgd import LinearSGD
@@ -72,3 +74,20 @@ def test_tables_have_a_short_name_for_each() -> None:
     assert protocols.label_of("of_a_later_version:3") == "of_a_later_version:3"
     for name in protocols.build(protocols.kinds()):
         assert 2 <= len(protocols.label_of(name)) <= 12
+
+
+@pytest.mark.parametrize("protocol", ["knn5_euclidean", "logistic"])
+@pytest.mark.parametrize("exponent", [-100, -70, -20, 20, 62, 100])
+def test_the_scale_of_features_does_not_decide(protocol: str, exponent: int) -> None:
+    """Squares of features of 2 to the power of 64 are no numbers of float32."""
+    rng = np.random.default_rng(0)
+    sets = []
+    for n in (120, 80):
+        labels = np.arange(n) % 4
+        sets.append(
+            FeatureSet(torch.tensor(rng.normal(size=(n, 8)) + np.eye(4, 8)[labels]).float(), labels, np.arange(n))
+        )
+    probe = protocols.load(protocol)()
+    scaled = [FeatureSet(each.features * 2.0**exponent, each.labels, each.ids) for each in sets]
+    expected, found = (probe.predict(train, test.features) for train, test in (sets, scaled))
+    np.testing.assert_array_equal(found.scores, expected.scores)

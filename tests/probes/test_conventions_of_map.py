@@ -1,5 +1,7 @@
 """The three conventions of average precision, by hand and against scikit-learn."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -8,10 +10,11 @@ from barlow.probes.average_precision import (
     CONVENTIONS,
     UNJUDGED,
     average_precision,
+    by_chance,
+    chance,
     eleven_point_average_precision,
     envelope_average_precision,
     macro_average_precision,
-    prevalence,
 )
 
 POSITIVE = np.array([1, 0, 1, 1, 0, 0, 1, 0])
@@ -64,12 +67,29 @@ def test_images_that_nobody_has_judged_take_no_part() -> None:
         assert macro_average_precision(scores, labels, counts, average)[0] == pytest.approx(alone)
 
 
-def test_prevalence_is_what_a_random_order_has() -> None:
+@pytest.mark.parametrize(("right", "n"), [(1, 1), (1, 5), (2, 5), (3, 6), (6, 6)])
+def test_chance_without_interpolation_is_the_mean_over_all_orders(right: int, n: int) -> None:
+    each = [average_precision(-np.arange(float(n)), np.isin(np.arange(n), chosen))[0]
+            for chosen in combinations(range(n), right)]  # fmt: skip
+    assert by_chance(right, n) == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_on_few_images_chance_is_above_the_share_that_has_the_label() -> None:
+    assert by_chance(30, 300) == pytest.approx(0.116, abs=5e-4)
+    assert by_chance(0, 10) == 0
+
+
+@pytest.mark.parametrize("convention", list(CONVENTIONS))
+@pytest.mark.parametrize("n", [40, 4000])
+def test_chance_is_what_random_orders_have_by_each_convention(convention: str, n: int) -> None:
     rng = np.random.default_rng(0)
-    labels = (rng.random((4000, 3)) < (0.1, 0.3, 0.6)).astype(np.int8)
-    labels[rng.random((4000, 3)) < 0.1] = UNJUDGED
-    assert prevalence(labels) == pytest.approx(1 / 3, abs=0.02)
-    for average in CONVENTIONS.values():
-        assert macro_average_precision(rng.random((4000, 3)), labels, None, average)[0] == pytest.approx(
-            1 / 3, abs=0.03
-        )
+    labels = (rng.random((n, 3)) < (0.1, 0.3, 0.6)).astype(np.int8)
+    labels[rng.random((n, 3)) < 0.1] = UNJUDGED
+    with_none = np.append(labels, np.zeros((n, 1), np.int8), axis=1)
+    times = 1500 if n == 40 else 20
+    average = CONVENTIONS[convention]
+    found = [macro_average_precision(rng.random((n, 4)), with_none, None, average)[0] for _ in range(times)]
+    assert chance(with_none, convention) == pytest.approx(np.mean(found), abs=0.01)
+    assert chance(with_none, convention) == chance(labels, convention)
+    assert chance(with_none, convention) > (labels == 1).sum() / (labels >= 0).sum()
+    assert np.isnan(chance(np.zeros((4, 2), np.int8), convention))

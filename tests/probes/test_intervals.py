@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from barlow.probes.intervals import Difference, Score, bootstrap, paired, wilson
+from barlow.probes.average_precision import average_precision
+from barlow.probes.intervals import Difference, Score, bootstrap, bootstrap_on_logits, paired, wilson
+from barlow.probes.metrics import Predicted, measure
 
 
 def test_wilson_ends_solve_the_score_equation():
@@ -95,3 +97,33 @@ def test_bootstrap_leaves_undefined_resamples_out():
     low, high = bootstrap(lambda counts: np.where(counts[:, 0] > 0, 0.5, np.nan), 10)
     assert (low, high) == (0.5, 0.5)
     assert bootstrap(lambda counts: np.full(len(counts), np.nan), 10) == (0.0, 1.0)
+
+
+def test_intervals_of_average_precision_hold_the_truth_where_a_label_has_few_positives():
+    """With the percentile bootstrap 79 % of these intervals hold it, and the others are nearly all above it."""
+    rng = np.random.default_rng(0)
+
+    def drawn(n):
+        labels = rng.random(n) < 0.07
+        return rng.normal(size=n) + 3 * labels, labels
+
+    truth, found = average_precision(*drawn(400_000))[0], []
+    for _ in range(300):
+        scores, labels = drawn(100)
+        if labels.any():
+            found.append(measure(Predicted(scores[:, None], None), labels[:, None].astype(np.int8))["map"])
+    assert all(0 <= score.low < score.value <= score.high <= 1 for score in found)
+    assert np.mean([score.low <= truth <= score.high for score in found]) > 0.92
+    assert np.mean([score.low > truth for score in found]) < 0.03
+
+
+def test_average_precision_on_logits_is_the_bootstrap_where_images_are_many():
+    x = np.random.default_rng(1).random(400)
+
+    def mean(counts):
+        return counts @ x / len(x)
+
+    low, high = bootstrap_on_logits(mean, x.mean(), 400, 200)
+    assert (low, high) == pytest.approx(bootstrap(mean, 400), abs=0.003)
+    assert bootstrap_on_logits(mean, 1.0, 400, 5) == (wilson(5, 5).low, 1.0)
+    assert bootstrap_on_logits(lambda counts: np.full(len(counts), np.nan), 0.5, 10, 1) == (0.0, 1.0)

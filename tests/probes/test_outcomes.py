@@ -15,7 +15,8 @@ from barlow.probes import FeatureSet, Score, outcomes
 from barlow.probes.drawn import Drawn
 from barlow.probes.metrics import Predicted, Prediction, compare, compare_means
 from barlow.probes.outcomes import Outcomes, outcome_key
-from barlow.probes.report import Outcome, outcome_of
+from barlow.probes.report import outcome_of
+from barlow.probes.results import Outcome
 from barlow.protocols.fewshot import FewShot
 from barlow.protocols.knn import WeightedKNN
 from barlow.protocols.linear_sgd import LinearSGD

@@ -9,15 +9,9 @@ from barlow import protocols
 from barlow.probes import FeatureSet, Score
 from barlow.probes.intervals import paired
 from barlow.probes.metrics import Predicted
-from barlow.probes.report import (
-    AUGMENTED,
-    Outcome,
-    as_json,
-    evaluate_features,
-    outcome_of,
-    render,
-    results_table,
-)
+from barlow.probes.remarks import AUGMENTED, remarks, row_label
+from barlow.probes.report import as_json, evaluate_features, outcome_of, render, results_of, results_table
+from barlow.probes.results import Outcome
 from barlow.protocols.linear_sgd import LinearSGD
 
 KINDS = ("knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam")
@@ -194,3 +188,24 @@ def test_train_and_test_must_be_labelled_the_same_way():
     train, test = pair(2)
     with pytest.raises(ValueError, match="label both the same way"):
         evaluate_features({"encoder": (train, replace(test, labels=np.eye(3, dtype=int)[test.labels]))})
+
+
+def test_tables_call_each_convention_of_average_precision_by_its_own_name_and_say_what_it_is():
+    rng = np.random.default_rng(0)
+
+    def part(n):
+        labels = (rng.random((n, 3)) < 0.4).astype(np.int8)
+        return FeatureSet(torch.tensor(rng.normal(size=(n, 6)), dtype=torch.float32), labels, np.arange(n))
+
+    sets = {"encoder": (part(60), part(40))}
+    results = evaluate_features(sets, ["knn", "svm"])
+    labels = [row_label(row.probe, row.metric) for row in results_table(results)]
+    assert labels == ["kNN mAP", "SVM env mAP", "SVM 11-pt mAP"]
+    below = " ".join(render(results).partition("Per cent")[2].split())
+    for words in ("mAP: without", "env mAP: the area", "11-pt mAP: at eleven", "Never set one beside another."):
+        assert words in below
+    for name, value in {**results["encoder"]["knn"].chance, **results["encoder"]["svm"].chance}.items():
+        assert f"{row_label('', name).strip()} of a random order: {100 * value:.1f}." in below
+    assert "Never" not in render(evaluate_features(sets, ["knn"])), "where there is one convention"
+    again = results_of(as_json(results))
+    assert remarks(again) == remarks(results), "a page that is made of the file says the same"

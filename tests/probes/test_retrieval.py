@@ -7,8 +7,9 @@ from sklearn.metrics import average_precision_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from barlow.probes import FeatureSet, measure
+from barlow.probes.average_precision import by_chance
 from barlow.probes.metrics import compare
-from barlow.probes.report import outcome_of
+from barlow.probes.report import evaluate_features, outcome_of, render, unsuited_features
 from barlow.protocols import retrieval
 from barlow.protocols.retrieval import Retrieval
 
@@ -74,8 +75,22 @@ def test_chance_is_what_features_that_mean_nothing_find(several: bool) -> None:
     sets = [FeatureSet(torch.tensor(draws.normal(size=(n, 16))), labels(n), np.arange(n)) for n in (3000, 500)]
     train, test = sets
     outcome = outcome_of(Retrieval().predict(train, test.features), test.labels)
-    assert outcome.chance == pytest.approx(0.852 if several else 0.665, abs=0.03)
-    assert outcome.metrics["map"].value == pytest.approx(outcome.chance, abs=0.01)
+    assert outcome.chance["map"] == pytest.approx(0.852 if several else 0.665, abs=0.03)
+    assert outcome.metrics["map"].value == pytest.approx(outcome.chance["map"], abs=0.01)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_chance_among_few_images_is_above_the_share_of_a_class(several: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    given = np.eye(10, dtype=np.int8)[labels] if several else labels
+    found = []
+    for _ in range(30):
+        sets = [FeatureSet(torch.tensor(rng.normal(size=(40, 8))), given, np.arange(40)) for _ in range(2)]
+        outcome = outcome_of(Retrieval().predict(sets[0], sets[1].features), given)
+        found.append(outcome.metrics["map"].value)
+    assert outcome.chance["map"] == pytest.approx(by_chance(4, 40)) == pytest.approx(np.mean(found), abs=0.01)
+    assert outcome.chance["map"] > 0.16, "and not the share, 0.1"
 
 
 def test_features_that_point_nearly_the_same_way_are_told_apart() -> None:
@@ -97,3 +112,36 @@ def test_gains_are_paired_image_by_image() -> None:
         assert gain.low <= gain.value <= gain.high
     spans = [score.high - score.low for score in (a["map"], b["map"])]
     assert gains["map"].high - gains["map"].low < sum(spans)
+
+
+def test_features_that_do_not_vary_find_what_chance_finds_whatever_the_order_of_the_images() -> None:
+    labels = np.repeat(np.arange(10), 20)  # class by class, as in folders
+    train, test = (FeatureSet(torch.full((200, 7), 0.3), labels, np.arange(200)) for _ in range(2))
+    outcome = outcome_of(Retrieval().predict(train, test.features), labels)
+    assert outcome.metrics["map"].value == pytest.approx(outcome.chance["map"], abs=0.01)
+    assert outcome.metrics["recall_at_10"].value == pytest.approx(1 - (180 / 200) ** 10, abs=0.12)
+    assert Retrieval()(train, test) == Retrieval()(train, test)
+    several = [FeatureSet(s.features, np.eye(10, dtype=np.int8)[labels], s.ids) for s in (train, test)]
+    assert Retrieval()(*several)["map"].value == pytest.approx(outcome.metrics["map"].value)
+
+
+def test_only_images_that_are_equally_similar_are_put_in_a_random_order() -> None:
+    train, test = rows(90, np.arange(90) % 5, 1), rows(40, np.arange(40) % 5, 2)
+    cosines = cosine_similarity(test.features.numpy(), train.features.numpy())
+    ((_, order),) = retrieval.orders(train.features, test.features)
+    np.testing.assert_array_equal(order, np.argsort(-cosines, axis=1))
+
+
+def test_a_table_says_where_the_features_of_all_images_are_the_same() -> None:
+    labels = np.arange(40) % 4
+    same = FeatureSet(torch.full((40, 3), 2.5), labels, np.arange(40))
+    features = same.features.clone()
+    features[0] += 1
+    nearly = FeatureSet(features, labels, np.arange(40))
+    results = evaluate_features({"encoder": (same, same), "untrained": (nearly, same)}, ["knn", "retrieval"])
+    words = " ".join(render(results).split())
+    assert "encoder: the features of all images are the same" in words
+    assert "untrained: the features of 98.8 % of the images are the same" in words
+    assert len(list(unsuited_features(results))) == 2, "one line for each set"
+    varied = {"encoder": (rows(40, labels, 1), rows(40, labels, 2))}
+    assert not list(unsuited_features(evaluate_features(varied, ["knn"])))

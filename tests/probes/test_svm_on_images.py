@@ -12,25 +12,24 @@ from barlow.nets.origin import installed
 
 pytestmark = pytest.mark.nightly
 
-ABOVE = {"shapes": 0.025, "cells": 0.038}
+ABOVE = {"shapes": 0.0035, "cells": 0.018}
 """How much above a random order the mean average precision must be: half of what it was. An untrained network had 30.5
-(11 points: 31.6) on generated scenes, and a random order 25.4; ImageNet's weights had 89.1 on cells (either way), and a
-random order 81.5."""
+(11 points: 31.6) on generated scenes, and a random order of so few images 29.6 (30.9); ImageNet's weights had 89.1 on
+cells (either way), and a random order 85.0 (85.4)."""
 
 
-def measured(encoder: str, train: Any, test: Any, out: Path, **more: Any) -> tuple[dict[str, float], float]:
-    """The mean average precisions by convention, and that of a random order."""
+def measured(encoder: str, train: Any, test: Any, out: Path, **more: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """The mean average precisions by convention, and those of a random order."""
     found: Evaluation = evaluate(encoder, train, test, protocols="svm", baselines=False, device="cpu", out=out, **more)
     (outcome,) = found.results["encoder"].values()
-    assert outcome.chance is not None
-    assert "mAP of a random order" in found.table()
-    assert "11-pt mAP" in found.table()
-    return {name: score.value for name, score in outcome.metrics.items()}, outcome.chance
+    assert "env mAP of a random order" in found.table()
+    assert "11-pt mAP of a random order" in found.table()
+    return {name: score.value for name, score in outcome.metrics.items()}, dict(outcome.chance)
 
 
-def check_above(found: dict[str, float], chance: float, points: float) -> None:
+def check_above(found: dict[str, float], chance: dict[str, float], points: float) -> None:
     assert found.keys() == {"map_envelope", "map_11_point"}
-    assert all(value > chance + points for value in found.values()), (found, chance)
+    assert all(value > chance[name] + points for name, value in found.items()), (found, chance)
     assert found["map_envelope"] != found["map_11_point"], "they are two numbers"
 
 

@@ -13,7 +13,8 @@ from barlow.detection.measuring import Question
 from barlow.detection.sets import Places, lasting
 from barlow.encoders import FoundEncoder
 from barlow.probes.intervals import Difference, Score, over_draws
-from barlow.probes.report import BASELINES, ENCODER, Outcome, Results, as_json
+from barlow.probes.report import BASELINES, ENCODER, as_json
+from barlow.probes.results import Outcome, Results
 from barlow.scores.columns import Cell, letter
 from barlow.scores.labels import CONVENTIONS, label_of_metric
 from barlow.scores.published import published_for

@@ -1,6 +1,7 @@
 """Average precision of a ranking, by each of the three conventions that are in use. They are three numbers."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,8 +40,7 @@ def envelope_average_precision(
     too.
     Convention: equal scores are one threshold. Arguments and result as for `average_precision`.
     """
-    precision, gained, total = _curve(scores, positive, counts)
-    return _share((gained * _envelope(precision)).sum(axis=1), total)
+    return _area_below_envelope(*_curve(scores, positive, counts))
 
 
 def eleven_point_average_precision(
@@ -51,14 +51,7 @@ def eleven_point_average_precision(
     Source: M. Everingham et al., "The PASCAL Visual Object Classes Challenge 2007", the official rule of that year.
     Convention: equal scores are one threshold. Arguments and result as for `average_precision`.
     """
-    precision, gained, total = _curve(scores, positive, counts)
-    envelope, found = _envelope(precision), np.cumsum(gained, axis=1)
-    points = []
-    for tenth in range(11):
-        reached = 10 * found >= tenth * total[:, None]  # in whole numbers: 3 of 10 is a recall of 0.3
-        first = reached.argmax(axis=1)
-        points.append(np.where(reached.any(axis=1), envelope[np.arange(len(envelope)), first], 0.0))
-    return _share(np.mean(points, axis=0) * total, total)
+    return _at_eleven_points(*_curve(scores, positive, counts))
 
 
 CONVENTIONS: Mapping[str, Average] = {
@@ -90,11 +83,54 @@ def macro_average_precision(
     return np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
 
 
-def prevalence(labels: np.ndarray) -> float:
-    """The mean over labels of the share of images that have it: the mean average precision of a random order of many
-    images. Labels that no image has are left out, as in `macro_average_precision`."""
-    positive, judged = (labels == 1).sum(axis=0), (labels != UNJUDGED).sum(axis=0)
-    return float((positive[positive > 0] / judged[positive > 0]).mean()) if (positive > 0).any() else float("nan")
+def by_chance(right: int, n: int) -> float:
+    """The mean of `average_precision` over all orders of n images of which so many are right, exactly.
+
+    It is near the share of right ones where there are many images, and above it where there are few.
+
+    Convention: 0 where none is right.
+
+    Example:
+        >>> round(by_chance(30, 300), 3)
+        0.116
+    """
+    if right < 1:
+        return 0.0
+    first = float((1 / np.arange(1, n + 1)).sum()) / n
+    return first if n == 1 else (right - 1) / (n - 1) * (1 - first) + first
+
+
+ORDERS = 256
+"""Random orders that the chance of a convention with an envelope is the mean of; of many images there are fewer."""
+
+
+@lru_cache(maxsize=1024)
+def _by_drawn_orders(convention: str, right: int, n: int) -> float:
+    """The mean of a convention over random orders, always the same ones."""
+    generator = np.random.default_rng([right, n])
+    orders = max(32, min(ORDERS, 2**21 // n))
+    keys = generator.random((orders, n))
+    places = np.sort(np.argpartition(keys, right - 1, axis=1)[:, :right], axis=1) + 1
+    found = np.broadcast_to(np.arange(1.0, right + 1), places.shape)
+    gained, total = np.ones(places.shape), np.full(orders, float(right))
+    return float(_OF_CURVE[convention](found / places, gained, total).mean())
+
+
+def chance(labels: np.ndarray, convention: str) -> float:
+    """The mean average precision of a random order: of no interpolation exactly, of the other conventions in a few
+    hundred random orders. Labels that no image has are left out, as in `macro_average_precision`.
+
+    Args:
+        labels: (n, k) ones and zeros, and `UNJUDGED`.
+        convention: a name of `CONVENTIONS`.
+    """
+    right, judged = (labels == 1).sum(axis=0), (labels != UNJUDGED).sum(axis=0)
+    pairs = [(int(r), int(n)) for r, n in zip(right, judged, strict=True) if r]
+    if not pairs:
+        return float("nan")
+    if convention == "map":
+        return float(np.mean([by_chance(*pair) for pair in pairs]))
+    return float(np.mean([_by_drawn_orders(convention, *pair) for pair in pairs]))
 
 
 def _curve(
@@ -118,3 +154,21 @@ def _envelope(precision: np.ndarray) -> np.ndarray:
 
 def _share(sums: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.divide(sums, total, out=np.full_like(total, np.nan), where=total > 0)
+
+
+def _area_below_envelope(precision: np.ndarray, gained: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return _share((gained * _envelope(precision)).sum(axis=1), total)
+
+
+def _at_eleven_points(precision: np.ndarray, gained: np.ndarray, total: np.ndarray) -> np.ndarray:
+    envelope, found = _envelope(precision), np.cumsum(gained, axis=1)
+    points = []
+    for tenth in range(11):
+        reached = 10 * found >= tenth * total[:, None]  # in whole numbers: 3 of 10 is a recall of 0.3
+        first = reached.argmax(axis=1)
+        points.append(np.where(reached.any(axis=1), envelope[np.arange(len(envelope)), first], 0.0))
+    return _share(np.mean(points, axis=0) * total, total)
+
+
+_OF_CURVE = {"map_envelope": _area_below_envelope, "map_11_point": _at_eleven_points}
+"""What becomes of a curve, by the name of the metric."""

@@ -5,6 +5,7 @@ The encoder is evaluated, not the projector: the projector is thrown away after 
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from barlow.seals import Damaged, sealed_tensors
 from barlow.types import Features
 
 PRECISIONS = ("float32", "bf16")
+
+SAFE_EXPONENT = 40
+"""Features below 2 to this power, and with a largest one above its inverse, are taken as they are."""
 
 
 class NotFinite(ValueError):
@@ -81,6 +85,28 @@ class FeatureSet:
     def several_labels(self) -> bool:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
+
+
+def share_alike(train: Features, test: Features) -> float:
+    """The share of all images whose features are the same but for rounding, if it is the larger part of them.
+
+    It looks at a few rows and counts those that are like one of them, so a small share may be missed.
+    """
+    n, found = len(train), 0.0
+    for position in {0, n // 3, n // 2, n - 1}:
+        row = train[position]
+        near = 1e-6 * row.abs().max()
+        like = [int(((part - row.to(part)).abs().amax(dim=1) <= near).sum()) for part in (train, test) if len(part)]
+        found = max(found, sum(like) / (n + len(test)))
+    return found
+
+
+def squarable(*sets: Features) -> float:
+    """A factor by which features have squares, and sums of them, that float32 can hold: 1 but for very large or very
+    small ones. It is a power of two, which changes no digit, and it is the same for all sets."""
+    largest = max(float(each.abs().max()) for each in sets if each.numel())
+    exponent = math.frexp(largest)[1]
+    return 1.0 if largest == 0 or abs(exponent) <= SAFE_EXPONENT else 2.0**-exponent
 
 
 EpochFeatures = Callable[[int], FeatureSet]

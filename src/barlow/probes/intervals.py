@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 Z95 = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
@@ -116,6 +117,71 @@ def bootstrap(
             of its width.
         seed: of the draws, so that a repeated evaluation prints the same interval.
     """
+    defined = _resampled(statistic, n, resamples, seed)
+    if not len(defined):
+        return 0.0, 1.0
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap_on_logits(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    value: float,
+    n: int,
+    right: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The ends of an interval for a mean average precision: 1.96 standard errors on the scale log(p / (1 - p)).
+
+    The standard error is that of the bootstrap, carried to that scale by its derivative. So the interval stays inside
+    (0, 1), and it is longer towards the middle, as the distribution is.
+
+    The quantiles of the bootstrap itself are too high: a positive image that is drawn twice raises the precision at its
+    own place. How often intervals held the average precision of very many images (and were wholly above it), one label
+    of 7 % of the images, normal scores 1.5, 2 or 3 deviations apart, hundreds to thousands of draws:
+
+    ==================  ===========  ===========  ===========
+    interval            n 100, 1.5   n 100, 2     n 100, 3
+    ==================  ===========  ===========  ===========
+    percentile          91 % (6 %)   90 % (8 %)   78 % (22 %)
+    this one            93 % (4 %)   96 % (2 %)   97 % (0 %)
+    ==================  ===========  ===========  ===========
+
+    Likewise with n = 100 and 1.5 or 2.5 deviations: basic 76 and 69 %, bias-corrected 91 and 90 %, BCa 92 and 91 %, and
+    copies counted without their gain in rank 88 and 89 %. With n = 1,000 and 1.5 or 3 deviations,
+    percentile and this one have 92 and 95 %.
+    Nothing here takes off that average precision is itself too high in the mean where positives are few: .46 in place
+    of .40 with 7 of 100. With many such labels the interval of their mean is too far up for that (85 % with five).
+    Of differences the percentile bootstrap has 92 % where all others have 86 to 93 %, so that they keep it.
+
+    Source: K. Boyd, K. Eng and D. Page, "Area under the precision-recall curve: point estimates and confidence
+    intervals" (ECML PKDD 2013). They recommend the scale, with p (1 - p) / positives for the variance.
+    Convention: where everything is right, no resample says how wrong it could be. The lower end is then that of
+    Wilson's interval, if as many answers were all right as there are positives.
+
+    Args:
+        statistic: as for `bootstrap`.
+        value: of the statistic on all images, above 0 and at most 1.
+        n: number of images.
+        right: how many positives there are, in all labels.
+        resamples, seed: as for `bootstrap`.
+    """
+    if value >= 1:
+        return wilson(right, right).low, 1.0
+    defined = _resampled(statistic, n, resamples, seed)
+    if not len(defined):
+        return 0.0, 1.0
+    odds = math.log(value / (1 - value))
+    reach = Z95 * float(defined.std()) / (value * (1 - value))
+    return 1 / (1 + math.exp(min(reach - odds, 700))), 1 / (1 + math.exp(-odds - reach))
+
+
+def _resampled(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int, seed: int
+) -> Float64[np.ndarray, "b"]:
+    """The values of a statistic on images drawn again with replacement, where it is defined."""
     generator = np.random.default_rng(seed)
     block = max(1, 2**22 // n)  # resamples at a time, so that counts and sums have 32 MiB each
     values = []
@@ -123,12 +189,8 @@ def bootstrap(
         b = min(block, resamples - start)
         drawn = generator.integers(n, size=(b, n)) + n * np.arange(b)[:, None]
         values.append(statistic(np.bincount(drawn.ravel(), minlength=b * n).reshape(b, n)))
-    defined = np.concatenate(values)
-    defined = defined[~np.isnan(defined)]
-    if not len(defined):
-        return 0.0, 1.0
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return float(low), float(high)
+    found = np.concatenate(values)
+    return found[~np.isnan(found)]
 
 
 def mean_of_shares(shares: Sequence[Score]) -> Score:

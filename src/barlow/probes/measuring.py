@@ -21,9 +21,11 @@ from barlow.probes.baselines import Compared, compared
 from barlow.probes.drawn import Drawn
 from barlow.probes.embedding import CachedFeatures
 from barlow.probes.features import FeatureSet
-from barlow.probes.outcomes import Outcomes, outcome_key
+from barlow.probes.outcomes import FORMAT_OF_DRAWS, Outcomes, outcome_key
 from barlow.probes.progress import told_meanwhile
-from barlow.probes.report import AUGMENTED, ENCODER, Outcome, Results, check_labelled_alike, outcome_of
+from barlow.probes.remarks import AUGMENTED
+from barlow.probes.report import ENCODER, check_labelled_alike, found_by, outcome_of
+from barlow.probes.results import Outcome, Results
 from barlow.probes.tuning import Unlabelled
 from barlow.protocols import FineTuning, Probe, reading_features, training_encoders
 from barlow.protocols.linear_sgd import LinearSGD
@@ -175,7 +177,7 @@ class Measuring:
             train, test = features()
             what = f"{kind} on {name}, {len(train.features):,} images of {train.features.shape[1]:,} features"
             with told_meanwhile(self.features.say, what):
-                return outcome_of(probe.predict(train, test.features), test.labels)
+                return found_by(probe, train, test)
 
         return Question(name, kind, outcome_key(kind, probe, sources), answer)
 
@@ -190,7 +192,7 @@ class Measuring:
             self.features.say(f"{kind} on {each.name}, {line}")
 
         def kept(draw: int, work: Callable[[], Drawn]) -> Drawn:
-            key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by)
+            key = outcome_key(f"{kind}, draw {draw}", tuning, drawn_by, FORMAT_OF_DRAWS)
             if (before := self.outcomes.found(key, test.labels)) is not None and before.answers is not None:
                 assert isinstance(before.answers[0], Drawn)
                 return before.answers[0]

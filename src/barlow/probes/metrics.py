@@ -13,6 +13,7 @@ from barlow.probes.intervals import (
     Difference,
     Score,
     bootstrap,
+    bootstrap_on_logits,
     mean_of_differences,
     mean_of_shares,
     paired,
@@ -132,10 +133,11 @@ class Predicted:
         Convention: the metrics are `top1` and, from ten classes on, `top5`, with Wilson's interval; where the classes
         of the test images are uneven (`UNEVEN`), `balanced_top1` too, the mean over the classes of the share that is
         right. Where an image may have several labels the metric is `map`, the macro mean average precision, with a
-        bootstrap interval. In top-5 a class counts only if its score is above 0: a class that got no vote was not among
-        the answers. A test image of a class that the training set lacks is not left out but counts as an error. A
-        protocol that trains has `best_epoch_top1` too, the highest top-1 that any epoch has on these images, as the
-        papers print it. Its interval is that of one epoch, and does not account for the choice.
+        bootstrap interval on the scale of logits (`bootstrap_on_logits`). In top-5 a class counts only if its score is
+        above 0: a class that got no vote was not among the answers. A test image of a class that the training set lacks
+        is not left out but counts as an error. A protocol that trains has `best_epoch_top1` too, the highest top-1 that
+        any epoch has on these images, as the papers print it. Its interval is that of one epoch, and does not account
+        for the choice.
         """
         if self.classes is None:
             return {name: _mean_average_precision(self.scores, labels, name) for name in self.conventions}
@@ -239,7 +241,10 @@ def _mean_average_precision(scores: np.ndarray, labels: np.ndarray, convention: 
     value = float(macro_average_precision(scores, labels, None, average)[0])
     if np.isnan(value):
         raise ValueError("no test image has any label, so average precision is undefined; check the test labels")
-    low, high = bootstrap(lambda counts: macro_average_precision(scores, labels, counts, average), len(labels))
+    right = int((labels == 1).sum())
+    low, high = bootstrap_on_logits(
+        lambda counts: macro_average_precision(scores, labels, counts, average), value, len(labels), right
+    )
     return Score(value, min(low, value), max(high, value), len(labels))
 
 

@@ -16,11 +16,16 @@ from barlow.probes.drawn import Drawn
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, Prediction
 from barlow.probes.ranked import Ranked
-from barlow.probes.report import Outcome, chance_of
+from barlow.probes.report import chance_of
+from barlow.probes.results import Outcome
 from barlow.seals import Damaged, digest_of, finite, sealed_tensors
 from barlow.telling import Say
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is kept. Of another format nothing is read: intervals and places among equals were others then."""
+
+FORMAT_OF_DRAWS = 1
+"""Of what a network says that was tuned on a draw, whose answers are taken and not its numbers."""
 
 MOST_NUMBERS = 2**25
 """Of one answer, to be kept: a quarter of a gigabyte."""
@@ -29,18 +34,19 @@ _PLACES_ONLY = ("device",)
 """Settings of a protocol that say where it computes, and not what."""
 
 
-def outcome_key(protocol: str, settings: object, sources: Mapping[str, Any]) -> str:
+def outcome_key(protocol: str, settings: object, sources: Mapping[str, Any], form: int = FORMAT) -> str:
     """Names an outcome by all that it follows from.
 
     Args:
         protocol: its name.
         settings: the dataclass that it is.
         sources: of the training and the test images: what their features are kept under, and digests of their labels.
+        form: the format.
     """
     assert is_dataclass(settings)
     assert not isinstance(settings, type)
     chosen = {key: value for key, value in asdict(settings).items() if key not in _PLACES_ONLY}
-    return digest_of([FORMAT, __version__, protocol, type(settings).__name__, chosen, sources])
+    return digest_of([form, __version__, protocol, type(settings).__name__, chosen, sources])
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,6 @@ def _outcome(tensors: Mapping[str, Tensor], labels: np.ndarray) -> Outcome:
         metrics={name: Score(**score) for name, score in table["metrics"].items()},
         notes=table["notes"],
         chosen_on_test=table["chosen_on_test"],
-        chance=chance_of(None if answers is None else answers[0], labels),
+        chance=chance_of(None if answers is None else answers[0], labels, table["metrics"]),
         answers=answers,
     )

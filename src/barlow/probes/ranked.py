@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from barlow.probes.average_precision import by_chance
 from barlow.probes.intervals import Difference, Score, bootstrap, paired, wilson
 
 DEPTHS = (1, 5, 10)
@@ -25,26 +26,29 @@ class Ranked:
         first: for each test image and class, the place, from 1, of the first image of the class.
         classes: the class number of each column, ascending, or None where an image may have several labels.
         notes: for the record.
-        shares: of the images that are searched, the share that has each class. None in what an earlier version kept.
+        right: of the images that are searched, how many have each class. None in what an earlier version kept.
+        searched: how many those are; of a label, how many of them are judged. None likewise.
     """
 
     precision: Float64[np.ndarray, "n k"]
     first: Int64[np.ndarray, "n k"]
     classes: Int64[np.ndarray, "k"] | None
     notes: Mapping[str, Any] = field(default_factory=dict)
-    shares: Float64[np.ndarray, "k"] | None = None
+    right: Int64[np.ndarray, "k"] | None = None
+    searched: Int64[np.ndarray, "k"] | None = None
 
     def chance(self, labels: np.ndarray) -> float | None:
-        """`map` of an encoder that knows nothing: a search in random order finds a class as often as there are images
-        of it among those searched. Queries of frequent classes find much by chance.
+        """`map` of an encoder that knows nothing: that of a search in random order, exactly (`by_chance`). Queries of
+        frequent classes find much by chance.
 
-        Example: nine in ten images have the label "street", one in ten has "boat". Of ten queries nine are for "street"
-        and find 0.9 by chance; so chance is 0.82, though the mean share is 0.5.
+        Example: of very many images nine in ten have the label "street", one in ten has "boat". Of ten queries nine are
+        for "street" and find 0.9 by chance; so chance is 0.82, though the mean share is 0.5.
         """
-        if self.shares is None:
+        if self.right is None or self.searched is None:
             return None
-        by_chance = replace(self, precision=np.broadcast_to(self.shares, self.precision.shape))
-        return float(by_chance._of_each(labels)["map"].mean())
+        of_classes = [by_chance(int(right), int(n)) for right, n in zip(self.right, self.searched, strict=True)]
+        random = replace(self, precision=np.broadcast_to(np.array(of_classes), self.precision.shape))
+        return float(random._of_each(labels)["map"].mean())
 
     def measured(self, labels: np.ndarray) -> dict[str, Score]:
         """`map` with a bootstrap interval over the test images, and `recall_at_1`, `_5` and `_10` with Wilson's."""

@@ -1,18 +1,20 @@
 """Runs the probes, and sets the encoder's numbers beside those of its baselines: as JSON, and as a table to read."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from barlow.probes.average_precision import prevalence
-from barlow.probes.features import FeatureSet
+from barlow.probes.average_precision import CONVENTIONS, chance
+from barlow.probes.features import FeatureSet, share_alike
 from barlow.probes.intervals import Difference, Score
-from barlow.probes.metrics import BALANCED, BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
+from barlow.probes.metrics import BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
 from barlow.probes.ranked import Ranked
-from barlow.protocols import Probe, build, label_of, reading_features
+from barlow.probes.remarks import ALIKE, AUGMENTED, HELD_OUT, NEARLY_ALL, alike_features, over_what, remarks, row_label
+from barlow.probes.results import Outcome, Results
+from barlow.protocols import Probe, build, reading_features
 
 ENCODER = "encoder"
 
@@ -23,61 +25,11 @@ For example, `pixels_16` and `pixels_32` are both raw pixels. The table shows th
 so that an encoder is never compared with a baseline that was made weak by an unlucky choice.
 """
 
-AUGMENTED = "linear_sgd_augmented"
-"""`linear_sgd` on augmented views. Only the encoder is measured in this way."""
-
 BASELINES_OF = {AUGMENTED: "linear_sgd"}
 """Rows without baselines of their own, and the probe whose baselines they are compared with."""
 
 WIDTH = 80
 """Columns of the table."""
-
-HELD_OUT = "held_out_score"
-"""What the notes of a protocol call the score by which it chose, on a part of the training images."""
-
-_METRICS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    BALANCED: "by class",
-    BEST_EPOCH: "best epoch",
-    "map": "mAP",
-    "map_envelope": "mAP",
-    "map_11_point": "11-pt mAP",
-    "recall_at_1": "R@1",
-    "recall_at_5": "R@5",
-    "recall_at_10": "R@10",
-}
-_BALANCED_WORDS = "By class: the mean over the classes of the share of each that is right; shown as their sizes differ."
-_DRAWN_WORDS = "Means over draws of training images, with intervals over the draws: "
-
-_BEST_EPOCH_WORDS = (
-    "SGD: after the last epoch. Best epoch: chosen on these very test images, as the papers do; to be set beside "
-    "their numbers only, so without a gain."
-)
-_HELD_OUT_WORDS = (
-    "Held out: the score by which a protocol chose, on a part of the training images; far above the test's, the test "
-    "images are of another kind."
-)
-_AUGMENTED_WORDS = "SGD augm.: the encoder on augmented views, its baselines on centre views."
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one probe found on one set of features."""
-
-    metrics: Mapping[str, Score]
-    notes: Mapping[str, Any]
-    chosen_on_test: Mapping[str, Any] = field(default_factory=dict)
-    """What was chosen by looking at the test labels, as the papers do: `best_epoch`, to which `best_epoch_top1`
-    belongs."""
-    chance: float | None = None
-    """The mean average precision of a random order, where there is such a metric (`chance_of`)."""
-    answers: tuple[Prediction, np.ndarray] | None = field(default=None, repr=False, compare=False)
-    """What was predicted, and the labels of the test images: for paired intervals."""
-
-
-Results = dict[str, dict[str, Outcome]]
-"""Outcomes by the name of the set of features, then by the kind of the probe."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +75,7 @@ def evaluate_features(
         if not np.array_equal(test.labels, first):
             raise ValueError(f"{name}: its test labels are not those of the first set; give all sets the same images")
         check_labelled_alike(name, train, test)
-        results[name] = {
-            kind: outcome_of(probe.predict(train, test.features), test.labels) for kind, probe in probes.items()
-        }
+        results[name] = {kind: found_by(probe, train, test) for kind, probe in probes.items()}
     return results
 
 
@@ -137,20 +87,28 @@ def check_labelled_alike(name: str, train: FeatureSet, test: FeatureSet) -> None
         )
 
 
+def found_by(probe: Probe, train: FeatureSet, test: FeatureSet) -> Outcome:
+    """What a probe finds on a pair of sets. Its notes say if nearly all images have the same features."""
+    outcome = outcome_of(probe.predict(train, test.features), test.labels)
+    share = share_alike(train.features, test.features)
+    return outcome if share < NEARLY_ALL else replace(outcome, notes={**outcome.notes, ALIKE: share})
+
+
 def outcome_of(predicted: Prediction, labels: np.ndarray) -> Outcome:
     """Compares what a probe predicted with the test labels."""
     best = best_epoch(predicted, labels) if isinstance(predicted, Predicted) else None
     chosen = {} if best is None else {"best_epoch": best}
-    chance = chance_of(predicted, labels)
-    return Outcome(measure(predicted, labels), dict(predicted.notes), chosen, chance, (predicted, labels))
+    found = measure(predicted, labels)
+    return Outcome(found, dict(predicted.notes), chosen, chance_of(predicted, labels, found), (predicted, labels))
 
 
-def chance_of(predicted: Prediction | None, labels: np.ndarray) -> float | None:
-    """What a random order would have as mean average precision: of the test images, for the scores of a label; of the
-    images that are searched, for a search. None where nothing is ordered, so that no metric is one."""
+def chance_of(predicted: Prediction | None, labels: np.ndarray, metrics: Iterable[str]) -> dict[str, float]:
+    """What a random order would have, of those metrics that are mean average precisions: of the test images, for the
+    scores of a label; of the images that are searched, for a search."""
     if isinstance(predicted, Ranked):
-        return predicted.chance(labels)
-    return prevalence(labels) if labels.ndim == 2 else None
+        of_search = predicted.chance(labels)
+        return {} if of_search is None else {"map": of_search}
+    return {name: chance(labels, name) for name in metrics if name in CONVENTIONS} if labels.ndim == 2 else {}
 
 
 def results_table(results: Results) -> list[Row]:
@@ -186,9 +144,10 @@ def _gain(ours: Outcome, theirs: Outcome, metric: str) -> Difference | None:
     return compare(predicted, other, labels)[metric]
 
 
-def unsuited_rates(results: Results) -> Iterator[str]:
-    """A line for each probe whose learning rate does not suit the scale of its features, so that its number says
-    little."""
+def unsuited_features(results: Results) -> Iterator[str]:
+    """A line for each set of features that is the same for all images, and for each probe whose learning rate does not
+    suit the scale of its features: their numbers say little."""
+    yield from alike_features(results)
     for name, outcomes in results.items():
         for kind, outcome in outcomes.items():
             if outcome.notes.get("worse_than_class_frequencies"):
@@ -211,7 +170,7 @@ def as_json(results: Results) -> dict[str, Any]:
                     "metrics": {metric: asdict(score) for metric, score in outcome.metrics.items()},
                     "notes": dict(outcome.notes),
                     **({"chosen_on_test": dict(outcome.chosen_on_test)} if outcome.chosen_on_test else {}),
-                    **({} if outcome.chance is None else {"chance": outcome.chance}),
+                    **({"chance": dict(outcome.chance)} if outcome.chance else {}),
                 }
                 for kind, outcome in outcomes.items()
             }
@@ -225,12 +184,6 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
-def row_label(probe: str, metric: str) -> str:
-    """What tables call a metric of a probe, as in `kNN top-1`."""
-    label = "SGD augm." if probe == AUGMENTED else label_of(probe)
-    return f"{label} {_METRICS.get(metric, metric)}"
-
-
 def results_of(report: Mapping[str, Any]) -> Results:
     """The scores and the notes of a report that `as_json` has made, without what was predicted.
 
@@ -239,11 +192,21 @@ def results_of(report: Mapping[str, Any]) -> Results:
     """
     return {
         name: {
-            kind: Outcome({metric: Score(**score) for metric, score in outcome["metrics"].items()}, outcome["notes"])
+            kind: Outcome(
+                {metric: Score(**score) for metric, score in outcome["metrics"].items()},
+                outcome["notes"],
+                chance=_chance_in(outcome),
+            )
             for kind, outcome in outcomes.items()
         }
         for name, outcomes in report["sets"].items()
     }
+
+
+def _chance_in(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """What a random order has; nothing from files of earlier versions, which have one number, the share of images."""
+    there = outcome.get("chance")
+    return dict(there) if isinstance(there, Mapping) else {}
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
@@ -285,49 +248,10 @@ def render(results: Results) -> str:
         console.print(table)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     images = " and ".join(f"{n:,}" for n in sorted({row.encoder.n for row in rows if row.encoder}))
-    words = f"Per cent [95 % interval over {images} test images]"
-    lines.append(f"{words}; gain over the best baseline." if there else f"{words}.")
-    for words in remarks(results):
+    caption = f"Per cent [95 % interval {over_what(results, f'{images} test images')}]"
+    for words in (f"{caption}; gain over the best baseline." if there else f"{caption}.", *remarks(results)):
         lines.extend(textwrap.wrap(words, WIDTH))
     return "\n".join(lines) + "\n"
-
-
-def remarks(results: Results) -> list[str]:
-    """What has to be said of numbers that are not what they seem to be, below every table of them."""
-    outcomes = [(kind, outcome) for found in results.values() for kind, outcome in found.items()]
-    metrics = {metric for _, outcome in outcomes for metric in outcome.metrics}
-    known = (
-        (_BEST_EPOCH_WORDS, BEST_EPOCH in metrics),
-        (_AUGMENTED_WORDS, any(kind == AUGMENTED for kind, _ in outcomes)),
-        (_BALANCED_WORDS, BALANCED in metrics),
-        (_HELD_OUT_WORDS, any(isinstance(outcome.notes.get(HELD_OUT), float) for _, outcome in outcomes)),
-        *_words_on_draws(results),
-        *_words_on_chance(results),
-    )
-    return [words for words, needed in known if needed]
-
-
-def _words_on_draws(results: Results) -> Iterator[tuple[str, bool]]:
-    """How many draws there were of each protocol that draws."""
-    counts = {
-        label_of(kind): outcome.notes["draws"]
-        for outcomes in results.values()
-        for kind, outcome in outcomes.items()
-        if "draws" in outcome.notes
-    }
-    yield _DRAWN_WORDS + ", ".join(f"{label} {count}" for label, count in counts.items()) + ".", bool(counts)
-
-
-def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
-    """What a random order would have, for mean average precisions."""
-    of_labels, of_searches = set[float](), set[float]()
-    for outcome in (outcome for outcomes in results.values() for outcome in outcomes.values()):
-        if outcome.chance is not None:
-            (of_searches if "recall_at_1" in outcome.metrics else of_labels).add(outcome.chance)
-    for chance in sorted(of_labels):
-        yield f"mAP of a random order: {_percent(chance)}, the share of the images that have a label.", True
-    for chance in sorted(of_searches):
-        yield f"mAP of a search in random order: {_percent(chance)}.", True
 
 
 def called(row: Row) -> str:

@@ -24,7 +24,8 @@ class FewShot:
     """Some images of every class are drawn, and a test image gets the class whose mean of these is nearest.
 
     It is repeated for many draws, and all test images are classified after each. The number is the mean over the draws,
-    with an interval over the draws.
+    with an interval over the draws. Where no class has more images than are asked for, every draw has the same ones,
+    and the interval is over the test images.
 
     Source: Y. Wang et al., "SimpleShot: revisiting nearest-neighbor classification for few-shot learning" (2019), with
     its CL2N features: a mean is taken off, and each row is scaled to unit length. Nearest means need no setting that

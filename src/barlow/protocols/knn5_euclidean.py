@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from barlow.probes.features import FeatureSet, check
+from barlow.probes.features import FeatureSet, check, squarable
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, measure
 from barlow.probes.neighbours import nearest
@@ -43,7 +43,9 @@ class EuclideanKNN:
     def predict(self, train: FeatureSet, test: Features) -> Predicted:
         check(train, test)
         k = min(self.k, len(train))
-        distances, positions = nearest(train.features, test.to(train.features), k)
+        queries, factor = test.to(train.features), squarable(train.features, test)
+        searched = train.features if factor == 1 else train.features * factor
+        distances, positions = nearest(searched, queries if factor == 1 else queries * factor, k)
         shares, classes = votes(torch.ones_like(distances), positions, train.labels)
         return Predicted(shares, classes, {"k": k, "distance": "euclidean"})
 

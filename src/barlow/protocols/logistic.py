@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from barlow.probes.average_precision import macro_average_precision
-from barlow.probes.features import FeatureSet, check
+from barlow.probes.features import FeatureSet, check, squarable
 from barlow.probes.intervals import Score
 from barlow.probes.metrics import Predicted, measure
 from barlow.probes.splits import split, subset
@@ -236,8 +236,10 @@ class _Standard:
 
     @classmethod
     def of(cls, train: Features) -> "_Standard":
-        variance, mean = torch.var_mean(train.detach().float().cpu(), dim=0, correction=0)
-        std = variance.sqrt()
+        rows = train.detach().float().cpu()
+        factor = squarable(rows)
+        variance, mean = torch.var_mean(rows if factor == 1 else rows * factor, dim=0, correction=0)
+        std, mean = variance.sqrt() / factor, mean / factor
         # A feature that varies by less than some hundred roundings of its mean varies by rounding only. Dividing by so
         # small a deviation would turn the rounding into a feature.
         varies = std > 1e-5 * mean.abs()

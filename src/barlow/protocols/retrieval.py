@@ -33,9 +33,11 @@ class Retrieval:
     Source: the definitions are those of H. Oh Song et al., "Deep metric learning via lifted structured feature
     embedding" (CVPR 2016) for recall at k, and of J. Philbin et al., "Object retrieval with large vocabularies and fast
     spatial matching" (CVPR 2007) for average precision over the whole order.
-    Convention: features are scaled to unit length. Of equal cosines the earlier training image comes first. A query
-    whose class the training set lacks counts as 0. Where an image may have several labels, each label of the query is a
-    search of its own, and the query counts with the mean over them; queries without a label are left out.
+    Convention: features are scaled to unit length. Images of equal cosines are put in a random order, always the same
+    one for a query: in the order of their files, which often is that of their classes, features that do not vary would
+    find more than chance. A query whose class the training set lacks counts as 0. Where an image may have several
+    labels, each label of the query is a search of its own, and the query counts with the mean over them; queries
+    without a label are left out.
     Deviation: those papers search among the test images themselves, with the query left out.
     """
 
@@ -57,17 +59,17 @@ class Retrieval:
                 _fill_labels(order, train.labels, precision[rows], first[rows])
             else:
                 _fill_classes(order, np.searchsorted(classes, train.labels), precision[rows], first[rows])
-        return Ranked(precision, first, classes, {"searched": len(train)}, _shares(train.labels, classes))
+        return Ranked(precision, first, classes, {"searched": len(train)}, *_counts(train.labels, classes))
 
     def __call__(self, train: FeatureSet, test: FeatureSet) -> dict[str, Score]:
         return measure(self.predict(train, test.features), test.labels)
 
 
-def _shares(labels: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """The share of the images that have each class; of a label, among those whose label is judged."""
+def _counts(labels: np.ndarray, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """How many images have each class, and among how many; of a label, among those whose label is judged."""
     if classes is not None:
-        return np.asarray((labels[:, None] == classes).mean(axis=0))
-    return np.asarray((labels == 1).sum(axis=0) / np.maximum((labels != UNJUDGED).sum(axis=0), 1))
+        return (labels[:, None] == classes).sum(axis=0), np.full(len(classes), len(labels))
+    return (labels == 1).sum(axis=0), (labels != UNJUDGED).sum(axis=0)
 
 
 def orders(train: Features, test: Features) -> Iterator[tuple[slice, np.ndarray]]:
@@ -75,17 +77,29 @@ def orders(train: Features, test: Features) -> Iterator[tuple[slice, np.ndarray]
 
     On the unit sphere the order of the cosines is that of the distances, and these stay the same when a point is
     subtracted from all: the mean, so that features which point nearly the same way are told apart. It is computed in
-    float64.
+    float64. Rows that are equally similar are in an order drawn from the position of the test row.
     """
     searched = _directions(train)
-    mean = searched.mean(dim=0)
+    # A feature that does not vary must give exactly 0, so that rows which are the same are equally similar.
+    least, most = searched.aminmax(dim=0)
+    mean = torch.where(least == most, least, searched.mean(dim=0))
     searched -= mean
     lengths = searched.square().sum(dim=1) / 2
     step = max(1, BLOCK // len(train))
     for start in range(0, len(test), step):
         rows = slice(start, min(start + step, len(test)))
-        likeness = (_directions(test[rows]) - mean) @ searched.T - lengths
-        yield rows, np.argsort(-likeness.numpy(), axis=1, kind="stable")
+        unlike = -((_directions(test[rows]) - mean) @ searched.T - lengths).numpy()
+        order = np.argsort(unlike, axis=1, kind="stable")
+        _shuffle_equals(order, unlike, start)
+        yield rows, order
+
+
+def _shuffle_equals(order: np.ndarray, unlike: np.ndarray, start: int) -> None:
+    """Puts those that are equally unlike into a random order. Rows without such are left as they are."""
+    ordered = np.take_along_axis(unlike, order, axis=1)
+    for row in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        keys = np.random.default_rng([start + int(row)]).random(order.shape[1])
+        order[row] = np.lexsort((keys, unlike[row]))
 
 
 def _directions(features: Features) -> Tensor:

@@ -286,8 +286,8 @@ def scores(runs: Sequence[Record], names: Sequence[str]) -> Part:
             table(["", *heads], means, caption="mean and standard deviation over the seeds"),
         ]
     how = (
-        "The interval of a run is over the choice of test images. Over seeds: mean ± standard deviation of runs that "
-        "differ in their seeds alone, which is what chance makes of one recipe."
+        "The interval of a run is over the choice of test images, or over draws of training images. Over seeds: mean ± "
+        "standard deviation of runs that differ in their seeds alone, which is what chance makes of one recipe."
     )
     return Part("evaluation", "Evaluation", join(body), how)
 

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from barlow.probes.intervals import Difference, Score
-from barlow.probes.report import BASELINES, Results, Row, called, held_out_of, remarks, results_of, rows_of
+from barlow.probes.remarks import remarks
+from barlow.probes.report import BASELINES, Row, called, held_out_of, results_of, rows_of
+from barlow.probes.results import Results
 from barlow.record import Record, table_of, value_of
 from barlow.report.markup import Aside, Markup, el, join, note, pairs, table
 from barlow.report.part import Part
 
 HOW = (
-    "Per cent of test images that are right, with the 95 % interval over the choice of test images. The gain is over "
-    "the best baseline on the same images; where its interval holds 0, the two are not told apart. Of a detection "
+    "Per cent of test images that are right, with the 95 % interval over the choice of test images; of protocols "
+    "that draw training images (few-shot, a part of the labels) over the draws. The gain is over the best baseline on "
+    "the same images; where its interval holds 0, the two are not told apart. Of a detection "
     "(detect:…) the numbers are average precisions, means over seeds, and the intervals are over these."
 )
 TITLE = "Evaluation"

@@ -1,6 +1,6 @@
 """What tables call a metric of a protocol, detection's too, which is no file of `protocols`."""
 
-from barlow.probes.report import row_label
+from barlow.probes.remarks import row_label
 
 DETECT = "detect"
 """The first part of a detection's name, as in `detect:small_fpn:100`."""

@@ -14,17 +14,9 @@ import numpy as np
 from barlow.printable import printable
 from barlow.probes.intervals import Difference
 from barlow.probes.metrics import compare_means
-from barlow.probes.report import (
-    BASELINES,
-    BASELINES_OF,
-    ENCODER,
-    HELD_OUT,
-    Outcome,
-    Results,
-    Row,
-    remarks,
-    results_table,
-)
+from barlow.probes.remarks import HELD_OUT, over_what, remarks
+from barlow.probes.report import BASELINES, BASELINES_OF, ENCODER, Row, results_table
+from barlow.probes.results import Outcome, Results
 from barlow.scores.columns import WIDTH, Cell, cell, difference_cell, legend, letter
 from barlow.scores.labels import label_of_metric
 from barlow.scores.published import Published, published_for
@@ -189,12 +181,17 @@ def score_table(parts: Sequence[Part]) -> ScoreTable:
 
 
 def _notes(parts: Sequence[Part], columns: Sequence[Column]) -> Iterator[str]:
-    yield "Per cent, with the 95 % interval over the test images."
+    every = {f"{i}, {name}": each for i, found in enumerate(_every(parts)) for name, each in found.items()}
+    yield f"Per cent, with the 95 % interval {over_what(every, 'the test images')}."
     if any(len(column.members) > 1 for column in columns):
         yield "Of several seeds: mean ± standard deviation over them."
     if any(column.family for column in columns):
         yield "Of each baseline the best of its kind, metric by metric."
-    yield from dict.fromkeys(line for part in parts for each in part.encoders for line in remarks(each.results))
+    yield from dict.fromkeys(line for found in _every(parts) for line in remarks(found))
+
+
+def _every(parts: Sequence[Part]) -> list[Results]:
+    return [each.results for part in parts for each in part.encoders]
 
 
 def _columns(parts: Sequence[Part]) -> Iterator[Column]:
