@@ -49,6 +49,21 @@ class Difference:
     n: int
 
 
+def end_of_difference(value: float) -> str:
+    """An end of the interval of a difference, in per cent. It says on which side of zero it is: `-0.0` would not.
+
+    Example:
+        >>> [end_of_difference(value) for value in (-0.143, -0.0003, 0.0, 0.00001)]
+        ['-14.3', '-0.03', '0.0', '>0']
+    """
+    if abs(value) < 1e-12:
+        return "0.0"
+    for digits in (1, 2):
+        if float(text := f"{100 * value:.{digits}f}"):
+            return text
+    return "<0" if value < 0 else ">0"
+
+
 def wilson(hits: int, n: int) -> Score:
     """The share of hits, with Wilson's score interval.
 
