@@ -224,7 +224,10 @@ def test_a_handful_of_training_images_is_enough_to_answer(probe):
 def test_collapsed_features_are_an_answer_and_not_an_error(probe):
     train, test = blobs(4, 80, 1, 0), blobs(4, 40, 1, 1)
     constant = [replace(rows, features=torch.full_like(rows.features, 0.7)) for rows in (train, test)]
-    assert right(probe(*constant)) == 0.25
+    if isinstance(probe, Retrieval):  # equals come in an order that is drawn for each search
+        assert right(probe(*constant)) == pytest.approx(0.25, abs=0.05)
+    else:
+        assert right(probe(*constant)) == 0.25
 
 
 def test_several_labels_an_image_are_read(probe):

@@ -19,16 +19,23 @@ class Stopped(Exception):
     pass
 
 
+class Patience:
+    """A number that is no plain attribute of a network: networks with other attributes are other networks."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+
+
 class Counting(nn.Module):
     """A network that counts the images it sees, and stops at one of them."""
 
     def __init__(self, network: nn.Module, most: int | None = None):
         super().__init__()
-        self.network, self.most, self.seen = network, most, 0
+        self.network, self.patience, self.seen = network, Patience(most), 0
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen += len(x)
-        if self.most is not None and self.seen > self.most:
+        if self.patience.most is not None and self.seen > self.patience.most:
             raise Stopped
         return self.network(x)
 

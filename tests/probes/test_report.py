@@ -7,12 +7,23 @@ import torch
 
 from barlow import protocols
 from barlow.probes import FeatureSet, Score
-from barlow.probes.intervals import paired
+from barlow.probes.intervals import Difference, paired
 from barlow.probes.metrics import Predicted
 from barlow.probes.remarks import AUGMENTED, remarks, row_label
-from barlow.probes.report import as_json, evaluate_features, outcome_of, render, results_of, results_table
+from barlow.probes.report import (
+    _with_interval,
+    as_json,
+    evaluate_features,
+    outcome_of,
+    render,
+    results_of,
+    results_table,
+)
 from barlow.probes.results import Outcome
 from barlow.protocols.linear_sgd import LinearSGD
+from barlow.report.score_files import _tex_number
+from barlow.report.scores import interval
+from barlow.scores.columns import difference_cell
 
 KINDS = ("knn", "knn5_euclidean", "logistic", "linear_sgd", "linear_adam")
 
@@ -209,3 +220,16 @@ def test_tables_call_each_convention_of_average_precision_by_its_own_name_and_sa
     assert "Never" not in render(evaluate_features(sets, ["knn"])), "where there is one convention"
     again = results_of(as_json(results))
     assert remarks(again) == remarks(results), "a page that is made of the file says the same"
+
+
+SAID = {-0.0003: "-0.03", -1e-6: "<0", 1e-6: ">0", 0.0004: "0.04", 0.0: "0.0", -1e-17: "0.0", -0.02: "-2.0"}
+
+
+@pytest.mark.parametrize(("high", "said"), SAID.items())
+def test_the_end_of_a_differences_interval_says_on_which_side_of_zero_it_is(high, said):
+    found = Difference(-0.1, -0.143, high, 80)
+    assert difference_cell(found).text(signed=True) == f"-10.0 -14.3…{said}"
+    assert _with_interval(found) == f"-10.0 [-14.3, {said}]"
+    assert interval(found).words == f"−14.3 to {said.replace('-', '−')}"
+    plus = "" if said[0] in "-<>" else "+"
+    assert _tex_number(difference_cell(found), "+") == f"$-10.0$ [$-14.3$, ${plus}{said}$]"

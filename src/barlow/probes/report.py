@@ -9,7 +9,7 @@ import numpy as np
 
 from barlow.probes.average_precision import CONVENTIONS, chance
 from barlow.probes.features import FeatureSet, share_alike
-from barlow.probes.intervals import Difference, Score
+from barlow.probes.intervals import Difference, Score, end_of_difference
 from barlow.probes.metrics import BEST_EPOCH, Predicted, Prediction, best_epoch, compare, measure
 from barlow.probes.ranked import Ranked
 from barlow.probes.remarks import ALIKE, AUGMENTED, HELD_OUT, NEARLY_ALL, alike_features, over_what, remarks, row_label
@@ -279,6 +279,8 @@ def _cells(row: Row, families: Sequence[str]) -> Iterator[str]:
 
 
 def _with_interval(found: Score | Difference) -> str:
+    if isinstance(found, Difference):
+        return f"{_percent(found.value)} [{end_of_difference(found.low)}, {end_of_difference(found.high)}]"
     return f"{_percent(found.value)} [{_percent(found.low)}, {_percent(found.high)}]"
 
 

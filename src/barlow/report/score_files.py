@@ -12,7 +12,7 @@ from pathlib import Path
 from barlow import storage
 from barlow.output_file import checked_output
 from barlow.printable import printable
-from barlow.probes.intervals import Difference
+from barlow.probes.intervals import Difference, end_of_difference
 from barlow.report.markup import Markup, el, join, pairs, table
 from barlow.report.page import page
 from barlow.report.part import Part
@@ -202,6 +202,8 @@ def _tex_number(cell: Cell, sign: str = "") -> str:
     value, low, high, spread = (
         None if each is None else f"{100 * each:{sign}.1f}" for each in (cell.value, cell.low, cell.high, cell.spread)
     )
+    if sign and cell.low is not None and cell.high is not None:  # of a difference
+        low, high = (sign * (text[0] not in "-<>") + text for text in map(end_of_difference, (cell.low, cell.high)))
     if spread is not None:
         return rf"${value} \pm {spread.lstrip('+')}$"
     return f"${value}$" if low is None else f"${value}$ [${low}$, ${high}$]"

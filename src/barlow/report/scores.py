@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from barlow.probes.intervals import Difference, Score
+from barlow.probes.intervals import Difference, Score, end_of_difference
 from barlow.probes.remarks import remarks
 from barlow.probes.report import BASELINES, Row, called, held_out_of, results_of, rows_of
 from barlow.probes.results import Results
@@ -133,8 +133,10 @@ def interval(found: Score | Difference | None) -> object:
     """A number with its 95 % interval, in per cent."""
     if found is None:
         return "–"
-    plus = "+" if isinstance(found, Difference) and found.value >= 0 else ""
-    return Aside(plus + percent(found.value), f"{percent(found.low)} to {percent(found.high)}")
+    if isinstance(found, Difference):
+        ends = [end_of_difference(each).replace("-", "−") for each in (found.low, found.high)]
+        return Aside("+" * (found.value >= 0) + percent(found.value), " to ".join(ends))
+    return Aside(percent(found.value), f"{percent(found.low)} to {percent(found.high)}")
 
 
 def percent(value: float) -> str:

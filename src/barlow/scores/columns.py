@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from barlow.printable import printable
-from barlow.probes.intervals import Difference
+from barlow.probes.intervals import Difference, end_of_difference
 
 WIDTH = 80
 """Of a table as text."""
@@ -36,6 +36,8 @@ class Cell:
             return f"{value} ± {100 * self.spread:.1f}"
         if self.low is None or self.high is None:
             return value
+        if signed:
+            return f"{value} {end_of_difference(self.low)}…{end_of_difference(self.high)}"
         return f"{value} {100 * self.low:.1f}…{100 * self.high:.1f}"
 
 
