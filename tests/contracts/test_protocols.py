@@ -13,6 +13,7 @@ from barlow.probes.metrics import BEST_EPOCH
 from barlow.probes.ranked import Ranked
 from barlow.probes.report import outcome_of
 from barlow.protocols import Probe
+from barlow.protocols.retrieval import Retrieval
 
 
 def blobs(classes: int, n: int, apart: float, seed: int, width: int = 16) -> FeatureSet:
