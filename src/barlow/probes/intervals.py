@@ -164,9 +164,10 @@ def bootstrap_on_logits(
     this one            93 % (4 %)   96 % (2 %)   97 % (0 %)
     ==================  ===========  ===========  ===========
 
-    In another run (n = 100, 1.5 and 2.5 deviations, without the convention for 1 below) percentile had 88 and 88 %, this
-    one 92 and 96 %, basic 76 and 69 %, bias-corrected 91 and 90 %, BCa 92 and 91 %, and a bootstrap whose copies gain no
-    rank 88 and 89 %. With n = 1,000 percentile and this one do not differ: 90 to 92 % at 1.5 deviations, 95 % at 3.
+    In another run (n = 100, 1.5 and 2.5 deviations, without the convention for 1 below) percentile had 88 and 88 %,
+    this one 92 and 96 %, basic 76 and 69 %, bias-corrected 91 and 90 %, BCa 92 and 91 %, and a bootstrap whose copies
+    gain no rank 88 and 89 %. With n = 1,000 percentile and this one do not differ: 90 to 92 % at 1.5 deviations, 95 %
+    at 3.
 
     Average precision is itself too high in the mean where positives are few: .46 in place of .40 with 7 of 100. No
     interval takes that off. Over many such labels the interval of their mean lies too far up (85 % with five labels).
