@@ -30,6 +30,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(autouse=True)
+def the_same_whatever_ran_before() -> None:
+    """A network that a test makes without a seed has the same weights alone, in the whole suite and on any worker."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real image sets (tar files) beside the checkout; tests that need it skip where it is absent."""
