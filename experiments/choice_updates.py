@@ -2,10 +2,10 @@
 
     python experiments/choice_updates.py --data ../shared/data --work runs/methods
 
-Encoders of `experiments/protocols.py`, and the network as it is built, are fine-tuned by `semi:1` and `semi:10` with the
-same draws of CIFAR-10's training images. The rates are chosen after each of UPDATES. What then counts is top-1 on 2,000
-other training images: no test image is looked at. Lines go to results/choice_updates.jsonl, one for each encoder; one
-that is there is not made again. On one core an encoder takes about twelve minutes.
+Encoders of `experiments/protocols.py`, and the network as it is built, are fine-tuned by `semi:1` and `semi:10` with
+the same draws of CIFAR-10's training images. The rates are chosen after each of UPDATES. What then counts is top-1 on
+2,000 other training images: no test image is looked at. Lines go to results/choice_updates.jsonl, one for each encoder;
+one that is there is not made again. On one core an encoder takes about twelve minutes.
 """
 
 import argparse
