@@ -20,6 +20,7 @@ results/protocols.jsonl, and experiments/table.py makes README's table of them.
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def some_of_each_class(train: Path, work: Path, each_class: int) -> Path:
     for folder in sorted(path for path in train.iterdir() if path.is_dir()):
         (home / folder.name).mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.iterdir())[:each_class]:
-            if not (place := home / folder.name / file.name).exists():
-                os.link(file, place)
+            with suppress(FileExistsError):  # from an earlier call, or from one beside this
+                os.link(file, home / folder.name / file.name)
     return home
 
 
