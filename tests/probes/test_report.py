@@ -233,3 +233,11 @@ def test_the_end_of_a_differences_interval_says_on_which_side_of_zero_it_is(high
     assert interval(found).words == f"−14.3 to {said.replace('-', '−')}"
     plus = "" if said[0] in "-<>" else "+"
     assert _tex_number(difference_cell(found), "+") == f"$-10.0$ [$-14.3$, ${plus}{said}$]"
+
+
+def test_a_choice_at_the_end_of_what_is_tried_is_told_below_the_table() -> None:
+    at_the_end = Outcome({"top1": Score(0.5, 0.4, 0.6, 80)}, {"at_edge": True})
+    inside = Outcome({"top1": Score(0.4, 0.3, 0.5, 80)}, {"at_edge": False})
+    told = " ".join(render({"encoder": {"linear": at_the_end}, "untrained": {"linear": inside}}).split())
+    assert "chose an end of what it tries, and a better value may lie beyond: encoder." in told
+    assert "may lie beyond" not in render({"encoder": {"linear": inside}})

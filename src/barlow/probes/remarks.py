@@ -86,6 +86,7 @@ def remarks(results: Results) -> list[str]:
         _words_on_conventions(metrics),
         *((line, True) for line in alike_features(results)),
         *_words_on_chance(results),
+        *_words_on_edges(results),
     )
     return [words for words, needed in known if needed]
 
@@ -125,6 +126,14 @@ def _words_on_chance(results: Results) -> Iterator[tuple[str, bool]]:
         yield f"{_METRICS[name]} of a random order: {_percent(chance)}.", True
     for name, chance in sorted(of_searches):
         yield f"{_METRICS[name]} of a search in random order: {_percent(chance)}.", True
+
+
+def _words_on_edges(results: Results) -> Iterator[tuple[str, bool]]:
+    """Which protocols chose the first or the last of what they tried, and for which features."""
+    for kind in dict.fromkeys(kind for outcomes in results.values() for kind in outcomes):
+        names = [name for name, outcomes in results.items() if kind in outcomes and outcomes[kind].notes.get("at_edge")]
+        words = f"{label_of(kind)} chose an end of what it tries, and a better value may lie beyond: {', '.join(names)}."
+        yield words, bool(names)
 
 
 def _percent(value: float) -> str:
