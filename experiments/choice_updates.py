@@ -7,9 +7,9 @@ the same draws of CIFAR-10's training images. The rates are chosen after each of
 2,000 other training images: no test image is looked at. Lines go to results/choice_updates.jsonl, one for each encoder;
 one that is there is not made again. On one core an encoder takes about twelve minutes.
 
-It was asked to save a fifth of the time. For 1 % of the labels, 200 updates, a choice after 50 is as good. For 10 %, 600
-updates, it is not: W-MSE's features want the higher rates, which 50 updates do not show, and lose three points. So the
-protocol tries its rates for 100.
+It was asked to save a fifth of the time. For 1 % of the labels, 200 updates, a choice after 50 is as good. For 10 %,
+600 updates, it is not: W-MSE's features want the higher rates, which 50 updates do not show, and lose three points. So
+the protocol tries its rates for 100.
 """
 
 import argparse

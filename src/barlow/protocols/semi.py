@@ -53,9 +53,9 @@ class SemiSupervised:
     Deviation: the number of updates decides, and on a small set the papers' batch would be one update an epoch (on
     ImageNet's 1 % there were 50 an epoch). Where 20 epochs of 256 images are fewer than 200 updates, batches have 32
     images, and the epochs go on until there are 200. The rates are chosen among those of both papers for each draw: the
-    ones that do best on a fifth of the drawn images after at most 100 updates on the rest (after 50, W-MSE's encoder got
-    rates that cost three points at 10 %: `experiments/choice_updates.py`). The papers chose theirs on the test images'
-    set, for ImageNet. Where training diverges at the best rates, after more updates than the choice
+    ones that do best on a fifth of the drawn images after at most 100 updates on the rest. (After 50 the choice is
+    worse: W-MSE's encoder lost three points at 10 %, see `experiments/choice_updates.py`.) The papers chose theirs on
+    the test images' set, for ImageNet. Where training diverges at the best rates, after more updates than the choice
     had, the next best are taken. The cosine falls with every update, not every epoch.
 
     Args:
