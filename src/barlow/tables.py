@@ -50,6 +50,7 @@ NUMBER = Kind("a number", _number)
 TABLE = Kind("a table", lambda value: isinstance(value, dict))
 TEXTS, NUMBERS, TABLES = _list_of(TEXT, "text"), _list_of(NUMBER, "numbers"), _list_of(TABLE, "tables")
 PLACES = Kind("a table of text", lambda value: isinstance(value, dict) and all(map(TEXT.holds, value.values())))
+NAMED_NUMBERS = Kind("a table of numbers", lambda value: isinstance(value, dict) and all(map(_number, value.values())))
 SIZE = Kind("a size: one whole number or two", lambda value: _whole(value) or _two(value))
 KINDS = Kind("timm or custom", lambda value: value in ("timm", "custom"))
 
@@ -76,6 +77,7 @@ SCHEMAS: Mapping[str, Schema] = {
         "run?": TEXT,
         "recipe?": RECIPE,
         "optimizer?": {"class": TEXT, "groups": TABLES},
+        "terms?": NAMED_NUMBERS,
     },
     "config.json": {
         "kind": KINDS,

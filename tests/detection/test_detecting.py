@@ -1,6 +1,9 @@
 """`barlow evaluate … --protocol detect`: encoders beside untrained weights, results that are kept, and the messages."""
 
 import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from barlow.detection.annotations import AnnotatedSet
 from barlow.detection.backbones import UnfitBackbone
 from barlow.detection.evaluating import detect, options_of, untrained
 from barlow.detection.measuring import Question, measured
+from barlow.results import LEFT_OVER_SECONDS
 from barlow.seals import SEAL
 from barlow.stopping import Requests
 
@@ -50,6 +54,43 @@ def test_a_question_is_answered_once_and_checkpoints_are_gone_then(tiny: None, t
     ask(home, question(), seed=1)
     ask(home, question(small.shapes(3, "test")))
     assert len(list((home / "detection").iterdir())) == 3, "another seed, and other images, are other questions"
+
+
+def test_killed_before_its_answer_is_written_it_has_the_answer_of_one_that_was_not(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All steps are made then, and none is left that would tell the last loss."""
+
+    def killed(*given: Any) -> None:
+        raise SystemExit
+
+    straight = ask(tmp_path / "straight", question())
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "found_in", killed)
+        with pytest.raises(SystemExit):
+            ask(tmp_path / "killed", question())
+    found = ask(tmp_path / "killed", question())
+    assert found.pop("resumed")
+    assert not straight.pop("resumed")
+    differ = {key for key in found if found[key] != straight[key]}
+    assert differ <= {"processor_seconds", SEAL}
+    assert found["last_loss"]
+
+
+def test_what_a_kill_leaves_beside_an_answer_is_removed_with_the_next_command(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "evaluation"
+    with monkeypatch.context() as patched:
+        patched.setattr(measuring, "_clear", lambda *given: None)
+        first = ask(home, question())
+    (place,) = (home / "detection").iterdir()
+    assert (place / "checkpoints").is_dir()
+    leftover = place / ".tmp-removed-checkpoints-0123abcd"
+    shutil.copytree(place / "checkpoints", leftover)
+    os.utime(leftover, (time.time() - 2 * LEFT_OVER_SECONDS,) * 2)
+    assert ask(home, question()) == first
+    assert [path.name for path in place.iterdir()] == ["result.json"]
 
 
 @pytest.mark.parametrize("package", ["barlow", "torchvision", "pycocotools"])

@@ -94,8 +94,8 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_numbers(tmp
     assert rest == terms[2:]
     theirs = resumed.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in straight.state_dict().items())
-    again, nothing = run(tmp_path / "stopped")
-    assert nothing == [], "what is through is not trained again"
+    again, told = run(tmp_path / "stopped")
+    assert told == terms[-1:], "what is through is not trained again, and its last terms are known"
     assert all(torch.equal(value, theirs[name]) for name, value in again.state_dict().items())
 
 

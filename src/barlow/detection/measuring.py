@@ -21,7 +21,7 @@ from barlow.detection.schedules import SCHEDULES, Schedule
 from barlow.detection.training import found_in, trained
 from barlow.exits import UnusableData
 from barlow.probes.features import network_identity
-from barlow.results import HOME
+from barlow.results import HOME, LEFT_OVER_SECONDS
 from barlow.scores.labels import DETECT
 from barlow.seals import digest_of
 from barlow.stopping import Requests
@@ -140,6 +140,7 @@ def measured(
     causes["normalisation"] = [list(expected.mean), list(expected.std)]
     place = home / FOLDER / digest_of(causes)[:16]
     if (before := _kept(place, say)) is not None:
+        _clear(place, say)
         say(f"{name}, seed {seed}: found before, in {place.name}")
         return before
     storage.make_folder(place)
@@ -175,7 +176,7 @@ def measured(
         "resumed": clock.first > 1,
     }
     storage.write_sealed(place / RESULT, result)
-    ownership.remove_tree(place / CHECKPOINTS, f"{HOME}/{FOLDER}/{place.name}/{CHECKPOINTS}", say)
+    _clear(place, say)
     return storage.read_sealed(place / RESULT)
 
 
@@ -201,6 +202,13 @@ def _kept(place: Path, say: Say) -> dict[str, Any] | None:
     except UnusableData as error:
         say(f"{error}; it is measured again")
         return None
+
+
+def _clear(place: Path, say: Say) -> None:
+    """Removes what is of no use beside an answer: the checkpoints, and what a kill has left of their removal."""
+    name = f"{HOME}/{FOLDER}/{place.name}"
+    ownership.remove_tree(place / CHECKPOINTS, f"{name}/{CHECKPOINTS}", say)
+    ownership.remove_leftovers(place, name, LEFT_OVER_SECONDS, say)
 
 
 def _is_answer(content: dict[str, Any]) -> bool:

@@ -59,7 +59,8 @@ def trained(
         home: a folder for its checkpoints.
         requests: what signals have asked for; answered after the step that is under way, which is then saved.
         say: told where it goes on.
-        told: after each step, with the number of steps that were made and the terms of the loss.
+        told: after each step, with the number of steps that were made and the terms of the loss; of a training that
+            was complete before, once, with its last.
 
     Raises:
         Interrupted: it was asked to stop.
@@ -72,7 +73,9 @@ def trained(
     images = images.chosen(kept)
     detector.to(device).train()
     optimizer = schedule.optimizer_of(detector)
-    start = _resumed(detector, optimizer, home, say)
+    start, last = _resumed(detector, optimizer, home, say)
+    if start >= schedule.steps:
+        told(start, last)
     saved = time.monotonic()
     with requests.finished_first():  # what was trained is saved before it stops
         for step, batch in _ahead(lambda step: _batch(images, schedule, seed, step), range(start, schedule.steps)):
@@ -81,7 +84,7 @@ def trained(
             told(made, terms)
             asked = requests.asked  # once: a request that comes while it is saved is answered after the next step
             if asked or time.monotonic() - saved > SAVE_SECONDS or made == schedule.steps:
-                _save(detector, optimizer, home, made, say)
+                _save(detector, optimizer, home, made, terms, say)
                 saved = time.monotonic()
             if asked and made < schedule.steps:
                 raise Interrupted(
@@ -131,13 +134,15 @@ def _updated(
     return values
 
 
-def _resumed(detector: Detector, optimizer: torch.optim.Optimizer, home: Path, say: Say) -> int:
-    """Puts the newest checkpoint back; returns its step, or 0 if there is none."""
+def _resumed(
+    detector: Detector, optimizer: torch.optim.Optimizer, home: Path, say: Say
+) -> tuple[int, dict[str, float]]:
+    """Puts the newest checkpoint back; returns its step and the terms of that step's loss, or 0 if there is none."""
     checkpoint, notes = checkpoints.newest(home)
     for note in notes:
         say(note)
     if checkpoint is None:
-        return 0
+        return 0, {}
     parts: dict[str, dict[str, Tensor]] = {"detector": {}, "optimizer": {}}
     for name, value in checkpoint.tensors.items():
         part, _, inner = name.partition("/")
@@ -150,14 +155,16 @@ def _resumed(detector: Detector, optimizer: torch.optim.Optimizer, home: Path, s
             raise
         raise UnusableData(f"the checkpoint in {home} is of another detector: remove that folder") from error
     say(f"detector: goes on from step {checkpoint.step}")
-    return checkpoint.step
+    return checkpoint.step, dict(checkpoint.state.get("terms", {}))
 
 
-def _save(detector: Detector, optimizer: torch.optim.Optimizer, home: Path, step: int, say: Say) -> None:
+def _save(
+    detector: Detector, optimizer: torch.optim.Optimizer, home: Path, step: int, terms: Mapping[str, float], say: Say
+) -> None:
     tensors, rest = state_tensors(optimizer, _parameters(detector))
     named = {f"optimizer/{name}": value for name, value in tensors.items()}
     named |= {f"detector/{name}": value for name, value in detector.state_dict().items()}
-    checkpoints.save(home, step, named, {"optimizer": rest}, say)
+    checkpoints.save(home, step, named, {"optimizer": rest, "terms": dict(terms)}, say)
 
 
 def _parameters(detector: Detector) -> list[tuple[str, torch.nn.Parameter]]:
