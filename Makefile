@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
+# Python keeps what it has compiled, even where the machine's setting forbids it: otherwise each of the thousand
+# processes that tests start would compile the whole package.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-learning nightly reliability bench bench-methods bench-smoke bench-compare check clean
 
 demo: .venv/ready
