@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-# Python keeps what it has compiled, even where the machine's setting forbids it: otherwise each of the thousand
+# Python keeps what it has compiled, even where the machine's setting forbids it: otherwise each of the many
 # processes that tests start would compile the whole package.
 export PYTHONDONTWRITEBYTECODE =
 
