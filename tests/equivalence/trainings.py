@@ -10,14 +10,14 @@ import torch
 from barlow.distributed import joined
 from barlow.pretraining import pretrain
 
-STEPS, HALF = 20, 10
+STEPS, HALF = 12, 8
 _LARS = {"optim.trust": 0.001, "optim.clip": False, "optim.lr_per_256": 2.0, "optim.vectors_lr_per_256": 0.01}
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10/barlow_twins": _LARS | {"encoder.whiten": 0.1},
     "cifar10/vicreg": _LARS,
     "cifar10/w_mse_4": {"objective.slice_rows": 8, "optim.lr_per_256": 0.001},
 }
-"""The published optimizers, LARS and Adam, at rates of which twenty steps change the weights by per cents.
+"""The published optimizers, LARS and Adam, at rates of which a dozen steps change the weights by per cents.
 
 Faster training of so small a batch multiplies any difference in rounding tenfold every few steps, in one process too.
 """
