@@ -8,6 +8,7 @@ scheduler tick behind (measured: 4 ms), so a piece of work should take some tens
 import math
 import os
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,26 @@ class Cost:
 
     def __truediv__(self, pieces: float) -> "Cost":
         return Cost(self.wall / pieces, None if self.processor is None else self.processor / pieces)
+
+
+PRODUCT, PRODUCTS = (1_024, 512, 4_096), 5
+"""Sizes of the matrices that a core's speed is measured by, and how often they are multiplied."""
+
+
+def core_gflops() -> float:
+    """Billions of additions and multiplications a second of one thread that multiplies matrices of float32: the median
+    of a few products, half a second together."""
+    import torch  # here, as programs that only read clocks need not load it
+
+    rows, inner, columns = PRODUCT
+    a, b = torch.ones(rows, inner), torch.ones(inner, columns)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = [counted(lambda: a @ b)().wall for _ in range(PRODUCTS + 1)]
+    finally:
+        torch.set_num_threads(threads)
+    return 2e-9 * rows * inner * columns / statistics.median(seconds[1:])  # the first one loads what it needs
 
 
 Piece = Callable[[], Cost]

@@ -41,6 +41,8 @@ def described(line: Mapping[str, Any]) -> str:
     said[-1] += f"; {line['rounds']} rounds"
     if "others" in line:
         said[-1] += f", others took {100 * line['others']:.0f} % of the machine"
+    if "core_gflops" in line:
+        said[-1] += f", a thread multiplies at {line['core_gflops']:.0f} GFLOPS"
     if line["verdict"]:
         promised = ", ".join(promise_text(name, value) for name, value in line["promised"].items())
         said.append(f"  {line['verdict']}: promised {promised}, with a margin of {100 * line['margin'] - 100:.0f} %")

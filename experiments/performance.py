@@ -74,6 +74,7 @@ def table(lines: Sequence[Line]) -> str:
         reference = line.get("reference")
         ours = [side(line["ours"])] if "ours" in line else []
         ours += [f"{line['memory_gb']:.2g} GB"] if "memory_gb" in line else []
+        ours += [f"a thread multiplies at {line['core_gflops']:.0f} GFLOPS"] if "core_gflops" in line else []
         promised = [results.promise_text(name, value) for name, value in line["promised"].items()]
         rows.append(
             (

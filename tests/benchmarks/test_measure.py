@@ -227,6 +227,19 @@ def test_only_worse_ends_in_status_1_and_everything_is_recorded(capsys: pytest.C
     assert all(needed <= set(line) and line["program"] == "benchmarks/some.py" for line in recorded)
 
 
+def test_a_promise_in_seconds_says_how_fast_the_machine_was(capsys: pytest.CaptureFixture[str]) -> None:
+    def rows(smoke: bool) -> list[measure.Row]:
+        return [row(always(1.0), None, at_most_seconds=2.0), row(always(1.0), always(1.0), at_least=1.0)]
+
+    assert measure.main("some.py", rows, []) == 0
+    of_seconds, of_ratios = map(json.loads, measure.RESULTS.read_text().splitlines())
+    assert of_seconds["core_gflops"] > 0.1
+    assert "core_gflops" not in of_ratios
+    printed = capsys.readouterr().out
+    assert f", a thread multiplies at {of_seconds['core_gflops']:.0f} GFLOPS" in printed
+    assert printed.count("GFLOPS") == 1
+
+
 def test_what_is_short_of_a_promise_within_the_margin_is_told() -> None:
     line = measure.measured(row(always(1.0), always(1.9), at_least=2.0), measure.FULL)
     assert line["verdict"] == "better"
