@@ -266,14 +266,19 @@ def _factors(
     """Rows rounded to a type, their lengths, and the lengths of what was rounded off.
 
     Three more coordinates hold the bias, split so that together they have float32's precision. Without bias they are 1.
+    Where the type is the rows' own, nothing is rounded off, and nobody asks for lengths: both are 0 then.
     """
     n, f = x.shape
-    rounded = x.new_ones(n, f + 3, dtype=dtype)
+    rounded = x.new_empty(n, f + 3, dtype=dtype)
     rounded[:, :f] = x
-    if bias is not None:
+    if bias is None:
+        rounded[:, f:] = 1
+    else:
         for column in range(f, f + 3):
             rounded[:, column] = bias
             bias = bias - rounded[:, column]
+    if dtype == x.dtype:
+        return rounded, x.new_zeros(n), x.new_zeros(n)
     # A product may replace numbers that are too small for the exponent by 0.
     smallest = torch.finfo(torch.float32).tiny * math.sqrt(f)
     lost = torch.linalg.vector_norm(x - rounded[:, :f], dim=1) + smallest
@@ -285,7 +290,8 @@ def _right(
 ) -> tuple[Float[Tensor, "columns w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
     """A block of training rows as `_factors`, with the bias −‖b‖² / 2, padded to a multiple of GROUP."""
     count, device = stop - start, offset.device
-    factors = offset.new_zeros(-(-count // GROUP) * GROUP, train.width + 3, dtype=dtype)
+    factors = offset.new_empty(-(-count // GROUP) * GROUP, train.width + 3, dtype=dtype)
+    factors[count:] = 0
     factors[count:, train.width] = PAD
     sizes, lost = offset.new_empty(2, count)
 
