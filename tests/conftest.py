@@ -34,7 +34,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def the_same_whatever_ran_before() -> None:
     """A network that a test makes without a seed has the same weights alone, in the whole suite and on any worker."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

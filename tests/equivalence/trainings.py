@@ -17,7 +17,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cifar10/vicreg": _LARS,
     "cifar10/w_mse_4": {"objective.slice_rows": 8, "optim.lr_per_256": 0.001},
 }
-"""The published optimizers, LARS and Adam, at rates of which a dozen steps change the weights by per cents.
+"""The published optimizers, LARS and Adam, at rates of which a dozen steps change the encoder by 0.2 to 0.5 per cent,
+in norm.
 
 Faster training of so small a batch multiplies any difference in rounding tenfold every few steps, in one process too.
 """

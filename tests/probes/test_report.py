@@ -239,5 +239,5 @@ def test_a_choice_at_the_end_of_what_is_tried_is_told_below_the_table() -> None:
     at_the_end = Outcome({"top1": Score(0.5, 0.4, 0.6, 80)}, {"at_edge": True})
     inside = Outcome({"top1": Score(0.4, 0.3, 0.5, 80)}, {"at_edge": False})
     told = " ".join(render({"encoder": {"linear": at_the_end}, "untrained": {"linear": inside}}).split())
-    assert "chose an end of what it tries, and a better value may lie beyond: encoder." in told
-    assert "may lie beyond" not in render({"encoder": {"linear": inside}})
+    assert "chose an end of what it tries, so none beyond was tried: encoder." in told
+    assert "none beyond" not in render({"encoder": {"linear": inside}})

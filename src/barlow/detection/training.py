@@ -74,7 +74,7 @@ def trained(
     detector.to(device).train()
     optimizer = schedule.optimizer_of(detector)
     start, last = _resumed(detector, optimizer, home, say)
-    if start >= schedule.steps:
+    if start >= schedule.steps and last:
         told(start, last)
     saved = time.monotonic()
     with requests.finished_first():  # what was trained is saved before it stops
@@ -137,7 +137,7 @@ def _updated(
 def _resumed(
     detector: Detector, optimizer: torch.optim.Optimizer, home: Path, say: Say
 ) -> tuple[int, dict[str, float]]:
-    """Puts the newest checkpoint back; returns its step and the terms of that step's loss, or 0 if there is none."""
+    """Puts the newest checkpoint back; returns its step, 0 if there is none, and the terms of that step's loss."""
     checkpoint, notes = checkpoints.newest(home)
     for note in notes:
         say(note)

@@ -132,8 +132,10 @@ def _words_on_edges(results: Results) -> Iterator[tuple[str, bool]]:
     """Which protocols chose the first or the last of what they tried, and for which features."""
     for kind in dict.fromkeys(kind for outcomes in results.values() for kind in outcomes):
         names = [name for name, outcomes in results.items() if kind in outcomes and outcomes[kind].notes.get("at_edge")]
-        where = f"{label_of(kind)} chose an end of what it tries"
-        yield f"{where}, and a better value may lie beyond: {', '.join(names)}.", bool(names)
+        yield (
+            f"{label_of(kind)} chose an end of what it tries, so none beyond was tried: {', '.join(names)}.",
+            bool(names),
+        )
 
 
 def _percent(value: float) -> str:
