@@ -37,7 +37,7 @@ COSTS = [
     Watched(
         "guard",
         "refusing a loss or a gradient that is not finite: the gradient's norm, and reading it",
-        ("torch.nn.utils:get_total_norm", "barlow.training.learner:guard"),
+        ("barlow.training.learner:norms", "barlow.training.learner:guard"),
         0.03,
     ),
     Watched("live_line", "the live line, on a terminal", ("barlow.training.live:LiveLine.__call__",), 0.01),
@@ -50,7 +50,7 @@ COSTS = [
     ),
 ]
 PER_STEP = (
-    "torch.nn.utils:get_total_norm",
+    "barlow.training.learner:norms",
     "barlow.training.learner:guard",
     "barlow.stopping:StopIfAsked.__call__",
     "barlow.training.step_log:sealed",

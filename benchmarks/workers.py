@@ -16,6 +16,7 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,7 +182,8 @@ class Turns:
 def clocked(place: str, seconds: dict[str, float]) -> None:
     """Adds up the processor seconds of every call of a function, from now on, under the function's own place.
 
-    What other threads do meanwhile is counted as well, so the sum may only be too large.
+    What Python's other threads do meanwhile (they make the next views, for example) is no part of it. What torch's own
+    threads do is: a call that is spread over all cores costs what it costs on each of them.
 
     Args:
         place: "module:name", where the caller looks the function up. Example: `barlow.training.live:LiveLine.__call__`,
@@ -196,10 +198,19 @@ def clocked(place: str, seconds: dict[str, float]) -> None:
 
     @functools.wraps(function)
     def with_a_clock(*arguments: Any, **named: Any) -> Any:
-        before = time.process_time()
+        others, before = _of_other_threads(), time.process_time()
         try:
             return function(*arguments, **named)
         finally:
-            seconds[place] += time.process_time() - before
+            spent, now = time.process_time() - before, _of_other_threads()
+            meanwhile = sum(now[thread] - others[thread] for thread in now.keys() & others.keys())
+            seconds[place] += max(0.0, spent - meanwhile)
 
     setattr(home, name, with_a_clock)
+
+
+def _of_other_threads() -> dict[int, float]:
+    """The processor seconds so far of each of Python's threads but this one."""
+    here = threading.get_ident()
+    running = [thread.ident for thread in threading.enumerate() if thread.ident not in (None, here)]
+    return {ident: time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in running if ident is not None}

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -111,3 +112,26 @@ def test_a_function_with_a_clock_does_what_it_did_and_its_processor_seconds_add_
     assert seconds == {"a_module:Speaker.shout": 0.0}
     assert [Speaker().shout("a"), Speaker().shout("b")] == ["A", "B"]
     assert 0.1 <= seconds["a_module:Speaker.shout"] < 0.3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's processor seconds are read as on Linux")
+def test_what_another_thread_does_during_a_call_is_no_part_of_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            sum(range(1000))
+
+    module = types.ModuleType("a_module")
+    monkeypatch.setitem(sys.modules, "a_module", module)
+    module.wait = lambda: time.sleep(0.3)  # type: ignore[attr-defined]
+    seconds: dict[str, float] = {}
+    workers.clocked("a_module:wait", seconds)
+    other = threading.Thread(target=work)
+    other.start()
+    before = time.process_time()
+    module.wait()
+    spent = time.process_time() - before
+    ended.set()
+    other.join()
+    assert seconds["a_module:wait"] < 0.05 < spent
