@@ -54,7 +54,7 @@ class Rule:
 
 
 FULL = Rule(1.1)
-SMOKE = Rule(3.0, confidence=0.5, most_rounds=2)
+SMOKE = Rule(10.0, confidence=0.5, most_rounds=2)
 """Two rounds, and both must be off by a factor of three."""
 TREES = Rule(1.05)
 """An old tree against a new one."""

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from commands import Command
 from nightly_cases import nightly_but
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +24,7 @@ from barlow.data.loader import StreamingLoader
 from barlow.pretraining import pretrain
 from barlow.runs.run import Run
 from barlow.stopping import Interrupted
+from barlow.training.watchers import ReplacedImages
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends processes by signals that Windows has not")
 
@@ -244,19 +245,17 @@ def test_a_run_whose_processes_die_for_good_is_saved(
     assert exits.code_of(caught.value) == exits.STOPPED
 
 
-HANGING = """
-import multiprocessing, os, signal, sys
-from barlow import cli
-from barlow.training.watchers import ReplacedImages
-told = ReplacedImages.__call__
-def stopping(self, moment):
-    told(self, moment)
-    if moment.step == 2:
-        for process in multiprocessing.active_children():
-            os.kill(process.pid, signal.SIGSTOP)
-ReplacedImages.__call__ = stopping
-sys.exit(cli.main(sys.argv[1:]))
-"""
+def its_processes_hang() -> None:
+    """After the second step those that read images are stopped, and do not know it."""
+    told = ReplacedImages.__call__
+
+    def stopping(self: ReplacedImages, moment: Any) -> None:
+        told(self, moment)
+        if moment.step == 2:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGSTOP)
+
+    ReplacedImages.__call__ = stopping  # type: ignore[method-assign]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="starts processes as Linux does")
@@ -265,23 +264,14 @@ def test_a_signal_is_heard_while_images_are_waited_for_in_vain_and_the_run_goes_
     number: signal.Signals, photos: Path, tmp_path: Path
 ) -> None:
     words = tiny.words(data__executor="streaming", data__workers=1, train__steps=12)
-    program = HANGING.replace(
-        "from barlow import", "signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom barlow import", 1
-    )
-    command = [sys.executable, "-c", program, "pretrain", str(photos), "--out", str(tmp_path / "run"), *words]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(Run(tmp_path / "run").metrics()) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    given = ["pretrain", str(photos), "--out", str(tmp_path / "run"), *words]
+    command = Command(given, tmp_path / "log", its_processes_hang)
+    command.until(lambda: len(Run(tmp_path / "run").metrics()) >= 2)
     time.sleep(1.0)  # the batches that had been read by then are used up
-    process.send_signal(number)
-    asked = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 10.0
-    assert process.returncode == exits.STOPPED, err
-    assert "saved. To go on" in err
+    code, seconds = command.signalled(number)
+    assert code == exits.STOPPED, command.said
+    assert seconds < 10.0
+    assert "saved. To go on" in command.said
     assert cli.main(["pretrain", "--resume", "--out", str(tmp_path / "run")]) == exits.OK
     assert cli.main(["pretrain", str(photos), "--out", str(tmp_path / "whole"), *words]) == exits.OK
     assert tiny.weights(tmp_path / "run") == tiny.weights(tmp_path / "whole")

@@ -115,7 +115,7 @@ def test_blocks_are_contiguous_and_a_batch_that_does_not_divide_is_refused_with_
 def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) -> None:
     pretrain(data, tmp_path / "alone", overrides=tiny.SMALL | {"train.steps": 2}, progress=False)
     words = ["pretrain", str(data), "--out", str(tmp_path / "two"), "--devices", "2", *tiny.words(train__steps=2)]
-    (done,) = worlds.start(["-m", "barlow.cli", *words], 1)
+    done = worlds.start_anew(["-m", "barlow.cli", *words])
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
     assert done.stderr.count("reading") == 1, "one process speaks"
@@ -123,12 +123,19 @@ def test_a_run_by_the_flag_is_the_run_by_torchrun(data: Path, tmp_path: Path) ->
     assert done.stdout.count("next ") == 1
 
 
-@pytest.mark.parametrize(
-    "launcher", nightly_but([[], ["-m", "torch.distributed.run", "--nproc-per-node", "2"]], lambda words: not words)
-)
-def test_processes_that_have_parted_find_each_other_again(launcher: list[str]) -> None:
+PARTED = ["0 3.0", "1 3.0", "2 3.0"]
+"""What one of two processes says that found each other three times."""
+
+
+def test_processes_that_have_parted_find_each_other_again() -> None:
     """The launcher's store keeps what the first group told, and the second must not take that for new."""
-    for done in worlds.start([*launcher, joins.__file__], 1 if launcher else 2):
+    for done in worlds.start([joins.__file__], 2):
         assert done.returncode == 0, done.stderr
-        said = ["0 3.0", "1 3.0", "2 3.0"]
-        assert sorted(done.stdout.split("\n")) == ["", *sorted(said * 2 if launcher else said)]
+        assert done.stdout.splitlines() == PARTED
+
+
+@pytest.mark.nightly
+def test_processes_of_torchs_launcher_that_have_parted_find_each_other_again() -> None:
+    done = worlds.start_anew(["-m", "torch.distributed.run", "--nproc-per-node", "2", joins.__file__])
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(2 * PARTED)

@@ -1,12 +1,9 @@
 """Same seed, same weights, bit for bit: run twice, killed, interrupted, with other workers, for each objective."""
 
 import errno
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +13,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from forks import Fork
 from nightly_cases import nightly_but
 from PIL import Image
 
@@ -42,46 +40,37 @@ VARIANTS: dict[str, dict[str, Any]] = {
 ORDINARY = (*tiny.OBJECTIVES, "streaming")
 """Those of the ordinary test command; the others are nightly."""
 
-KILLER = """
-import json, os, signal, sys, traceback
-import torch
-torch.set_num_threads(1)
-from barlow import pretraining
-from barlow.training import learner
-import timm
+KILLS = {
+    **{variant: (variant, "updating", KILLED_AT) for variant in VARIANTS},
+    "early": ("barlow_twins", "updating", 2),
+    "late": ("barlow_twins", "updating", 11),
+    "before the commit": ("barlow_twins", "before the commit", 8),
+    "after the commit": ("barlow_twins", "after the commit", 8),
+}
+"""Which run is killed, at which moment of which step."""
 
-os.fsync = lambda handle: None
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill_at(moment: str, step: int) -> None:
+    """From now on this process kills itself at a moment, without warning."""
+    guard, rename = learners.guard, os.rename
 
-for case in json.loads(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
-        try:
-            when, step = case["when"], case["step"]
-            guard, rename = learner.guard, os.rename
-            def deadly_guard(at, *rest):
-                if when == "updating" and at == step:
-                    die()
-                guard(at, *rest)
-            def deadly_rename(old, new):
-                committing = str(new).endswith(f"step-{step:06d}")
-                if when == "before the commit" and committing:
-                    die()
-                rename(old, new)
-                if when == "after the commit" and committing:
-                    die()
-            learner.guard, os.rename = deadly_guard, deadly_rename
-            pretraining.pretrain(case["data"], case["out"], overrides=case["overrides"], progress=False)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(3)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (case, status)
-"""
-"""Trains each case in a process of its own that kills itself without warning at a chosen moment."""
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def deadly_guard(at: int, *rest: Any) -> None:
+        if moment == "updating" and at == step:
+            die()
+        guard(at, *rest)
+
+    def deadly_rename(old: Any, new: Any) -> None:
+        committing = str(new).endswith(f"step-{step:06d}")
+        if moment == "before the commit" and committing:
+            die()
+        rename(old, new)
+        if moment == "after the commit" and committing:
+            die()
+
+    learners.guard, os.rename = deadly_guard, deadly_rename  # type: ignore[assignment]
 
 
 def overrides(variant: str, **more: Any) -> dict[str, Any]:
@@ -133,19 +122,23 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
 
 @pytest.fixture(scope="module")
-def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs that were killed: each variant while updating, one before and one after a commit."""
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs that were killed, by their names in `KILLS`, made when first asked for."""
     home = tmp_path_factory.mktemp("killed")
-    cases = [{"out": variant, "when": "updating", "step": KILLED_AT, "variant": variant} for variant in VARIANTS]
-    cases.append({"out": "early", "when": "updating", "step": 2, "variant": "barlow_twins"})
-    cases.append({"out": "late", "when": "updating", "step": 11, "variant": "barlow_twins"})
-    for when in ("before the commit", "after the commit"):
-        cases.append({"out": when, "when": when, "step": 8, "variant": "barlow_twins"})
-    for case in cases:
-        case |= {"data": str(data), "out": str(home / case["out"]), "overrides": overrides(case["variant"])}
-    with open(home / "output", "w") as output:  # no pipe: the orphaned workers would hold it open
-        subprocess.run([sys.executable, "-c", KILLER, json.dumps(cases)], stdout=output, stderr=output, check=True)
-    return home
+
+    def run(name: str) -> Path:
+        out, (variant, moment, step) = home / name, KILLS[name]
+
+        def until_it_dies() -> None:
+            kill_at(moment, step)
+            train(data, out, variant)
+
+        if not out.exists():
+            died = Fork(until_it_dies, output=home / f"{name}.log")
+            assert died.wait(120) == -signal.SIGKILL, (home / f"{name}.log").read_text()
+        return out
+
+    return run
 
 
 @pytest.fixture
@@ -233,9 +226,9 @@ def test_the_number_of_threads_that_decode_changes_nothing(
 
 @pytest.mark.parametrize("variant", nightly_but(VARIANTS, ORDINARY.__contains__))
 def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(
-    variant: str, killed: Path, whole: Callable[[str], Path], tmp_path: Path
+    variant: str, killed: Callable[[str], Path], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(killed / variant, tmp_path / "run")
+    run = shutil.copytree(killed(variant), tmp_path / "run")
     assert not (run / "encoder").exists()
     assert list(checkpoints.folders(run)) == [0, EVERY]
     assert f"resumed at step {EVERY}" in resume(run)
@@ -247,9 +240,9 @@ def test_a_run_that_was_killed_and_resumed_equals_one_that_was_not(
 
 @pytest.mark.parametrize(("case", "start"), [("before the commit", 4), ("after the commit", 8), ("early", 0)])
 def test_a_run_killed_while_it_saved_or_before_it_saved_equals_one_that_was_not(
-    case: str, start: int, killed: Path, whole: Callable[[str], Path], tmp_path: Path
+    case: str, start: int, killed: Callable[[str], Path], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(killed / case, tmp_path / "run")
+    run = shutil.copytree(killed(case), tmp_path / "run")
     said = resume(run)
     assert f"resumed at step {start}" in said
     assert tiny.weights(run) == tiny.weights(whole("barlow_twins"))
@@ -258,9 +251,9 @@ def test_a_run_killed_while_it_saved_or_before_it_saved_equals_one_that_was_not(
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
-    killed: Path, whole: Callable[[str], Path], tmp_path: Path
+    killed: Callable[[str], Path], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(killed / "late", tmp_path / "run")
+    run = shutil.copytree(killed("late"), tmp_path / "run")
     newest = run / "checkpoints" / "step-000008" / "tensors.safetensors"
     content = bytearray(newest.read_bytes())
     content[-1] ^= 1
@@ -272,8 +265,10 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
 
 
 @pytest.mark.parametrize("part", ["method", "optimizer"])
-def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(killed: Path, tmp_path: Path, part: str) -> None:
-    run = shutil.copytree(killed / "barlow_twins", tmp_path / "run")
+def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(
+    killed: Callable[[str], Path], tmp_path: Path, part: str
+) -> None:
+    run = shutil.copytree(killed("barlow_twins"), tmp_path / "run")
     checkpoint, _ = checkpoints.newest(run)
     assert checkpoint is not None
     names = [name for name in checkpoint.tensors if name.startswith(part)]
@@ -419,8 +414,10 @@ def other(key: str, value: Any) -> Any:
     return f"{value}." if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2
 
 
-def test_every_key_is_refused_on_resume_or_known_to_change_nothing(killed: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(killed / "vicreg", tmp_path / "run")
+def test_every_key_is_refused_on_resume_or_known_to_change_nothing(
+    killed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(killed("vicreg"), tmp_path / "run")
     keys = flat(yaml.safe_load((run / "recipe.yaml").read_text()))
     assert set(request.FREE_ON_RESUME) == FREE | {"data.sources"}
     refused = set()
@@ -441,23 +438,27 @@ def test_every_key_is_refused_on_resume_or_known_to_change_nothing(killed: Path,
         resume(run, **{"views.0.1.p": 0.1})
 
 
-def test_the_same_flags_again_are_no_change(killed: Path, whole: Callable[[str], Path], tmp_path: Path) -> None:
-    run = shutil.copytree(killed / "vicreg", tmp_path / "run")
+def test_the_same_flags_again_are_no_change(
+    killed: Callable[[str], Path], whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(killed("vicreg"), tmp_path / "run")
     resume(run, **overrides("vicreg"))
     assert tiny.weights(run) == tiny.weights(whole("vicreg"))
 
 
 def test_another_number_of_workers_on_resume_changes_nothing(
-    killed: Path, whole: Callable[[str], Path], tmp_path: Path
+    killed: Callable[[str], Path], whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(killed / "streaming", tmp_path / "run")
+    run = shutil.copytree(killed("streaming"), tmp_path / "run")
     resume(run, data__workers=2, train__log_steps=5, train__checkpoint_steps=3)
     assert tiny.weights(run) == tiny.weights(whole("streaming"))
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename", "replace"])
-def test_changed_images_are_refused_on_resume(change: str, killed: Path, data: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(killed / "vicreg", tmp_path / "run")
+def test_changed_images_are_refused_on_resume(
+    change: str, killed: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(killed("vicreg"), tmp_path / "run")
     photos = shutil.copytree(data, tmp_path / "photos")
     first = photos / "000.png"
     if change == "add":
@@ -474,9 +475,9 @@ def test_changed_images_are_refused_on_resume(change: str, killed: Path, data: P
 
 
 def test_images_that_moved_or_were_touched_are_the_same_images(
-    killed: Path, data: Path, whole: Callable[[str], Path], tmp_path: Path
+    killed: Callable[[str], Path], data: Path, whole: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(killed / "vicreg", tmp_path / "run")
+    run = shutil.copytree(killed("vicreg"), tmp_path / "run")
     photos = shutil.copytree(data, tmp_path / "elsewhere")
     for path in photos.iterdir():
         os.utime(path)

@@ -13,7 +13,7 @@ from barlow.pretraining import pretrain
 STEPS, HALF = 12, 8
 _LARS = {"optim.trust": 0.001, "optim.clip": False, "optim.lr_per_256": 2.0, "optim.vectors_lr_per_256": 0.01}
 RECIPES: dict[str, dict[str, Any]] = {
-    "cifar10/barlow_twins": _LARS | {"encoder.whiten": 0.1},
+    "cifar10/barlow_twins": _LARS | {"encoder.whiten": 0.1, "data.executor": "streaming"},
     "cifar10/vicreg": _LARS,
     "cifar10/w_mse_4": {"objective.slice_rows": 8, "optim.lr_per_256": 0.001},
 }
@@ -28,7 +28,7 @@ CHANGES: dict[str, Any] = tiny.SMALL | {
     "train.checkpoint_steps": HALF,
     "schedule.warmup_steps": 2,
     "optim.loss_weight": 1.0,
-    "data.executor": "streaming",
+    "data.executor": "in_memory",
     "data.workers": 1,
     "data.mean": [0.5, 0.5, 0.5],
     "data.std": [0.25, 0.25, 0.25],

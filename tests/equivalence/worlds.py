@@ -4,15 +4,19 @@
 FOLDER/RANK.pt. `found(world)` is the same in the test's own process, with a World of one.
 """
 
+import functools
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from forks import Fork
 from torch import Tensor, nn
 
 import barlow
@@ -185,22 +189,33 @@ def environments(processes: int) -> list[dict[str, str]]:
 
 
 def start(program: list[str], processes: int) -> list[subprocess.CompletedProcess[str]]:
-    """Runs a program in several processes and waits for all."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, *program],
-            env=os.environ | (environment if processes > 1 else {"OMP_NUM_THREADS": "1"}) | {"PYTHONPATH": TESTS},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in environments(processes)
-    ]
-    done = []
-    for process in running:
-        out, err = process.communicate(timeout=240)
-        done.append(subprocess.CompletedProcess(program, process.returncode, out, err))
-    return done
+    """Runs a file of the tests in several processes, which are forks of this one, and waits for all.
+
+    What each has said, on standard output or standard error, is told as both.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder) / str(rank) for rank in range(processes)]
+        running = [
+            Fork(functools.partial(_run, program), environment=environment, output=log)
+            for environment, log in zip(environments(processes), logs, strict=True)
+        ]
+        codes = [process.wait(240) for process in running]
+        said = [log.read_text() for log in logs]
+    return [subprocess.CompletedProcess(program, *told) for told in zip(codes, said, said, strict=True)]
+
+
+def _run(program: list[str]) -> None:
+    sys.argv = program
+    sys.path[0:0] = [str(Path(program[0]).parent), *TESTS.split(os.pathsep)]
+    runpy.run_path(program[0], run_name="__main__")
+
+
+def start_anew(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these words, as a user does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": TESTS}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from nightly_cases import nightly_but
 
 SCRIPT = """
 import multiprocessing, pathlib
@@ -45,18 +46,18 @@ def run(script: Path, method: str, guard: str, executor: str = "streaming") -> s
     )
 
 
-def test_without_a_guard_nothing_is_written_and_one_line_shows_it(script: Path) -> None:
-    for method in ("spawn", "forkserver"):
-        done = run(script, method, "if True:")
-        assert done.returncode != 0
-        *_, last = done.stderr.splitlines()
-        assert last.startswith("barlow.main_guard.Unguarded: ")
-        assert "script.py, line 12: the processes that read images import this script again" in last
-        assert f"(start method {method})" in last
-        assert "`if __name__ == '__main__':`" in last
-        assert last.endswith(", or give data.executor in_memory")
-        assert not (script.parent / "run").exists(), "not even a folder"
-        assert not (script.parent / "finished").exists()
+@pytest.mark.parametrize("method", nightly_but(["spawn", "forkserver"], "spawn".__eq__))
+def test_without_a_guard_nothing_is_written_and_one_line_shows_it(method: str, script: Path) -> None:
+    done = run(script, method, "if True:")
+    assert done.returncode != 0
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("barlow.main_guard.Unguarded: ")
+    assert "script.py, line 12: the processes that read images import this script again" in last
+    assert f"(start method {method})" in last
+    assert "`if __name__ == '__main__':`" in last
+    assert last.endswith(", or give data.executor in_memory")
+    assert not (script.parent / "run").exists(), "not even a folder"
+    assert not (script.parent / "finished").exists()
 
 
 def test_the_guard_is_asked_for_before_anything_is_listed_and_where_the_executor_is_not_chosen_yet(
@@ -68,13 +69,16 @@ def test_the_guard_is_asked_for_before_anything_is_listed_and_where_the_executor
     assert not (script.parent / "run").exists()
 
 
-def test_with_a_guard_or_without_processes_it_trains(script: Path) -> None:
-    done = run(script, "spawn", 'if __name__ == "__main__":')
+@pytest.mark.parametrize(
+    ("guard", "executor"),
+    nightly_but(
+        [('if __name__ == "__main__":', "streaming"), ("if True:", "in_memory")], lambda case: case[1] == "streaming"
+    ),
+)
+def test_with_a_guard_or_without_processes_it_trains(guard: str, executor: str, script: Path) -> None:
+    done = run(script, "spawn", guard, executor)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (script.parent / "finished").exists()
-    (script.parent / "run").rename(script.parent / "before")
-    done = run(script, "spawn", "if True:", "in_memory")
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_worker_that_has_come_to_train_stops_with_one_line_before_anything_is_touched(script: Path) -> None:

@@ -87,6 +87,7 @@ def test_simsiam_does_not_collapse(norm: str, data: Path, tmp_path: Path) -> Non
     assert said == []
 
 
+@pytest.mark.nightly  # the ordinary tests have BYOL's collapse (test_byol_needs.py)
 def test_without_a_predictor_it_collapses_and_the_run_says_so(data: Path, tmp_path: Path) -> None:
     embeddings, loss, said = trained(data, tmp_path / "run", SimSiam(), WITHOUT_PREDICTOR)
     assert embeddings["std"] < COLLAPSED
