@@ -38,7 +38,7 @@ reliability: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/reliability.py run
 
 # What is promised in docs/performance.md: twenty minutes on two quiet cores, and the page's tables from the lines.
-BENCHMARKS = views_from_jpeg views_in_memory objectives knn search logistic svm few_labels embedding startup checking step costs damage
+BENCHMARKS = views_from_jpeg views_in_memory objectives products knn search logistic svm few_labels embedding startup checking step costs damage
 
 bench: .venv/ready
 	@failed=0; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || failed=1; done; \

@@ -55,7 +55,7 @@ class Rule:
 
 FULL = Rule(1.1)
 SMOKE = Rule(10.0, confidence=0.5, most_rounds=2)
-"""Two rounds, and both must be off by a factor of three."""
+"""Two rounds, and both must be off by a factor of ten."""
 TREES = Rule(1.05)
 """An old tree against a new one."""
 

@@ -250,9 +250,9 @@ def test_a_quick_look_has_two_rounds_records_nothing_and_fails_only_where_both_a
     def status(*ratios: float) -> int:
         return measure.main("some.py", lambda smoke: [row(always(1.0), [*ratios, *ratios], at_least=3.0)], ["--smoke"])
 
-    assert status(1.1, 1.1) == 0
-    assert status(0.9, 1.1) == 0
-    assert status(0.9, 0.9) == 1
+    assert status(0.4, 0.4) == 0
+    assert status(0.2, 0.4) == 0
+    assert status(0.2, 0.2) == 1
     assert not measure.RESULTS.exists()
 
 

@@ -6,6 +6,7 @@ import torch
 
 from barlow.probes import FeatureSet, neighbours
 from barlow.probes.neighbours import most_similar, nearest
+from barlow.probes.products import by_numpy, by_torch
 from barlow.protocols.knn import WeightedKNN
 from barlow.protocols.knn5_euclidean import EuclideanKNN
 
@@ -201,10 +202,12 @@ ADVERSARIES = [
 ]
 
 
-@pytest.fixture(params=["bf16", "float32"])
+@pytest.fixture(params=["bf16", "float32", "NumPy's float32"])
 def products(request, monkeypatch):
-    """Both ways whatever the machine: bfloat16 is only slower where the processor has none."""
+    """All ways whatever the machine: bfloat16 is only slower where the processor has none."""
+    product = by_numpy if request.param.startswith("NumPy") else by_torch
     monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: request.param == "bf16")
+    monkeypatch.setattr(neighbours, "_product", lambda train, test: product)
     return request.param
 
 
@@ -299,6 +302,15 @@ def test_both_precisions_give_the_same_distances(monkeypatch):
     train, test, found = drawn(1000, 48, 0), drawn(60, 48, 1), []
     for coarse in (True, False):
         monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device, coarse=coarse: coarse)
+        found.append(nearest(train, test, 20) + most_similar(train, test, 20))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_both_libraries_give_the_same_distances(monkeypatch):
+    train, test, found = drawn(3000, 48, 0) + 5, drawn(300, 48, 1) + 5, []
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: False)
+    for product in (by_torch, by_numpy):
+        monkeypatch.setattr(neighbours, "_product", lambda train, test, product=product: product)
         found.append(nearest(train, test, 20) + most_similar(train, test, 20))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

@@ -1,5 +1,6 @@
 """Exact nearest neighbours: matrix products propose candidates, and differences of rows decide."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from barlow.distributed import has_native_bf16
 from barlow.linalg import at_least_float32
+from barlow.probes.products import Product, by_numpy, by_torch, numpys_threads, product_for
 from barlow.types import Features
 
 T = TypeVar("T")
@@ -20,6 +22,9 @@ BLOCK = 2**24
 
 SHORTLIST = 4
 """How many candidates are kept for each neighbour. With trained encoders, bfloat16's error bound asks for 1.2 to 2."""
+
+FEWEST = 64
+"""How many test rows are scored at a time, at the least."""
 
 TRIAL = 512
 """How many test rows are tried in bfloat16 first. If that settles fewer than half, the others go to float32 at once."""
@@ -45,7 +50,8 @@ def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k
 
     How it works: matrix products of the centred rows give the score a·b − ‖b‖² / 2 of every pair. Then the rows of
     highest score are compared by their differences. A processor that multiplies bfloat16 takes the products in it, with
-    a bound on their error. The k neighbours are then among the rows whose score is within twice the bound of the k-th
+    a bound on their error. (One that does not takes them in float32, by the faster of two libraries: `products`.) The k
+    neighbours are then among the rows whose score is within twice the bound of the k-th
     score. If more rows are than were kept, the test row is scored again in float32.
 
     Memory: a few blocks of `BLOCK` numbers, and 12 · SHORTLIST · k bytes per test row. Neither set is copied.
@@ -137,13 +143,14 @@ class _Directions(_Rows):
 def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Does the work of `nearest`, on the points of two sets."""
     device, kept = train.features.device, min(len(train), SHORTLIST * k)
-    offset = _mean(train)
+    offset, fine = _mean(train), _product(train, test)
     distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
     positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
 
     def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
         """Fills in the results of these test rows, and returns those for which this precision is too low."""
-        shortlist, needed = _shortlist(train, test, queries, offset, k, kept, dtype)
+        product = fine if dtype == train.dtype else by_torch
+        shortlist, needed = _shortlist(train, test, queries, offset, k, kept, product, dtype)
         order = needed.argsort()  # test rows that are ranked together should have about as many candidates
         sure = order[: int((needed <= kept).sum())]
 
@@ -163,9 +170,18 @@ def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], In
             rest = answer(rest, torch.bfloat16)
         left = torch.cat([left, rest])
     if len(left):
-        left = answer(left, train.dtype)
+        with numpys_threads(1) if fine is by_numpy else contextlib.nullcontext():
+            left = answer(left, train.dtype)
         assert not len(left), "the precision of the rows answers for all"
     return distances, positions
+
+
+def _product(train: _Rows, test: _Rows) -> Product:
+    """The function for products in the precision of the rows. NumPy's gets one thread in each of ours."""
+    device = test.features.device
+    if len(test) < FEWEST * _workers(device):
+        return by_torch
+    return product_for(device, train.dtype, float(len(train)) * len(test) * train.width)
 
 
 def _prefers_bf16(device: torch.device) -> bool:
@@ -203,6 +219,7 @@ def _shortlist(
     offset: Float[Tensor, "f"],
     k: int,
     kept: int,
+    product: Product,
     dtype: torch.dtype,
 ) -> tuple[Int64[Tensor, "q s"], Int64[Tensor, "q"]]:
     """The training rows of highest score for each query, best first, and how many of them have to be compared.
@@ -223,7 +240,7 @@ def _shortlist(
     coarse = dtype != train.dtype
     numbers = _block(device) * (2 if coarse else 1)
     rows = _even(len(train), max(GROUP, numbers // width))
-    step = _even(len(queries), max(64, numbers // rows // _workers(device)))
+    step = _even(len(queries), max(FEWEST, numbers // rows // _workers(device)))
     scores = torch.full((len(queries), kept), PAD, dtype=train.dtype, device=device)
     places = torch.zeros(len(queries), kept, dtype=torch.int64, device=device)
     a_sizes, a_lost = torch.zeros(2, len(queries), dtype=train.dtype, device=device)
@@ -234,7 +251,7 @@ def _shortlist(
 
         def score(some: slice, b: Tensor = b, start: int = start) -> None:
             a, a_sizes[some], a_lost[some] = _factors(test.take(queries[some]) - offset, None, dtype)
-            best, columns = _highest(a @ b.T, min(kept, len(b)))
+            best, columns = _highest(product(a, b), min(kept, len(b)))
             best = torch.cat([scores[some], best.to(train.dtype)], dim=1)
             columns = torch.cat([places[some], columns + start], dim=1)
             scores[some], chosen = best.topk(kept, dim=1)

@@ -1,0 +1,81 @@
+"""Products of all rows with all rows in float32, by the faster of the two libraries that a CPU has here.
+
+torch brings Intel's MKL along, and NumPy brings OpenBLAS. On processors of AMD the second was half as fast again
+(benchmarks/products.py measures both). On others they are equal, or MKL is ahead. So both are tried on a small product,
+once in a process, and only where there is work enough to earn that.
+
+The two add up in another order, and their results differ by rounding. So this is for products of which the roundings
+decide nothing, such as the scores by which `neighbours` finds its candidates.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+ENOUGH = 1e10
+"""Multiplications from which the trial is worth it: it takes as many as a hundredth of them, six times."""
+
+AHEAD = 1.1
+"""How many times as fast NumPy has to be. A trial is short, and may be disturbed."""
+
+TRIAL = (128, 512, 1536)
+"""Rows, columns and rows of the products that are tried."""
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def by_torch(a: Float[Tensor, "m f"], b: Float[Tensor, "n f"]) -> Float[Tensor, "m n"]:
+    """a·b of every pair of rows."""
+    return a @ b.T
+
+
+def by_numpy(a: Float[Tensor, "m f"], b: Float[Tensor, "n f"]) -> Float[Tensor, "m n"]:
+    """a·b of every pair of rows. Of tensors on the CPU, whose types NumPy has."""
+    with np.errstate(all="ignore"):  # what is not finite is no news here: torch would not say it either
+        return torch.from_numpy(np.matmul(a.numpy(), b.numpy().T))
+
+
+def product_for(device: torch.device, dtype: torch.dtype, multiplications: float) -> Product:
+    """The function to take for so much work. Ask for it where no other thread is at work."""
+    if device.type != "cpu" or dtype != torch.float32 or multiplications < ENOUGH:
+        return by_torch
+    return by_numpy if numpy_is_faster() else by_torch
+
+
+@functools.cache
+def numpy_is_faster() -> bool:
+    """Whether NumPy's product is clearly faster here than torch's, on one thread."""
+    m, f, n = TRIAL
+    a, b = torch.ones(m, f), torch.ones(n, f)
+    seconds: dict[Product, float] = {by_torch: float("inf"), by_numpy: float("inf")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with numpys_threads(1):
+            for _ in range(3):
+                for product in seconds:
+                    began = time.perf_counter()
+                    product(a, b)
+                    seconds[product] = min(seconds[product], time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return seconds[by_torch] > AHEAD * seconds[by_numpy]
+
+
+@contextlib.contextmanager
+def numpys_threads(count: int) -> Iterator[None]:
+    """Inside, a product of NumPy takes so many threads. It knows nothing of torch's number."""
+    with _libraries().limit(limits=count, user_api="blas"):
+        yield
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()

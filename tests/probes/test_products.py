@@ -1,0 +1,76 @@
+"""Products by two libraries: the same numbers up to rounding, in so many threads, chosen by their time."""
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from barlow.probes import products
+from barlow.probes.products import by_numpy, by_torch, numpys_threads, product_for
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _tried_anew():
+    products.numpy_is_faster.cache_clear()
+    yield
+    products.numpy_is_faster.cache_clear()
+
+
+def drawn(n, seed):
+    return torch.randn(n, 40, generator=torch.Generator().manual_seed(seed))
+
+
+def numpys() -> set[int]:
+    """The threads that NumPy's library takes."""
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+
+def test_both_are_the_products_of_all_pairs():
+    a, b = drawn(70, 0), drawn(90, 1)
+    exact = a.double() @ b.double().T
+    for product in (by_torch, by_numpy):
+        torch.testing.assert_close(product(a, b).double(), exact, rtol=0, atol=1e-5)
+
+
+def test_numbers_that_are_not_finite_go_through_without_a_word():
+    a = torch.tensor([[torch.inf, 1.0], [torch.nan, 0.0], [3e38, 3e38]])
+    torch.testing.assert_close(by_numpy(a, a), by_torch(a, a), equal_nan=True)
+
+
+def test_inside_numpy_takes_so_many_threads_and_afterwards_what_it_took_before():
+    before = numpys()
+    with numpys_threads(1):
+        assert numpys() == {1}
+    assert numpys() == before
+
+
+@pytest.mark.parametrize("slow", [by_torch, by_numpy])
+def test_the_faster_one_is_taken(slow, monkeypatch):
+    def slowly(product):
+        def timed(a, b):
+            clock[0] += 2.0 if product is slow else 1.0
+            return product(a, b)
+
+        return timed
+
+    clock = [0.0]
+    monkeypatch.setattr(products.time, "perf_counter", lambda: clock[0])
+    for product in (by_torch, by_numpy):
+        monkeypatch.setattr(products, product.__name__, slowly(product))
+    chosen = product_for(CPU, torch.float32, products.ENOUGH)
+    assert chosen is (products.by_numpy if slow is by_torch else products.by_torch)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "multiplications"), [(torch.float64, 1e12), (torch.bfloat16, 1e12), (torch.float32, 1e9)]
+)
+def test_other_types_and_little_work_are_torchs_without_a_trial(dtype, multiplications, monkeypatch):
+    monkeypatch.setattr(products, "numpy_is_faster", lambda: pytest.fail("tried"))
+    assert product_for(CPU, dtype, multiplications) is by_torch
+
+
+def test_a_trial_leaves_the_threads_as_they_were():
+    threads, before = torch.get_num_threads(), numpys()
+    products.numpy_is_faster()
+    assert (torch.get_num_threads(), numpys()) == (threads, before)
