@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,9 @@ BLOCK = 2**24
 
 SHORTLIST = 4
 """How many candidates are kept for each neighbour. With trained encoders, bfloat16's error bound asks for 1.2 to 2."""
+
+FINE = 2
+"""The same, of scores in the precision of the rows: all of them are compared, so this is room for roundings alone."""
 
 FEWEST = 64
 """How many test rows are scored at a time, at the least."""
@@ -142,14 +146,14 @@ class _Directions(_Rows):
 
 def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Does the work of `nearest`, on the points of two sets."""
-    device, kept = train.features.device, min(len(train), SHORTLIST * k)
+    device, most = train.features.device, min(len(train), SHORTLIST * k)
     offset, fine = _mean(train), _product(train, test)
     distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
     positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
 
     def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
         """Fills in the results of these test rows, and returns those for which this precision is too low."""
-        product = fine if dtype == train.dtype else by_torch
+        product, kept = (fine, min(len(train), FINE * k)) if dtype == train.dtype else (by_torch, most)
         shortlist, needed = _shortlist(train, test, queries, offset, k, kept, product, dtype)
         order = needed.argsort()  # test rows that are ranked together should have about as many candidates
         sure = order[: int((needed <= kept).sum())]
@@ -163,7 +167,7 @@ def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], In
         return queries[order[len(sure) :]]
 
     left = torch.arange(len(test), device=device)
-    if train.dtype == torch.float32 and kept < len(train) and _prefers_bf16(device):
+    if train.dtype == torch.float32 and most < len(train) and _prefers_bf16(device):
         tried = left % max(1, len(test) // TRIAL) == 0
         left, rest = answer(left[tried], torch.bfloat16), left[~tried]
         if len(rest) and 2 * len(left) <= len(test) - len(rest):
@@ -194,7 +198,7 @@ def _mean(rows: _Rows) -> Float[Tensor, "f"]:
     sums = torch.empty(len(pieces), rows.width, dtype=torch.float64, device=device)
 
     def add_up(number: int) -> None:
-        sums[number] = rows.between(pieces[number].start, pieces[number].stop).sum(dim=0, dtype=torch.float64)
+        sums[number] = rows.between(pieces[number].start, pieces[number].stop).sum(dim=0)
 
     _each(add_up, range(len(pieces)), device)
     return (sums.sum(dim=0) / len(rows)).to(rows.dtype)
@@ -241,17 +245,28 @@ def _shortlist(
     numbers = _block(device) * (2 if coarse else 1)
     rows = _even(len(train), max(GROUP, numbers // width))
     step = _even(len(queries), max(FEWEST, numbers // rows // _workers(device)))
+    columns = -(-rows // GROUP) * GROUP
+    # Taken once, because a system may need longer to hand out fresh memory than a processor to fill it.
+    factors = torch.empty(columns, width + 3, dtype=dtype, device=device)
+    rooms: SimpleQueue[Tensor] = SimpleQueue()
+    for _ in range(_workers(device)):
+        rooms.put(torch.empty(step * columns, dtype=dtype, device=device))
     scores = torch.full((len(queries), kept), PAD, dtype=train.dtype, device=device)
     places = torch.zeros(len(queries), kept, dtype=torch.int64, device=device)
     a_sizes, a_lost = torch.zeros(2, len(queries), dtype=train.dtype, device=device)
     b_size, b_lost = torch.zeros(2, dtype=train.dtype, device=device)
     for start in range(0, len(train), rows):
-        b, sizes, lost = _right(train, start, min(start + rows, len(train)), offset, dtype)
+        b, sizes, lost = _right(train, start, min(start + rows, len(train)), offset, factors)
         b_size, b_lost = torch.maximum(b_size, sizes.amax()), torch.maximum(b_lost, lost.amax())
 
         def score(some: slice, b: Tensor = b, start: int = start) -> None:
-            a, a_sizes[some], a_lost[some] = _factors(test.take(queries[some]) - offset, None, dtype)
-            best, columns = _highest(product(a, b), min(kept, len(b)))
+            x = test.take(queries[some]) - offset
+            a = x.new_empty(len(x), width + 3, dtype=dtype)
+            a_sizes[some], a_lost[some] = _factors(x, None, a)
+            room = rooms.get()
+            product(a, b, found := room[: len(a) * len(b)].view(len(a), len(b)))
+            best, columns = _highest(found, min(kept, len(b)))
+            rooms.put(room)
             best = torch.cat([scores[some], best.to(train.dtype)], dim=1)
             columns = torch.cat([places[some], columns + start], dim=1)
             scores[some], chosen = best.topk(kept, dim=1)
@@ -278,15 +293,14 @@ def _off(scores: Tensor, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], wid
 
 
 def _factors(
-    x: Float[Tensor, "n f"], bias: Float[Tensor, "n"] | None, dtype: torch.dtype
-) -> tuple[Float[Tensor, "n w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Rows rounded to a type, their lengths, and the lengths of what was rounded off.
+    x: Float[Tensor, "n f"], bias: Float[Tensor, "n"] | None, rounded: Float[Tensor, "n w"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Writes rows in another type, and gives their lengths, and the lengths of what was rounded off.
 
     Three more coordinates hold the bias, split so that together they have float32's precision. Without bias they are 1.
     Where the type is the rows' own, nothing is rounded off, and nobody asks for lengths: both are 0 then.
     """
     n, f = x.shape
-    rounded = x.new_empty(n, f + 3, dtype=dtype)
     rounded[:, :f] = x
     if bias is None:
         rounded[:, f:] = 1
@@ -294,27 +308,27 @@ def _factors(
         for column in range(f, f + 3):
             rounded[:, column] = bias
             bias = bias - rounded[:, column]
-    if dtype == x.dtype:
-        return rounded, x.new_zeros(n), x.new_zeros(n)
+    if rounded.dtype == x.dtype:
+        return x.new_zeros(n), x.new_zeros(n)
     # A product may replace numbers that are too small for the exponent by 0.
     smallest = torch.finfo(torch.float32).tiny * math.sqrt(f)
     lost = torch.linalg.vector_norm(x - rounded[:, :f], dim=1) + smallest
-    return rounded, torch.linalg.vector_norm(x, dim=1), lost
+    return torch.linalg.vector_norm(x, dim=1), lost
 
 
 def _right(
-    train: _Rows, start: int, stop: int, offset: Float[Tensor, "f"], dtype: torch.dtype
+    train: _Rows, start: int, stop: int, offset: Float[Tensor, "f"], factors: Float[Tensor, "most w"]
 ) -> tuple[Float[Tensor, "columns w"], Float[Tensor, "n"], Float[Tensor, "n"]]:
     """A block of training rows as `_factors`, with the bias −‖b‖² / 2, padded to a multiple of GROUP."""
     count, device = stop - start, offset.device
-    factors = offset.new_empty(-(-count // GROUP) * GROUP, train.width + 3, dtype=dtype)
+    factors = factors[: -(-count // GROUP) * GROUP]
     factors[count:] = 0
     factors[count:, train.width] = PAD
     sizes, lost = offset.new_empty(2, count)
 
     def fill(some: slice) -> None:
         b, here = train.between(some.start, some.stop) - offset, slice(some.start - start, some.stop - start)
-        factors[here], sizes[here], lost[here] = _factors(b, b.square().sum(dim=1) / -2, dtype)
+        sizes[here], lost[here] = _factors(b, b.square().sum(dim=1) / -2, factors[here])
 
     _each(fill, train.pieces(start, stop), device)
     return factors, sizes, lost
