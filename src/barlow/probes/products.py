@@ -1,8 +1,8 @@
 """Products of all rows with all rows in float32, by the faster of the two libraries that a CPU has here.
 
-torch brings Intel's MKL along, and NumPy brings OpenBLAS. On processors of AMD the second was half as fast again
-(benchmarks/products.py measures both). On others they are equal, or MKL is ahead. So both are tried on a small product,
-once in a process, and only where there is work enough to earn that.
+torch brings Intel's MKL along, and NumPy brings OpenBLAS. On a processor of AMD the second was a quarter to a half
+faster (benchmarks/products.py measures both). On others nobody knows before it is tried. So both are tried on a small
+product, once in a process, and only where there is work enough to earn that.
 
 The two add up in another order, and their results differ by rounding. So this is for products of which the roundings
 decide nothing, such as the scores by which `neighbours` finds its candidates.
