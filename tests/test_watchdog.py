@@ -203,6 +203,25 @@ def test_a_command_that_hangs_between_two_steps_is_saved_and_ended(
     assert "Saved" not in ended[0][1]
 
 
+def test_one_that_hears_of_anothers_end_by_a_hang_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exchange that both were in may not tell it."""
+    ended: list[tuple[int, str]] = []
+    monkeypatch.setattr(ending, "end", lambda code, line, say: ended.append((code, line)))
+    monkeypatch.setattr(ending, "SAYING_SECONDS", 0.1)
+    board = Board()
+    first, second = (Watch(World(CPU, rank, 2, board=board), tmp_path, print, 0.5) for rank in (0, 1))
+    with ending.own_process():
+        first._heard[1] = ("", time.monotonic())
+        first._end("process 1 of 2 has given no sign of life for 4 s")
+        assert board.lines["0"] == watchdog.HANGS
+        with looked_at(second):
+            second.doing("in step 2")
+            time.sleep(1.0)
+    assert [(code, bool(line)) for code, line in ended] == [(exits.OUR_FAULT, True), (exits.OUR_FAULT, False)]
+
+
 def test_a_disk_or_a_terminal_that_hangs_does_not_hold_up_the_end() -> None:
     began = time.monotonic()
     assert not ending.in_time(0.1, lambda: time.sleep(60))

@@ -45,6 +45,13 @@ FILE = "hang.txt"
 GONE = "gone"
 """What a process writes last on the board: it is through."""
 
+HANGS = "hangs"
+"""What a process writes that ends because of a hang. The others end, too, and leave the saying to it.
+
+They mostly learn it from their exchange with it, which breaks. But where one of them was stopped, that exchange may go
+on waiting for a process that is gone (with gloo, about once in ten times).
+"""
+
 Item = TypeVar("Item")
 
 
@@ -84,6 +91,8 @@ class Watch:
     """What the other processes wrote last, and when it was found."""
     _over: threading.Event = field(default_factory=threading.Event)
     _ended: bool = False
+    _deserted: bool = False
+    """Whether another process ends because of a hang."""
 
     # --- what the main thread says ------------------------------------------------------------------------------------
 
@@ -181,6 +190,10 @@ class Watch:
                 posted = now
                 self.world.post(json.dumps([now, self.now.what, self.now.step, self.now.in_step]))
                 self._listen(now)
+                if self._deserted and ending.may_end():
+                    self._over.wait(ending.SAYING_SECONDS)  # the main thread may know it, and end in its own way
+                    ending.end(exits.OUR_FAULT, "", silent)
+                    return
             # Judged is the moment at which this process was seen to be awake: it may have been stopped since.
             if (found := self.verdict(now)) is not None:
                 self._end(found)
@@ -189,8 +202,9 @@ class Watch:
     def _listen(self, now: float) -> None:
         """Notes what the others have written since."""
         for rank, text in self.world.posted().items():
-            if text == GONE:
+            if text in (GONE, HANGS):
                 self._heard.pop(rank, None)
+                self._deserted = self._deserted or text == HANGS
             elif rank in self._heard and text != self._heard[rank][0]:
                 self._heard[rank] = (text, now)
 
@@ -223,6 +237,8 @@ class Watch:
     def _end(self, found: str) -> None:
         """Keeps what can be kept, says what was found, and ends the process; one that is not ours is only told."""
         self._ended = True
+        if ending.may_end():
+            self.world.post(HANGS)
         name = FILE if self.world.main else f"hang-{self.world.rank}.txt"
         path = self.folder / name
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {found}\n\n{stacks()}"
