@@ -134,7 +134,7 @@ def _become(function: Callable[[], object], environment: Mapping[str, str], outp
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(0 if code is None else code)
+        os._exit(0 if code is None else code if isinstance(code, int) else 1)
 
 
 def _leave_sockets() -> None:

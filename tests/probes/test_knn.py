@@ -349,6 +349,29 @@ def test_the_number_of_threads_changes_nothing(products):
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+def test_an_error_in_every_thread_is_raised_and_none_waits_for_ever(products, monkeypatch):
+    def without_memory(scores, count):
+        raise RuntimeError("cannot allocate memory")
+
+    monkeypatch.setattr(neighbours, "_highest", without_memory)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="cannot allocate memory"):
+            nearest(drawn(1000, 48, 0), drawn(300, 48, 1), 10)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("offset", [1.7e9, 1.7e10, 1e12, 1e20])
+def test_a_large_offset_that_rows_have_in_common_changes_nothing(products, offset):
+    train, test = drawn(5000, 64, 0), drawn(100, 64, 1)
+    train[:, 0] = test[:, 0] = offset
+    _, positions = nearest(train, test, 5)
+    exact = exact_distances(train, test).topk(5, largest=False)
+    assert torch.equal(positions, exact.indices)
+
+
 def test_float64_and_half_precision_are_searched_as_they_are_and_in_float32():
     train, test = drawn(100, 8, 0).double() * 1e-200, drawn(10, 8, 1).double() * 1e-200
     assert most_similar(train, test, 3)[0].dtype == torch.float64

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import TypeVar
 
 import torch
@@ -23,9 +23,6 @@ BLOCK = 2**24
 
 SHORTLIST = 4
 """How many candidates are kept for each neighbour. With trained encoders, bfloat16's error bound asks for 1.2 to 2."""
-
-FINE = 2
-"""The same, of scores in the precision of the rows: all of them are compared, so this is room for roundings alone."""
 
 FEWEST = 64
 """How many test rows are scored at a time, at the least."""
@@ -146,14 +143,14 @@ class _Directions(_Rows):
 
 def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Does the work of `nearest`, on the points of two sets."""
-    device, most = train.features.device, min(len(train), SHORTLIST * k)
+    device, kept = train.features.device, min(len(train), SHORTLIST * k)
     offset, fine = _mean(train), _product(train, test)
     distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
     positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
 
     def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
         """Fills in the results of these test rows, and returns those for which this precision is too low."""
-        product, kept = (fine, min(len(train), FINE * k)) if dtype == train.dtype else (by_torch, most)
+        product = fine if dtype == train.dtype else by_torch
         shortlist, needed = _shortlist(train, test, queries, offset, k, kept, product, dtype)
         order = needed.argsort()  # test rows that are ranked together should have about as many candidates
         sure = order[: int((needed <= kept).sum())]
@@ -167,7 +164,7 @@ def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], In
         return queries[order[len(sure) :]]
 
     left = torch.arange(len(test), device=device)
-    if train.dtype == torch.float32 and most < len(train) and _prefers_bf16(device):
+    if train.dtype == torch.float32 and kept < len(train) and _prefers_bf16(device):
         tried = left % max(1, len(test) // TRIAL) == 0
         left, rest = answer(left[tried], torch.bfloat16), left[~tried]
         if len(rest) and 2 * len(left) <= len(test) - len(rest):
@@ -198,7 +195,7 @@ def _mean(rows: _Rows) -> Float[Tensor, "f"]:
     sums = torch.empty(len(pieces), rows.width, dtype=torch.float64, device=device)
 
     def add_up(number: int) -> None:
-        sums[number] = rows.between(pieces[number].start, pieces[number].stop).sum(dim=0)
+        sums[number] = rows.between(pieces[number].start, pieces[number].stop).sum(dim=0, dtype=torch.float64)
 
     _each(add_up, range(len(pieces)), device)
     return (sums.sum(dim=0) / len(rows)).to(rows.dtype)
@@ -248,8 +245,8 @@ def _shortlist(
     columns = -(-rows // GROUP) * GROUP
     # Taken once, because a system may need longer to hand out fresh memory than a processor to fill it.
     factors = torch.empty(columns, width + 3, dtype=dtype, device=device)
-    rooms: SimpleQueue[Tensor] = SimpleQueue()
-    for _ in range(_workers(device)):
+    rooms: LifoQueue[Tensor] = LifoQueue()
+    for _ in range(min(_workers(device), -(-len(queries) // step))):
         rooms.put(torch.empty(step * columns, dtype=dtype, device=device))
     scores = torch.full((len(queries), kept), PAD, dtype=train.dtype, device=device)
     places = torch.zeros(len(queries), kept, dtype=torch.int64, device=device)
@@ -264,9 +261,11 @@ def _shortlist(
             a = x.new_empty(len(x), width + 3, dtype=dtype)
             a_sizes[some], a_lost[some] = _factors(x, None, a)
             room = rooms.get()
-            product(a, b, found := room[: len(a) * len(b)].view(len(a), len(b)))
-            best, columns = _highest(found, min(kept, len(b)))
-            rooms.put(room)
+            try:
+                product(a, b, found := room[: len(a) * len(b)].view(len(a), len(b)))
+                best, columns = _highest(found, min(kept, len(b)))
+            finally:
+                rooms.put(room)  # whoever waits for it would wait for ever
             best = torch.cat([scores[some], best.to(train.dtype)], dim=1)
             columns = torch.cat([places[some], columns + start], dim=1)
             scores[some], chosen = best.topk(kept, dim=1)
