@@ -316,14 +316,21 @@ def _pairs(row: AnyRow, rule: Rule) -> tuple[list[Pair], float | None, list[Verd
             continue
         others = neighbours.share()
         quiet = others is not None and others < QUIET
-        found = [_verdict(ratios, 1 / rule.margin, rule.confidence, quiet) for ratios in row.ratios(pairs).values()]
+        found = [
+            _verdict(ratios, 1 / rule.margin, rule.confidence, quiet, limit=name == "seconds")
+            for name, ratios in row.ratios(pairs).items()
+        ]
         if ended or CANNOT_TELL not in found:
             return pairs, others, found
         look = math.ceil(0.75 * len(pairs)) * 2
 
 
-def _verdict(ratios: Ratios, line: float, confidence: float, quiet: bool) -> Verdict:
+def _verdict(ratios: Ratios, line: float, confidence: float, quiet: bool, *, limit: bool) -> Verdict:
+    """Of one promise. A limit in seconds is kept by the wall clock alone: processor seconds that all cores could share
+    within it show no more than that it is not out of reach."""
     wall, processor = (None if values is None else verdict(values, line, confidence) for values in ratios)
+    if limit and processor == BETTER:
+        processor = CANNOT_TELL
     if wall is None:
         assert processor is not None
         return processor

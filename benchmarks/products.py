@@ -13,7 +13,7 @@ import measure
 import torch
 from clock import Cost, Stopwatch
 
-from barlow.probes.products import Product, by_numpy, by_torch, numpys_threads
+from barlow.probes.products import Product, by_numpy, by_torch, numpy_in_one_thread
 
 QUERIES, WIDTH = 1_000, 515
 """As `neighbours` has them: 512 columns, and three for the lengths."""
@@ -26,7 +26,7 @@ def timed(product: Product, a: torch.Tensor, b: torch.Tensor) -> Callable[[], Co
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with numpys_threads(1):
+            with numpy_in_one_thread():
                 watch = Stopwatch()
                 product(a, b, out)
                 return watch.cost()

@@ -182,8 +182,10 @@ class Turns:
 def clocked(place: str, seconds: dict[str, float]) -> None:
     """Adds up the processor seconds of every call of a function, from now on, under the function's own place.
 
-    What Python's other threads do meanwhile (they make the next views, for example) is no part of it. What torch's own
-    threads do is: a call that is spread over all cores costs what it costs on each of them.
+    What Python's other threads do meanwhile (they make the next views, for example) is no part of it, if they were
+    there before the call and are there after it. So a function that leaves its work to such threads looks cheap: name
+    what they call. What torch's own threads do is a part: a call that is spread over all cores costs what it costs on
+    each of them.
 
     Args:
         place: "module:name", where the caller looks the function up. Example: `barlow.training.live:LiveLine.__call__`,
@@ -211,6 +213,10 @@ def clocked(place: str, seconds: dict[str, float]) -> None:
 
 def _of_other_threads() -> dict[int, float]:
     """The processor seconds so far of each of Python's threads but this one."""
-    here = threading.get_ident()
-    running = [thread.ident for thread in threading.enumerate() if thread.ident not in (None, here)]
-    return {ident: time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in running if ident is not None}
+    seconds = {}
+    for thread in threading.enumerate():
+        foreign = isinstance(thread, threading._DummyThread)  # not begun by Python, which does not know of its end
+        if thread.ident is not None and thread is not threading.current_thread() and not foreign:
+            with contextlib.suppress(OSError):  # it has just ended
+                seconds[thread.ident] = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+    return seconds

@@ -1,7 +1,6 @@
 """Commands that a test starts, signals and times."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -68,7 +67,6 @@ class Command:
         try:
             return self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            self.kill()
             raise AssertionError(f"it has not ended; it said:\n{self.said}") from None
 
     def signalled(self, number: int) -> tuple[int, float]:
@@ -76,32 +74,3 @@ class Command:
         os.kill(self.pid, number)
         began = time.monotonic()
         return self.ended(), time.monotonic() - began
-
-    def kill(self) -> None:
-        """Ends it whatever it is doing, and what `--devices` has started with it."""
-        for pid in (*children(self.pid), self.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
-def children(launcher: int) -> list[int]:
-    """The processes that `--devices` has started, in the order of their rank."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and (rank := _rank(entry)) is not None:
-                found[rank] = int(entry.name)
-        except (OSError, ValueError, IndexError):
-            continue
-    return [found[rank] for rank in sorted(found)]
-
-
-def _rank(entry: Path) -> int | None:
-    """A process's rank: the name of a fork has it, and the environment that another one began with."""
-    name = (entry / "comm").read_text().split()
-    environment = [variable.partition("=") for variable in (entry / "environ").read_text().split("\0")]
-    told = name[1:2] if name[:1] == ["rank"] else [value for key, _, value in environment if key == "RANK"]
-    return int(told[0]) if told else None

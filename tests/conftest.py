@@ -5,10 +5,11 @@ installed everything would otherwise be green though it tried nothing.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
 
@@ -34,6 +35,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def the_same_whatever_ran_before() -> None:
     """A network that a test makes without a seed has the same weights alone, in the whole suite and on any worker."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    """A test that fails while a command of its own runs does not leave it running: some would train for hours."""
+    yield
+    forks.end_all()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 NAME_OF_A_PROCESS = 15
 """PR_SET_NAME of Linux: what /proc/PID/comm says of a process."""
@@ -34,6 +34,9 @@ EVERYTHING = (
     "barlow.evaluation",
     "barlow.checks.checking",
 )
+
+living: list["Fork"] = []
+"""Those that a test has begun, for as long as it lasts."""
 
 
 class Fork:
@@ -56,11 +59,17 @@ class Fork:
     ) -> None:
         self.returncode: int | None = None
         _import_everything()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of a fork beside threads
-            self.pid = os.fork()
-        if self.pid == 0:
-            _become(function, environment or {}, output, name)
+        # What is sent before the fork has its own handlers would reach those of this process. So it waits.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of a fork beside threads
+                self.pid = os.fork()
+            if self.pid == 0:
+                leave_with(lambda: _become(function, mask, environment or {}, output, name))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        living.append(self)
 
     def poll(self) -> int | None:
         """Its exit code, if it has ended; -9 for one that was killed by signal 9."""
@@ -97,6 +106,17 @@ def _import_everything() -> None:
         importlib.import_module(name)
 
 
+def end_all() -> None:
+    """Kills the forks that a test has left, and what they have started. Each is in a session of its own."""
+    for fork in living:
+        if fork.poll() is None:
+            for pid in (*children(fork.pid), fork.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            fork.wait(20)
+    living.clear()
+
+
 def processes_are_forks() -> None:
     """From now on `--devices N` forks this process, too. For a process that is a fork itself."""
     from barlow import cli, launching
@@ -115,26 +135,43 @@ def processes_are_forks() -> None:
     launching.subprocess = known
 
 
-def _become(function: Callable[[], object], environment: Mapping[str, str], output: Path | None, name: str) -> None:
-    code: Any = 99
+def leave_with(function: Callable[[], object]) -> NoReturn:
+    """Ends this process, which is a fork, with what a function returns: an exit code, or None for 0.
+
+    It never comes back, whatever goes wrong: the fork would go on with the rest of the test, or of the program.
+    """
+    code: object = 99
     try:
-        os.setsid()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(NAME_OF_A_PROCESS, name.encode() or b"fork", 0, 0, 0)
-        os.environ.update(environment)
-        if output is not None:
-            _say_into(output)
-        _take_signals_as_a_new_process_does()
         code = function()
     except SystemExit as error:
         code = error.code
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError):
+        try:
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(0 if code is None else code if isinstance(code, int) else 1)
+        finally:
+            os._exit(0 if code is None else code if isinstance(code, int) else 1)
+
+
+def _become(
+    function: Callable[[], object],
+    mask: set[signal.Signals | int],
+    environment: Mapping[str, str],
+    output: Path | None,
+    name: str,
+) -> object:
+    living.clear()
+    os.setsid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(NAME_OF_A_PROCESS, name.encode() or b"fork", 0, 0, 0)
+    os.environ.update(environment)
+    if output is not None:
+        _say_into(output)
+    _take_signals_as_a_new_process_does()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return function()
 
 
 def _leave_sockets() -> None:
@@ -160,3 +197,24 @@ def _take_signals_as_a_new_process_does() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def children(launcher: int) -> list[int]:
+    """The processes that `--devices` has started, in the order of their rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and (rank := _rank(entry)) is not None:
+                found[rank] = int(entry.name)
+        except (OSError, ValueError, IndexError):
+            continue
+    return [found[rank] for rank in sorted(found)]
+
+
+def _rank(entry: Path) -> int | None:
+    """A process's rank: the name of a fork has it, and the environment that another one began with."""
+    name = (entry / "comm").read_text().split()
+    environment = [variable.partition("=") for variable in (entry / "environ").read_text().split("\0")]
+    told = name[1:2] if name[:1] == ["rank"] else [value for key, _, value in environment if key == "RANK"]
+    return int(told[0]) if told else None

@@ -191,8 +191,8 @@ class Watch:
                 self.world.post(json.dumps([now, self.now.what, self.now.step, self.now.in_step]))
                 self._listen(now)
                 if self._deserted and ending.may_end():
-                    self._over.wait(ending.SAYING_SECONDS)  # the main thread may know it, and end in its own way
-                    ending.end(exits.OUR_FAULT, "", silent)
+                    if not self._over.wait(ending.SAYING_SECONDS):  # the main thread may know it, and end its own way
+                        ending.end(exits.OUR_FAULT, "", silent)
                     return
             # Judged is the moment at which this process was seen to be awake: it may have been stopped since.
             if (found := self.verdict(now)) is not None:

@@ -173,6 +173,17 @@ def test_on_a_busy_machine_a_limit_is_missed_only_if_the_work_alone_takes_longer
     assert verdict(limited(12.0)) == "worse"
 
 
+def test_processor_seconds_that_fit_do_not_keep_a_limit_that_the_wall_clock_may_have_missed(
+    others: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work of one thread has two cores' seconds there, and needs those of one."""
+    monkeypatch.setattr(measure, "cores", lambda: 2)
+    others(0.0)
+    wall = itertools.cycle([5.1, 6.0])
+    chosen = measure.Row(name="row", what="", ours=piece(wall, always(5.5)), at_most_seconds=5.0)
+    assert verdict(chosen) == "cannot tell"
+
+
 def test_a_limit_of_memory_is_read_twice() -> None:
     def of(*readings: float) -> dict[str, Any]:
         left = iter(readings)

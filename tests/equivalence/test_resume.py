@@ -124,7 +124,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 @pytest.fixture(scope="module")
 def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Runs that were killed, by their names in `KILLS`, made when first asked for."""
-    home = tmp_path_factory.mktemp("killed")
+    home, made = tmp_path_factory.mktemp("killed"), dict[str, Path]()
 
     def run(name: str) -> Path:
         out, (variant, moment, step) = home / name, KILLS[name]
@@ -133,10 +133,11 @@ def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
             kill_at(moment, step)
             train(data, out, variant)
 
-        if not out.exists():
+        if name not in made:
             died = Fork(until_it_dies, output=home / f"{name}.log")
             assert died.wait(120) == -signal.SIGKILL, (home / f"{name}.log").read_text()
-        return out
+            made[name] = out
+        return made[name]
 
     return run
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import tiny
-from commands import Command, children
+from commands import Command
+from forks import children
 
 from barlow import checkpoints, exits, ownership
 from barlow.data.loader import MemoryLoader

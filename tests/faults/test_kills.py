@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import tiny
-from commands import children
+from forks import children
 from injections import record
 from run_folders import meaning, wrong_in
 from warm import Ended, Warm

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tiny
-from commands import Command, children
+from commands import Command
+from forks import children
 
-from barlow import checkpoints, exits
+from barlow import checkpoints, exits, launching
 
 LONG = 100_000
 
@@ -116,6 +118,18 @@ def test_when_the_launcher_is_killed_the_processes_save_and_end(data: Path, tmp_
         assert time.monotonic() < deadline, "a process trains on, and holds the folder"
         time.sleep(0.1)
     assert list((out / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize(("codes", "told"), [([75, -signal.SIGTERM], True), ([-signal.SIGTERM, 75], False)])
+def test_one_that_was_asked_to_stop_while_it_imported_has_stopped_like_the_others(codes: list[int], told: bool) -> None:
+    """It had no handler yet, and the signal itself ended it. No fork is ever in that state."""
+    ended: Any = [SimpleNamespace(returncode=code) for code in codes]
+    with pytest.raises(launching.Stopped) as stopped:
+        launching._Launched("go on", ended, asked={signal.SIGTERM}).verdict()
+    assert stopped.value.told is told
+    ended[1].returncode = -signal.SIGKILL
+    with pytest.raises(RuntimeError, match="process 1 of 2 was killed by signal 9"):
+        launching._Launched("go on", ended, asked={signal.SIGTERM}).verdict()
 
 
 def test_more_processes_than_cores_are_refused_before_they_start(data: Path, tmp_path: Path) -> None:

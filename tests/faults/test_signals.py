@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import tiny
-from commands import Command, children
+from commands import Command
+from forks import children
 
 from barlow import exits, stopping
 from barlow.runs.run import Run

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,47 +196,39 @@ def _started(words: list[str], ranks: int, rivals: int, fault: dict[str, Any] | 
     for path in (Path(output), Path(output).with_suffix(".changes")):
         path.unlink(missing_ok=True)
     port, pids = _free_port() if ranks > 1 else 0, list[int]()
+    from forks import leave_with
+
     for rank in range(max(ranks, rivals)):
         pid = os.fork()
         if pid == 0:
-            _child(words, rank, ranks, port, fault, output)
+            leave_with(functools.partial(_child, words, rank, ranks, port, fault, output))
         with contextlib.suppress(OSError):  # the child does it, too; whoever is first
             os.setpgid(pid, pids[0] if pids else pid)
         pids.append(pid)
     return pids
 
 
-def _child(words: list[str], rank: int, ranks: int, port: int, fault: dict[str, Any] | None, output: str) -> None:
-    code = 99
-    try:
-        if rank == 0:
-            os.setpgid(0, 0)
-        said, nothing = os.open(output, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), os.open(os.devnull, os.O_RDONLY)
-        for handle, target in ((nothing, 0), (said, 1), (said, 2)):
-            os.dup2(handle, target)
-        if ranks > 1:
-            alike = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-            os.environ |= alike | {name: str(rank) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK")}
-            os.environ |= {name: str(ranks) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-        from barlow import cli
+def _child(words: list[str], rank: int, ranks: int, port: int, fault: dict[str, Any] | None, output: str) -> int:
+    if rank == 0:
+        os.setpgid(0, 0)
+    said, nothing = os.open(output, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), os.open(os.devnull, os.O_RDONLY)
+    for handle, target in ((nothing, 0), (said, 1), (said, 2)):
+        os.dup2(handle, target)
+    if ranks > 1:
+        alike = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        os.environ |= alike | {name: str(rank) for name in ("RANK", "LOCAL_RANK", "GROUP_RANK")}
+        os.environ |= {name: str(ranks) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+    from barlow import cli
 
-        changes = None
-        if fault is not None:
-            from disk import inject
+    changes = None
+    if fault is not None:
+        from disk import inject
 
-            changes = inject(Path(fault["home"]), fault["how"], fault.get("at", 0), fault.get("lasting"))
-        code = cli.main(words)
-        if changes:
-            Path(output).with_suffix(".changes").write_text(json.dumps(changes))
-    except SystemExit as error:
-        code = int(error.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        changes = inject(Path(fault["home"]), fault["how"], fault.get("at", 0), fault.get("lasting"))
+    code = cli.main(words)
+    if changes:
+        Path(output).with_suffix(".changes").write_text(json.dumps(changes))
+    return code
 
 
 def _waited(pids: list[int], groups: set[int]) -> list[int]:

@@ -207,7 +207,7 @@ def products(request, monkeypatch):
     """All ways whatever the machine: bfloat16 is only slower where the processor has none."""
     product = by_numpy if request.param.startswith("NumPy") else by_torch
     monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: request.param == "bf16")
-    monkeypatch.setattr(neighbours, "_product", lambda train, test: product)
+    monkeypatch.setattr(neighbours, "product_for", lambda *work: product)
     return request.param
 
 
@@ -311,7 +311,7 @@ def test_both_libraries_give_the_same_distances(monkeypatch):
     train, test, found = drawn(3000, 48, 0) + 5, drawn(300, 48, 1) + 5, []
     monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: False)
     for product in (by_torch, by_numpy):
-        monkeypatch.setattr(neighbours, "_product", lambda train, test, product=product: product)
+        monkeypatch.setattr(neighbours, "product_for", lambda *work, product=product: product)
         found.append(nearest(train, test, 20) + most_similar(train, test, 20))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -337,8 +337,9 @@ def test_no_queries_have_no_neighbours(products):
     assert distances.shape == positions.shape == (0, 3)
 
 
-def test_the_number_of_threads_changes_nothing(products):
+def test_the_number_of_threads_changes_nothing(products, monkeypatch):
     train, test, threads, found = drawn(1000, 48, 0), drawn(300, 48, 1), torch.get_num_threads(), []
+    monkeypatch.setattr(neighbours, "BLOCK", 2**14)  # five parts for the threads to share
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
@@ -354,6 +355,7 @@ def test_an_error_in_every_thread_is_raised_and_none_waits_for_ever(products, mo
         raise RuntimeError("cannot allocate memory")
 
     monkeypatch.setattr(neighbours, "_highest", without_memory)
+    monkeypatch.setattr(neighbours, "BLOCK", 2**14)  # five parts
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -370,6 +372,33 @@ def test_a_large_offset_that_rows_have_in_common_changes_nothing(products, offse
     _, positions = nearest(train, test, 5)
     exact = exact_distances(train, test).topk(5, largest=False)
     assert torch.equal(positions, exact.indices)
+
+
+def test_features_that_ask_for_a_gradient_are_searched_as_others_are(products):
+    train, test = drawn(100, 8, 0), drawn(10, 8, 1)
+    for search in (nearest, most_similar):
+        asked = search(train.clone().requires_grad_(), test.clone().requires_grad_(), 3)
+        assert all(torch.equal(a, b) for a, b in zip(asked, search(train, test, 3), strict=True))
+
+
+def test_where_there_are_fewer_parts_than_threads_torch_takes_all_of_them_for_one(monkeypatch):
+    taken = []
+
+    def product(a, b, out):
+        taken.append(1)
+        by_torch(a, b, out)
+
+    monkeypatch.setattr(neighbours, "_prefers_bf16", lambda device: False)
+    monkeypatch.setattr(neighbours, "product_for", lambda *work: product)
+    threads = torch.get_num_threads()
+    try:
+        for number, parts in ((1, 1), (2, 0)):
+            torch.set_num_threads(number)
+            nearest(drawn(1000, 48, 0), drawn(100, 48, 1), 3)
+            assert len(taken) == parts
+            taken.clear()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_float64_and_half_precision_are_searched_as_they_are_and_in_float32():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from barlow.probes import products
-from barlow.probes.products import by_numpy, by_torch, numpys_threads, product_for
+from barlow.probes.products import by_numpy, by_torch, numpy_in_one_thread, product_for
 
 CPU = torch.device("cpu")
 
@@ -44,11 +44,26 @@ def test_numbers_that_are_not_finite_go_through_without_a_word():
     torch.testing.assert_close(of(by_numpy, a, a), of(by_torch, a, a), equal_nan=True)
 
 
-def test_inside_numpy_takes_so_many_threads_and_afterwards_what_it_took_before():
+def test_inside_numpy_takes_one_thread_and_afterwards_what_it_took_before():
     before = numpys()
-    with numpys_threads(1):
+    with numpy_in_one_thread():
         assert numpys() == {1}
     assert numpys() == before
+    with pytest.raises(RuntimeError), numpy_in_one_thread():
+        raise RuntimeError
+    assert numpys() == before
+
+
+def test_of_two_that_are_inside_the_last_one_out_puts_the_number_back():
+    with threadpool_limits(3, user_api="blas"):
+        before = numpys()
+        first, second = numpy_in_one_thread(), numpy_in_one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert numpys() == {1}
+        second.__exit__(None, None, None)
+        assert numpys() == before == {3}
 
 
 @pytest.mark.parametrize("slow", [by_torch, by_numpy])
@@ -74,6 +89,18 @@ def test_the_faster_one_is_taken(slow, monkeypatch):
 def test_other_types_and_little_work_are_torchs_without_a_trial(dtype, multiplications, monkeypatch):
     monkeypatch.setattr(products, "numpy_is_faster", lambda: pytest.fail("tried"))
     assert product_for(CPU, dtype, multiplications) is by_torch
+
+
+def test_a_trial_is_of_float32_on_the_cpu_whatever_torch_takes_by_default(monkeypatch):
+    seen = []
+    monkeypatch.setattr(products, "by_torch", lambda a, b, out: seen.extend((a, b, out)))
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            products.numpy_is_faster()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {(x.dtype, x.device.type) for x in seen} == {(torch.float32, "cpu")}
 
 
 def test_a_trial_leaves_the_threads_as_they_were():

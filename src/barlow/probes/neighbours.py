@@ -1,6 +1,5 @@
 """Exact nearest neighbours: matrix products propose candidates, and differences of rows decide."""
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from barlow.distributed import has_native_bf16
 from barlow.linalg import at_least_float32
-from barlow.probes.products import Product, by_numpy, by_torch, numpys_threads, product_for
+from barlow.probes.products import Product, by_torch, numpy_in_one_thread, product_for
 from barlow.types import Features
 
 T = TypeVar("T")
@@ -51,11 +50,12 @@ def nearest(train: Features, test: Features, k: int) -> tuple[Float[Tensor, "m k
 
     How it works: matrix products of the centred rows give the score a·b − ‖b‖² / 2 of every pair. Then the rows of
     highest score are compared by their differences. A processor that multiplies bfloat16 takes the products in it, with
-    a bound on their error. (One that does not takes them in float32, by the faster of two libraries: `products`.) The k
-    neighbours are then among the rows whose score is within twice the bound of the k-th
-    score. If more rows are than were kept, the test row is scored again in float32.
+    a bound on their error. The k neighbours are then among the rows whose score is within twice the bound of the k-th
+    score. If more rows are than were kept, the test row is scored again in float32. Products in float32 are those of
+    the faster of two libraries (`products`).
 
-    Memory: a few blocks of `BLOCK` numbers, and 12 · SHORTLIST · k bytes per test row. Neither set is copied.
+    Memory: a few blocks of `BLOCK` numbers (where rows are narrow, up to `FEWEST` · BLOCK / width in each thread), and
+    12 · SHORTLIST · k bytes per test row. Neither set is copied.
     """
     return _search(_Rows(train), _Rows(test), k)
 
@@ -79,7 +79,7 @@ class _Rows:
     """The points of one set, made from its features at the moment they are needed."""
 
     def __init__(self, features: Features):
-        self.features = features
+        self.features = features.detach()  # which rows are near has no gradient
         self.width = features.shape[1]
         self.dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
 
@@ -144,13 +144,12 @@ class _Directions(_Rows):
 def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], Int64[Tensor, "m k"]]:
     """Does the work of `nearest`, on the points of two sets."""
     device, kept = train.features.device, min(len(train), SHORTLIST * k)
-    offset, fine = _mean(train), _product(train, test)
+    offset = _mean(train)
     distances = torch.empty(len(test), k, dtype=train.dtype, device=device)
     positions = torch.empty(len(test), k, dtype=torch.int64, device=device)
 
-    def answer(queries: Tensor, dtype: torch.dtype) -> Tensor:
+    def answer(queries: Tensor, dtype: torch.dtype, product: Product = by_torch) -> Tensor:
         """Fills in the results of these test rows, and returns those for which this precision is too low."""
-        product = fine if dtype == train.dtype else by_torch
         shortlist, needed = _shortlist(train, test, queries, offset, k, kept, product, dtype)
         order = needed.argsort()  # test rows that are ranked together should have about as many candidates
         sure = order[: int((needed <= kept).sum())]
@@ -171,18 +170,11 @@ def _search(train: _Rows, test: _Rows, k: int) -> tuple[Float[Tensor, "m k"], In
             rest = answer(rest, torch.bfloat16)
         left = torch.cat([left, rest])
     if len(left):
-        with numpys_threads(1) if fine is by_numpy else contextlib.nullcontext():
-            left = answer(left, train.dtype)
+        product = product_for(device, train.dtype, float(len(left)) * len(train) * train.width)
+        with numpy_in_one_thread():  # in each of ours
+            left = answer(left, train.dtype, product)
         assert not len(left), "the precision of the rows answers for all"
     return distances, positions
-
-
-def _product(train: _Rows, test: _Rows) -> Product:
-    """The function for products in the precision of the rows. NumPy's gets one thread in each of ours."""
-    device = test.features.device
-    if len(test) < FEWEST * _workers(device):
-        return by_torch
-    return product_for(device, train.dtype, float(len(train)) * len(test) * train.width)
 
 
 def _prefers_bf16(device: torch.device) -> bool:
@@ -242,11 +234,14 @@ def _shortlist(
     numbers = _block(device) * (2 if coarse else 1)
     rows = _even(len(train), max(GROUP, numbers // width))
     step = _even(len(queries), max(FEWEST, numbers // rows // _workers(device)))
+    parts = [slice(first, first + step) for first in range(0, len(queries), step)]
+    if len(parts) < _workers(device):
+        product = by_torch  # which takes all threads for one product
     columns = -(-rows // GROUP) * GROUP
     # Taken once, because a system may need longer to hand out fresh memory than a processor to fill it.
     factors = torch.empty(columns, width + 3, dtype=dtype, device=device)
     rooms: LifoQueue[Tensor] = LifoQueue()
-    for _ in range(min(_workers(device), -(-len(queries) // step))):
+    for _ in range(min(_workers(device), len(parts))):
         rooms.put(torch.empty(step * columns, dtype=dtype, device=device))
     scores = torch.full((len(queries), kept), PAD, dtype=train.dtype, device=device)
     places = torch.zeros(len(queries), kept, dtype=torch.int64, device=device)
@@ -271,7 +266,7 @@ def _shortlist(
             scores[some], chosen = best.topk(kept, dim=1)
             places[some] = columns.gather(1, chosen)
 
-        _each(score, [slice(first, first + step) for first in range(0, len(queries), step)], device)
+        _each(score, parts, device)
     places.clamp_(max=len(train) - 1)  # scores that are not finite may belong to padding
     if not coarse:
         return places, torch.full((len(queries),), kept, device=device)

@@ -4,14 +4,16 @@ torch brings Intel's MKL along, and NumPy brings OpenBLAS. On a processor of AMD
 faster (benchmarks/products.py measures both). On others nobody knows before it is tried. So both are tried on a small
 product, once in a process, and only where there is work enough to earn that.
 
-The two add up in another order, and their results differ by rounding. So this is for products of which the roundings
-decide nothing, such as the scores by which `neighbours` finds its candidates.
+The two add up in another order, and their results differ by rounding; another run may choose the other one. So this is
+for products of which the roundings decide nothing, such as the scores by which `neighbours` finds its candidates.
 """
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,37 +30,43 @@ AHEAD = 1.1
 TRIAL = (128, 512, 1536)
 """Rows, columns and rows of the products that are tried."""
 
-Product = Callable[[Tensor, Tensor, Tensor], object]
+Product = Callable[[Tensor, Tensor, Tensor], None]
+
+_trial = threading.Lock()
+_number = threading.Lock()
+_inside = 0
+_limit: Any = None
 
 
 def by_torch(a: Float[Tensor, "m f"], b: Float[Tensor, "n f"], out: Float[Tensor, "m n"]) -> None:
-    """a·b of every pair of rows."""
+    """Writes a·b of every pair of rows."""
     torch.mm(a, b.T, out=out)
 
 
 def by_numpy(a: Float[Tensor, "m f"], b: Float[Tensor, "n f"], out: Float[Tensor, "m n"]) -> None:
-    """a·b of every pair of rows. Of tensors on the CPU, whose types NumPy has."""
+    """The same, of tensors on the CPU whose types NumPy has."""
     with np.errstate(all="ignore"):  # what is not finite is no news here: torch would not say it either
         np.matmul(a.numpy(), b.numpy().T, out=out.numpy())
 
 
 def product_for(device: torch.device, dtype: torch.dtype, multiplications: float) -> Product:
-    """The function to take for so much work. Ask for it where no other thread is at work."""
+    """The function to take for so much work."""
     if device.type != "cpu" or dtype != torch.float32 or multiplications < ENOUGH:
         return by_torch
-    return by_numpy if numpy_is_faster() else by_torch
+    with _trial:  # two trials at a time would measure each other
+        return by_numpy if numpy_is_faster() else by_torch
 
 
 @functools.cache
 def numpy_is_faster() -> bool:
     """Whether NumPy's product is clearly faster here than torch's, on one thread."""
     m, f, n = TRIAL
-    a, b, out = torch.ones(m, f), torch.ones(n, f), torch.empty(m, n)
+    a, b, out = (torch.ones(size, dtype=torch.float32, device="cpu") for size in ((m, f), (n, f), (m, n)))
     seconds: dict[Product, float] = {by_torch: float("inf"), by_numpy: float("inf")}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with numpys_threads(1):
+        with numpy_in_one_thread():
             for _ in range(3):
                 for product in seconds:
                     began = time.perf_counter()
@@ -70,10 +78,23 @@ def numpy_is_faster() -> bool:
 
 
 @contextlib.contextmanager
-def numpys_threads(count: int) -> Iterator[None]:
-    """Inside, a product of NumPy takes so many threads. It knows nothing of torch's number."""
-    with _libraries().limit(limits=count, user_api="blas"):
+def numpy_in_one_thread() -> Iterator[None]:
+    """Inside, a product of NumPy takes one thread; it knows nothing of torch's number.
+
+    NumPy has one number for the whole process. So of several threads that are inside, the last one out puts it back.
+    """
+    global _inside, _limit
+    with _number:
+        if not _inside:
+            _limit = _libraries().limit(limits=1, user_api="blas")
+        _inside += 1
+    try:
         yield
+    finally:
+        with _number:
+            _inside -= 1
+            if not _inside:
+                _limit.restore_original_limits()
 
 
 @functools.cache
