@@ -243,10 +243,31 @@ def test_the_neighbours_are_the_nearest_whatever_the_blocks(products, monkeypatc
 def test_the_highest_scores_are_found_by_way_of_groups(monkeypatch, group):
     monkeypatch.setattr(neighbours, "GROUP", group)
     scores = drawn(50, 640, 0).bfloat16()  # with ties
-    values, columns = neighbours._highest(scores, 9)
+    values, columns = neighbours._highest(scores, 9, torch.full((50, 1), neighbours.PAD))
     assert torch.equal(values, scores.topk(9).values)
     assert torch.equal(scores.gather(1, columns), values)
     assert all(len(set(row)) == 9 for row in columns.tolist())
+
+
+@pytest.mark.parametrize("group", [1, 2, 16])
+@pytest.mark.parametrize("rank", [0, 3, 8, 200])
+def test_all_that_is_above_a_floor_is_among_the_highest(monkeypatch, group, rank):
+    """Each row has the floor at another of its scores, and the last row has nothing above it."""
+    monkeypatch.setattr(neighbours, "GROUP", group)
+    scores = drawn(50, 640, 0).bfloat16()
+    ordered = scores.sort(dim=1, descending=True).values
+    floor = ordered.gather(1, (torch.arange(50) % (rank + 1))[:, None]).float()
+    floor[-1] = 10.0
+    values, columns = neighbours._highest(scores, 9, floor)
+    assert torch.equal(scores.gather(1, columns), values)
+    above = ordered[:, :9] > floor
+    for found, best, counts in zip(values, ordered, above, strict=True):
+        assert torch.equal(found[: int(counts.sum())], best[:9][counts])
+
+
+def test_nothing_above_the_floor_is_nothing_at_all(monkeypatch):
+    values, columns = neighbours._highest(drawn(5, 640, 0), 9, torch.full((5, 1), 10.0))
+    assert values.shape == columns.shape == (5, 0)
 
 
 def test_rows_that_bfloat16_cannot_tell_apart_are_scored_in_float32(monkeypatch, asked):
@@ -351,7 +372,7 @@ def test_the_number_of_threads_changes_nothing(products, monkeypatch):
 
 
 def test_an_error_in_every_thread_is_raised_and_none_waits_for_ever(products, monkeypatch):
-    def without_memory(scores, count):
+    def without_memory(*given):
         raise RuntimeError("cannot allocate memory")
 
     monkeypatch.setattr(neighbours, "_highest", without_memory)

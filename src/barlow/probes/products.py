@@ -1,8 +1,8 @@
 """Products of all rows with all rows in float32, by the faster of the two libraries that a CPU has here.
 
 torch brings Intel's MKL along, and NumPy brings OpenBLAS. On a processor of AMD the second was a quarter to a half
-faster (benchmarks/products.py measures both). On others nobody knows before it is tried. So both are tried on a small
-product, once in a process, and only where there is work enough to earn that.
+faster (benchmarks/products.py measures both). On others nobody knows before it is tried. So both are tried, once in a
+process, and only where there is work enough to earn that.
 
 The two add up in another order, and their results differ by rounding; another run may choose the other one. So this is
 for products of which the roundings decide nothing, such as the scores by which `neighbours` finds its candidates.
@@ -21,14 +21,14 @@ from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-ENOUGH = 1e10
-"""Multiplications from which the trial is worth it: it takes as many as a hundredth of them, six times."""
+ENOUGH = 1e11
+"""Multiplications from which the trial is worth it: it takes four times a fiftieth of them."""
 
 AHEAD = 1.1
 """How many times as fast NumPy has to be. A trial is short, and may be disturbed."""
 
-TRIAL = (128, 512, 1536)
-"""Rows, columns and rows of the products that are tried."""
+TRIAL = (500, 515, 8192)
+"""Rows, columns and rows of the products that are tried: about those of a search. Smaller ones hide the difference."""
 
 Product = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -67,7 +67,7 @@ def numpy_is_faster() -> bool:
     torch.set_num_threads(1)
     try:
         with numpy_in_one_thread():
-            for _ in range(3):
+            for _ in range(2):
                 for product in seconds:
                     began = time.perf_counter()
                     product(a, b, out)
